@@ -1,0 +1,1 @@
+"""Any pretrained vision model, answering from only the visible part of an image."""
