@@ -1,0 +1,275 @@
+"""The pair (value, visible) that flows through an untouched model, and the table of rules it obeys.
+
+`Masked` is a plain class that implements `__torch_function__`: every torch function called on it is
+looked up, by function object, in `RULES`. A rule takes the torch function's own parameters, any of which
+may be `Masked`, and returns `Masked` again. Rules sit above autograd, so they are differentiated as they
+stand. The idea is that of JAX's batching rules and of quax; the semantics are those of layer masking
+(Balasubramanian & Feizi, ICCV 2023, section 3.2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import resolve_name
+
+from ._whereabouts import autograd_function, module_path, user_line
+
+RULES: dict[Callable, Callable] = {}
+"""What each torch function does to `Masked` arguments: torch function -> rule."""
+
+FALLBACK: Callable | None = None
+"""Called as `FALLBACK(function, args, kwargs)` in place of raising `NoMaskRule` (`layermask check` only)."""
+
+
+class NoMaskRule(NotImplementedError):
+    """A model called a torch function that has no rule for `Masked` arguments.
+
+    `function` is its name as the user wrote it, `module` the path of the submodule that called it ("" when
+    no submodule did).
+    """
+
+    def __init__(self, function: str, module: str = "", line: str = "", why: str = "") -> None:
+        self.function, self.module = function, module
+        place = " ".join(filter(None, [module and f"in module {module!r}", line and f"at {line}"]))
+        super().__init__(
+            f"{function} has no rule for masked input{' ' * bool(place)}{place}. {why and why + ' '}"
+            f"Add one: decorate a function that has the parameters of {function} and returns "
+            f"Masked(value, visible) with @layermask.rule({function})."
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the rules act where the paper, its code and others differ; see `LayerMasking`."""
+
+    fill: str = "neighbor"
+    growth: str = "any"
+    join: str | Callable = "intersection"
+    compat: str | None = None
+
+
+@dataclass(eq=False)
+class Run:
+    """What one pass through a model shares: settings, its own rules, and the masks derived so far."""
+
+    settings: Settings = Settings()
+    rules: Mapping[Callable, Callable] = field(default_factory=dict)
+    memo: dict = field(default_factory=dict)
+    grad: bool = field(default_factory=torch.is_grad_enabled)
+    ended: bool = False  # True once the module named by `until` has run: from there on nothing is masked
+
+
+class Masked:
+    """A tensor of which only the entries where `visible` is True count.
+
+    `visible` is bool and has as many dims as `value`, each of the value's size or 1 ("does not vary along
+    it"). Hidden entries of `value` are unspecified: no rule lets them reach a visible entry.
+
+    `frame` marks visible entries that explicit padding added: a window may read them, but they are no
+    neighbours to fill from and make no window visible. `weights` says that the entries are softmax
+    weights, which already sum to one over what is visible.
+
+    Raises:
+        TypeError: `value` is not a tensor, or `visible` is not a bool tensor.
+        ValueError: the shapes do not fit.
+    """
+
+    def __init__(
+        self, value: Tensor, visible: Tensor, *, frame: Tensor | None = None, weights: bool = False
+    ) -> None:
+        _check_pair(value, visible)
+        self.value, self.visible, self.frame, self.weights = value, visible, frame, weights
+        self.phase = False  # one phase of a grid, as a slice with a step gives it
+        self.run: Run | None = None
+
+    @classmethod
+    def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return dispatch(func, args, kwargs or {})
+
+    def __repr__(self) -> str:
+        return f"Masked(shape={tuple(self.value.shape)}, visible={tuple(self.visible.shape)}, dtype={self.value.dtype})"
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __bool__(self) -> bool:
+        raise TypeError("the truth value of a Masked is undefined: it may be hidden. Decide on .value or .visible.")
+
+    def __iter__(self) -> Iterator:
+        raise TypeError("a Masked cannot be iterated over; use .unbind(0).")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a Masked cannot become a numpy array, which has no hidden entries; take .value and .visible.")
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # __eq__ below is elementwise, as in torch.Tensor
+
+
+def _check_pair(value: Tensor, visible: Tensor) -> None:
+    if torch.compiler.is_compiling():  # shapes may be symbolic there; eager runs have checked them
+        return
+    if not isinstance(value, Tensor) or not isinstance(visible, Tensor):
+        raise TypeError(f"Masked takes two tensors, not {type(value).__name__} and {type(visible).__name__}.")
+    if visible.dtype is not torch.bool:
+        raise TypeError(f"visible must be bool (True = visible), not {visible.dtype}.")
+    fits = visible.ndim == value.ndim and all(
+        m in (1, n) for m, n in zip(visible.shape, value.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"visible of shape {tuple(visible.shape)} does not fit a value of shape {tuple(value.shape)}: "
+            "it needs as many dims, each of the same size or 1."
+        )
+
+
+def rule(*functions: Callable) -> Callable[[Callable], Callable]:
+    """Register the decorated function as the rule of `functions`, whose parameters it takes.
+
+    Raises:
+        ValueError: one of them has a rule already (use `overriding` to replace it for a while).
+    """
+
+    def register(body: Callable) -> Callable:
+        for function in functions:
+            if function in RULES:
+                raise ValueError(f"{name_of(function)} has a rule already; replace it within `overriding`.")
+            RULES[function] = body
+        return body
+
+    return register
+
+
+@contextlib.contextmanager
+def overriding(rules: Mapping[Callable, Callable]) -> Iterator[None]:
+    """Replace or add rules within a `with` block, in every thread. Per model: `LayerMasking(rules=...)`."""
+    before = dict(RULES)
+    RULES.update(rules)
+    try:
+        yield
+    finally:
+        RULES.clear()
+        RULES.update(before)
+
+
+def name_of(function: Callable) -> str:
+    """The name of a torch function as users write it."""
+    return resolve_name(function) or getattr(function, "__name__", repr(function))
+
+
+def masked_in(tree: Any) -> Iterator[Masked]:
+    """Every `Masked` in nested tuples, lists and dicts."""
+    if isinstance(tree, Masked):
+        yield tree
+    elif isinstance(tree, (tuple, list)):
+        for branch in tree:
+            yield from masked_in(branch)
+    elif isinstance(tree, dict):
+        yield from masked_in(tuple(tree.values()))
+
+
+def replace_masked(tree: Any, change: Callable[[Masked], Any]) -> Any:
+    """The same nest of tuples, lists and dicts, with `change` applied to every `Masked`."""
+    if isinstance(tree, Masked):
+        return change(tree)
+    if isinstance(tree, (tuple, list)) and type(tree) in (tuple, list):
+        return type(tree)(replace_masked(branch, change) for branch in tree)
+    if type(tree) is dict:
+        return {key: replace_masked(branch, change) for key, branch in tree.items()}
+    return tree
+
+
+def settled(x: Masked) -> Tensor:
+    """The value with zero at every hidden entry, chosen and not multiplied: hidden NaN must not leak."""
+    zero = 0.0 if x.value.is_floating_point() or x.value.is_complex() else 0
+    return torch.where(x.visible, x.value, zero) if x.value.dtype is not torch.bool else x.value & x.visible
+
+
+def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
+    """Apply the rule of `function` to arguments of which at least one is `Masked`."""
+    inputs = list(masked_in((args, kwargs)))
+    run = next((x.run for x in inputs if x.run is not None), None) or Run()
+    for x in inputs:
+        x.run = run
+    _refuse_lost_writes(function, args, kwargs)
+    _refuse_lost_gradient(function, run, inputs)
+    if run.ended:
+        return function(*replace_masked(args, settled), **replace_masked(kwargs, settled))
+    body = run.rules.get(function) or RULES.get(function)
+    if body is None:
+        return _no_rule(function, args, kwargs)
+    out = body(*args, **kwargs)
+    for x in masked_in(out):
+        x.run = run
+    return out
+
+
+def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
+    if FALLBACK is not None:
+        return FALLBACK(function, args, kwargs)
+    raise NoMaskRule(name_of(function), module_path(), user_line())
+
+
+def _refuse_lost_writes(function: Callable, args: tuple, kwargs: dict) -> None:
+    """In-place and `out=` writes of a masked value into a plain tensor would lose the mask."""
+    name = getattr(function, "__name__", "")
+    in_place = name in INPLACE or (name.endswith("_") and not name.endswith("__"))
+    if kwargs.get("out") is not None or (in_place and args and isinstance(args[0], Tensor)):
+        raise TypeError(
+            f"{name_of(function)} would write a masked value into a plain tensor, which cannot hold the mask. "
+            "Write out of place, or make the target Masked first."
+        )
+
+
+INPLACE = frozenset(f"__{op}__" for op in "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor setitem".split())
+
+
+def _refuse_lost_gradient(function: Callable, run: Run, inputs: list[Masked]) -> None:
+    """`autograd.Function.apply` hands a Masked over without a gradient, and no torch hook sees it happen."""
+    if torch.compiler.is_compiling() or not run.grad or torch.is_grad_enabled():
+        return
+    if any(x.value.requires_grad for x in inputs) and (name := autograd_function()):
+        why = "torch.autograd.Function takes plain tensors only: the gradient would be lost silently."
+        raise NoMaskRule(f"{name}.apply", module_path(), user_line(), why)
+
+
+def _give_tensor_interface() -> None:
+    """Give Masked every method and operator of torch.Tensor, each dispatched, and its plain properties."""
+    for name in dir(Tensor):
+        if name in _OWN or hasattr(Masked, name) and name not in _OPERATORS:
+            continue
+        attribute = getattr(Tensor, name)
+        if name in _METADATA:
+            setattr(Masked, name, property(lambda self, name=name: getattr(self.value, name)))
+        elif name in _OPERATORS or (callable(attribute) and not name.startswith("__")):
+            setattr(Masked, name, _method(attribute))
+    for name, body in _TRANSPOSED.items():
+        setattr(Masked, name, property(body))
+
+
+def _method(function: Callable) -> Callable:
+    def method(self: Masked, *args: Any, **kwargs: Any) -> Any:
+        return dispatch(function, (self, *args), kwargs)
+
+    return method
+
+
+_OWN = {"__bool__", "__iter__", "__array__", "__len__", "__repr__", "__hash__"}
+_METADATA = frozenset(
+    "shape dtype device ndim layout is_cuda is_cpu is_meta is_mps is_xpu is_nested is_sparse is_quantized "
+    "requires_grad is_leaf grad_fn itemsize nbytes".split()
+)
+_BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
+_OPERATORS = frozenset(
+    [f"__{op}__" for op in "eq ne lt le gt ge neg pos abs invert getitem setitem".split()]
+    + [f"__{side}{op}__" for op in _BINARY for side in ("", "r", "i")]
+)
+_TRANSPOSED = {
+    "T": lambda x: x.permute(*range(x.ndim - 1, -1, -1)),
+    "mT": lambda x: x.transpose(-2, -1),
+}
+_give_tensor_interface()

@@ -1,0 +1,203 @@
+"""Layer masking as a removal operator: a model and the rules, called as `removal(images, visible)`."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from . import rules as _rules
+from .fill import EPSILON, FILLS
+from .masked import Masked, Run, Settings, settled
+from .visibility import JOINS
+from .window import GROWTHS
+
+_NORMS = nn.modules.batchnorm._BatchNorm
+
+
+class LayerMasking(nn.Module):
+    """The model, answering from only the visible part of its input.
+
+    The model is neither copied nor changed. See `forward` for the call.
+
+    Args:
+        model: any module whose first argument is the images.
+        fill: what convolutions read at hidden cells: "neighbor" (the paper), "zero", or "renormalize"
+            (partial convolution, Liu et al. 2018).
+        growth: what makes the output of a window visible: "any" visible cell (the paper), at least "half"
+            of its cells, or its "center" (unchanged at stride 1).
+        join: the mask where two meet: "intersection" (the paper), "majority", "union", or a function
+            `join(run, *masks) -> mask`.
+        compat: "paper" or "release" for the paper's formulas and its released code, where they differ from
+            what we think right (docs/semantics.md lists each).
+        until: name of a submodule after whose first call nothing is masked any more (Table 3).
+        rules: rules of this model alone: torch function -> rule.
+
+    Raises:
+        ValueError: an option has no such value, or the model no module of that name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        fill: str = "neighbor",
+        growth: str = "any",
+        join: str | Callable = "intersection",
+        compat: str | None = None,
+        until: str | None = None,
+        rules: Mapping[Callable, Callable] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_option("fill", fill, FILLS)
+        _check_option("growth", growth, GROWTHS)
+        _check_option("compat", compat, tuple(EPSILON))
+        if not callable(join):
+            _check_option("join", join, tuple(JOINS))
+        self.model = model
+        self.training = model.training
+        self.settings = Settings(fill, growth, join, compat)
+        self.until, self.rules = until, dict(rules or {})
+        if until is not None:
+            _module(model, until)
+        self._told_training = False
+
+    def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The model's output, as the model structures it, with plain tensors.
+
+        Args:
+            images: (N, C, *S) float. A batch of 1 is shared by all masks.
+            visible: (N, 1, *S) or (1, 1, *S), True (or 1) = visible.
+            args, kwargs: passed on to the model.
+
+        Raises:
+            TypeError, ValueError: shapes, values, dtypes or devices that do not fit; the message says how.
+            NoMaskRule: the model calls a torch function that has no rule.
+        """
+        visible = check_inputs(images, visible)
+        self._mention_training()
+        x = entered(images, visible, Run(self.settings, self.rules))
+        with _ending(self.model, self.until, x.run):
+            out = self.model(x, *args, **kwargs)
+        return left(out)
+
+    def _mention_training(self) -> None:
+        if self._told_training or torch.compiler.is_compiling():
+            return
+        if any(m.training and m.track_running_stats for m in self.model.modules() if isinstance(m, _NORMS)):
+            self._told_training = True
+            warnings.warn(
+                "the model is in training mode: batch norm takes its statistics over the visible part of this "
+                "batch and updates its running ones. Call model.eval() to use those it has learned.",
+                stacklevel=3,
+            )
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{k}={v!r}" for k, v in vars(self.settings).items()) + f", until={self.until!r}"
+
+
+def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:
+    """The pair that enters a model, with hidden pixels settled once, so that what they hold is gone."""
+    batch = max(images.shape[0], visible.shape[0])
+    x = Masked(images.expand(batch, *images.shape[1:]), visible)
+    x = Masked(settled(x), visible)
+    x.run = run
+    return x
+
+
+def left(output: Any) -> Any:
+    """A model's output with plain tensors: maps are 0 where hidden.
+
+    A result that has no positions left keeps its value even where nothing at all was visible: the model's
+    answer to no evidence (its last bias, for a linear head).
+    """
+
+    def plain(x: Any) -> Any:
+        if not isinstance(x, Masked):
+            return x
+        return settled(x) if any(n != 1 for n in x.visible.shape[1:]) else x.value
+
+    return tree_map(plain, output, is_leaf=lambda x: isinstance(x, Masked))
+
+
+def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
+    """`visible` as bool, after checking that it and the images fit; see `LayerMasking.forward`."""
+    for name, x in (("images", images), ("visible", visible)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, not {type(x).__name__}.")
+    if not images.is_floating_point():
+        raise TypeError(f"images must be floating point (normalised as the model expects), not {images.dtype}.")
+    _check_shapes(tuple(images.shape), tuple(visible.shape))
+    if images.device != visible.device:
+        raise ValueError(f"images are on {images.device} and visible is on {visible.device}: move one to the other.")
+    visible = _as_bool(visible)
+    if not torch.compiler.is_compiling() and bool((images.isnan() & visible).any()):
+        raise ValueError("images hold NaN in visible pixels: hide those pixels, or repair the images.")
+    return visible
+
+
+def _check_shapes(images: tuple[int, ...], visible: tuple[int, ...]) -> None:
+    if len(images) < 3:
+        raise ValueError(f"images must be (N, C, *S), as (1, 3, 224, 224), not of shape {images}.")
+    if 0 in images:
+        raise ValueError(f"images of shape {images} hold no entries.")
+    wanted = f"visible must be (N or 1, 1, *S), here ({images[0]} or 1, 1, {', '.join(map(str, images[2:]))})"
+    if len(visible) != len(images) or visible[1] != 1:
+        raise ValueError(f"{wanted}, not of shape {visible}.")
+    if visible[2:] != images[2:]:
+        raise ValueError(f"{wanted}, not of shape {visible}: resize masks by nearest neighbour only.")
+    if 1 not in (images[0], visible[0]) and images[0] != visible[0]:
+        raise ValueError(f"{wanted}, not of shape {visible}: {visible[0]} masks do not pair with {images[0]} images.")
+
+
+def _as_bool(visible: Tensor) -> Tensor:
+    if visible.dtype is torch.bool:
+        return visible
+    if visible.is_complex():
+        raise TypeError(f"visible must be bool, not {visible.dtype}.")
+    odd = (visible != 0) & (visible != 1)
+    if not torch.compiler.is_compiling() and bool(odd.any()):
+        raise ValueError(
+            f"visible of dtype {visible.dtype} holds {int(odd.sum())} values other than 0 and 1 (the first is "
+            f"{visible[odd][0].item():g}): threshold it, or resize masks by nearest neighbour, not bilinearly."
+        )
+    return visible != 0
+
+
+@contextlib.contextmanager
+def _ending(model: nn.Module, until: str | None, run: Run | None) -> Iterator[None]:
+    """Within the block, masking ends when the submodule `until` returns for the first time."""
+    if until is None:
+        yield
+        return
+
+    def end(module: nn.Module, args: Any, output: Any) -> Any:
+        run.ended = True  # type: ignore[union-attr]  # set by the caller
+        return left(output)
+
+    handle = _module(model, until).register_forward_hook(end)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _check_option(name: str, value: Any, known: tuple) -> None:
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}.")
+
+
+def _module(model: nn.Module, name: str) -> nn.Module:
+    modules = dict(model.named_modules())
+    if name not in modules:
+        raise ValueError(f"until={name!r} names no submodule of the {type(model).__name__}; it has {', '.join(list(modules)[1:8])}, ...")
+    return modules[name]
+
+
+__all__ = ["LayerMasking", "check_inputs", "entered", "left"]
+_ = _rules  # imported for its effect: it fills the table

@@ -1,0 +1,126 @@
+"""Attention: hidden keys get no weight, which is the same as dropping their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..masked import Masked, rule, settled
+from ..visibility import any_over, intersection
+
+
+def _softmax(function: Callable) -> Callable:
+    def softmax(input: Masked, dim: int | None = None, *args: Any, **kwargs: Any) -> Masked:
+        """Over visible entries. The least finite number stands for hidden, so that a row of none stays finite."""
+        least = torch.finfo(input.value.dtype).min
+        value = input.value if input.visible.shape[dim] == 1 else torch.where(input.visible, input.value, least)
+        return Masked(function(value, dim, *args, **kwargs), input.visible, weights="log" not in function.__name__)
+
+    return softmax
+
+
+for space in (F, torch, Tensor):
+    for name in ("softmax", "log_softmax"):
+        rule(getattr(space, name))(_softmax(getattr(space, name)))
+
+
+@rule(F.softmin)
+def softmin(input: Any, dim: int | None = None, *args: Any, **kwargs: Any) -> Any:
+    return F.softmax(-input, dim, *args, **kwargs)
+
+
+def _keys(key: Any, value: Any) -> tuple[Tensor, Any]:
+    """Which keys are visible, (..., L, 1), in both key and value; and the run."""
+    shown, run = [], None
+    for x in (key, value):
+        if isinstance(x, Masked):
+            shown.append(any_over(x.run, x.visible, (-1,), keepdim=True))
+            run = x.run
+    return (intersection(run, *shown) if len(shown) == 2 else shown[0]), run
+
+
+def _settle(x: Any) -> Tensor:
+    return settled(x) if isinstance(x, Masked) else x
+
+
+@rule(F.scaled_dot_product_attention)
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Masked:
+    extra = {"scale": scale} | ({"enable_gqa": True} if enable_gqa else {})
+    if not isinstance(key, Masked) and not isinstance(value, Masked):
+        out = F.scaled_dot_product_attention(query.value, key, value, _settle(attn_mask), dropout_p, is_causal, **extra)
+        return Masked(out, any_over(query.run, query.visible, (-1,), keepdim=True))
+    keys, run = _keys(key, value)
+    some = any_over(run, keys, (-2,), keepdim=True)
+    open_keys = (keys | ~some).transpose(-2, -1)  # with none visible all zeros are attended to: finite
+    mask = _merged(attn_mask, open_keys, is_causal, query.shape[-2], key.shape[-2])
+    if enable_gqa and mask.shape[-3] not in (1, query.shape[-3]):
+        mask = mask.repeat_interleave(query.shape[-3] // mask.shape[-3], -3)
+    mask = mask.expand(*mask.shape[:-2], query.shape[-2], key.shape[-2])
+    out = F.scaled_dot_product_attention(_settle(query), _settle(key), _settle(value), mask, dropout_p, **extra)
+    if isinstance(query, Masked):
+        some = intersection(run, any_over(query.run, query.visible, (-1,), keepdim=True), some)
+    return Masked(out, some)
+
+
+def _merged(attn_mask: Any, keys: Tensor, is_causal: bool, queries: int, length: int) -> Tensor:
+    """The caller's mask, boolean or added, with hidden keys closed."""
+    if is_causal:
+        keys = keys & torch.ones(queries, length, dtype=torch.bool, device=keys.device).tril()
+    if attn_mask is None:
+        return keys
+    attn_mask = _settle(attn_mask)
+    if attn_mask.dtype is torch.bool:
+        return attn_mask & keys
+    return torch.where(keys, attn_mask, torch.finfo(attn_mask.dtype).min)
+
+
+@rule(F.multi_head_attention_forward)
+def multi_head_attention_forward(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> tuple[Masked, Any]:
+    """Hidden keys go in as the key padding mask. Inputs are (L, N, E), or (L, E) unbatched."""
+    keys, run = _keys(key, value) if isinstance(key, Masked) or isinstance(value, Masked) else (None, query.run)
+    bound = _bind_key_padding(args, kwargs)
+    some = None
+    if keys is not None:
+        some = any_over(run, keys, (0,), keepdim=True)
+        hidden = ~(keys | ~some)[..., 0].transpose(0, -1)  # (N or 1, L)
+        hidden = hidden.expand(key.shape[1], key.shape[0]) if key.ndim == 3 else hidden
+        bound["key_padding_mask"] = _padding(bound.get("key_padding_mask"), hidden)
+    out, weights = F.multi_head_attention_forward(_settle(query), _settle(key), _settle(value), *args[:_BEFORE], **bound)
+    return Masked(out, _seen_by(query, some, run)), weights
+
+
+_BEFORE = 10  # positional parameters between value and training: embed_dim_to_check ... out_proj_bias
+_AFTER = ("training", "key_padding_mask", "need_weights", "attn_mask")
+
+
+def _bind_key_padding(args: tuple, kwargs: dict) -> dict:
+    return dict(zip(_AFTER, args[_BEFORE:], strict=False)) | kwargs
+
+
+def _padding(given: Tensor | None, hidden: Tensor) -> Tensor:
+    if given is None:
+        return hidden
+    given = _settle(given)
+    if given.dtype is torch.bool:
+        return given | hidden
+    return torch.where(hidden, float("-inf"), given)
+
+
+def _seen_by(query: Any, some: Tensor | None, run: Any) -> Tensor:
+    shown = any_over(query.run, query.visible, (-1,), keepdim=True) if isinstance(query, Masked) else None
+    if shown is None or some is None:
+        return shown if some is None else some  # type: ignore[return-value]  # one of them is masked
+    return intersection(run, shown, some)

@@ -1,0 +1,154 @@
+"""Contractions: hidden entries take no part in a product summed over them.
+
+Along features that all share one mask nothing changes. Along positions the hidden terms are zero; where
+both factors are activations the sum is rescaled to the full number, as any sum is, unless one of them holds
+softmax weights, which are renormalised over what is visible. With plain parameters (flatten + linear, token
+mixing) the layer acts as normal on the zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..masked import Masked, rule, settled
+from ..visibility import any_over, derive, intersection
+
+
+def _operand(x: Any) -> tuple[Tensor, Tensor]:
+    """The settled value and the narrow mask of an operand, masked or plain."""
+    if isinstance(x, Masked):
+        return settled(x), x.visible
+    return x, torch.ones([1] * x.ndim, dtype=torch.bool, device=x.device)
+
+
+@rule(F.linear)
+def linear(input: Any, weight: Any, bias: Any = None) -> Masked:
+    if isinstance(weight, Masked) or isinstance(bias, Masked):
+        out = torch.matmul(input, weight.transpose(-2, -1) if weight.ndim > 1 else weight)
+        return out if bias is None else out + bias
+    if input.visible.shape[-1] == 1:
+        return Masked(F.linear(input.value, weight, bias), _features(input, weight), frame=input.frame, weights=input.weights)
+    visible = any_over(input.run, input.visible, (-1,), keepdim=weight.ndim > 1)
+    return Masked(F.linear(settled(input), weight, bias), visible)
+
+
+def _features(x: Masked, weight: Tensor) -> Tensor:
+    return x.visible if weight.ndim > 1 else x.visible[..., 0]
+
+
+@rule(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm, torch.mm, torch.Tensor.mm)
+def matmul(input: Any, other: Any) -> Masked:
+    if input.ndim == 1:
+        return matmul(input.unsqueeze(0), other).squeeze(-2 if other.ndim > 1 else 0)
+    if other.ndim == 1:
+        return matmul(input, other.unsqueeze(-1)).squeeze(-1)
+    (a, seen_a), (b, seen_b) = _operand(input), _operand(other)
+    out = torch.matmul(a, b)
+    run = (input if isinstance(input, Masked) else other).run
+    visible = derive(run, "matmul", (seen_a, seen_b), None, lambda: _outer(run, seen_a, seen_b))
+    out = _rescaled(out, input, other, a, b, seen_a, seen_b)
+    return Masked(out, visible, weights=_keeps_weights(input, other, seen_a.shape[-1], seen_b.shape[-2]))
+
+
+@rule(torch.Tensor.__rmatmul__)
+def rmatmul(input: Any, other: Any) -> Masked:
+    return matmul(other, input)
+
+
+def _outer(run: Any, a: Tensor, b: Tensor) -> Tensor:
+    """Where any visible term meets: rows x columns, narrow where both factors are."""
+    if a.shape[-1] == 1:
+        b = any_over(run, b, (-2,), keepdim=True)
+    elif b.shape[-2] == 1:
+        a = any_over(run, a, (-1,), keepdim=True)
+    if a.shape[-1] == 1:
+        n = max(a.ndim, b.ndim)
+        a, b = (m.reshape((1,) * (n - m.ndim) + m.shape) for m in (a, b))
+        return a & b
+    return torch.matmul(a.double(), b.double()) > 0  # double: autocast leaves it alone
+
+
+def _keeps_weights(a: Any, b: Any, along_a: int, along_b: int) -> bool:
+    """Softmax weights mixed along an axis that does not vary (talking heads) are weights still."""
+    mixed = along_a == along_b == 1
+    return mixed and any(isinstance(x, Masked) and x.weights for x in (a, b))
+
+
+def _rescaled(out: Tensor, input: Any, other: Any, a: Tensor, b: Tensor, seen_a: Tensor, seen_b: Tensor) -> Tensor:
+    if not (isinstance(input, Masked) and isinstance(other, Masked)) or seen_a.shape[-1] == seen_b.shape[-2] == 1:
+        return out
+    if input.weights or other.weights:
+        return _renormalised(out, input, other, a, b, seen_a, seen_b)
+    seen = torch.matmul(_wide(seen_a, out), _wide(seen_b, out).expand(*seen_b.shape[:-2], a.shape[-1], -1)) if (
+        seen_a.shape[-1] != 1
+    ) else torch.matmul(_wide(seen_a, out).expand(*seen_a.shape[:-1], a.shape[-1]), _wide(seen_b, out))
+    return out * torch.where(seen > 0, a.shape[-1] / seen.clamp(min=1), 1.0).to(out.dtype)
+
+
+def _wide(mask: Tensor, like: Tensor) -> Tensor:
+    return mask.to(torch.promote_types(like.dtype, torch.float32))
+
+
+def _renormalised(out: Tensor, input: Any, other: Any, a: Tensor, b: Tensor, seen_a: Tensor, seen_b: Tensor) -> Tensor:
+    """Weights whose softmax did not know of the other factor's hidden entries sum to less than one."""
+    if input.weights and seen_a.shape[-1] == 1 and seen_b.shape[-2] != 1:
+        part = torch.matmul(a, seen_b.to(a.dtype))
+        whole = seen_b.all(-2, keepdim=True)
+    elif other.weights and seen_b.shape[-2] == 1 and seen_a.shape[-1] != 1:
+        part = torch.matmul(seen_a.to(b.dtype), b)
+        whole = seen_a.all(-1, keepdim=True)
+    else:
+        return out
+    tiny = torch.finfo(out.dtype).tiny
+    return out / torch.where(whole | (part <= tiny), torch.ones_like(part), part)
+
+
+def _fused(product: Any) -> Any:
+    def fused(input: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+        """beta * input + alpha * (a @ b)"""
+        out = product(a, b)
+        out = out if alpha == 1 else out * alpha
+        return out + (input if beta == 1 else input * beta)
+
+    return fused
+
+
+for name, product in (("addmm", torch.mm), ("baddbmm", torch.bmm), ("addmv", torch.matmul)):
+    rule(getattr(torch, name), getattr(torch.Tensor, name))(_fused(product))
+
+
+@rule(torch.einsum)
+def einsum(equation: Any, *operands: Any) -> Masked:
+    if not isinstance(equation, str):
+        raise TypeError("einsum of masked values takes an equation string, not index lists.")
+    operands = tuple(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    values, masks = zip(*map(_operand, operands), strict=True)
+    out = torch.einsum(equation, *values)
+    spelled = _without_repeats(equation)
+    seen = torch.einsum(spelled, *(m.double() for m in masks))
+    visible = seen > 0
+    out = out * _einsum_scale(spelled, operands, values, masks, seen).to(out.dtype)
+    return Masked(out, visible)
+
+
+def _without_repeats(equation: str) -> str:
+    if any(len(set(t)) < len(t) for t in equation.replace("...", "").replace(" ", "").split("->")[0].split(",")):
+        raise NotImplementedError(f"einsum {equation!r} takes a diagonal, which has no mask rule; use .diagonal().")
+    return equation
+
+
+def _einsum_scale(equation: str, operands: tuple, values: tuple, masks: tuple, seen: Tensor) -> Tensor:
+    """Full over visible number of terms, if two factors are activations and neither holds weights."""
+    factors = [x for x in operands if isinstance(x, Masked)]
+    if len(factors) < 2 or any(x.weights for x in factors):
+        return torch.ones((), device=seen.device, dtype=seen.dtype)
+    narrow = [torch.ones_like(m, dtype=torch.double) for m in masks]
+    total = torch.einsum(equation, *narrow)
+    return torch.where(seen > 0, total / seen.clamp(min=1), 1.0)
+
+
+__all__ = ["einsum", "intersection", "linear", "matmul"]

@@ -1,0 +1,190 @@
+"""Convolutions: settle the hidden cells that a window reads, convolve, grow the mask (section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..fill import neighbor
+from ..masked import Masked, Run, rule, settled
+from ..visibility import any_over, derive, intersection
+from ..window import Window, count, grow
+
+Sizes = int | Sequence[int]
+
+
+def per_axis(sizes: Sizes, n: int) -> tuple[int, ...]:
+    """One size per spatial axis, as torch reads a single number."""
+    sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    return sizes * n if len(sizes) == 1 else sizes
+
+
+def conv_window(weight: Tensor, stride: Sizes, padding: Sizes | str, dilation: Sizes) -> Window:
+    """The geometry of a convolution, "same" and "valid" padding included."""
+    n = weight.ndim - 2
+    kernel, dilation = tuple(weight.shape[2:]), per_axis(dilation, n)
+    if padding == "same":  # torch puts the odd cell after
+        total = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
+        before, after = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    else:
+        before = after = per_axis(0 if isinstance(padding, str) else padding, n)
+    return Window(kernel, per_axis(stride, n), before, after, dilation)
+
+
+def filled(x: Masked, window: Window) -> Tensor:
+    """The value as a window op is to read it, by the fill in force."""
+    if window.pointlike and x.visible.shape[1] == 1:
+        return x.value
+    fill = x.run.settings.fill if x.run else "neighbor"
+    return neighbor(x, window.reach) if fill == "neighbor" else settled(x)
+
+
+def _channels(run: Run | None, visible: Tensor, groups: int, out_channels: int) -> Tensor:
+    """A mask that varies along channels, as seen by each output channel: anything visible in its group."""
+    if visible.shape[1] == 1:
+        return visible
+    if groups == 1:
+        return any_over(run, visible, (1,), keepdim=True)
+    grouped = visible.reshape(visible.shape[0], groups, -1, *visible.shape[2:]).any(2)
+    return grouped.repeat_interleave(out_channels // groups, dim=1)
+
+
+def _convolution(conv: Callable) -> Callable:
+    def convolution(
+        input: Masked | Tensor,
+        weight: Masked | Tensor,
+        bias: Masked | Tensor | None = None,
+        stride: Sizes = 1,
+        padding: Sizes | str = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+    ) -> Masked | Tensor:
+        if not isinstance(input, Masked):  # only the kernel is masked: its hidden taps read nothing
+            return _with_kernel_mask(conv(input, _plain(weight), _plain(bias), stride, padding, dilation, groups), weight)
+        x = _batched(input, _plain(weight).ndim)
+        window = conv_window(_plain(weight), stride, padding, dilation)
+        value = filled(x, window)
+        out = conv(value, _plain(weight), _plain(bias), stride, padding, dilation, groups)
+        if x.run and x.run.settings.fill == "renormalize":
+            out = _renormalized(out, x, window, _plain(bias), groups)
+        visible, frame = grow(x.run, x.visible, x.frame, window)
+        visible = _channels(x.run, visible, groups, out.shape[1])
+        out = _with_kernel_mask(Masked(out, visible, frame=frame), weight)
+        return out if x is input else out[0]
+
+    return convolution
+
+
+def _plain(x: Masked | Tensor | None) -> Tensor:
+    return settled(x) if isinstance(x, Masked) else x  # type: ignore[return-value]  # None stays None
+
+
+def _batched(x: Masked, ndim: int) -> Masked:
+    """An unbatched input gains its batch axis."""
+    if x.value.ndim == ndim:
+        return x
+    out = Masked(x.value[None], x.visible[None], frame=None if x.frame is None else x.frame[None])
+    out.run = x.run
+    return out
+
+
+def _with_kernel_mask(out: Masked | Tensor, weight: Masked | Tensor) -> Masked | Tensor:
+    """Output channels whose whole kernel is hidden are hidden."""
+    if not isinstance(weight, Masked):
+        return out
+    seen = any_over(weight.run, weight.visible, range(1, weight.visible.ndim), keepdim=True)
+    seen = seen.reshape(1, -1, *[1] * (weight.visible.ndim - 2))
+    if isinstance(out, Masked):
+        return Masked(out.value, intersection(weight.run, out.visible, seen), frame=out.frame)
+    return Masked(out, seen)
+
+
+def _renormalized(out: Tensor, x: Masked, window: Window, bias: Tensor | None, groups: int) -> Tensor:
+    """Partial convolution: the sum over what is visible, rescaled by the window's visible share.
+
+    The released code counts padding as hidden and adds 1e-8 to the share; here the share is of the cells
+    inside the image, so that an all-visible window is the plain convolution.
+    """
+    release = x.run is not None and x.run.settings.compat == "release"
+    share = derive(x.run, "share", (x.visible,), (window, groups, release, out.dtype), lambda: _share(x, window, release))
+    share = share.to(out.dtype)
+    shift = 0 if bias is None else bias.reshape(-1, *[1] * (out.ndim - 2))
+    rescaled = (out - shift) / share + shift
+    return torch.where(share == 1, out, rescaled)
+
+
+def _share(x: Masked, window: Window, release: bool) -> Tensor:
+    visible = x.visible.any(1, keepdim=True).expand(-1, -1, *x.value.shape[2:])
+    seen = count(visible, window)
+    if release:
+        size = 1
+        for k in window.kernel:
+            size *= k
+        return seen / size + 1e-8
+    return seen.clamp(min=1) / count(torch.ones_like(visible[:1]), window).clamp(min=1)
+
+
+def _transposed(conv: Callable) -> Callable:
+    def convolution(
+        input: Masked,
+        weight: Masked | Tensor,
+        bias: Masked | Tensor | None = None,
+        stride: Sizes = 1,
+        padding: Sizes = 0,
+        output_padding: Sizes = 0,
+        groups: int = 1,
+        dilation: Sizes = 1,
+    ) -> Masked | Tensor:
+        geometry = (stride, padding, output_padding, groups, dilation)
+        if not isinstance(input, Masked):
+            raise TypeError("a transposed convolution of a plain input with a masked kernel has no meaning here.")
+        x = _batched(input, _plain(weight).ndim)
+        out = conv(_read_by_transposed(x, weight, stride, dilation), _plain(weight), _plain(bias), *geometry)
+        visible, frame = _scatter(conv, x, weight, geometry, out.shape[1])
+        result = Masked(out, visible, frame=frame)
+        return result if x is input else result[0]
+
+    return convolution
+
+
+def _read_by_transposed(x: Masked, weight: Masked | Tensor, stride: Sizes, dilation: Sizes) -> Tensor:
+    """An output cell reads input cells up to ceil((k-1) d / s) apart."""
+    n = weight.ndim - 2
+    sizes = zip(weight.shape[2:], per_axis(stride, n), per_axis(dilation, n), strict=True)
+    reach = tuple(-(-(k - 1) * d // s) if k > 1 else 0 for k, s, d in sizes)
+    neighbors = not x.run or x.run.settings.fill == "neighbor"
+    return neighbor(x, reach) if neighbors and any(reach) else settled(x)
+
+
+def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple, out_channels: int):
+    """An output cell is visible if a visible input cell contributes; one without contributors is frame."""
+    stride, padding, output_padding, groups, dilation = geometry
+    varied = any(n != 1 for n in x.visible.shape[2:])
+    if not varied:
+        return _channels(x.run, x.visible, groups, out_channels), None
+    real = x.visible if x.frame is None else x.visible & ~x.frame
+    seen = _channels(x.run, real, groups, groups).expand(-1, -1, *x.value.shape[2:])
+    tap = torch.ones(1, 1, *weight.shape[2:], device=seen.device, dtype=torch.float64)  # autocast leaves it alone
+
+    def spread(mask: Tensor) -> Tensor:
+        flat = mask.reshape(-1, 1, *mask.shape[2:]).double()
+        out = conv(flat, tap, None, stride, padding, output_padding, 1, dilation)
+        return out.reshape(*mask.shape[:2], *out.shape[2:])
+
+    contributors = spread(torch.ones_like(seen[:1, :1]))
+    got = spread(seen)
+    half = x.run is not None and x.run.settings.growth == "half"
+    visible = (2 * got >= contributors) & (got > 0) if half else got > 0
+    missed = contributors == 0
+    if visible.shape[1] != 1:
+        visible = visible.repeat_interleave(out_channels // visible.shape[1], dim=1)
+    return visible | missed, missed
+
+
+for conv in (F.conv1d, F.conv2d, F.conv3d):
+    rule(conv)(_convolution(conv))
+for conv in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d):
+    rule(conv)(_transposed(conv))

@@ -1,0 +1,34 @@
+"""What does not depend on hidden content: sizes and types, and plain tensors made in a value's likeness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..masked import replace_masked, rule
+
+_ASKED = """
+    size dim ndimension stride numel nelement element_size get_device is_contiguous is_floating_point is_complex
+    is_signed is_inference is_pinned is_same_size storage_offset has_names
+    """.split()
+_LIKENESS = """
+    new_empty new_full new_ones new_tensor new_zeros empty_like full_like ones_like rand_like randint_like
+    randn_like zeros_like result_type can_cast
+    """.split()
+
+
+def of_the_value(function: Callable) -> Callable:
+    """The plain answer of `function` about the value's shape, dtype or device."""
+
+    def rule(*args: Any, **kwargs: Any) -> Any:
+        return function(*replace_masked(args, lambda x: x.value), **replace_masked(kwargs, lambda x: x.value))
+
+    return rule
+
+
+for name in (*_ASKED, *_LIKENESS):
+    for function in dict.fromkeys(getattr(space, name) for space in (torch, Tensor) if hasattr(space, name)):
+        rule(function)(of_the_value(function))

@@ -1,0 +1,134 @@
+"""Normalisation layers: statistics over positions are those of the visible entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..masked import Masked, rule, settled
+from ..visibility import varies
+from .reduce import everything, moments, visible_share
+
+
+def _affine(value: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int | None = None) -> Tensor:
+    """Scale and shift, along the trailing axes or along `axis`."""
+    shape = None if axis is None else [-1] + [1] * (value.ndim - 1 - axis)
+    for parameter, act in ((weight, torch.mul), (bias, torch.add)):
+        if parameter is not None:
+            value = act(value, parameter if shape is None else parameter.reshape(shape))
+    return value
+
+
+def _kept(x: Masked, value: Tensor) -> Masked:
+    return Masked(value, x.visible, frame=x.frame)
+
+
+def _standardised(x: Masked, dims: Sequence[int], eps: float) -> Tensor:
+    center, spread, _ = moments(x, dims)
+    return (settled(x) - center) * torch.rsqrt(spread + eps)
+
+
+@rule(F.batch_norm, torch.batch_norm)
+def batch_norm(
+    input: Masked,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Masked:
+    """Pointwise in evaluation; in training the statistics are of visible entries, and update the running ones."""
+    if not training and running_mean is not None:
+        return _kept(input, F.batch_norm(input.value, running_mean, running_var, weight, bias, False, momentum, eps))
+    center, spread, number = moments(input, [d for d in range(input.value.ndim) if d != 1])
+    if training and running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            unbiased = spread * (number / (number - 1).clamp(min=1)).to(spread.dtype)
+            running_mean.lerp_(center.flatten().to(running_mean.dtype), momentum)
+            running_var.lerp_(unbiased.flatten().to(running_var.dtype), momentum)
+    return _kept(input, _affine((settled(input) - center) * torch.rsqrt(spread + eps), weight, bias, 1))
+
+
+@rule(F.layer_norm, torch.layer_norm)
+def layer_norm(
+    input: Masked,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Masked:
+    dims = range(input.value.ndim - len(normalized_shape), input.value.ndim)
+    if not varies(input.visible, dims):
+        return _kept(input, F.layer_norm(input.value, normalized_shape, weight, bias, eps))
+    plain = F.layer_norm(settled(input), normalized_shape, weight, bias, eps)
+    masked = _affine(_standardised(input, dims, eps), weight, bias)
+    return _kept(input, torch.where(everything(input, dims), plain, masked))
+
+
+@rule(F.rms_norm, torch.rms_norm)
+def rms_norm(
+    input: Masked, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Masked:
+    dims = tuple(range(input.value.ndim - len(normalized_shape), input.value.ndim))
+    if not varies(input.visible, dims):
+        return _kept(input, F.rms_norm(input.value, normalized_shape, weight, eps))
+    value = settled(input)
+    square = value.square().mean(dims, keepdim=True) / visible_share(input, dims, True, value.dtype)
+    eps_ = torch.finfo(value.dtype).eps if eps is None else eps
+    masked = _affine(value * torch.rsqrt(square + eps_), weight, None)
+    plain = F.rms_norm(value, normalized_shape, weight, eps)
+    return _kept(input, torch.where(everything(input, dims), plain, masked))
+
+
+@rule(F.group_norm, torch.group_norm)
+def group_norm(
+    input: Masked,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Masked:
+    value = settled(input)
+    grouped = input.reshape(value.shape[0], num_groups, -1, *value.shape[2:])
+    dims = range(2, grouped.value.ndim)
+    plain = F.group_norm(value, num_groups, weight, bias, eps)
+    masked = _affine(_standardised(grouped, dims, eps).reshape(value.shape), weight, bias, 1)
+    whole = everything(grouped, dims).flatten(1)
+    whole = whole if whole.shape[1] == 1 else whole.repeat_interleave(value.shape[1] // num_groups, 1)
+    return _kept(input, torch.where(whole.reshape(*whole.shape, *[1] * (value.ndim - 2)), plain, masked))
+
+
+@rule(F.instance_norm, torch.instance_norm)
+def instance_norm(
+    input: Masked,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Masked:
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    dims = range(2, input.value.ndim)
+    center, spread, number = moments(input, dims)
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            unbiased = spread * (number / (number - 1).clamp(min=1)).to(spread.dtype)
+            running_mean.lerp_(center.mean(0).flatten().to(running_mean.dtype), momentum)
+            running_var.lerp_(unbiased.mean(0).flatten().to(running_var.dtype), momentum)
+    value = settled(input)
+    plain = F.instance_norm(value, None, None, weight, bias, True, momentum, eps)
+    masked = _affine((value - center) * torch.rsqrt(spread + eps), weight, bias, 1)
+    return _kept(input, torch.where(everything(input, dims), plain, masked))

@@ -1,0 +1,162 @@
+"""Pooling windows. Max pools ignore hidden cells, average pools read filled ones, adaptive ones skip them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..fill import neighbor
+from ..masked import Masked, rule, settled
+from ..visibility import derive
+from ..window import Window, grow
+from .convolve import Sizes, filled, per_axis
+
+
+def pool_window(x: Masked, n: int, kernel: Sizes, stride: Sizes | None, padding: Sizes, dilation: Sizes, ceil: bool) -> Window:
+    """The geometry of a pool; `ceil_mode` is padding after the image, as far as its last window reaches."""
+    kernel, padding, dilation = per_axis(kernel, n), per_axis(padding, n), per_axis(dilation, n)
+    stride = kernel if stride is None or stride == [] or stride == () else per_axis(stride, n)
+    after = list(padding)
+    for axis in range(n) if ceil else ():
+        size, reach = x.value.shape[axis - n], (kernel[axis] - 1) * dilation[axis]
+        windows = -(-(size + 2 * padding[axis] - reach - 1) // stride[axis]) + 1
+        if (windows - 1) * stride[axis] >= size + padding[axis]:  # torch drops a window that starts in padding
+            windows -= 1
+        after[axis] = (windows - 1) * stride[axis] + reach + 1 - size - padding[axis]
+    return Window(kernel, stride, padding, tuple(after), dilation)
+
+
+def _max_pool(n: int, pool: Callable) -> Callable:
+    def max_pool(
+        input: Masked,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        dilation: Sizes = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
+        window = pool_window(input, n, kernel_size, stride, padding, dilation, ceil_mode)
+        visible, frame = grow(input.run, input.visible, input.frame, window)
+        value = _below_maximum(input, window)
+        out = pool(value, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        out, indices = out if return_indices else (out, None)
+        masked = Masked(torch.where(visible, out, 0.0), visible, frame=frame)
+        return (masked, indices) if return_indices else masked
+
+    return max_pool
+
+
+def _below_maximum(x: Masked, window: Window) -> Tensor:
+    """Hidden cells as a max pool is to read them: nothing (-inf), or as the paper or its code has it."""
+    compat = x.run.settings.compat if x.run else None
+    if compat == "paper":
+        return neighbor(x, window.reach)
+    return settled(x) if compat == "release" else torch.where(x.visible, x.value, -math.inf)
+
+
+def _avg_pool(n: int, pool: Callable) -> Callable:
+    def avg_pool(
+        input: Masked,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Masked:
+        window = pool_window(input, n, kernel_size, stride, padding, 1, ceil_mode)
+        visible, frame = grow(input.run, input.visible, input.frame, window)
+        release = input.run is not None and input.run.settings.compat == "release"
+        value = settled(input) if release else filled(input, window)
+        extra = () if n == 1 else (divisor_override,)
+        return Masked(pool(value, kernel_size, stride, padding, ceil_mode, count_include_pad, *extra), visible, frame=frame)
+
+    return avg_pool
+
+
+def _bins(x: Masked, n: int, output_size: Any) -> tuple[list[int | None], Tensor]:
+    """The output size per axis, and which bins hold anything visible. Narrow axes stay narrow."""
+    sizes = list(output_size) if isinstance(output_size, Sequence) else [output_size] * n
+    wanted = [s if m != 1 else 1 for s, m in zip(sizes, x.visible.shape[-n:], strict=True)]
+
+    def compute() -> Tensor:
+        seen = x.visible.to(torch.float32)
+        return ADAPTIVE_MAX[n](_batched(seen, n), wanted).reshape(*seen.shape[:-n], *_sizes(x, wanted, n)) > 0
+
+    return sizes, derive(x.run, "bins", (x.visible,), (n, tuple(wanted)), compute)
+
+
+def _batched(x: Tensor, n: int) -> Tensor:
+    return x if x.ndim == n + 2 else x.reshape(1, *x.shape)
+
+
+def _sizes(x: Masked, wanted: list[int | None], n: int) -> list[int]:
+    return [size if s is None else s for s, size in zip(wanted, x.visible.shape[-n:], strict=True)]
+
+
+def _adaptive_avg(n: int, pool: Callable) -> Callable:
+    def adaptive_avg_pool(input: Masked, output_size: Any) -> Masked:
+        """The mean of the visible cells of each bin; 0 where a bin has none (section 3.2, h_m)."""
+        sizes, visible = _bins(input, n, output_size)
+        mean = pool(settled(input), output_size)
+        share = derive(
+            input.run, "bin share", (input.visible,), (n, tuple(sizes), mean.dtype), lambda: _bin_share(input, n, sizes, pool)
+        )
+        return Masked(mean / share.to(mean.dtype), visible)
+
+    return adaptive_avg_pool
+
+
+def _bin_share(x: Masked, n: int, sizes: list, pool: Callable) -> Tensor:
+    """The visible share of every bin: exactly 1 where all is visible, and where nothing is."""
+    wanted = [s if m != 1 else 1 for s, m in zip(sizes, x.visible.shape[-n:], strict=True)]
+    shape = (*x.visible.shape[:-n], *_sizes(x, wanted, n))
+    wide = torch.promote_types(x.value.dtype, torch.float32)
+    seen = pool(_batched(x.visible.to(wide), n), wanted).reshape(shape)
+    hidden = ADAPTIVE_MAX[n](_batched((~x.visible).to(wide), n), wanted).reshape(shape)
+    return torch.where((hidden == 0) | (seen == 0), 1.0, seen)
+
+
+def _adaptive_max(n: int, pool: Callable) -> Callable:
+    def adaptive_max_pool(input: Masked, output_size: Any, return_indices: bool = False) -> Any:
+        _, visible = _bins(input, n, output_size)
+        out, indices = pool(torch.where(input.visible, input.value, -math.inf), output_size, return_indices=True)
+        masked = Masked(torch.where(visible, out, 0.0), visible)
+        return (masked, indices) if return_indices else masked
+
+    return adaptive_max_pool
+
+
+def _lp_pool(n: int, average: Callable) -> Callable:
+    def lp_pool(input: Any, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False) -> Any:
+        """As torch composes it: the average of powers, over filled cells."""
+        args = (input.pow(norm_type), kernel_size, stride, 0, ceil_mode)
+        out = average(*args)
+        size = math.prod(per_axis(kernel_size, n))
+        return (torch.sign(out) * F.relu(torch.abs(out))).mul(size).pow(1.0 / norm_type)
+
+    return lp_pool
+
+
+ADAPTIVE_MAX = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+_POOLS = {
+    1: (F.max_pool1d, F.avg_pool1d, F.adaptive_avg_pool1d, F.lp_pool1d),
+    2: (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.lp_pool2d),
+    3: (F.max_pool3d, F.avg_pool3d, F.adaptive_avg_pool3d, F.lp_pool3d),
+}
+for n, (maximum, average, adaptive, lp) in _POOLS.items():
+    rule(maximum)(_max_pool(n, maximum))
+    rule(average)(_avg_pool(n, average))
+    rule(adaptive)(_adaptive_avg(n, adaptive))
+    rule(ADAPTIVE_MAX[n])(_adaptive_max(n, ADAPTIVE_MAX[n]))
+    rule(lp)(_lp_pool(n, average))
+for n in (1, 2, 3):  # the same pools, as their modules and other front doors call them
+    pool = getattr(F, f"max_pool{n}d")
+    rule(getattr(torch, f"max_pool{n}d"), getattr(F, f"max_pool{n}d_with_indices"))(_max_pool(n, pool))
+    rule(getattr(F, f"adaptive_max_pool{n}d_with_indices"))(_adaptive_max(n, ADAPTIVE_MAX[n]))

@@ -1,0 +1,200 @@
+"""Reductions: over positions only what is visible counts, and sums are rescaled to the full number.
+
+The mean is the paper's h_m(x, m) = h(x * m) / h(m) (section 3.2), for any axes. A sum is that mean times the
+number of entries, so that models which divide by a fixed count get the same. What has nothing visible is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..masked import Masked, rule, settled
+from ..visibility import any_over, derive, share, varies
+
+Dims = int | Sequence[int] | None
+
+
+def axes(x: Masked, dim: Dims) -> tuple[int, ...]:
+    """The reduced axes as non-negative numbers; None and () mean all."""
+    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+        return tuple(range(x.value.ndim))
+    return tuple(d % x.value.ndim for d in ([dim] if isinstance(dim, int) else dim))
+
+
+def visible_share(x: Masked, dims: Sequence[int], keepdim: bool, dtype: torch.dtype) -> Tensor:
+    """The visible fraction along the reduced axes, shaped as the result."""
+
+    def compute() -> Tensor:
+        out = share(x.visible, dims, dtype)
+        return out if keepdim or out.ndim == 0 else out.reshape([n for d, n in enumerate(out.shape) if d not in dims])
+
+    return derive(x.run, "share along", (x.visible,), (tuple(dims), keepdim, dtype), compute)
+
+
+def reduced(x: Masked, value: Tensor, dims: Sequence[int], keepdim: bool) -> Masked:
+    """A reduction's result: visible where anything it read was."""
+    return Masked(value, any_over(x.run, x.visible, dims, keepdim))
+
+
+def epsilon(x: Masked) -> float:
+    """What the released code adds to the visible fraction of a global mean."""
+    return 1e-8 if x.run is not None and x.run.settings.compat == "release" else 0.0
+
+
+@rule(torch.mean, Tensor.mean)
+def mean(input: Masked, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Masked:
+    dims = axes(input, dim)
+    if not varies(input.visible, dims):
+        return reduced(input, input.value.mean(dims, keepdim, dtype=dtype), dims, keepdim)
+    out = settled(input).mean(dims, keepdim, dtype=dtype)
+    return reduced(input, out / (visible_share(input, dims, keepdim, out.dtype) + epsilon(input)), dims, keepdim)
+
+
+@rule(torch.sum, Tensor.sum)
+def sum(input: Masked, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Masked:
+    dims = axes(input, dim)
+    if not varies(input.visible, dims):
+        return reduced(input, input.value.sum(dims, keepdim, dtype=dtype), dims, keepdim)
+    out = settled(input).sum(dims, keepdim, dtype=dtype)
+    if not input.weights and out.is_floating_point():
+        out = out / visible_share(input, dims, keepdim, out.dtype)
+    return reduced(input, out, dims, keepdim)
+
+
+def _extreme(function: Callable, worst: float) -> Callable:
+    def rule(input: Masked, dim: Any = None, keepdim: bool = False) -> Any:
+        """Over visible entries; of two tensors, entry by entry."""
+        if isinstance(dim, (Tensor, Masked)):
+            return (torch.maximum if worst < 0 else torch.minimum)(input, dim)
+        dims = axes(input, dim)
+        hidden = worst if input.value.is_floating_point() else _integer_extreme(input.value, worst)
+        seen = any_over(input.run, input.visible, dims, keepdim)
+        out = function(torch.where(input.visible, input.value, hidden), *(() if dim is None else (dim, keepdim)))
+        if isinstance(out, Tensor):
+            return Masked(torch.where(seen, out, 0 if isinstance(hidden, int) else 0.0), seen)
+        return type(out)((Masked(torch.where(seen, out[0], 0), seen), out[1]))
+
+    return rule
+
+
+def _integer_extreme(value: Tensor, worst: float) -> int | bool:
+    if value.dtype is torch.bool:
+        return worst > 0
+    info = torch.iinfo(value.dtype)
+    return info.min if worst < 0 else info.max
+
+
+for name, worst in (("max", -math.inf), ("amax", -math.inf), ("min", math.inf), ("amin", math.inf)):
+    for space in (torch, Tensor):
+        rule(getattr(space, name))(_extreme(getattr(space, name), worst))
+
+
+def _chosen(function: Callable, worst: float) -> Callable:
+    def rule(input: Masked, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """The place of the extreme visible entry, as a plain index."""
+        return function(torch.where(input.visible, input.value, worst), dim, keepdim)
+
+    return rule
+
+
+for name, worst in (("argmax", -math.inf), ("argmin", math.inf)):
+    for space in (torch, Tensor):
+        rule(getattr(space, name))(_chosen(getattr(space, name), worst))
+
+
+def moments(x: Masked, dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, biased variance and number of the visible entries along `dims`, which are kept."""
+    value = settled(x)
+    total = math.prod(x.value.shape[d] for d in dims)
+    part = visible_share(x, dims, True, torch.promote_types(value.dtype, torch.float32))
+    scale = part.to(value.dtype)
+    center = value.mean(tuple(dims), keepdim=True) / scale
+    spread = torch.where(x.visible, value - center, 0.0).square().mean(tuple(dims), keepdim=True) / scale
+    return center, spread, part * total
+
+
+def everything(x: Masked, dims: Sequence[int], keepdim: bool = True) -> Tensor:
+    """Whether nothing is hidden along `dims`: there the plain kernel decides, bit for bit."""
+    whole = ~any_over(x.run, derive(x.run, "not", (x.visible,), None, lambda: ~x.visible), dims, keepdim)
+    return whole
+
+
+@rule(torch.var, Tensor.var)
+def var(
+    input: Masked, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
+) -> Masked:
+    dim, unbiased = (None, dim) if isinstance(dim, bool) else (dim, unbiased)
+    correction = correction if correction is not None else float(unbiased is not False)
+    dims = axes(input, dim)
+    plain = settled(input).var(dims, correction=correction, keepdim=keepdim)
+    if not varies(input.visible, dims):
+        return reduced(input, plain, dims, keepdim)
+    _, spread, number = moments(input, dims)
+    spread = spread * (number / (number - correction).clamp(min=1)).to(spread.dtype)
+    spread = spread if keepdim else spread.reshape(plain.shape)
+    return reduced(input, torch.where(everything(input, dims, keepdim), plain, spread), dims, keepdim)
+
+
+@rule(torch.std, Tensor.std)
+def std(input: Masked, *args: Any, **kwargs: Any) -> Masked:
+    return input.var(*args, **kwargs).sqrt()
+
+
+@rule(torch.var_mean)
+def var_mean(input: Masked, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> tuple[Masked, Masked]:
+    return input.var(dim, *args, keepdim=keepdim, **kwargs), input.mean(dim, keepdim)
+
+
+@rule(torch.std_mean)
+def std_mean(input: Masked, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> tuple[Masked, Masked]:
+    return input.std(dim, *args, keepdim=keepdim, **kwargs), input.mean(dim, keepdim)
+
+
+@rule(torch.norm, Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm)
+def norm(input: Masked, p: Any = 2, dim: Dims = None, keepdim: bool = False, dtype: Any = None, **kwargs: Any) -> Masked:
+    """Of the visible entries, rescaled by total/visible to the power 1/p."""
+    p = kwargs.get("ord", p)
+    p = 2.0 if p in ("fro", None) else float(p)
+    dims = axes(input, dim)
+    out = torch.linalg.vector_norm(settled(input), p, dims, keepdim, dtype=dtype)
+    if varies(input.visible, dims) and math.isfinite(p) and p != 0:
+        out = out / visible_share(input, dims, keepdim, out.dtype) ** (1 / p)
+    return reduced(input, out, dims, keepdim)
+
+
+@rule(F.normalize)
+def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> Any:
+    return input / input.norm(p, dim, keepdim=True).clamp_min(eps).expand_as(input)
+
+
+@rule(torch.logsumexp, Tensor.logsumexp)
+def logsumexp(input: Masked, dim: Dims, keepdim: bool = False) -> Masked:
+    dims = axes(input, dim)
+    seen = any_over(input.run, input.visible, dims, True)
+    value = torch.where(input.visible, input.value, torch.where(seen, -math.inf, 0.0).to(input.value.dtype))
+    return reduced(input, value.logsumexp(dims, keepdim), dims, keepdim)
+
+
+@rule(torch.cumsum, Tensor.cumsum)
+def cumsum(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
+    return Masked(settled(input).cumsum(dim, dtype=dtype), input.visible)
+
+
+def _boolean(function: Callable, neutral: bool) -> Callable:
+    def rule(input: Masked, dim: Any = None, keepdim: bool = False) -> Masked:
+        dims = axes(input, dim)
+        value = torch.where(input.visible, input.value.bool(), neutral)
+        return reduced(input, function(value, *(() if dim is None else (dim, keepdim))), dims, keepdim)
+
+    return rule
+
+
+for name, neutral in (("any", False), ("all", True)):
+    for space in (torch, Tensor):
+        rule(getattr(space, name))(_boolean(getattr(space, name), neutral))

@@ -1,0 +1,272 @@
+"""Operations that move entries about: the same one on the mask, with axes it does not vary along kept at 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import visibility
+from ..masked import Masked, rule, settled
+from ..visibility import align, derive, join, narrow
+
+
+def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any = None) -> Masked:
+    """`value` with the mask and frame moved likewise; the same move of the same mask is made once (`key`)."""
+    visible = derive(x.run, "move", (x.visible,), key, lambda: move(x.visible)) if key else move(x.visible)
+    return Masked(value, visible, frame=x.frame if x.frame is None else move(x.frame), weights=x.weights)
+
+
+def _same(function: Callable) -> Callable:
+    """For moves that treat an axis of size 1 as the mask needs it: the same call on mask and value."""
+
+    def rule(input: Masked, *args: Any, **kwargs: Any) -> Masked:
+        key = (function.__name__, args, tuple(sorted(kwargs.items()))) if _hashable(args) else None
+        return moved(input, function(input.value, *args, **kwargs), lambda m: function(m, *args, **kwargs), key)
+
+    return rule
+
+
+def _hashable(args: tuple) -> bool:
+    return all(isinstance(a, (int, str)) for a in args)
+
+
+def _expanded(function: Callable) -> Callable:
+    """For moves that need the mask in full: expand it (a view), move it, narrow it again."""
+
+    def rule(input: Masked, *args: Any, **kwargs: Any) -> Any:
+        out = function(input.value, *args, **kwargs)
+        masks = function(input.visible.expand(input.value.shape), *args, **kwargs)
+        frames = None if input.frame is None else function(input.frame.expand(input.value.shape), *args, **kwargs)
+        if isinstance(out, Tensor):
+            return _pair(out, masks, frames, input)
+        every = frames or [None] * len(out)
+        return type(out)(_pair(o, m, f, input) for o, m, f in zip(out, masks, every, strict=True))
+
+    return rule
+
+
+def _pair(value: Tensor, visible: Tensor, frame: Tensor | None, x: Masked) -> Masked:
+    return Masked(value, narrow(visible), frame=frame if frame is None else narrow(frame), weights=x.weights)
+
+
+_SAME = "permute transpose swapaxes swapdims movedim moveaxis unsqueeze flip fliplr flipud t adjoint".split()
+_EXPANDED = "diagonal expand narrow select split split_with_sizes chunk tensor_split hsplit vsplit unbind unsafe_chunk".split()
+_NAMED = {name: _same for name in _SAME} | {name: _expanded for name in _EXPANDED}
+for name, kind in _NAMED.items():
+    for function in dict.fromkeys(getattr(space, name) for space in (torch, Tensor) if hasattr(space, name)):
+        rule(function)(kind(function))
+
+
+@rule(torch.roll, Tensor.roll)
+def roll(input: Masked, shifts: Any, dims: Any = ()) -> Masked:
+    dims = () if dims is None else dims
+    value = torch.roll(input.value, shifts, dims)
+    if dims == ():  # torch rolls the flattened tensor then
+        return moved(input, value, lambda m: torch.roll(m.expand(value.shape), shifts))
+    return moved(input, value, lambda m: torch.roll(m, shifts, dims), ("roll", shifts, dims))
+
+
+def _to_shape(function: Callable) -> Callable:
+    """For reshapes: the new shape is read off the value."""
+
+    def rule(input: Masked, *args: Any, **kwargs: Any) -> Masked:
+        args = tuple(a.value if isinstance(a, Masked) else a for a in args)
+        value = function(input.value, *args, **kwargs)
+        old, new = tuple(input.value.shape), tuple(value.shape)
+        return moved(input, value, lambda m: visibility.reshape(m, old, new), (old, new))
+
+    return rule
+
+
+_RESHAPES = "view reshape flatten unflatten squeeze view_as reshape_as ravel unsqueeze_ squeeze_".split()
+for name in _RESHAPES:
+    for function in dict.fromkeys(getattr(space, name) for space in (torch, Tensor) if hasattr(space, name)):
+        if not name.endswith("_"):
+            rule(function)(_to_shape(function))
+
+
+@rule(Tensor.expand_as)
+def expand_as(input: Any, other: Any) -> Any:
+    return input.expand(other.shape) if isinstance(input, Masked) else input.expand_as(other.value)
+
+
+@rule(Tensor.repeat)
+def repeat(input: Masked, *sizes: Any) -> Masked:
+    sizes = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list, torch.Size)) else sizes
+    move = lambda m: _repeated(m, input.value.ndim, sizes)  # noqa: E731
+    return moved(input, input.value.repeat(sizes), move)
+
+
+def _repeated(mask: Tensor, ndim: int, sizes: Sequence[int]) -> Tensor:
+    """Repeats along axes that do not vary need no copies."""
+    mask = align(mask, max(ndim, len(sizes)))
+    return mask.repeat([1 if n == 1 else s for n, s in zip(mask.shape, sizes, strict=True)])
+
+
+@rule(torch.tile, Tensor.tile)
+def tile(input: Masked, *dims: Any) -> Masked:
+    dims = tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    return repeat(input, *((1,) * (input.value.ndim - len(dims)) + dims))
+
+
+@rule(torch.repeat_interleave, Tensor.repeat_interleave)
+def repeat_interleave(input: Masked, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Masked:
+    if dim is None:
+        input, dim = input.flatten(), 0
+    value = input.value.repeat_interleave(repeats, dim, output_size=output_size)
+    move = lambda m: m if m.shape[dim] == 1 else m.repeat_interleave(repeats, dim, output_size=output_size)  # noqa: E731
+    return moved(input, value, move)
+
+
+@rule(torch.cat, torch.concat, torch.concatenate)
+def cat(tensors: Sequence[Any], dim: int = 0) -> Masked:
+    """Along an axis of positions the masks are laid end to end; along any other (channels) they join."""
+    values = [t.value if isinstance(t, Masked) else t for t in tensors]
+    inputs = [t for t in tensors if isinstance(t, Masked)]
+    ndim = inputs[0].value.ndim
+    dim = dim % ndim
+    if _laid_end_to_end(tensors, inputs, dim):
+        visible = _end_to_end(tensors, dim, lambda t: t.visible, True)
+        framed = any(t.frame is not None for t in inputs)
+        frame = _end_to_end(tensors, dim, lambda t: t.frame, False) if framed else None
+        return Masked(torch.cat(values, dim), visible, frame=frame, weights=all(t.weights for t in inputs))
+    visible, frame, chosen = join(inputs, ndim)
+    swap = dict(zip(map(id, inputs), chosen, strict=True))
+    return Masked(torch.cat([swap.get(id(t), t) for t in tensors], dim), visible, frame=frame)
+
+
+def _laid_end_to_end(tensors: Sequence[Any], inputs: Sequence[Masked], dim: int) -> bool:
+    """Some mask varies along the axis, some operand is a single position, or all are phases of one grid."""
+    if any(x.visible.shape[dim] != 1 for x in inputs):
+        return True
+    if all(x.phase for x in inputs) and len(inputs) == len(tensors):
+        return True
+    return dim != 0 and len(inputs) < len(tensors) and any(x.value.shape[dim] == 1 for x in inputs)
+
+
+def _end_to_end(tensors: Sequence[Any], dim: int, part: Callable, plain: bool) -> Tensor:
+    masks = []
+    for t in tensors:
+        mask = part(t) if isinstance(t, Masked) else None
+        if mask is None:
+            device = t.value.device if isinstance(t, Masked) else t.device
+            mask = torch.full([1] * t.ndim, plain, device=device)
+        masks.append(mask)
+    shape = [max(m.shape[d] for m in masks) for d in range(masks[0].ndim)]
+    full = [m.expand([t.shape[d] if d == dim else n for d, n in enumerate(shape)]) for m, t in zip(masks, tensors, strict=True)]
+    return torch.cat(full, dim)
+
+
+@rule(torch.stack)
+def stack(tensors: Sequence[Any], dim: int = 0) -> Masked:
+    """Maps that are stacked join; single positions that are stacked keep each its own mask."""
+    ndim = tensors[0].ndim + 1
+    parts = [t.unsqueeze(dim) for t in tensors]
+    inputs = [t for t in parts if isinstance(t, Masked)]
+    axis = dim % ndim
+    if all(max(x.visible.shape[1:], default=1) == 1 for x in inputs):
+        return Masked(
+            torch.cat([p.value if isinstance(p, Masked) else p for p in parts], axis),
+            _end_to_end(parts, axis, lambda t: t.visible, True),
+            weights=all(x.weights for x in inputs),
+        )
+    visible, frame, chosen = join(inputs, ndim)
+    swap = dict(zip(map(id, inputs), chosen, strict=True))
+    value = torch.cat([swap.get(id(p), p) for p in parts], axis)
+    return Masked(value, visible, frame=frame, weights=all(x.weights for x in inputs))
+
+
+@rule(F.pad, torch.constant_pad_nd)
+def pad(input: Masked, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Masked:
+    """Padded constants are visible and framed; reflected, replicated and wrapped cells are copies."""
+    if isinstance(mode, (int, float)):  # constant_pad_nd(input, pad, value)
+        mode, value = "constant", mode
+    out = F.pad(input.value, pad, mode, value)
+    if not any(pad):
+        return moved(input, out, lambda m: m)
+    pads = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]  # from the last axis on
+    varied = [p if input.visible.shape[-1 - i] != 1 else (0, 0) for i, p in enumerate(pads)]
+    flat = [n for p in varied for n in p]
+    if not any(flat):
+        return moved(input, out, lambda m: m)
+    visible = _padded(input.visible, flat, mode, True)
+    old = input.visible.new_zeros([1] * input.value.ndim) if input.frame is None else input.frame
+    spatial = [n if input.visible.shape[d] != 1 else 1 for d, n in enumerate(input.value.shape)]
+    old = old.expand([o if s == 1 else s for o, s in zip(old.shape, spatial, strict=True)])
+    frame = _padded(old, flat, mode, True)
+    framed = mode == "constant" and any(n > 0 for n in flat) or input.frame is not None
+    return Masked(out, visible, frame=frame if framed else None, weights=input.weights)
+
+
+def _padded(mask: Tensor, pads: list[int], mode: str, value: bool) -> Tensor:
+    while len(pads) > 2 and mode != "constant" and len(pads) // 2 > mask.ndim - 1:
+        pads = pads[:-2]
+    if mode == "constant":
+        return F.pad(mask, pads, value=value)
+    return F.pad(mask.to(torch.float32), pads, mode=mode) > 0
+
+
+@rule(F.pixel_shuffle, Tensor.pixel_shuffle) if hasattr(Tensor, "pixel_shuffle") else rule(F.pixel_shuffle)
+def pixel_shuffle(input: Masked, upscale_factor: int) -> Masked:
+    value = F.pixel_shuffle(input.value, upscale_factor)
+    if input.visible.shape[-3] != 1:
+        return Masked(value, F.pixel_shuffle(input.visible.expand(input.value.shape), upscale_factor))
+    visible = input.visible
+    for axis in (-2, -1):
+        if visible.shape[axis] != 1:
+            visible = visible.repeat_interleave(upscale_factor, axis)
+    return Masked(value, visible)
+
+
+@rule(F.pixel_unshuffle)
+def pixel_unshuffle(input: Masked, downscale_factor: int) -> Masked:
+    """Each channel of the result holds one phase of the grid, under its own mask."""
+    value = F.pixel_unshuffle(input.value, downscale_factor)
+    return Masked(value, F.pixel_unshuffle(input.visible.expand(input.value.shape), downscale_factor))
+
+
+@rule(F.channel_shuffle)
+def channel_shuffle(input: Masked, groups: int) -> Masked:
+    move = lambda m: m if m.shape[1] == 1 else F.channel_shuffle(m.expand(input.value.shape), groups)  # noqa: E731
+    return moved(input, F.channel_shuffle(input.value, groups), move)
+
+
+@rule(Tensor.unfold)
+def sliding(input: Masked, dimension: int, size: int, step: int) -> Masked:
+    move = lambda m: m[..., None] if m.shape[dimension] == 1 else m.unfold(dimension, size, step)  # noqa: E731
+    return moved(input, input.value.unfold(dimension, size, step), move)
+
+
+@rule(F.unfold)
+def unfold(input: Masked, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Masked:
+    """Every entry of a column keeps its own mask; padded cells are visible, as any padding."""
+    args = (kernel_size, dilation, 0, stride)
+    pads = (padding, padding) if isinstance(padding, int) else padding
+    x = pad(input, (pads[1], pads[1], pads[0], pads[0])) if any(pads) else input
+    value = F.unfold(x.value, *args)
+    if x.visible.shape[2:] == (1, 1):
+        return Masked(value, x.visible.reshape(-1, 1, 1))
+    channels = x.value.shape[1]
+    mask = x.visible.expand(-1, -1, *x.value.shape[2:]).to(torch.float32)
+    columns = F.unfold(mask, *args) > 0  # (N, 1 or C times kernel cells, windows)
+    return Masked(value, columns if mask.shape[1] == channels else columns.repeat(1, channels, 1))
+
+
+@rule(F.fold)
+def fold(
+    input: Masked, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Masked:
+    """A sum over the columns that cover a cell, rescaled by the visible share of them."""
+    geometry = (output_size, kernel_size, dilation, padding, stride)
+    value = F.fold(settled(input), *geometry)
+    cells = value.shape[1]
+    mask = input.visible.expand(-1, input.value.shape[1], input.value.shape[2]).to(torch.float32)
+    seen, total = F.fold(mask, *geometry), F.fold(torch.ones_like(mask[:1]), *geometry)
+    share = torch.where((seen > 0) & (seen < total), seen / total.clamp(min=1), 1.0).to(value.dtype)
+    visible = (seen > 0) | (total == 0)
+    same = cells != 1 and input.visible.shape[1] == 1
+    return Masked(value / share, visible[:, :1] if same else visible)

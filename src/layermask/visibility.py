@@ -1,0 +1,191 @@
+"""The algebra of `visible`: how masks join, grow through windows, reshape and are counted.
+
+A mask is bool and has size 1 along every axis it does not vary along, so most of them are N x 1 x H x W.
+Masks derived from the same masks are derived once per run (`derive`), and a mask known to contain another
+(a grown one contains its origin) joins with it for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .masked import Masked, Run, settled
+
+
+def derive(run: Run | None, name: str, masks: tuple[Tensor, ...], params: Any, compute: Callable[[], Any]) -> Any:
+    """`compute()`, or what it gave for the same masks and params earlier in this run."""
+    if run is None or torch.compiler.is_compiling():  # a compiler shares common subexpressions by itself
+        return compute()
+    key = (name, *map(id, masks), params)
+    if key not in run.memo:
+        run.memo[key] = (compute(), masks)  # the masks are kept, so that no other tensor gets their ids
+    return run.memo[key][0]
+
+
+def varies(visible: Tensor, dims: Sequence[int]) -> list[int]:
+    """Those of `dims` (any sign) along which the mask varies, as non-negative axes."""
+    return [d % visible.ndim for d in dims if visible.shape[d] != 1]
+
+
+def align(visible: Tensor, ndim: int) -> Tensor:
+    """The mask with leading axes of size 1 added, as broadcasting does."""
+    return visible if visible.ndim == ndim else visible.reshape((1,) * (ndim - visible.ndim) + visible.shape)
+
+
+def narrow(visible: Tensor) -> Tensor:
+    """Each axis that was only expanded (stride 0) back to size 1."""
+    for axis, (size, stride) in enumerate(zip(visible.shape, visible.stride(), strict=True)):
+        if size != 1 and stride == 0:
+            visible = visible.narrow(axis, 0, 1)
+    return visible
+
+
+def any_over(run: Run | None, visible: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """Whether anything is visible along `dims`."""
+    dims = tuple(sorted(d % visible.ndim for d in dims))
+
+    def compute() -> Tensor:
+        reduce = [d for d in dims if visible.shape[d] != 1]
+        out = visible.any(dim=reduce, keepdim=True) if reduce else visible
+        out = out if keepdim else out.reshape([n for d, n in enumerate(out.shape) if d not in dims])
+        return _contains(run, out, visible) if keepdim else out
+
+    return derive(run, "any", (visible,), (dims, keepdim), compute)
+
+
+def _contains(run: Run | None, larger: Tensor, smaller: Tensor) -> Tensor:
+    if run is not None and larger is not smaller and not torch.compiler.is_compiling():
+        run.memo[("contains", id(larger))] = (smaller, larger)
+    return larger
+
+
+def _is_within(run: Run | None, smaller: Tensor, larger: Tensor | None) -> bool:
+    """Whether `larger` is known to have grown out of `smaller`."""
+    while run is not None and larger is not None and larger is not smaller:
+        larger = run.memo.get(("contains", id(larger)), (None,))[0]
+    return larger is smaller
+
+
+def intersection(run: Run | None, a: Tensor, b: Tensor) -> Tensor:
+    """Where both are visible (the paper's residual rule)."""
+    if _is_within(run, a, b):
+        return a
+    if _is_within(run, b, a):
+        return b
+    a, b = (a, b) if id(a) <= id(b) else (b, a)
+    return derive(run, "and", (a, b), None, lambda: a & b)
+
+
+def union(run: Run | None, *masks: Tensor) -> Tensor:
+    """Where any is visible (the released code in SqueezeNet)."""
+    out = masks[0]
+    for mask in masks[1:]:
+        out = out | mask
+    return out
+
+
+def majority(run: Run | None, *masks: Tensor) -> Tensor:
+    """Where more than half are visible (the released code in DenseNet)."""
+    votes = sum((mask.to(torch.int16) for mask in masks[1:]), masks[0].to(torch.int16))
+    return 2 * votes > len(masks)
+
+
+def _intersection(run: Run | None, *masks: Tensor) -> Tensor:
+    out = masks[0]
+    for mask in masks[1:]:
+        out = intersection(run, out, mask)
+    return out
+
+
+JOINS: dict[str, Callable[..., Tensor]] = {
+    "intersection": _intersection,
+    "majority": majority,
+    "union": union,
+}
+"""How the masks of operands that meet become one: name -> join(run, *masks)."""
+
+
+def join(inputs: Sequence[Masked], ndim: int) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """The joined mask and frame of operands that meet entry by entry, and their values.
+
+    Under a join other than the intersection a hidden operand counts as zero.
+    """
+    run = inputs[0].run
+    how = run.settings.join if run else "intersection"
+    masks = list(dict.fromkeys(align(x.visible, ndim) for x in inputs))
+    values = [x.value for x in inputs]
+    if len(masks) == 1:
+        return masks[0], _joined_frame(inputs, ndim), values
+    if how != "intersection":
+        masks, values = [align(x.visible, ndim) for x in inputs], [settled(x) for x in inputs]
+    combine = how if callable(how) else JOINS[how]
+    return combine(run, *masks), _joined_frame(inputs, ndim), values
+
+
+def _joined_frame(inputs: Sequence[Masked], ndim: int) -> Tensor | None:
+    frames = [x.frame for x in inputs]
+    if any(frame is None for frame in frames):
+        return None
+    out = align(frames[0], ndim)  # type: ignore[arg-type]  # none is None here
+    for frame in frames[1:]:
+        out = out & align(frame, ndim)  # type: ignore[arg-type]
+    return out
+
+
+def share(visible: Tensor, dims: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The visible fraction along `dims` (kept as size 1), exactly 1 where all is visible and never 0."""
+    dims = varies(visible, dims)
+    if not dims:
+        return visible.new_ones((), dtype=dtype)
+    total = math.prod(visible.shape[d] for d in dims)
+    # float32 at least: half cannot count the pixels of a map
+    wide = torch.promote_types(dtype, torch.float32)
+    count = visible.sum(dim=dims, keepdim=True).clamp(min=1).to(wide)
+    return (count / total).to(dtype)
+
+
+def reshape(visible: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """The mask of a value reshaped from `old` to `new`, as narrow as the shapes alone can tell.
+
+    Both shapes split into groups of axes of equal size. Within a group, axes after the last one that varies
+    are dropped, and stay 1 in the new shape as far as its axes split there too.
+    """
+    if 0 in old:
+        return visible.new_zeros([1] * len(new))
+    taken, expanded, final = [], [], []
+    for mine, theirs in _groups(list(old), list(new)):
+        cut = max((d + 1 for d in mine if visible.shape[d] != 1), default=mine.start) - mine.start
+        sizes, targets = [old[d] for d in mine], [new[d] for d in theirs]
+        varied = math.prod(sizes[:cut])
+        split = next(j for j in range(len(targets) + 1) if math.prod(targets[:j]) % varied == 0)
+        taken += [visible.shape[d] for d in mine][:cut] + [1]
+        expanded += sizes[:cut] + [math.prod(targets[:split]) // varied]
+        final += targets[:split] + [1] * (len(targets) - split)
+    return visible.reshape(taken).expand(expanded).reshape(final)
+
+
+def _groups(old: list[int], new: list[int]) -> list[tuple[range, range]]:
+    """Pairs of index ranges (old axes, new axes) of equal product, as short as possible."""
+    groups, i, j = [], 0, 0
+    while i < len(old) or j < len(new):
+        i0, j0, a, b = i, j, 1, 1
+        if i < len(old) and old[i] == 1:
+            i += 1
+        elif j < len(new) and new[j] == 1:
+            j += 1
+        else:
+            a, i, b, j = old[i], i + 1, new[j], j + 1
+        while a != b:
+            if a < b:
+                a, i = a * old[i], i + 1
+            else:
+                b, j = b * new[j], j + 1
+        groups.append((range(i0, i), range(j0, j)))
+    return groups

@@ -1,0 +1,149 @@
+"""Windows that slide over positions: their geometry, and how a mask grows through them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .masked import Run
+from .visibility import _contains, derive
+
+GROWTHS = ("any", "half", "center", "all")
+"""What makes a window's output visible: any visible cell (the paper's max pool), at least half of its cells
+in the image, a visible cell at its centre (unchanged at stride 1), or all cells (the released code's ViT)."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The geometry of a window op over d axes. `before` and `after` are the cells of implicit padding."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """How far, per axis, a cell can lie from a visible cell of the same window."""
+        return tuple((k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    @property
+    def pointlike(self) -> bool:
+        """One cell in, the same cell out."""
+        one = (1,) * len(self.kernel)
+        return self.kernel == self.stride == one and not any(self.before + self.after)
+
+    @property
+    def centered(self) -> bool:
+        """Every output cell's window holds the input cell of the same place."""
+        unit = all(s == 1 for s in self.stride)
+        return unit and self.before == self.after and all(
+            2 * b == r and k % 2 for b, r, k in zip(self.before, self.reach, self.kernel, strict=True)
+        )
+
+    @property
+    def may_miss_image(self) -> bool:
+        """Some window could lie in padding alone."""
+        return any(
+            max(b, a) >= k if d == 1 else max(b, a) > 0
+            for b, a, k, d in zip(self.before, self.after, self.kernel, self.dilation, strict=True)
+        )
+
+    def along(self, axes: Sequence[bool]) -> Window:
+        """The same window, reduced to a point on the axes that are False."""
+        def pick(sizes: tuple[int, ...], point: int) -> tuple[int, ...]:
+            return tuple(n if keep else point for n, keep in zip(sizes, axes, strict=True))
+
+        return Window(
+            pick(self.kernel, 1), pick(self.stride, 1), pick(self.before, 0), pick(self.after, 0), pick(self.dilation, 1)
+        )
+
+
+def count(visible: Tensor, window: Window) -> Tensor:
+    """How many cells of each window are visible, exactly: sums of shifted slices, axis by axis.
+
+    `visible`: (N, C, *S) bool; result (N, C, *S') int32. Integers, so that autocast cannot round them.
+    """
+    n = len(window.kernel)
+    pads = [p for axis in reversed(range(n)) for p in (window.before[axis], window.after[axis])]
+    out = F.pad(visible.to(torch.int32), pads) if any(pads) else visible.to(torch.int32)
+    for axis in range(n):
+        out = _count_along(out, axis - n, window.kernel[axis], window.stride[axis], window.dilation[axis])
+    return out
+
+
+def _count_along(x: Tensor, dim: int, kernel: int, stride: int, dilation: int) -> Tensor:
+    if kernel == stride == 1:
+        return x
+    last = (x.shape[dim] - (kernel - 1) * dilation - 1) // stride * stride + 1
+    slices = [x.narrow(dim, k * dilation, last) for k in range(kernel)]
+    if stride != 1:
+        every = (..., slice(None, None, stride)) + (slice(None),) * (-dim - 1)
+        slices = [part[every] for part in slices]
+    out = slices[0]
+    for part in slices[1:]:
+        out = out + part
+    return out
+
+
+def _central(window: Window) -> Window:
+    """The window of the central cell per axis, or of the two central cells where the kernel is even."""
+    kernel = tuple(1 if k % 2 else 2 for k in window.kernel)
+    skip = [(k - c) // 2 * d for k, c, d in zip(window.kernel, kernel, window.dilation, strict=True)]
+    return Window(
+        kernel,
+        window.stride,
+        tuple(b - s for b, s in zip(window.before, skip, strict=True)),
+        tuple(a - s for a, s in zip(window.after, skip, strict=True)),
+        window.dilation,
+    )
+
+
+def grow(
+    run: Run | None, visible: Tensor, frame: Tensor | None, window: Window, growth: str | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The mask, and the frame if any, behind a window op (the paper's MaxPool_k(m), section 3.2).
+
+    `visible`: (N, C, *S). Padding makes no window visible. A window that lies in padding alone hides
+    nothing: it counts as visible, and as frame in turn.
+    """
+    growth = growth or (run.settings.growth if run else "any")
+    spatial = visible.shape[-len(window.kernel) :]
+    window = window.along([n != 1 or (frame is not None and frame.shape[d] != 1) for d, n in _axes(spatial)])
+    if window.pointlike:
+        return visible, frame
+    masks = (visible,) if frame is None else (visible, frame)
+    return derive(run, "grow", masks, (window, growth), lambda: _grow(run, visible, frame, window, growth))
+
+
+def _axes(spatial: Sequence[int]) -> list[tuple[int, int]]:
+    return [(axis - len(spatial), n) for axis, n in enumerate(spatial)]
+
+
+def _grow(
+    run: Run | None, visible: Tensor, frame: Tensor | None, window: Window, growth: str
+) -> tuple[Tensor, Tensor | None]:
+    image = torch.ones_like(visible[:1, :1]) if frame is None else ~frame
+    real = visible if frame is None else visible & image
+    out = _kept(real, image, window, growth)
+    if frame is None and not window.may_miss_image:
+        return (_contains(run, out, visible) if window.centered and growth == "any" else out), None
+    missed = count(image, window) == 0
+    return out | missed, missed
+
+
+def _kept(real: Tensor, image: Tensor, window: Window, growth: str) -> Tensor:
+    if growth == "center":
+        central = _central(window)
+        off_image = count(image, central) == 0  # the centre lies in padding: any cell decides
+        return (count(real, central) > 0) | (off_image & (count(real, window) > 0))
+    seen = count(real, window)
+    if growth == "any":
+        return seen > 0
+    cells = count(image, window)
+    return (2 * seen >= cells if growth == "half" else seen == cells) & (seen > 0)
