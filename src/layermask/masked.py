@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -89,23 +89,40 @@ class Masked:
         self.run: Run | None = None
 
     @classmethod
-    def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         return dispatch(func, args, kwargs or {})
 
     def __repr__(self) -> str:
-        return f"Masked(shape={tuple(self.value.shape)}, visible={tuple(self.visible.shape)}, dtype={self.value.dtype})"
+        shape, visible = tuple(self.value.shape), tuple(self.visible.shape)
+        return f"Masked(shape={shape}, visible={visible}, dtype={self.value.dtype})"
 
     def __len__(self) -> int:
         return len(self.value)
 
     def __bool__(self) -> bool:
-        raise TypeError("the truth value of a Masked is undefined: it may be hidden. Decide on .value or .visible.")
+        raise TypeError(
+            "the truth value of a Masked is undefined: it may be hidden. Decide on .value or .visible."
+        )
 
     def __iter__(self) -> Iterator:
         raise TypeError("a Masked cannot be iterated over; use .unbind(0).")
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("a Masked cannot become a numpy array, which has no hidden entries; take .value and .visible.")
+        raise TypeError(
+            "a Masked cannot become a numpy array, which has no hidden entries; take .value and .visible."
+        )
+
+    if TYPE_CHECKING:  # the rest of torch.Tensor's interface, given by `_give_tensor_interface`
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __getitem__(self, index: Any) -> Masked: ...
+        def __neg__(self) -> Masked: ...
+        def __add__(self, other: Any) -> Masked: ...
+        def __sub__(self, other: Any) -> Masked: ...
+        def __mul__(self, other: Any) -> Masked: ...
+        def __truediv__(self, other: Any) -> Masked: ...
 
     __hash__ = object.__hash__  # type: ignore[assignment]  # __eq__ below is elementwise, as in torch.Tensor
 
@@ -220,12 +237,14 @@ def _refuse_lost_writes(function: Callable, args: tuple, kwargs: dict) -> None:
     in_place = name in INPLACE or (name.endswith("_") and not name.endswith("__"))
     if kwargs.get("out") is not None or (in_place and args and isinstance(args[0], Tensor)):
         raise TypeError(
-            f"{name_of(function)} would write a masked value into a plain tensor, which cannot hold the mask. "
+            f"{name_of(function)} would write a masked value into a plain tensor, which has no mask. "
             "Write out of place, or make the target Masked first."
         )
 
 
-INPLACE = frozenset(f"__{op}__" for op in "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor setitem".split())
+INPLACE = frozenset(
+    f"__{op}__" for op in "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor setitem".split()
+)
 
 
 def _refuse_lost_gradient(function: Callable, run: Run, inputs: list[Masked]) -> None:
@@ -240,7 +259,7 @@ def _refuse_lost_gradient(function: Callable, run: Run, inputs: list[Masked]) ->
 def _give_tensor_interface() -> None:
     """Give Masked every method and operator of torch.Tensor, each dispatched, and its plain properties."""
     for name in dir(Tensor):
-        if name in _OWN or hasattr(Masked, name) and name not in _OPERATORS:
+        if name in _OWN or (hasattr(Masked, name) and name not in _OPERATORS):
             continue
         attribute = getattr(Tensor, name)
         if name in _METADATA:
@@ -260,8 +279,10 @@ def _method(function: Callable) -> Callable:
 
 _OWN = {"__bool__", "__iter__", "__array__", "__len__", "__repr__", "__hash__"}
 _METADATA = frozenset(
-    "shape dtype device ndim layout is_cuda is_cpu is_meta is_mps is_xpu is_nested is_sparse is_quantized "
-    "requires_grad is_leaf grad_fn itemsize nbytes".split()
+    """
+    shape dtype device ndim layout is_cuda is_cpu is_meta is_mps is_xpu is_nested is_sparse is_quantized
+    requires_grad is_leaf grad_fn itemsize nbytes
+    """.split()
 )
 _BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
 _OPERATORS = frozenset(

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from . import rules as _rules
 from .fill import EPSILON, FILLS
 from .masked import Masked, Run, Settings, settled
+from .release import release_rules
 from .visibility import JOINS
 from .window import GROWTHS
 
@@ -62,7 +63,8 @@ class LayerMasking(nn.Module):
         self.model = model
         self.training = model.training
         self.settings = Settings(fill, growth, join, compat)
-        self.until, self.rules = until, dict(rules or {})
+        self.until = until
+        self.rules = {**(release_rules(model) if compat == "release" else {}), **(rules or {})}
         if until is not None:
             _module(model, until)
         self._told_training = False
@@ -92,8 +94,8 @@ class LayerMasking(nn.Module):
         if any(m.training and m.track_running_stats for m in self.model.modules() if isinstance(m, _NORMS)):
             self._told_training = True
             warnings.warn(
-                "the model is in training mode: batch norm takes its statistics over the visible part of this "
-                "batch and updates its running ones. Call model.eval() to use those it has learned.",
+                "the model is in training mode: batch norm takes its statistics over the visible part of "
+                "this batch and updates its running ones. Call model.eval() to use those it has learned.",
                 stacklevel=3,
             )
 
@@ -131,10 +133,14 @@ def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, not {type(x).__name__}.")
     if not images.is_floating_point():
-        raise TypeError(f"images must be floating point (normalised as the model expects), not {images.dtype}.")
+        raise TypeError(
+            f"images must be floating point (normalised as the model expects), not {images.dtype}."
+        )
     _check_shapes(tuple(images.shape), tuple(visible.shape))
     if images.device != visible.device:
-        raise ValueError(f"images are on {images.device} and visible is on {visible.device}: move one to the other.")
+        raise ValueError(
+            f"images are on {images.device} and visible is on {visible.device}: move one to the other."
+        )
     visible = _as_bool(visible)
     if not torch.compiler.is_compiling() and bool((images.isnan() & visible).any()):
         raise ValueError("images hold NaN in visible pixels: hide those pixels, or repair the images.")
@@ -152,7 +158,9 @@ def _check_shapes(images: tuple[int, ...], visible: tuple[int, ...]) -> None:
     if visible[2:] != images[2:]:
         raise ValueError(f"{wanted}, not of shape {visible}: resize masks by nearest neighbour only.")
     if 1 not in (images[0], visible[0]) and images[0] != visible[0]:
-        raise ValueError(f"{wanted}, not of shape {visible}: {visible[0]} masks do not pair with {images[0]} images.")
+        raise ValueError(
+            f"{wanted}, not of shape {visible}: {visible[0]} masks do not pair with {images[0]} images."
+        )
 
 
 def _as_bool(visible: Tensor) -> Tensor:
@@ -163,8 +171,8 @@ def _as_bool(visible: Tensor) -> Tensor:
     odd = (visible != 0) & (visible != 1)
     if not torch.compiler.is_compiling() and bool(odd.any()):
         raise ValueError(
-            f"visible of dtype {visible.dtype} holds {int(odd.sum())} values other than 0 and 1 (the first is "
-            f"{visible[odd][0].item():g}): threshold it, or resize masks by nearest neighbour, not bilinearly."
+            f"visible of dtype {visible.dtype} holds {int(odd.sum())} values other than 0 and 1 (the first "
+            f"is {visible[odd][0].item():g}): threshold it, or resize by nearest neighbour, not bilinearly."
         )
     return visible != 0
 
@@ -195,7 +203,10 @@ def _check_option(name: str, value: Any, known: tuple) -> None:
 def _module(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules())
     if name not in modules:
-        raise ValueError(f"until={name!r} names no submodule of the {type(model).__name__}; it has {', '.join(list(modules)[1:8])}, ...")
+        raise ValueError(
+            f"until={name!r} names no submodule of the {type(model).__name__}; "
+            f"it has {', '.join(list(modules)[1:8])}, ..."
+        )
     return modules[name]
 
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .masked import Masked, Run, settled
 
 
-def derive(run: Run | None, name: str, masks: tuple[Tensor, ...], params: Any, compute: Callable[[], Any]) -> Any:
+def derive(
+    run: Run | None, name: str, masks: tuple[Tensor, ...], params: Any, compute: Callable[[], Any]
+) -> Any:
     """`compute()`, or what it gave for the same masks and params earlier in this run."""
     if run is None or torch.compiler.is_compiling():  # a compiler shares common subexpressions by itself
         return compute()
@@ -112,20 +112,20 @@ JOINS: dict[str, Callable[..., Tensor]] = {
 """How the masks of operands that meet become one: name -> join(run, *masks)."""
 
 
-def join(inputs: Sequence[Masked], ndim: int) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+def join(inputs: Sequence[Masked], ndim: int, how: Any = None) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """The joined mask and frame of operands that meet entry by entry, and their values.
 
     Under a join other than the intersection a hidden operand counts as zero.
     """
     run = inputs[0].run
-    how = run.settings.join if run else "intersection"
+    how = how or (run.settings.join if run else "intersection")
     masks = list(dict.fromkeys(align(x.visible, ndim) for x in inputs))
     values = [x.value for x in inputs]
     if len(masks) == 1:
         return masks[0], _joined_frame(inputs, ndim), values
     if how != "intersection":
         masks, values = [align(x.visible, ndim) for x in inputs], [settled(x) for x in inputs]
-    combine = how if callable(how) else JOINS[how]
+    combine: Callable = how if callable(how) else JOINS[how]
     return combine(run, *masks), _joined_frame(inputs, ndim), values
 
 
@@ -165,8 +165,8 @@ def reshape(visible: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
         sizes, targets = [old[d] for d in mine], [new[d] for d in theirs]
         varied = math.prod(sizes[:cut])
         split = next(j for j in range(len(targets) + 1) if math.prod(targets[:j]) % varied == 0)
-        taken += [visible.shape[d] for d in mine][:cut] + [1]
-        expanded += sizes[:cut] + [math.prod(targets[:split]) // varied]
+        taken += [*(visible.shape[d] for d in mine[:cut]), 1]
+        expanded += [*sizes[:cut], math.prod(targets[:split]) // varied]
         final += targets[:split] + [1] * (len(targets) - split)
     return visible.reshape(taken).expand(expanded).reshape(final)
 

@@ -42,8 +42,12 @@ class Window:
     def centered(self) -> bool:
         """Every output cell's window holds the input cell of the same place."""
         unit = all(s == 1 for s in self.stride)
-        return unit and self.before == self.after and all(
-            2 * b == r and k % 2 for b, r, k in zip(self.before, self.reach, self.kernel, strict=True)
+        return (
+            unit
+            and self.before == self.after
+            and all(
+                2 * b == r and k % 2 for b, r, k in zip(self.before, self.reach, self.kernel, strict=True)
+            )
         )
 
     @property
@@ -56,28 +60,35 @@ class Window:
 
     def along(self, axes: Sequence[bool]) -> Window:
         """The same window, reduced to a point on the axes that are False."""
+
         def pick(sizes: tuple[int, ...], point: int) -> tuple[int, ...]:
             return tuple(n if keep else point for n, keep in zip(sizes, axes, strict=True))
 
         return Window(
-            pick(self.kernel, 1), pick(self.stride, 1), pick(self.before, 0), pick(self.after, 0), pick(self.dilation, 1)
+            pick(self.kernel, 1),
+            pick(self.stride, 1),
+            pick(self.before, 0),
+            pick(self.after, 0),
+            pick(self.dilation, 1),
         )
 
 
 def count(visible: Tensor, window: Window) -> Tensor:
-    """How many cells of each window are visible, exactly: sums of shifted slices, axis by axis.
+    """How many cells of each window are visible: (N, C, *S) bool to (N, C, *S') int32, so exactly."""
+    return window_sum(visible.to(torch.int32), window)
 
-    `visible`: (N, C, *S) bool; result (N, C, *S') int32. Integers, so that autocast cannot round them.
-    """
+
+def window_sum(x: Tensor, window: Window) -> Tensor:
+    """The sum over each window, (N, C, *S) to (N, C, *S'): shifted slices added up, axis by axis."""
     n = len(window.kernel)
     pads = [p for axis in reversed(range(n)) for p in (window.before[axis], window.after[axis])]
-    out = F.pad(visible.to(torch.int32), pads) if any(pads) else visible.to(torch.int32)
+    out = F.pad(x, pads) if any(pads) else x
     for axis in range(n):
-        out = _count_along(out, axis - n, window.kernel[axis], window.stride[axis], window.dilation[axis])
+        out = _sum_along(out, axis - n, window.kernel[axis], window.stride[axis], window.dilation[axis])
     return out
 
 
-def _count_along(x: Tensor, dim: int, kernel: int, stride: int, dilation: int) -> Tensor:
+def _sum_along(x: Tensor, dim: int, kernel: int, stride: int, dilation: int) -> Tensor:
     if kernel == stride == 1:
         return x
     last = (x.shape[dim] - (kernel - 1) * dilation - 1) // stride * stride + 1

@@ -1,6 +1,19 @@
 """The rules, one file per kind of operation. Importing this package fills `layermask.masked.RULES`."""
 
-from . import access, attend, contract, convolve, metadata, normalise, pointwise, pool, recur, reduce, resample, shape
+from . import (
+    access,
+    attend,
+    contract,
+    convolve,
+    metadata,
+    normalise,
+    pointwise,
+    pool,
+    recur,
+    reduce,
+    resample,
+    shape,
+)
 
 __all__ = [
     "access",

@@ -53,7 +53,10 @@ def gather(input: Masked, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 @rule(torch.take_along_dim, Tensor.take_along_dim)
 def take_along_dim(input: Masked, indices: Tensor, dim: int) -> Masked:
-    return Masked(input.value.take_along_dim(indices, dim), input.visible.expand(input.value.shape).take_along_dim(indices, dim))
+    return Masked(
+        input.value.take_along_dim(indices, dim),
+        input.visible.expand(input.value.shape).take_along_dim(indices, dim),
+    )
 
 
 @rule(torch.tril, Tensor.tril)

@@ -15,10 +15,13 @@ from ..visibility import any_over, intersection
 
 def _softmax(function: Callable) -> Callable:
     def softmax(input: Masked, dim: int | None = None, *args: Any, **kwargs: Any) -> Masked:
-        """Over visible entries. The least finite number stands for hidden, so that a row of none stays finite."""
+        """Over visible entries. The least finite number stands for hidden: a row of none stays finite."""
+        dim = (0 if input.value.ndim in (0, 1, 3) else 1) if dim is None else dim  # as torch picks it
         least = torch.finfo(input.value.dtype).min
-        value = input.value if input.visible.shape[dim] == 1 else torch.where(input.visible, input.value, least)
-        return Masked(function(value, dim, *args, **kwargs), input.visible, weights="log" not in function.__name__)
+        varied = input.visible.shape[dim] != 1
+        value = torch.where(input.visible, input.value, least) if varied else input.value
+        weights = "log" not in function.__name__
+        return Masked(function(value, dim, *args, **kwargs), input.visible, weights=weights)
 
     return softmax
 
@@ -58,9 +61,11 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Masked:
-    extra = {"scale": scale} | ({"enable_gqa": True} if enable_gqa else {})
+    extra: dict[str, Any] = {"scale": scale} | ({"enable_gqa": True} if enable_gqa else {})
     if not isinstance(key, Masked) and not isinstance(value, Masked):
-        out = F.scaled_dot_product_attention(query.value, key, value, _settle(attn_mask), dropout_p, is_causal, **extra)
+        out = F.scaled_dot_product_attention(
+            query.value, key, value, _settle(attn_mask), dropout_p, is_causal, **extra
+        )
         return Masked(out, any_over(query.run, query.visible, (-1,), keepdim=True))
     keys, run = _keys(key, value)
     some = any_over(run, keys, (-2,), keepdim=True)
@@ -69,7 +74,9 @@ def scaled_dot_product_attention(
     if enable_gqa and mask.shape[-3] not in (1, query.shape[-3]):
         mask = mask.repeat_interleave(query.shape[-3] // mask.shape[-3], -3)
     mask = mask.expand(*mask.shape[:-2], query.shape[-2], key.shape[-2])
-    out = F.scaled_dot_product_attention(_settle(query), _settle(key), _settle(value), mask, dropout_p, **extra)
+    out = F.scaled_dot_product_attention(
+        _settle(query), _settle(key), _settle(value), mask, dropout_p, **extra
+    )
     if isinstance(query, Masked):
         some = intersection(run, any_over(query.run, query.visible, (-1,), keepdim=True), some)
     return Masked(out, some)
@@ -88,9 +95,13 @@ def _merged(attn_mask: Any, keys: Tensor, is_causal: bool, queries: int, length:
 
 
 @rule(F.multi_head_attention_forward)
-def multi_head_attention_forward(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> tuple[Masked, Any]:
+def multi_head_attention_forward(
+    query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
+) -> tuple[Masked, Any]:
     """Hidden keys go in as the key padding mask. Inputs are (L, N, E), or (L, E) unbatched."""
-    keys, run = _keys(key, value) if isinstance(key, Masked) or isinstance(value, Masked) else (None, query.run)
+    keys, run = (
+        _keys(key, value) if isinstance(key, Masked) or isinstance(value, Masked) else (None, query.run)
+    )
     bound = _bind_key_padding(args, kwargs)
     some = None
     if keys is not None:
@@ -98,7 +109,9 @@ def multi_head_attention_forward(query: Any, key: Any, value: Any, *args: Any, *
         hidden = ~(keys | ~some)[..., 0].transpose(0, -1)  # (N or 1, L)
         hidden = hidden.expand(key.shape[1], key.shape[0]) if key.ndim == 3 else hidden
         bound["key_padding_mask"] = _padding(bound.get("key_padding_mask"), hidden)
-    out, weights = F.multi_head_attention_forward(_settle(query), _settle(key), _settle(value), *args[:_BEFORE], **bound)
+    out, weights = F.multi_head_attention_forward(
+        _settle(query), _settle(key), _settle(value), *args[:_BEFORE], **bound
+    )
     return Masked(out, _seen_by(query, some, run)), weights
 
 

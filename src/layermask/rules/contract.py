@@ -26,12 +26,17 @@ def _operand(x: Any) -> tuple[Tensor, Tensor]:
 
 
 @rule(F.linear)
-def linear(input: Any, weight: Any, bias: Any = None) -> Masked:
+def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     if isinstance(weight, Masked) or isinstance(bias, Masked):
-        out = torch.matmul(input, weight.transpose(-2, -1) if weight.ndim > 1 else weight)
+        out: Any = matmul(input, weight.transpose(-2, -1) if weight.ndim > 1 else weight)
         return out if bias is None else out + bias
     if input.visible.shape[-1] == 1:
-        return Masked(F.linear(input.value, weight, bias), _features(input, weight), frame=input.frame, weights=input.weights)
+        return Masked(
+            F.linear(input.value, weight, bias),
+            _features(input, weight),
+            frame=input.frame,
+            weights=input.weights,
+        )
     visible = any_over(input.run, input.visible, (-1,), keepdim=weight.ndim > 1)
     return Masked(F.linear(settled(input), weight, bias), visible)
 
@@ -40,7 +45,15 @@ def _features(x: Masked, weight: Tensor) -> Tensor:
     return x.visible if weight.ndim > 1 else x.visible[..., 0]
 
 
-@rule(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm, torch.mm, torch.Tensor.mm)
+@rule(
+    torch.matmul,
+    torch.Tensor.matmul,
+    torch.Tensor.__matmul__,
+    torch.bmm,
+    torch.Tensor.bmm,
+    torch.mm,
+    torch.Tensor.mm,
+)
 def matmul(input: Any, other: Any) -> Masked:
     if input.ndim == 1:
         return matmul(input.unsqueeze(0), other).squeeze(-2 if other.ndim > 1 else 0)
@@ -78,14 +91,21 @@ def _keeps_weights(a: Any, b: Any, along_a: int, along_b: int) -> bool:
     return mixed and any(isinstance(x, Masked) and x.weights for x in (a, b))
 
 
-def _rescaled(out: Tensor, input: Any, other: Any, a: Tensor, b: Tensor, seen_a: Tensor, seen_b: Tensor) -> Tensor:
-    if not (isinstance(input, Masked) and isinstance(other, Masked)) or seen_a.shape[-1] == seen_b.shape[-2] == 1:
+def _rescaled(
+    out: Tensor, input: Any, other: Any, a: Tensor, b: Tensor, seen_a: Tensor, seen_b: Tensor
+) -> Tensor:
+    if (
+        not (isinstance(input, Masked) and isinstance(other, Masked))
+        or seen_a.shape[-1] == seen_b.shape[-2] == 1
+    ):
         return out
     if input.weights or other.weights:
         return _renormalised(out, input, other, a, b, seen_a, seen_b)
-    seen = torch.matmul(_wide(seen_a, out), _wide(seen_b, out).expand(*seen_b.shape[:-2], a.shape[-1], -1)) if (
-        seen_a.shape[-1] != 1
-    ) else torch.matmul(_wide(seen_a, out).expand(*seen_a.shape[:-1], a.shape[-1]), _wide(seen_b, out))
+    seen = (
+        torch.matmul(_wide(seen_a, out), _wide(seen_b, out).expand(*seen_b.shape[:-2], a.shape[-1], -1))
+        if (seen_a.shape[-1] != 1)
+        else torch.matmul(_wide(seen_a, out).expand(*seen_a.shape[:-1], a.shape[-1]), _wide(seen_b, out))
+    )
     return out * torch.where(seen > 0, a.shape[-1] / seen.clamp(min=1), 1.0).to(out.dtype)
 
 
@@ -93,7 +113,9 @@ def _wide(mask: Tensor, like: Tensor) -> Tensor:
     return mask.to(torch.promote_types(like.dtype, torch.float32))
 
 
-def _renormalised(out: Tensor, input: Any, other: Any, a: Tensor, b: Tensor, seen_a: Tensor, seen_b: Tensor) -> Tensor:
+def _renormalised(
+    out: Tensor, input: Any, other: Any, a: Tensor, b: Tensor, seen_a: Tensor, seen_b: Tensor
+) -> Tensor:
     """Weights whose softmax did not know of the other factor's hidden entries sum to less than one."""
     if input.weights and seen_a.shape[-1] == 1 and seen_b.shape[-2] != 1:
         part = torch.matmul(a, seen_b.to(a.dtype))
@@ -125,7 +147,9 @@ for name, product in (("addmm", torch.mm), ("baddbmm", torch.bmm), ("addmv", tor
 def einsum(equation: Any, *operands: Any) -> Masked:
     if not isinstance(equation, str):
         raise TypeError("einsum of masked values takes an equation string, not index lists.")
-    operands = tuple(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    operands = (
+        tuple(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    )
     values, masks = zip(*map(_operand, operands), strict=True)
     out = torch.einsum(equation, *values)
     spelled = _without_repeats(equation)
@@ -136,8 +160,12 @@ def einsum(equation: Any, *operands: Any) -> Masked:
 
 
 def _without_repeats(equation: str) -> str:
-    if any(len(set(t)) < len(t) for t in equation.replace("...", "").replace(" ", "").split("->")[0].split(",")):
-        raise NotImplementedError(f"einsum {equation!r} takes a diagonal, which has no mask rule; use .diagonal().")
+    if any(
+        len(set(t)) < len(t) for t in equation.replace("...", "").replace(" ", "").split("->")[0].split(",")
+    ):
+        raise NotImplementedError(
+            f"einsum {equation!r} takes a diagonal, which has no mask rule; use .diagonal()."
+        )
     return equation
 
 

@@ -61,16 +61,20 @@ def _convolution(conv: Callable) -> Callable:
         padding: Sizes | str = 0,
         dilation: Sizes = 1,
         groups: int = 1,
+        *,
+        growth: str | None = None,
     ) -> Masked | Tensor:
         if not isinstance(input, Masked):  # only the kernel is masked: its hidden taps read nothing
-            return _with_kernel_mask(conv(input, _plain(weight), _plain(bias), stride, padding, dilation, groups), weight)
+            return _with_kernel_mask(
+                conv(input, _plain(weight), _plain(bias), stride, padding, dilation, groups), weight
+            )
         x = _batched(input, _plain(weight).ndim)
         window = conv_window(_plain(weight), stride, padding, dilation)
         value = filled(x, window)
         out = conv(value, _plain(weight), _plain(bias), stride, padding, dilation, groups)
         if x.run and x.run.settings.fill == "renormalize":
             out = _renormalized(out, x, window, _plain(bias), groups)
-        visible, frame = grow(x.run, x.visible, x.frame, window)
+        visible, frame = grow(x.run, x.visible, x.frame, window, growth)
         visible = _channels(x.run, visible, groups, out.shape[1])
         out = _with_kernel_mask(Masked(out, visible, frame=frame), weight)
         return out if x is input else out[0]
@@ -109,7 +113,9 @@ def _renormalized(out: Tensor, x: Masked, window: Window, bias: Tensor | None, g
     inside the image, so that an all-visible window is the plain convolution.
     """
     release = x.run is not None and x.run.settings.compat == "release"
-    share = derive(x.run, "share", (x.visible,), (window, groups, release, out.dtype), lambda: _share(x, window, release))
+    share = derive(
+        x.run, "share", (x.visible,), (window, groups, release, out.dtype), lambda: _share(x, window, release)
+    )
     share = share.to(out.dtype)
     shift = 0 if bias is None else bias.reshape(-1, *[1] * (out.ndim - 2))
     rescaled = (out - shift) / share + shift
@@ -140,7 +146,9 @@ def _transposed(conv: Callable) -> Callable:
     ) -> Masked | Tensor:
         geometry = (stride, padding, output_padding, groups, dilation)
         if not isinstance(input, Masked):
-            raise TypeError("a transposed convolution of a plain input with a masked kernel has no meaning here.")
+            raise TypeError(
+                "a transposed convolution of a plain input with a masked kernel has no meaning here."
+            )
         x = _batched(input, _plain(weight).ndim)
         out = conv(_read_by_transposed(x, weight, stride, dilation), _plain(weight), _plain(bias), *geometry)
         visible, frame = _scatter(conv, x, weight, geometry, out.shape[1])
@@ -167,7 +175,9 @@ def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple
         return _channels(x.run, x.visible, groups, out_channels), None
     real = x.visible if x.frame is None else x.visible & ~x.frame
     seen = _channels(x.run, real, groups, groups).expand(-1, -1, *x.value.shape[2:])
-    tap = torch.ones(1, 1, *weight.shape[2:], device=seen.device, dtype=torch.float64)  # autocast leaves it alone
+    tap = torch.ones(
+        1, 1, *weight.shape[2:], device=seen.device, dtype=torch.float64
+    )  # autocast leaves it alone
 
     def spread(mask: Tensor) -> Tensor:
         flat = mask.reshape(-1, 1, *mask.shape[2:]).double()

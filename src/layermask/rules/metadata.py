@@ -11,12 +11,12 @@ from torch import Tensor
 from ..masked import replace_masked, rule
 
 _ASKED = """
-    size dim ndimension stride numel nelement element_size get_device is_contiguous is_floating_point is_complex
-    is_signed is_inference is_pinned is_same_size storage_offset has_names
+    size dim ndimension stride numel nelement element_size get_device is_contiguous is_floating_point
+    is_complex is_signed is_inference is_pinned is_same_size storage_offset has_names
     """.split()
 _LIKENESS = """
-    new_empty new_full new_ones new_tensor new_zeros empty_like full_like ones_like rand_like randint_like
-    randn_like zeros_like result_type can_cast
+    new_empty new_full new_ones new_tensor new_zeros empty_like full_like ones_like rand_like
+    randint_like randn_like zeros_like result_type can_cast
     """.split()
 
 

@@ -44,9 +44,11 @@ def batch_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Masked:
-    """Pointwise in evaluation; in training the statistics are of visible entries, and update the running ones."""
+    """Pointwise in evaluation; in training the statistics, running ones too, are of visible entries."""
     if not training and running_mean is not None:
-        return _kept(input, F.batch_norm(input.value, running_mean, running_var, weight, bias, False, momentum, eps))
+        return _kept(
+            input, F.batch_norm(input.value, running_mean, running_var, weight, bias, False, momentum, eps)
+        )
     center, spread, number = moments(input, [d for d in range(input.value.ndim) if d != 1])
     if training and running_mean is not None and running_var is not None:
         with torch.no_grad():

@@ -18,12 +18,13 @@ from ..visibility import join, union
 _NAMESPACES = (torch, Tensor, F, torch.special)
 _NOT_POINTWISE = {"equal", "max", "min", "frexp"}  # tagged for one overload; `reduce` has max and min
 _UNTAGGED = """
-    absolute alpha_dropout arccos arccosh arcsin arcsinh arctan arctan2 arctanh bernoulli bfloat16 bool byte
-    char clamp_max clamp_min conj cpu cuda detach divide double dropout dropout1d dropout2d dropout3d fake_quantize
-    feature_alpha_dropout feature_dropout fill fix float fmod gelu greater greater_equal half hardswish imag
-    int less less_equal logsigmoid long mish multiply native_dropout ndtr negative not_equal pin_memory prelu
-    real relu6 requires_grad resolve_conj resolve_neg rrelu short silu softplus softsign subtract tanhshrink
-    threshold to type type_as zero logsigmoid log_ndtr log1p expit exponential normal uniform contiguous
+    absolute alpha_dropout arccos arccosh arcsin arcsinh arctan arctan2 arctanh bernoulli bfloat16 bool
+    byte char clamp_max clamp_min conj cpu cuda detach divide double dropout dropout1d dropout2d
+    dropout3d fake_quantize feature_alpha_dropout feature_dropout fill fix float fmod gelu greater
+    greater_equal half hardswish imag int less less_equal logsigmoid long mish multiply native_dropout
+    ndtr negative not_equal pin_memory prelu real relu6 requires_grad resolve_conj resolve_neg rrelu
+    short silu softplus softsign subtract tanhshrink threshold to type type_as zero logsigmoid log_ndtr
+    log1p expit exponential normal uniform contiguous
     """.split()
 
 
@@ -38,7 +39,9 @@ def pointwise(function: Callable) -> Callable:
         ndim = max(x.value.ndim for x in inputs)
         visible, frame, values = join(inputs, ndim)
         swap = dict(zip(map(id, inputs), values, strict=True))
-        value = function(*replace_masked(args, lambda x: swap[id(x)]), **replace_masked(kwargs, lambda x: swap[id(x)]))
+        value = function(
+            *replace_masked(args, lambda x: swap[id(x)]), **replace_masked(kwargs, lambda x: swap[id(x)])
+        )
         return Masked(value, _lead(visible, value), frame=frame, weights=_still_weights(function, inputs))
 
     return rule
@@ -53,7 +56,12 @@ def pointwise_in_place(function: Callable) -> Callable:
         if "other" in kwargs or len(args) > 1:
             target.value = _writable(target)
         out = apply(*args, **kwargs)
-        target.value, target.visible, target.frame, target.weights = out.value, out.visible, out.frame, out.weights
+        target.value, target.visible, target.frame, target.weights = (
+            out.value,
+            out.visible,
+            out.frame,
+            out.weights,
+        )
         return target
 
     return rule
@@ -133,7 +141,9 @@ def glu(input: Any, dim: int = -1) -> Any:
 
 
 @rule(F.local_response_norm)
-def local_response_norm(input: Masked, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Masked:
+def local_response_norm(
+    input: Masked, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Masked:
     """Reads across channels only, which share a mask."""
     return _with_mask_of(input, F.local_response_norm(_channels_settled(input), size, alpha, beta, k))
 

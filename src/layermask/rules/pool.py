@@ -15,9 +15,12 @@ from ..masked import Masked, rule, settled
 from ..visibility import derive
 from ..window import Window, grow
 from .convolve import Sizes, filled, per_axis
+from .reduce import epsilon
 
 
-def pool_window(x: Masked, n: int, kernel: Sizes, stride: Sizes | None, padding: Sizes, dilation: Sizes, ceil: bool) -> Window:
+def pool_window(
+    x: Masked, n: int, kernel: Sizes, stride: Sizes | None, padding: Sizes, dilation: Sizes, ceil: bool
+) -> Window:
     """The geometry of a pool; `ceil_mode` is padding after the image, as far as its last window reaches."""
     kernel, padding, dilation = per_axis(kernel, n), per_axis(padding, n), per_axis(dilation, n)
     stride = kernel if stride is None or stride == [] or stride == () else per_axis(stride, n)
@@ -25,7 +28,9 @@ def pool_window(x: Masked, n: int, kernel: Sizes, stride: Sizes | None, padding:
     for axis in range(n) if ceil else ():
         size, reach = x.value.shape[axis - n], (kernel[axis] - 1) * dilation[axis]
         windows = -(-(size + 2 * padding[axis] - reach - 1) // stride[axis]) + 1
-        if (windows - 1) * stride[axis] >= size + padding[axis]:  # torch drops a window that starts in padding
+        if (windows - 1) * stride[axis] >= size + padding[
+            axis
+        ]:  # torch drops a window that starts in padding
             windows -= 1
         after[axis] = (windows - 1) * stride[axis] + reach + 1 - size - padding[axis]
     return Window(kernel, stride, padding, tuple(after), dilation)
@@ -46,7 +51,8 @@ def _max_pool(n: int, pool: Callable) -> Callable:
         value = _below_maximum(input, window)
         out = pool(value, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         out, indices = out if return_indices else (out, None)
-        masked = Masked(torch.where(visible, out, 0.0), visible, frame=frame)
+        # in place: the pool's backward needs its indices only
+        masked = Masked(out.masked_fill_(~visible, 0.0), visible, frame=frame)
         return (masked, indices) if return_indices else masked
 
     return max_pool
@@ -75,48 +81,56 @@ def _avg_pool(n: int, pool: Callable) -> Callable:
         release = input.run is not None and input.run.settings.compat == "release"
         value = settled(input) if release else filled(input, window)
         extra = () if n == 1 else (divisor_override,)
-        return Masked(pool(value, kernel_size, stride, padding, ceil_mode, count_include_pad, *extra), visible, frame=frame)
+        return Masked(
+            pool(value, kernel_size, stride, padding, ceil_mode, count_include_pad, *extra),
+            visible,
+            frame=frame,
+        )
 
     return avg_pool
 
 
-def _bins(x: Masked, n: int, output_size: Any) -> tuple[list[int | None], Tensor]:
-    """The output size per axis, and which bins hold anything visible. Narrow axes stay narrow."""
-    sizes = list(output_size) if isinstance(output_size, Sequence) else [output_size] * n
-    wanted = [s if m != 1 else 1 for s, m in zip(sizes, x.visible.shape[-n:], strict=True)]
+def bins(x: Masked, n: int, output_size: Any) -> Tensor:
+    """Which bins of an adaptive pool hold anything visible. Narrow axes stay narrow."""
+    wanted = _wanted(x, n, output_size)
 
     def compute() -> Tensor:
         seen = x.visible.to(torch.float32)
-        return ADAPTIVE_MAX[n](_batched(seen, n), wanted).reshape(*seen.shape[:-n], *_sizes(x, wanted, n)) > 0
+        return ADAPTIVE_MAX[n](_batched(seen, n), wanted).reshape(_binned(x, wanted)) > 0
 
-    return sizes, derive(x.run, "bins", (x.visible,), (n, tuple(wanted)), compute)
+    return derive(x.run, "bins", (x.visible,), wanted, compute)
+
+
+def _wanted(x: Masked, n: int, output_size: Any) -> tuple[int, ...]:
+    """Bins per axis of the mask."""
+    sizes = output_size if isinstance(output_size, Sequence) else [output_size] * n
+    full = [size if s is None else s for s, size in zip(sizes, x.value.shape[-n:], strict=True)]
+    return tuple(s if m != 1 else 1 for s, m in zip(full, x.visible.shape[-n:], strict=True))
+
+
+def _binned(x: Masked, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    return (*x.visible.shape[: -len(wanted)], *wanted)
 
 
 def _batched(x: Tensor, n: int) -> Tensor:
     return x if x.ndim == n + 2 else x.reshape(1, *x.shape)
 
 
-def _sizes(x: Masked, wanted: list[int | None], n: int) -> list[int]:
-    return [size if s is None else s for s, size in zip(wanted, x.visible.shape[-n:], strict=True)]
-
-
 def _adaptive_avg(n: int, pool: Callable) -> Callable:
     def adaptive_avg_pool(input: Masked, output_size: Any) -> Masked:
         """The mean of the visible cells of each bin; 0 where a bin has none (section 3.2, h_m)."""
-        sizes, visible = _bins(input, n, output_size)
         mean = pool(settled(input), output_size)
-        share = derive(
-            input.run, "bin share", (input.visible,), (n, tuple(sizes), mean.dtype), lambda: _bin_share(input, n, sizes, pool)
-        )
-        return Masked(mean / share.to(mean.dtype), visible)
+        wanted = _wanted(input, n, output_size)
+        key = (wanted, mean.dtype)
+        share = derive(input.run, "bin share", (input.visible,), key, lambda: _bin_share(input, wanted, pool))
+        return Masked(mean / (share.to(mean.dtype) + epsilon(input)), bins(input, n, output_size))
 
     return adaptive_avg_pool
 
 
-def _bin_share(x: Masked, n: int, sizes: list, pool: Callable) -> Tensor:
+def _bin_share(x: Masked, wanted: tuple[int, ...], pool: Callable) -> Tensor:
     """The visible share of every bin: exactly 1 where all is visible, and where nothing is."""
-    wanted = [s if m != 1 else 1 for s, m in zip(sizes, x.visible.shape[-n:], strict=True)]
-    shape = (*x.visible.shape[:-n], *_sizes(x, wanted, n))
+    n, shape = len(wanted), _binned(x, wanted)
     wide = torch.promote_types(x.value.dtype, torch.float32)
     seen = pool(_batched(x.visible.to(wide), n), wanted).reshape(shape)
     hidden = ADAPTIVE_MAX[n](_batched((~x.visible).to(wide), n), wanted).reshape(shape)
@@ -125,8 +139,10 @@ def _bin_share(x: Masked, n: int, sizes: list, pool: Callable) -> Tensor:
 
 def _adaptive_max(n: int, pool: Callable) -> Callable:
     def adaptive_max_pool(input: Masked, output_size: Any, return_indices: bool = False) -> Any:
-        _, visible = _bins(input, n, output_size)
-        out, indices = pool(torch.where(input.visible, input.value, -math.inf), output_size, return_indices=True)
+        visible = bins(input, n, output_size)
+        out, indices = pool(
+            torch.where(input.visible, input.value, -math.inf), output_size, return_indices=True
+        )
         masked = Masked(torch.where(visible, out, 0.0), visible)
         return (masked, indices) if return_indices else masked
 
@@ -134,7 +150,9 @@ def _adaptive_max(n: int, pool: Callable) -> Callable:
 
 
 def _lp_pool(n: int, average: Callable) -> Callable:
-    def lp_pool(input: Any, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False) -> Any:
+    def lp_pool(
+        input: Any, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
+    ) -> Any:
         """As torch composes it: the average of powers, over filled cells."""
         args = (input.pow(norm_type), kernel_size, stride, 0, ceil_mode)
         out = average(*args)

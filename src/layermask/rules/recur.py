@@ -19,7 +19,7 @@ def _recurrent(function: Callable) -> Callable:
 
         Visible positions move to the front, run packed, and move back.
         """
-        *options, batch_first = options
+        *rest, batch_first = options
         value = settled(input) if batch_first else settled(input).transpose(0, 1)  # (N, L, C)
         steps = any_over(input.run, input.visible, (-1,), keepdim=True)
         mask = (steps if batch_first else steps.transpose(0, 1))[..., 0].expand(value.shape[:2])
@@ -27,8 +27,12 @@ def _recurrent(function: Callable) -> Callable:
         lengths = mask.sum(1).clamp(min=1).cpu()
         ordered = value.gather(1, order[..., None].expand_as(value))
         packed = pack_padded_sequence(ordered, lengths, batch_first=True, enforce_sorted=False)
-        hx = tuple(_sorted(h, packed.sorted_indices) for h in hx) if isinstance(hx, tuple) else _sorted(hx, packed.sorted_indices)
-        data, *state = function(packed.data, packed.batch_sizes, hx, params, *options)
+        hx = (
+            tuple(_sorted(h, packed.sorted_indices) for h in hx)
+            if isinstance(hx, tuple)
+            else _sorted(hx, packed.sorted_indices)
+        )
+        data, *state = function(packed.data, packed.batch_sizes, hx, params, *rest)
         out = _unpacked(packed, data, order)
         state = [h.index_select(1, packed.unsorted_indices) for h in state]
         return (Masked(out if batch_first else out.transpose(0, 1), steps), *state)
@@ -36,7 +40,7 @@ def _recurrent(function: Callable) -> Callable:
     return recurrent
 
 
-def _sorted(h: Tensor, order: Tensor) -> Tensor:
+def _sorted(h: Tensor, order: Any) -> Tensor:
     return h.index_select(1, order)
 
 

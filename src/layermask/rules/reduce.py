@@ -32,7 +32,11 @@ def visible_share(x: Masked, dims: Sequence[int], keepdim: bool, dtype: torch.dt
 
     def compute() -> Tensor:
         out = share(x.visible, dims, dtype)
-        return out if keepdim or out.ndim == 0 else out.reshape([n for d, n in enumerate(out.shape) if d not in dims])
+        return (
+            out
+            if keepdim or out.ndim == 0
+            else out.reshape([n for d, n in enumerate(out.shape) if d not in dims])
+        )
 
     return derive(x.run, "share along", (x.visible,), (tuple(dims), keepdim, dtype), compute)
 
@@ -48,16 +52,22 @@ def epsilon(x: Masked) -> float:
 
 
 @rule(torch.mean, Tensor.mean)
-def mean(input: Masked, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Masked:
+def mean(
+    input: Masked, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Masked:
     dims = axes(input, dim)
     if not varies(input.visible, dims):
         return reduced(input, input.value.mean(dims, keepdim, dtype=dtype), dims, keepdim)
     out = settled(input).mean(dims, keepdim, dtype=dtype)
-    return reduced(input, out / (visible_share(input, dims, keepdim, out.dtype) + epsilon(input)), dims, keepdim)
+    return reduced(
+        input, out / (visible_share(input, dims, keepdim, out.dtype) + epsilon(input)), dims, keepdim
+    )
 
 
 @rule(torch.sum, Tensor.sum)
-def sum(input: Masked, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Masked:
+def sum(
+    input: Masked, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Masked:
     dims = axes(input, dim)
     if not varies(input.visible, dims):
         return reduced(input, input.value.sum(dims, keepdim, dtype=dtype), dims, keepdim)
@@ -71,11 +81,14 @@ def _extreme(function: Callable, worst: float) -> Callable:
     def rule(input: Masked, dim: Any = None, keepdim: bool = False) -> Any:
         """Over visible entries; of two tensors, entry by entry."""
         if isinstance(dim, (Tensor, Masked)):
-            return (torch.maximum if worst < 0 else torch.minimum)(input, dim)
+            either: Callable = torch.maximum if worst < 0 else torch.minimum
+            return either(input, dim)
         dims = axes(input, dim)
         hidden = worst if input.value.is_floating_point() else _integer_extreme(input.value, worst)
         seen = any_over(input.run, input.visible, dims, keepdim)
-        out = function(torch.where(input.visible, input.value, hidden), *(() if dim is None else (dim, keepdim)))
+        out = function(
+            torch.where(input.visible, input.value, hidden), *(() if dim is None else (dim, keepdim))
+        )
         if isinstance(out, Tensor):
             return Masked(torch.where(seen, out, 0 if isinstance(hidden, int) else 0.0), seen)
         return type(out)((Masked(torch.where(seen, out[0], 0), seen), out[1]))
@@ -127,7 +140,12 @@ def everything(x: Masked, dims: Sequence[int], keepdim: bool = True) -> Tensor:
 
 @rule(torch.var, Tensor.var)
 def var(
-    input: Masked, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
+    input: Masked,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
 ) -> Masked:
     dim, unbiased = (None, dim) if isinstance(dim, bool) else (dim, unbiased)
     correction = correction if correction is not None else float(unbiased is not False)
@@ -147,17 +165,23 @@ def std(input: Masked, *args: Any, **kwargs: Any) -> Masked:
 
 
 @rule(torch.var_mean)
-def var_mean(input: Masked, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> tuple[Masked, Masked]:
+def var_mean(
+    input: Masked, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any
+) -> tuple[Masked, Masked]:
     return input.var(dim, *args, keepdim=keepdim, **kwargs), input.mean(dim, keepdim)
 
 
 @rule(torch.std_mean)
-def std_mean(input: Masked, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> tuple[Masked, Masked]:
+def std_mean(
+    input: Masked, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any
+) -> tuple[Masked, Masked]:
     return input.std(dim, *args, keepdim=keepdim, **kwargs), input.mean(dim, keepdim)
 
 
 @rule(torch.norm, Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm)
-def norm(input: Masked, p: Any = 2, dim: Dims = None, keepdim: bool = False, dtype: Any = None, **kwargs: Any) -> Masked:
+def norm(
+    input: Masked, p: Any = 2, dim: Dims = None, keepdim: bool = False, dtype: Any = None, **kwargs: Any
+) -> Masked:
     """Of the visible entries, rescaled by total/visible to the power 1/p."""
     p = kwargs.get("ord", p)
     p = 2.0 if p in ("fro", None) else float(p)

@@ -28,10 +28,20 @@ def interpolate(
     antialias: bool = False,
 ) -> Masked:
     options = (align_corners, recompute_scale_factor, antialias)
-    value = input.value if mode in _NEAREST else neighbor(input, _reach(input, size, scale_factor, mode, antialias))
+    value = (
+        input.value
+        if mode in _NEAREST
+        else neighbor(input, _reach(input, size, scale_factor, mode, antialias))
+    )
     out = F.interpolate(value, size, scale_factor, mode, *options)
     key = (str(size), str(scale_factor), mode, *options, tuple(out.shape[2:]))
-    visible = derive(input.run, "interpolate", (input.visible,), key, lambda: _resampled(input, out, mode, options, (size, scale_factor)))
+    visible = derive(
+        input.run,
+        "interpolate",
+        (input.visible,),
+        key,
+        lambda: _resampled(input, out, mode, options, (size, scale_factor)),
+    )
     return Masked(out, visible)
 
 
@@ -49,9 +59,9 @@ def _reach(x: Masked, size: Any, scale_factor: Any, mode: str, antialias: bool) 
 
 
 def _resampled(x: Masked, out: Tensor, mode: str, options: tuple, target: tuple) -> Tensor:
-    """The mask through the same resampling; a bicubic kernel has negative weights, so its linear core decides."""
+    """The mask resampled likewise; a bicubic kernel has negative weights, so its linear core decides."""
     if all(n == 1 for n in x.visible.shape[2:]):
         return x.visible
     full = x.visible.expand(*x.visible.shape[:2], *x.value.shape[2:]).to(torch.float32)
-    seen = F.interpolate(full, *target, "bilinear" if mode == "bicubic" else mode, *options)
+    seen = F.interpolate(full, target[0], target[1], "bilinear" if mode == "bicubic" else mode, *options)
     return seen > (0.5 if mode in _NEAREST else 1e-6)

@@ -1,4 +1,4 @@
-"""Operations that move entries about: the same one on the mask, with axes it does not vary along kept at 1."""
+"""Operations that move entries about: the same one on the mask, axes it does not vary along kept at 1."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def _same(function: Callable) -> Callable:
 
     def rule(input: Masked, *args: Any, **kwargs: Any) -> Masked:
         key = (function.__name__, args, tuple(sorted(kwargs.items()))) if _hashable(args) else None
-        return moved(input, function(input.value, *args, **kwargs), lambda m: function(m, *args, **kwargs), key)
+        return moved(
+            input, function(input.value, *args, **kwargs), lambda m: function(m, *args, **kwargs), key
+        )
 
     return rule
 
@@ -40,7 +42,9 @@ def _expanded(function: Callable) -> Callable:
     def rule(input: Masked, *args: Any, **kwargs: Any) -> Any:
         out = function(input.value, *args, **kwargs)
         masks = function(input.visible.expand(input.value.shape), *args, **kwargs)
-        frames = None if input.frame is None else function(input.frame.expand(input.value.shape), *args, **kwargs)
+        frames = (
+            None if input.frame is None else function(input.frame.expand(input.value.shape), *args, **kwargs)
+        )
         if isinstance(out, Tensor):
             return _pair(out, masks, frames, input)
         every = frames or [None] * len(out)
@@ -53,8 +57,13 @@ def _pair(value: Tensor, visible: Tensor, frame: Tensor | None, x: Masked) -> Ma
     return Masked(value, narrow(visible), frame=frame if frame is None else narrow(frame), weights=x.weights)
 
 
-_SAME = "permute transpose swapaxes swapdims movedim moveaxis unsqueeze flip fliplr flipud t adjoint".split()
-_EXPANDED = "diagonal expand narrow select split split_with_sizes chunk tensor_split hsplit vsplit unbind unsafe_chunk".split()
+_SAME = """
+    permute transpose swapaxes swapdims movedim moveaxis unsqueeze flip fliplr flipud t adjoint
+    """.split()
+_EXPANDED = """
+    diagonal expand narrow select split split_with_sizes chunk tensor_split hsplit vsplit unbind
+    unsafe_chunk
+    """.split()
 _NAMED = {name: _same for name in _SAME} | {name: _expanded for name in _EXPANDED}
 for name, kind in _NAMED.items():
     for function in dict.fromkeys(getattr(space, name) for space in (torch, Tensor) if hasattr(space, name)):
@@ -114,7 +123,9 @@ def tile(input: Masked, *dims: Any) -> Masked:
 
 
 @rule(torch.repeat_interleave, Tensor.repeat_interleave)
-def repeat_interleave(input: Masked, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Masked:
+def repeat_interleave(
+    input: Masked, repeats: Any, dim: int | None = None, *, output_size: int | None = None
+) -> Masked:
     if dim is None:
         input, dim = input.flatten(), 0
     value = input.value.repeat_interleave(repeats, dim, output_size=output_size)
@@ -123,8 +134,11 @@ def repeat_interleave(input: Masked, repeats: Any, dim: int | None = None, *, ou
 
 
 @rule(torch.cat, torch.concat, torch.concatenate)
-def cat(tensors: Sequence[Any], dim: int = 0) -> Masked:
-    """Along an axis of positions the masks are laid end to end; along any other (channels) they join."""
+def cat(tensors: Sequence[Any], dim: int = 0, *, how: Any = None) -> Masked:
+    """Along an axis of positions the masks are laid end to end; along any other (channels) they join.
+
+    `how` is the join, that of the run if None.
+    """
     values = [t.value if isinstance(t, Masked) else t for t in tensors]
     inputs = [t for t in tensors if isinstance(t, Masked)]
     ndim = inputs[0].value.ndim
@@ -134,9 +148,11 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Masked:
         framed = any(t.frame is not None for t in inputs)
         frame = _end_to_end(tensors, dim, lambda t: t.frame, False) if framed else None
         return Masked(torch.cat(values, dim), visible, frame=frame, weights=all(t.weights for t in inputs))
-    visible, frame, chosen = join(inputs, ndim)
+    visible, frame, chosen = join(inputs, ndim, how)
     swap = dict(zip(map(id, inputs), chosen, strict=True))
-    return Masked(torch.cat([swap.get(id(t), t) for t in tensors], dim), visible, frame=frame)
+    return Masked(
+        torch.cat([swap[id(t)] if id(t) in swap else t for t in tensors], dim), visible, frame=frame
+    )
 
 
 def _laid_end_to_end(tensors: Sequence[Any], inputs: Sequence[Masked], dim: int) -> bool:
@@ -157,7 +173,10 @@ def _end_to_end(tensors: Sequence[Any], dim: int, part: Callable, plain: bool) -
             mask = torch.full([1] * t.ndim, plain, device=device)
         masks.append(mask)
     shape = [max(m.shape[d] for m in masks) for d in range(masks[0].ndim)]
-    full = [m.expand([t.shape[d] if d == dim else n for d, n in enumerate(shape)]) for m, t in zip(masks, tensors, strict=True)]
+    full = [
+        m.expand([t.shape[d] if d == dim else n for d, n in enumerate(shape)])
+        for m, t in zip(masks, tensors, strict=True)
+    ]
     return torch.cat(full, dim)
 
 
@@ -176,7 +195,7 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Masked:
         )
     visible, frame, chosen = join(inputs, ndim)
     swap = dict(zip(map(id, inputs), chosen, strict=True))
-    value = torch.cat([swap.get(id(p), p) for p in parts], axis)
+    value = torch.cat([swap[id(p)] if id(p) in swap else p for p in parts], axis)
     return Masked(value, visible, frame=frame, weights=all(x.weights for x in inputs))
 
 
@@ -198,7 +217,7 @@ def pad(input: Masked, pad: Sequence[int], mode: str = "constant", value: float 
     spatial = [n if input.visible.shape[d] != 1 else 1 for d, n in enumerate(input.value.shape)]
     old = old.expand([o if s == 1 else s for o, s in zip(old.shape, spatial, strict=True)])
     frame = _padded(old, flat, mode, True)
-    framed = mode == "constant" and any(n > 0 for n in flat) or input.frame is not None
+    framed = (mode == "constant" and any(n > 0 for n in flat)) or input.frame is not None
     return Masked(out, visible, frame=frame if framed else None, weights=input.weights)
 
 
@@ -210,7 +229,7 @@ def _padded(mask: Tensor, pads: list[int], mode: str, value: bool) -> Tensor:
     return F.pad(mask.to(torch.float32), pads, mode=mode) > 0
 
 
-@rule(F.pixel_shuffle, Tensor.pixel_shuffle) if hasattr(Tensor, "pixel_shuffle") else rule(F.pixel_shuffle)
+@rule(F.pixel_shuffle)
 def pixel_shuffle(input: Masked, upscale_factor: int) -> Masked:
     value = F.pixel_shuffle(input.value, upscale_factor)
     if input.visible.shape[-3] != 1:
