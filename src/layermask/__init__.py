@@ -1,7 +1,7 @@
 """Any pretrained vision model, answering from only the visible part of an image.
 
-    removal = layermask.LayerMasking(model)
-    logits = removal(images, visible)  # (N, C, *S) float, (N or 1, 1, *S) bool, True = visible
+removal = layermask.LayerMasking(model)
+logits = removal(images, visible)  # (N, C, *S) float, (N or 1, 1, *S) bool, True = visible
 """
 
 from .masked import RULES, Masked, NoMaskRule, overriding, rule

@@ -35,12 +35,29 @@ class NoMaskRule(NotImplementedError):
     """
 
     def __init__(self, function: str, module: str = "", line: str = "", why: str = "") -> None:
-        self.function, self.module = function, module
+        self.function, self.module, self.line = function, module, line
         place = " ".join(filter(None, [module and f"in module {module!r}", line and f"at {line}"]))
         super().__init__(
             f"{function} has no rule for masked input{' ' * bool(place)}{place}. {why and why + ' '}"
             f"Add one: decorate a function that has the parameters of {function} and returns "
             f"Masked(value, visible) with @layermask.rule({function})."
+        )
+
+
+class LostMask(NoMaskRule):
+    """A masked value was to be written into a plain tensor, in place or by `out=`, which has no mask.
+
+    Not a TypeError: torch would take that for an operand it may try the other way round.
+    """
+
+    def __str__(self) -> str:
+        place = " ".join(
+            filter(None, [self.module and f"in module {self.module!r}", self.line and f"at {self.line}"])
+        )
+        return (
+        parts = [self.module and f"in module {self.module!r}", self.line and f"at {self.line}"]
+        place = " ".join(filter(None, parts))
+            "no mask. Write out of place, or make the target Masked first."
         )
 
 
@@ -72,8 +89,8 @@ class Masked:
     it"). Hidden entries of `value` are unspecified: no rule lets them reach a visible entry.
 
     `frame` marks visible entries that explicit padding added: a window may read them, but they are no
-    neighbours to fill from and make no window visible. `weights` says that the entries are softmax
-    weights, which already sum to one over what is visible.
+    neighbours to fill from and make no window visible. `weights` is full size along the axis over which the
+    entries are softmax weights, which already sum to one over what is visible, and 1 along the others.
 
     Raises:
         TypeError: `value` is not a tensor, or `visible` is not a bool tensor.
@@ -81,7 +98,7 @@ class Masked:
     """
 
     def __init__(
-        self, value: Tensor, visible: Tensor, *, frame: Tensor | None = None, weights: bool = False
+        self, value: Tensor, visible: Tensor, *, frame: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
         _check_pair(value, visible)
         self.value, self.visible, self.frame, self.weights = value, visible, frame, weights
@@ -108,6 +125,8 @@ class Masked:
 
     def __iter__(self) -> Iterator:
         raise TypeError("a Masked cannot be iterated over; use .unbind(0).")
+
+    __array_ufunc__ = None  # numpy scalars leave the operation to us
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -212,17 +231,26 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     run = next((x.run for x in inputs if x.run is not None), None) or Run()
     for x in inputs:
         x.run = run
-    _refuse_lost_writes(function, args, kwargs)
-    _refuse_lost_gradient(function, run, inputs)
     if run.ended:
         return function(*replace_masked(args, settled), **replace_masked(kwargs, settled))
+    _refuse_lost_writes(function, args, kwargs)
+    _refuse_lost_gradient(function, run, inputs)
     body = run.rules.get(function) or RULES.get(function)
     if body is None:
         return _no_rule(function, args, kwargs)
+    if args and not isinstance(args[0], Masked):
+        _refuse_other_argument(function, body, args[0])
     out = body(*args, **kwargs)
     for x in masked_in(out):
         x.run = run
     return out
+
+
+def _refuse_other_argument(function: Callable, body: Callable, first: Any) -> None:
+    """A rule whose first parameter is `Masked` has none for a plain tensor there and a mask elsewhere."""
+    if isinstance(first, Tensor) and next(iter(body.__annotations__.values()), "") == "Masked":
+        why = "Its first argument is plain, and only that one may be masked."
+        raise NoMaskRule(name_of(function), module_path(), user_line(), why)
 
 
 def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
@@ -236,10 +264,7 @@ def _refuse_lost_writes(function: Callable, args: tuple, kwargs: dict) -> None:
     name = getattr(function, "__name__", "")
     in_place = name in INPLACE or (name.endswith("_") and not name.endswith("__"))
     if kwargs.get("out") is not None or (in_place and args and isinstance(args[0], Tensor)):
-        raise TypeError(
-            f"{name_of(function)} would write a masked value into a plain tensor, which has no mask. "
-            "Write out of place, or make the target Masked first."
-        )
+        raise LostMask(name_of(function), module_path(), user_line())
 
 
 INPLACE = frozenset(
@@ -292,5 +317,8 @@ _OPERATORS = frozenset(
 _TRANSPOSED = {
     "T": lambda x: x.permute(*range(x.ndim - 1, -1, -1)),
     "mT": lambda x: x.transpose(-2, -1),
+    "H": lambda x: x.transpose(-2, -1).conj(),
+    "mH": lambda x: x.transpose(-2, -1).conj(),
+    "data": lambda x: x.detach(),
 }
 _give_tensor_interface()

@@ -82,11 +82,25 @@ class LayerMasking(nn.Module):
             NoMaskRule: the model calls a torch function that has no rule.
         """
         visible = check_inputs(images, visible)
+        self._check_model_takes(images)
         self._mention_training()
         x = entered(images, visible, Run(self.settings, self.rules))
         with _ending(self.model, self.until, x.run):
             out = self.model(x, *args, **kwargs)
         return left(out)
+
+    def _check_model_takes(self, images: Tensor) -> None:
+        """Some parameter shares the images' dtype and device (autocast changes dtypes by itself)."""
+        if torch.compiler.is_compiling():
+            return
+        kinds = {(p.dtype, p.device) for p in self.model.parameters() if p.is_floating_point()}
+        casts = torch.is_autocast_enabled(images.device.type)
+        if kinds and not any(images.device == d and (casts or images.dtype == t) for t, d in kinds):
+            dtype, device = next(iter(kinds))
+            raise ValueError(
+                f"images are {images.dtype} on {images.device}, the model's parameters {dtype} on {device}: "
+                "convert one of them."
+            )
 
     def _mention_training(self) -> None:
         if self._told_training or torch.compiler.is_compiling():

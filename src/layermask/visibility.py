@@ -34,6 +34,11 @@ def varies(visible: Tensor, dims: Sequence[int]) -> list[int]:
     return [d % visible.ndim for d in dims if visible.shape[d] != 1]
 
 
+def weighs(x: Masked, dims: Sequence[int]) -> bool:
+    """Whether the entries are softmax weights along one of `dims`."""
+    return x.weights is not None and any(x.weights.shape[d] != 1 for d in dims)
+
+
 def align(visible: Tensor, ndim: int) -> Tensor:
     """The mask with leading axes of size 1 added, as broadcasting does."""
     return visible if visible.ndim == ndim else visible.reshape((1,) * (ndim - visible.ndim) + visible.shape)
@@ -42,7 +47,7 @@ def align(visible: Tensor, ndim: int) -> Tensor:
 def narrow(visible: Tensor) -> Tensor:
     """Each axis that was only expanded (stride 0) back to size 1."""
     for axis, (size, stride) in enumerate(zip(visible.shape, visible.stride(), strict=True)):
-        if size != 1 and stride == 0:
+        if size > 1 and stride == 0:
             visible = visible.narrow(axis, 0, 1)
     return visible
 
@@ -140,15 +145,15 @@ def _joined_frame(inputs: Sequence[Masked], ndim: int) -> Tensor | None:
 
 
 def share(visible: Tensor, dims: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """The visible fraction along `dims` (kept as size 1), exactly 1 where all is visible and never 0."""
+    """The visible fraction along `dims` (kept as size 1), exactly 1 where all is visible or nothing is."""
     dims = varies(visible, dims)
     if not dims:
         return visible.new_ones((), dtype=dtype)
     total = math.prod(visible.shape[d] for d in dims)
     # float32 at least: half cannot count the pixels of a map
     wide = torch.promote_types(dtype, torch.float32)
-    count = visible.sum(dim=dims, keepdim=True).clamp(min=1).to(wide)
-    return (count / total).to(dtype)
+    count = visible.sum(dim=dims, keepdim=True)
+    return (torch.where(count == 0, total, count).to(wide) / total).to(dtype)
 
 
 def reshape(visible: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .masked import Run
+from .masked import Masked, Run
 from .visibility import _contains, derive
 
 GROWTHS = ("any", "half", "center", "all")
@@ -71,6 +73,43 @@ class Window:
             pick(self.after, 0),
             pick(self.dilation, 1),
         )
+
+
+def on_grid(x: Masked, n: int) -> Masked:
+    """The input as window ops over n axes take it: (N, C, *S), the mask full along S if it varies there."""
+    masks = (x.visible, x.frame)
+    if x.value.ndim == n + 1:
+        masks = tuple(m if m is None else m[None] for m in masks)
+    value = x.value[None] if x.value.ndim == n + 1 else x.value
+    spatial = tuple(value.shape[2:])
+    visible, frame = (m if m is None else _full(x.run, m, spatial) for m in masks)
+    if value is x.value and visible is x.visible:
+        return x
+    out = Masked(value, visible, frame=frame)  # type: ignore[arg-type]  # visible is not None
+    out.run = x.run
+    return out
+
+
+def _full(run: Run | None, mask: Tensor, spatial: tuple[int, ...]) -> Tensor:
+    if mask.shape[2:] == spatial or all(m == 1 for m in mask.shape[2:]):
+        return mask
+    return derive(run, "full", (mask,), spatial, lambda: mask.expand(*mask.shape[:2], *spatial))
+
+
+def windowed(n: int, rule: Callable) -> Callable:
+    """The rule with its input brought onto the grid; an unbatched input gives an unbatched output."""
+
+    @functools.wraps(rule)
+    def apply(input: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(input, Masked):
+            return rule(input, *args, **kwargs)
+        x = on_grid(input, n)
+        out = rule(x, *args, **kwargs)
+        if x.value.ndim == input.value.ndim:
+            return out
+        return tuple(part[0] for part in out) if isinstance(out, tuple) else out[0]
+
+    return apply
 
 
 def count(visible: Tensor, window: Window) -> Tensor:

@@ -52,7 +52,9 @@ def gather(input: Masked, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 
 @rule(torch.take_along_dim, Tensor.take_along_dim)
-def take_along_dim(input: Masked, indices: Tensor, dim: int) -> Masked:
+def take_along_dim(input: Any, indices: Tensor, dim: int | None = None) -> Masked:
+    if dim is None:
+        input, dim = input.flatten(), 0
     return Masked(
         input.value.take_along_dim(indices, dim),
         input.visible.expand(input.value.shape).take_along_dim(indices, dim),

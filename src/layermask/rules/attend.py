@@ -10,20 +10,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..masked import Masked, rule, settled
-from ..visibility import any_over, intersection
+from ..visibility import align, any_over, derive, intersection
 
 
 def _softmax(function: Callable) -> Callable:
     def softmax(input: Masked, dim: int | None = None, *args: Any, **kwargs: Any) -> Masked:
-        """Over visible entries. The least finite number stands for hidden: a row of none stays finite."""
+        """Over visible entries; a row that has none stays finite."""
         dim = (0 if input.value.ndim in (0, 1, 3) else 1) if dim is None else dim  # as torch picks it
-        least = torch.finfo(input.value.dtype).min
-        varied = input.visible.shape[dim] != 1
-        value = torch.where(input.visible, input.value, least) if varied else input.value
-        weights = "log" not in function.__name__
-        return Masked(function(value, dim, *args, **kwargs), input.visible, weights=weights)
+        varied = input.value.ndim > 0 and input.visible.shape[dim] != 1
+        value = torch.where(input.visible, input.value, _least(input, dim)) if varied else input.value
+        out = function(value, dim, *args, **kwargs)
+        return Masked(out, input.visible, weights=None if "log" in function.__name__ else _along(out, dim))
 
     return softmax
+
+
+def _least(x: Masked, dim: int) -> Tensor:
+    """What stands for hidden: -inf, so that even a key masked by the least finite number wins over it."""
+    seen = any_over(x.run, x.visible, (dim,), keepdim=True)
+    return derive(x.run, "least", (seen,), x.value.dtype, lambda: _infinite(seen, x.value.dtype))
+
+
+def _infinite(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.where(seen, -torch.inf, 0.0).to(dtype)
+
+
+def _along(out: Tensor, dim: int) -> Tensor | None:
+    """The mark of softmax weights: full size along their axis."""
+    if not out.ndim:
+        return None
+    mark = torch.ones(out.shape[dim], dtype=torch.bool, device=out.device)
+    return mark.reshape([-1 if d == dim % out.ndim else 1 for d in range(out.ndim)])
 
 
 for space in (F, torch, Tensor):
@@ -64,9 +81,9 @@ def scaled_dot_product_attention(
     extra: dict[str, Any] = {"scale": scale} | ({"enable_gqa": True} if enable_gqa else {})
     if not isinstance(key, Masked) and not isinstance(value, Masked):
         out = F.scaled_dot_product_attention(
-            query.value, key, value, _settle(attn_mask), dropout_p, is_causal, **extra
+            _settle(query), key, value, _settle(attn_mask), dropout_p, is_causal, **extra
         )
-        return Masked(out, any_over(query.run, query.visible, (-1,), keepdim=True))
+        return Masked(out, align(_seen_by(query, None, None), out.ndim))
     keys, run = _keys(key, value)
     some = any_over(run, keys, (-2,), keepdim=True)
     open_keys = (keys | ~some).transpose(-2, -1)  # with none visible all zeros are attended to: finite
@@ -77,9 +94,7 @@ def scaled_dot_product_attention(
     out = F.scaled_dot_product_attention(
         _settle(query), _settle(key), _settle(value), mask, dropout_p, **extra
     )
-    if isinstance(query, Masked):
-        some = intersection(run, any_over(query.run, query.visible, (-1,), keepdim=True), some)
-    return Masked(out, some)
+    return Masked(out, align(_seen_by(query, some, run), out.ndim))
 
 
 def _merged(attn_mask: Any, keys: Tensor, is_causal: bool, queries: int, length: int) -> Tensor:
@@ -91,7 +106,7 @@ def _merged(attn_mask: Any, keys: Tensor, is_causal: bool, queries: int, length:
     attn_mask = _settle(attn_mask)
     if attn_mask.dtype is torch.bool:
         return attn_mask & keys
-    return torch.where(keys, attn_mask, torch.finfo(attn_mask.dtype).min)
+    return torch.where(keys, attn_mask, -torch.inf)
 
 
 @rule(F.multi_head_attention_forward)
@@ -107,7 +122,7 @@ def multi_head_attention_forward(
     if keys is not None:
         some = any_over(run, keys, (0,), keepdim=True)
         hidden = ~(keys | ~some)[..., 0].transpose(0, -1)  # (N or 1, L)
-        hidden = hidden.expand(key.shape[1], key.shape[0]) if key.ndim == 3 else hidden
+        hidden = hidden.expand(key.shape[1::-1] if key.ndim == 3 else key.shape[:1])
         bound["key_padding_mask"] = _padding(bound.get("key_padding_mask"), hidden)
     out, weights = F.multi_head_attention_forward(
         _settle(query), _settle(key), _settle(value), *args[:_BEFORE], **bound

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..masked import Masked, rule, settled
-from ..visibility import any_over, derive, intersection
+from ..visibility import any_over, derive, weighs
 
 
 def _operand(x: Any) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
             F.linear(input.value, weight, bias),
             _features(input, weight),
             frame=input.frame,
-            weights=input.weights,
+            weights=None if input.weights is None or input.weights.shape[-1] != 1 else input.weights,
         )
     visible = any_over(input.run, input.visible, (-1,), keepdim=weight.ndim > 1)
     return Masked(F.linear(settled(input), weight, bias), visible)
@@ -64,7 +64,7 @@ def matmul(input: Any, other: Any) -> Masked:
     run = (input if isinstance(input, Masked) else other).run
     visible = derive(run, "matmul", (seen_a, seen_b), None, lambda: _outer(run, seen_a, seen_b))
     out = _rescaled(out, input, other, a, b, seen_a, seen_b)
-    return Masked(out, visible, weights=_keeps_weights(input, other, seen_a.shape[-1], seen_b.shape[-2]))
+    return Masked(out, visible)
 
 
 @rule(torch.Tensor.__rmatmul__)
@@ -85,12 +85,6 @@ def _outer(run: Any, a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a.double(), b.double()) > 0  # double: autocast leaves it alone
 
 
-def _keeps_weights(a: Any, b: Any, along_a: int, along_b: int) -> bool:
-    """Softmax weights mixed along an axis that does not vary (talking heads) are weights still."""
-    mixed = along_a == along_b == 1
-    return mixed and any(isinstance(x, Masked) and x.weights for x in (a, b))
-
-
 def _rescaled(
     out: Tensor, input: Any, other: Any, a: Tensor, b: Tensor, seen_a: Tensor, seen_b: Tensor
 ) -> Tensor:
@@ -99,7 +93,7 @@ def _rescaled(
         or seen_a.shape[-1] == seen_b.shape[-2] == 1
     ):
         return out
-    if input.weights or other.weights:
+    if weighs(input, (-1,)) or weighs(other, (-2,)):
         return _renormalised(out, input, other, a, b, seen_a, seen_b)
     seen = (
         torch.matmul(_wide(seen_a, out), _wide(seen_b, out).expand(*seen_b.shape[:-2], a.shape[-1], -1))
@@ -117,10 +111,10 @@ def _renormalised(
     out: Tensor, input: Any, other: Any, a: Tensor, b: Tensor, seen_a: Tensor, seen_b: Tensor
 ) -> Tensor:
     """Weights whose softmax did not know of the other factor's hidden entries sum to less than one."""
-    if input.weights and seen_a.shape[-1] == 1 and seen_b.shape[-2] != 1:
+    if weighs(input, (-1,)) and seen_a.shape[-1] == 1 and seen_b.shape[-2] != 1:
         part = torch.matmul(a, seen_b.to(a.dtype))
         whole = seen_b.all(-2, keepdim=True)
-    elif other.weights and seen_b.shape[-2] == 1 and seen_a.shape[-1] != 1:
+    elif weighs(other, (-2,)) and seen_b.shape[-2] == 1 and seen_a.shape[-1] != 1:
         part = torch.matmul(seen_a.to(b.dtype), b)
         whole = seen_a.all(-1, keepdim=True)
     else:
@@ -134,6 +128,8 @@ def _fused(product: Any) -> Any:
         """beta * input + alpha * (a @ b)"""
         out = product(a, b)
         out = out if alpha == 1 else out * alpha
+        if beta == 0:  # then torch ignores even NaN in input
+            return out
         return out + (input if beta == 1 else input * beta)
 
     return fused
@@ -172,11 +168,8 @@ def _without_repeats(equation: str) -> str:
 def _einsum_scale(equation: str, operands: tuple, values: tuple, masks: tuple, seen: Tensor) -> Tensor:
     """Full over visible number of terms, if two factors are activations and neither holds weights."""
     factors = [x for x in operands if isinstance(x, Masked)]
-    if len(factors) < 2 or any(x.weights for x in factors):
+    if len(factors) < 2 or any(x.weights is not None for x in factors):
         return torch.ones((), device=seen.device, dtype=seen.dtype)
     narrow = [torch.ones_like(m, dtype=torch.double) for m in masks]
     total = torch.einsum(equation, *narrow)
     return torch.where(seen > 0, total / seen.clamp(min=1), 1.0)
-
-
-__all__ = ["einsum", "intersection", "linear", "matmul"]

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fill import neighbor
-from ..masked import Masked, Run, rule, settled
+from ..masked import Masked, NoMaskRule, Run, name_of, rule, settled
 from ..visibility import any_over, derive, intersection
-from ..window import Window, count, grow
+from ..window import Window, count, grow, windowed
 
 Sizes = int | Sequence[int]
 
@@ -68,7 +68,7 @@ def _convolution(conv: Callable) -> Callable:
             return _with_kernel_mask(
                 conv(input, _plain(weight), _plain(bias), stride, padding, dilation, groups), weight
             )
-        x = _batched(input, _plain(weight).ndim)
+        x = input
         window = conv_window(_plain(weight), stride, padding, dilation)
         value = filled(x, window)
         out = conv(value, _plain(weight), _plain(bias), stride, padding, dilation, groups)
@@ -76,8 +76,7 @@ def _convolution(conv: Callable) -> Callable:
             out = _renormalized(out, x, window, _plain(bias), groups)
         visible, frame = grow(x.run, x.visible, x.frame, window, growth)
         visible = _channels(x.run, visible, groups, out.shape[1])
-        out = _with_kernel_mask(Masked(out, visible, frame=frame), weight)
-        return out if x is input else out[0]
+        return _with_kernel_mask(Masked(out, visible, frame=frame), weight)
 
     return convolution
 
@@ -86,21 +85,13 @@ def _plain(x: Masked | Tensor | None) -> Tensor:
     return settled(x) if isinstance(x, Masked) else x  # type: ignore[return-value]  # None stays None
 
 
-def _batched(x: Masked, ndim: int) -> Masked:
-    """An unbatched input gains its batch axis."""
-    if x.value.ndim == ndim:
-        return x
-    out = Masked(x.value[None], x.visible[None], frame=None if x.frame is None else x.frame[None])
-    out.run = x.run
-    return out
-
-
 def _with_kernel_mask(out: Masked | Tensor, weight: Masked | Tensor) -> Masked | Tensor:
     """Output channels whose whole kernel is hidden are hidden."""
     if not isinstance(weight, Masked):
         return out
     seen = any_over(weight.run, weight.visible, range(1, weight.visible.ndim), keepdim=True)
-    seen = seen.reshape(1, -1, *[1] * (weight.visible.ndim - 2))
+    ndim = out.value.ndim if isinstance(out, Masked) else out.ndim
+    seen = seen.reshape([1] * (ndim - weight.visible.ndim + 1) + [-1] + [1] * (weight.visible.ndim - 2))
     if isinstance(out, Masked):
         return Masked(out.value, intersection(weight.run, out.visible, seen), frame=out.frame)
     return Masked(out, seen)
@@ -146,14 +137,12 @@ def _transposed(conv: Callable) -> Callable:
     ) -> Masked | Tensor:
         geometry = (stride, padding, output_padding, groups, dilation)
         if not isinstance(input, Masked):
-            raise TypeError(
-                "a transposed convolution of a plain input with a masked kernel has no meaning here."
-            )
-        x = _batched(input, _plain(weight).ndim)
+            why = "Its input must be the masked argument: a masked kernel or bias has no meaning here."
+            raise NoMaskRule(name_of(conv), why=why)
+        x = input
         out = conv(_read_by_transposed(x, weight, stride, dilation), _plain(weight), _plain(bias), *geometry)
         visible, frame = _scatter(conv, x, weight, geometry, out.shape[1])
-        result = Masked(out, visible, frame=frame)
-        return result if x is input else result[0]
+        return Masked(out, visible, frame=frame)
 
     return convolution
 
@@ -194,7 +183,10 @@ def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple
     return visible | missed, missed
 
 
-for conv in (F.conv1d, F.conv2d, F.conv3d):
-    rule(conv)(_convolution(conv))
-for conv in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d):
-    rule(conv)(_transposed(conv))
+for n, conv, transposed in (
+    (1, F.conv1d, F.conv_transpose1d),
+    (2, F.conv2d, F.conv_transpose2d),
+    (3, F.conv3d, F.conv_transpose3d),
+):
+    rule(conv)(windowed(n, _convolution(conv)))
+    rule(transposed)(windowed(n, _transposed(transposed)))

@@ -32,6 +32,23 @@ def _standardised(x: Masked, dims: Sequence[int], eps: float) -> Tensor:
     return (settled(x) - center) * torch.rsqrt(spread + eps)
 
 
+@torch.no_grad()
+def _update_running(
+    mean: Tensor, var: Tensor, center: Tensor, spread: Tensor, number: Tensor, momentum: float
+) -> None:
+    """Move the running statistics, as torch does; channels of which nothing is visible stay as they are.
+
+    `center`, `spread`, `number`: (1 or N, C, 1...); instance norm averages over the images that show any.
+    """
+    unbiased = spread * (number / (number - 1).clamp(min=1)).to(spread.dtype)
+    shown = (number > 0).expand_as(center).flatten(1)  # (1 or N, C)
+    images = shown.sum(0)
+    weight = momentum * (images > 0).to(mean.dtype)
+    for running, batch in ((mean, center), (var, unbiased)):
+        average = (batch.flatten(1) * shown).sum(0) / images.clamp(min=1)
+        running.lerp_(average.to(running.dtype), weight)
+
+
 @rule(F.batch_norm, torch.batch_norm)
 def batch_norm(
     input: Masked,
@@ -51,10 +68,7 @@ def batch_norm(
         )
     center, spread, number = moments(input, [d for d in range(input.value.ndim) if d != 1])
     if training and running_mean is not None and running_var is not None:
-        with torch.no_grad():
-            unbiased = spread * (number / (number - 1).clamp(min=1)).to(spread.dtype)
-            running_mean.lerp_(center.flatten().to(running_mean.dtype), momentum)
-            running_var.lerp_(unbiased.flatten().to(running_var.dtype), momentum)
+        _update_running(running_mean, running_var, center, spread, number, momentum)
     return _kept(input, _affine((settled(input) - center) * torch.rsqrt(spread + eps), weight, bias, 1))
 
 
@@ -126,10 +140,7 @@ def instance_norm(
     dims = range(2, input.value.ndim)
     center, spread, number = moments(input, dims)
     if running_mean is not None and running_var is not None:
-        with torch.no_grad():
-            unbiased = spread * (number / (number - 1).clamp(min=1)).to(spread.dtype)
-            running_mean.lerp_(center.mean(0).flatten().to(running_mean.dtype), momentum)
-            running_var.lerp_(unbiased.mean(0).flatten().to(running_var.dtype), momentum)
+        _update_running(running_mean, running_var, center, spread, number, momentum)
     value = settled(input)
     plain = F.instance_norm(value, None, None, weight, bias, True, momentum, eps)
     masked = _affine((value - center) * torch.rsqrt(spread + eps), weight, bias, 1)

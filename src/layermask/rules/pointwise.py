@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import INPLACE, Masked, masked_in, replace_masked, rule
-from ..visibility import join, union
+from ..masked import INPLACE, Masked, masked_in, replace_masked, rule, settled
+from ..visibility import align, join
 
 _NAMESPACES = (torch, Tensor, F, torch.special)
 _NOT_POINTWISE = {"equal", "max", "min", "frexp"}  # tagged for one overload; `reduce` has max and min
+_DRAWS = {"rrelu", "bernoulli", "normal"}  # what they draw depends on the values: hidden ones are settled
 _UNTAGGED = """
     absolute alpha_dropout arccos arccosh arcsin arcsinh arctan arctan2 arctanh bernoulli bfloat16 bool
     byte char clamp_max clamp_min conj cpu cuda detach divide double dropout dropout1d dropout2d
@@ -31,18 +32,22 @@ _UNTAGGED = """
 def pointwise(function: Callable) -> Callable:
     """The rule of a function that acts on each entry by itself."""
 
+    read = settled if function.__name__.strip("_") in _DRAWS else _value
+
     def rule(*args: Any, **kwargs: Any) -> Masked:
         inputs = list(masked_in((args, kwargs)))
         if len(inputs) == 1:
-            value = function(*replace_masked(args, _value), **replace_masked(kwargs, _value))
-            return _with_mask_of(inputs[0], value)
+            value = function(*replace_masked(args, read), **replace_masked(kwargs, read))
+            return _with_mask_of(inputs[0], value, _weights(function, inputs, value.ndim))
         ndim = max(x.value.ndim for x in inputs)
         visible, frame, values = join(inputs, ndim)
         swap = dict(zip(map(id, inputs), values, strict=True))
         value = function(
             *replace_masked(args, lambda x: swap[id(x)]), **replace_masked(kwargs, lambda x: swap[id(x)])
         )
-        return Masked(value, _lead(visible, value), frame=frame, weights=_still_weights(function, inputs))
+        return Masked(
+            value, _lead(visible, value), frame=frame, weights=_weights(function, inputs, value.ndim)
+        )
 
     return rule
 
@@ -51,11 +56,13 @@ def pointwise_in_place(function: Callable) -> Callable:
     """The rule of its in-place form: the target keeps its storage, and takes the joined mask."""
     apply = pointwise(function)
 
-    def rule(*args: Any, **kwargs: Any) -> Masked:
-        target = args[0]
-        if "other" in kwargs or len(args) > 1:
+    def rule(target: Masked, *args: Any, **kwargs: Any) -> Masked:
+        """Hidden content of other operands stays out of the storage, which views of the target share."""
+        settle = lambda x: x if x.visible is target.visible else _resettled(x)  # noqa: E731
+        args, kwargs = replace_masked(args, settle), replace_masked(kwargs, settle)
+        if args or kwargs:
             target.value = _writable(target)
-        out = apply(*args, **kwargs)
+        out = apply(target, *args, **kwargs)
         target.value, target.visible, target.frame, target.weights = (
             out.value,
             out.visible,
@@ -65,6 +72,12 @@ def pointwise_in_place(function: Callable) -> Callable:
         return target
 
     return rule
+
+
+def _resettled(x: Masked) -> Masked:
+    out = Masked(settled(x), x.visible, frame=x.frame)
+    out.run = x.run
+    return out
 
 
 def _value(x: Masked) -> Tensor:
@@ -82,15 +95,32 @@ def _lead(visible: Tensor, value: Tensor) -> Tensor:
     return visible.reshape((1,) * (value.ndim - visible.ndim) + visible.shape)
 
 
-def _with_mask_of(x: Masked, value: Any) -> Any:
-    frame = x.frame if x.frame is None else _lead(x.frame, value)
-    return Masked(value, _lead(x.visible, value), frame=frame, weights=x.weights)
+def _with_mask_of(x: Masked, value: Tensor, weights: Tensor | None = None) -> Masked:
+    """The mask goes where the value does, be it to another device."""
+    visible, frame = (m if m is None else _lead(m, value).to(value.device) for m in (x.visible, x.frame))
+    return Masked(value, visible, frame=frame, weights=weights)  # type: ignore[arg-type]  # visible is not None
 
 
-def _still_weights(function: Callable, inputs: list[Masked]) -> bool:
-    """Softmax weights times anything stay weighted; a sum stays so only if all of its terms are."""
-    scaled = any(word in getattr(function, "__name__", "") for word in ("mul", "div"))
-    return any(x.weights for x in inputs) if scaled else all(x.weights for x in inputs)
+def _weights(function: Callable, inputs: list[Masked], ndim: int) -> Tensor | None:
+    """Softmax weights scaled, dropped out or cast stay weights; after anything else they are not."""
+    marks = [x.weights for x in inputs if x.weights is not None]
+    kept = any(word in function.__name__ for word in _KEEP_WEIGHTS)
+    return align(marks[0], ndim) if len(marks) == 1 and kept else None
+
+
+_KEEP_WEIGHTS = (
+    "mul",
+    "div",
+    "dropout",
+    "to",
+    "type",
+    "float",
+    "half",
+    "double",
+    "contiguous",
+    "clone",
+    "detach",
+)
 
 
 def _tagged() -> Iterator[str]:
@@ -150,6 +180,3 @@ def local_response_norm(
 
 def _channels_settled(x: Masked) -> Tensor:
     return x.value if x.visible.shape[1] == 1 else torch.where(x.visible, x.value, 0.0)
-
-
-__all__ = ["glu", "local_response_norm", "pointwise", "pointwise_in_place", "union"]

@@ -13,9 +13,9 @@ from torch import Tensor
 from ..fill import neighbor
 from ..masked import Masked, rule, settled
 from ..visibility import derive
-from ..window import Window, grow
+from ..window import Window, grow, windowed
 from .convolve import Sizes, filled, per_axis
-from .reduce import epsilon
+from .reduce import epsilon, visible_share
 
 
 def pool_window(
@@ -28,10 +28,8 @@ def pool_window(
     for axis in range(n) if ceil else ():
         size, reach = x.value.shape[axis - n], (kernel[axis] - 1) * dilation[axis]
         windows = -(-(size + 2 * padding[axis] - reach - 1) // stride[axis]) + 1
-        if (windows - 1) * stride[axis] >= size + padding[
-            axis
-        ]:  # torch drops a window that starts in padding
-            windows -= 1
+        # torch drops a window that starts in the padding after the image
+        windows -= (windows - 1) * stride[axis] >= size + padding[axis]
         after[axis] = (windows - 1) * stride[axis] + reach + 1 - size - padding[axis]
     return Window(kernel, stride, padding, tuple(after), dilation)
 
@@ -78,42 +76,42 @@ def _avg_pool(n: int, pool: Callable) -> Callable:
     ) -> Masked:
         window = pool_window(input, n, kernel_size, stride, padding, 1, ceil_mode)
         visible, frame = grow(input.run, input.visible, input.frame, window)
+        options = (
+            kernel_size,
+            stride,
+            padding,
+            ceil_mode,
+            count_include_pad,
+            *(() if n == 1 else (divisor_override,)),
+        )
+        if _covers_map(input, window) and divisor_override is None:
+            share = visible_share(input, range(2, n + 2), True, input.value.dtype)
+            return Masked(pool(settled(input), *options) / (share + epsilon(input)), visible, frame=frame)
         release = input.run is not None and input.run.settings.compat == "release"
         value = settled(input) if release else filled(input, window)
-        extra = () if n == 1 else (divisor_override,)
-        return Masked(
-            pool(value, kernel_size, stride, padding, ceil_mode, count_include_pad, *extra),
-            visible,
-            frame=frame,
-        )
+        return Masked(pool(value, *options), visible, frame=frame)
 
     return avg_pool
 
 
+def _covers_map(x: Masked, window: Window) -> bool:
+    """One window over all positions is a global pool by another name."""
+    return window.kernel == tuple(x.value.shape[2:]) and not any(window.before + window.after)
+
+
 def bins(x: Masked, n: int, output_size: Any) -> Tensor:
-    """Which bins of an adaptive pool hold anything visible. Narrow axes stay narrow."""
+    """Which bins of an adaptive pool hold anything visible; size 1 where nothing varies."""
     wanted = _wanted(x, n, output_size)
-
-    def compute() -> Tensor:
-        seen = x.visible.to(torch.float32)
-        return ADAPTIVE_MAX[n](_batched(seen, n), wanted).reshape(_binned(x, wanted)) > 0
-
-    return derive(x.run, "bins", (x.visible,), wanted, compute)
+    pool = ADAPTIVE_MAX[n]
+    return derive(x.run, "bins", (x.visible,), wanted, lambda: pool(x.visible.to(torch.float32), wanted) > 0)
 
 
 def _wanted(x: Masked, n: int, output_size: Any) -> tuple[int, ...]:
     """Bins per axis of the mask."""
+    if all(m == 1 for m in x.visible.shape[2:]):
+        return (1,) * n
     sizes = output_size if isinstance(output_size, Sequence) else [output_size] * n
-    full = [size if s is None else s for s, size in zip(sizes, x.value.shape[-n:], strict=True)]
-    return tuple(s if m != 1 else 1 for s, m in zip(full, x.visible.shape[-n:], strict=True))
-
-
-def _binned(x: Masked, wanted: tuple[int, ...]) -> tuple[int, ...]:
-    return (*x.visible.shape[: -len(wanted)], *wanted)
-
-
-def _batched(x: Tensor, n: int) -> Tensor:
-    return x if x.ndim == n + 2 else x.reshape(1, *x.shape)
+    return tuple(size if s is None else s for s, size in zip(sizes, x.value.shape[2:], strict=True))
 
 
 def _adaptive_avg(n: int, pool: Callable) -> Callable:
@@ -130,10 +128,9 @@ def _adaptive_avg(n: int, pool: Callable) -> Callable:
 
 def _bin_share(x: Masked, wanted: tuple[int, ...], pool: Callable) -> Tensor:
     """The visible share of every bin: exactly 1 where all is visible, and where nothing is."""
-    n, shape = len(wanted), _binned(x, wanted)
     wide = torch.promote_types(x.value.dtype, torch.float32)
-    seen = pool(_batched(x.visible.to(wide), n), wanted).reshape(shape)
-    hidden = ADAPTIVE_MAX[n](_batched((~x.visible).to(wide), n), wanted).reshape(shape)
+    seen = pool(x.visible.to(wide), wanted)
+    hidden = ADAPTIVE_MAX[len(wanted)]((~x.visible).to(wide), wanted)
     return torch.where((hidden == 0) | (seen == 0), 1.0, seen)
 
 
@@ -149,15 +146,19 @@ def _adaptive_max(n: int, pool: Callable) -> Callable:
     return adaptive_max_pool
 
 
-def _lp_pool(n: int, average: Callable) -> Callable:
+def _lp_pool(n: int, pool: Callable) -> Callable:
     def lp_pool(
-        input: Any, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
-    ) -> Any:
-        """As torch composes it: the average of powers, over filled cells."""
-        args = (input.pow(norm_type), kernel_size, stride, 0, ceil_mode)
-        out = average(*args)
-        size = math.prod(per_axis(kernel_size, n))
-        return (torch.sign(out) * F.relu(torch.abs(out))).mul(size).pow(1.0 / norm_type)
+        input: Masked,
+        norm_type: float,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        ceil_mode: bool = False,
+    ) -> Masked:
+        window = pool_window(input, n, kernel_size, stride, 0, 1, ceil_mode)
+        visible, frame = grow(input.run, input.visible, input.frame, window)
+        return Masked(
+            pool(filled(input, window), norm_type, kernel_size, stride, ceil_mode), visible, frame=frame
+        )
 
     return lp_pool
 
@@ -169,12 +170,11 @@ _POOLS = {
     3: (F.max_pool3d, F.avg_pool3d, F.adaptive_avg_pool3d, F.lp_pool3d),
 }
 for n, (maximum, average, adaptive, lp) in _POOLS.items():
-    rule(maximum)(_max_pool(n, maximum))
-    rule(average)(_avg_pool(n, average))
-    rule(adaptive)(_adaptive_avg(n, adaptive))
-    rule(ADAPTIVE_MAX[n])(_adaptive_max(n, ADAPTIVE_MAX[n]))
-    rule(lp)(_lp_pool(n, average))
-for n in (1, 2, 3):  # the same pools, as their modules and other front doors call them
-    pool = getattr(F, f"max_pool{n}d")
-    rule(getattr(torch, f"max_pool{n}d"), getattr(F, f"max_pool{n}d_with_indices"))(_max_pool(n, pool))
-    rule(getattr(F, f"adaptive_max_pool{n}d_with_indices"))(_adaptive_max(n, ADAPTIVE_MAX[n]))
+    # each under the names by which modules, functions and torch itself call it
+    largest = windowed(n, _max_pool(n, maximum))
+    rule(maximum, getattr(F, f"max_pool{n}d_with_indices"), getattr(torch, f"max_pool{n}d"))(largest)
+    rule(average)(windowed(n, _avg_pool(n, average)))
+    rule(adaptive)(windowed(n, _adaptive_avg(n, adaptive)))
+    bin_maximum = windowed(n, _adaptive_max(n, ADAPTIVE_MAX[n]))
+    rule(ADAPTIVE_MAX[n], getattr(F, f"adaptive_max_pool{n}d_with_indices"))(bin_maximum)
+    rule(lp)(windowed(n, _lp_pool(n, lp)))

@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, rule, settled
-from ..visibility import any_over, derive, share, varies
+from ..masked import Masked, NoMaskRule, rule, settled
+from ..visibility import any_over, derive, share, varies, weighs
 
 Dims = int | Sequence[int] | None
 
 
 def axes(x: Masked, dim: Dims) -> tuple[int, ...]:
     """The reduced axes as non-negative numbers; None and () mean all."""
-    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+    if dim is None or x.value.ndim == 0 or (not isinstance(dim, int) and len(dim) == 0):
         return tuple(range(x.value.ndim))
     return tuple(d % x.value.ndim for d in ([dim] if isinstance(dim, int) else dim))
 
@@ -72,14 +72,15 @@ def sum(
     if not varies(input.visible, dims):
         return reduced(input, input.value.sum(dims, keepdim, dtype=dtype), dims, keepdim)
     out = settled(input).sum(dims, keepdim, dtype=dtype)
-    if not input.weights and out.is_floating_point():
+    if not weighs(input, dims) and out.is_floating_point():
         out = out / visible_share(input, dims, keepdim, out.dtype)
     return reduced(input, out, dims, keepdim)
 
 
 def _extreme(function: Callable, worst: float) -> Callable:
-    def rule(input: Masked, dim: Any = None, keepdim: bool = False) -> Any:
+    def rule(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
         """Over visible entries; of two tensors, entry by entry."""
+        dim = dim if other is None else other
         if isinstance(dim, (Tensor, Masked)):
             either: Callable = torch.maximum if worst < 0 else torch.minimum
             return either(input, dim)
@@ -161,35 +162,51 @@ def var(
 
 @rule(torch.std, Tensor.std)
 def std(input: Masked, *args: Any, **kwargs: Any) -> Masked:
-    return input.var(*args, **kwargs).sqrt()
+    """The root of the variance, whose slope at 0 is 0 here as in torch, not infinite."""
+    spread = input.var(*args, **kwargs)
+    positive = spread.value > 0
+    root = torch.where(positive, spread.value, 1.0).sqrt()
+    return Masked(torch.where(positive, root, 0.0), spread.visible)
 
 
-@rule(torch.var_mean)
-def var_mean(
-    input: Masked, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any
-) -> tuple[Masked, Masked]:
-    return input.var(dim, *args, keepdim=keepdim, **kwargs), input.mean(dim, keepdim)
+def _with_mean(name: str) -> Callable:
+    def rule(
+        input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, **more: Any
+    ) -> Any:
+        dim, unbiased = (None, dim) if isinstance(dim, bool) else (dim, unbiased)
+        return getattr(input, name)(dim, unbiased, keepdim, **more), input.mean(dim, keepdim)
+
+    return rule
 
 
-@rule(torch.std_mean)
-def std_mean(
-    input: Masked, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any
-) -> tuple[Masked, Masked]:
-    return input.std(dim, *args, keepdim=keepdim, **kwargs), input.mean(dim, keepdim)
+rule(torch.var_mean)(_with_mean("var"))
+rule(torch.std_mean)(_with_mean("std"))
 
 
-@rule(torch.norm, Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm)
+@rule(torch.norm, Tensor.norm, torch.linalg.vector_norm)
 def norm(
     input: Masked, p: Any = 2, dim: Dims = None, keepdim: bool = False, dtype: Any = None, **kwargs: Any
 ) -> Masked:
     """Of the visible entries, rescaled by total/visible to the power 1/p."""
     p = kwargs.get("ord", p)
+    if isinstance(p, str) and p != "fro":
+        raise NoMaskRule(f"norm(p={p!r})", why="Norms of matrices have no masked meaning.")
     p = 2.0 if p in ("fro", None) else float(p)
     dims = axes(input, dim)
     out = torch.linalg.vector_norm(settled(input), p, dims, keepdim, dtype=dtype)
     if varies(input.visible, dims) and math.isfinite(p) and p != 0:
         out = out / visible_share(input, dims, keepdim, out.dtype) ** (1 / p)
     return reduced(input, out, dims, keepdim)
+
+
+@rule(torch.linalg.norm)
+def linalg_norm(
+    input: Masked, ord: Any = None, dim: Dims = None, keepdim: bool = False, dtype: Any = None
+) -> Masked:
+    of_matrix = input.value.ndim == 2 if dim is None else not isinstance(dim, int) and len(dim) == 2
+    if ord is not None and of_matrix:
+        raise NoMaskRule(f"torch.linalg.norm(ord={ord!r})", why="Norms of matrices have no masked meaning.")
+    return norm(input, 2 if ord is None else ord, dim, keepdim, dtype)
 
 
 @rule(F.normalize)

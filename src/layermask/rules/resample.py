@@ -12,6 +12,7 @@ from torch import Tensor
 from ..fill import neighbor
 from ..masked import Masked, rule
 from ..visibility import derive
+from ..window import on_grid
 
 _NEAREST = ("nearest", "nearest-exact")
 _SUPPORT = {"linear": 1, "bilinear": 1, "trilinear": 1, "area": 1, "bicubic": 2}
@@ -27,6 +28,7 @@ def interpolate(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> Masked:
+    input = on_grid(input, input.value.ndim - 2)
     options = (align_corners, recompute_scale_factor, antialias)
     value = (
         input.value

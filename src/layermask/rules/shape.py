@@ -17,14 +17,15 @@ from ..visibility import align, derive, join, narrow
 def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any = None) -> Masked:
     """`value` with the mask and frame moved likewise; the same move of the same mask is made once (`key`)."""
     visible = derive(x.run, "move", (x.visible,), key, lambda: move(x.visible)) if key else move(x.visible)
-    return Masked(value, visible, frame=x.frame if x.frame is None else move(x.frame), weights=x.weights)
+    frame, weights = (m if m is None else move(m) for m in (x.frame, x.weights))
+    return Masked(value, visible, frame=frame, weights=weights)
 
 
 def _same(function: Callable) -> Callable:
     """For moves that treat an axis of size 1 as the mask needs it: the same call on mask and value."""
 
     def rule(input: Masked, *args: Any, **kwargs: Any) -> Masked:
-        key = (function.__name__, args, tuple(sorted(kwargs.items()))) if _hashable(args) else None
+        key = None if torch.compiler.is_compiling() else (function.__name__, repr(args), repr(kwargs))
         return moved(
             input, function(input.value, *args, **kwargs), lambda m: function(m, *args, **kwargs), key
         )
@@ -32,29 +33,30 @@ def _same(function: Callable) -> Callable:
     return rule
 
 
-def _hashable(args: tuple) -> bool:
-    return all(isinstance(a, (int, str)) for a in args)
-
-
 def _expanded(function: Callable) -> Callable:
     """For moves that need the mask in full: expand it (a view), move it, narrow it again."""
 
     def rule(input: Masked, *args: Any, **kwargs: Any) -> Any:
         out = function(input.value, *args, **kwargs)
-        masks = function(input.visible.expand(input.value.shape), *args, **kwargs)
-        frames = (
-            None if input.frame is None else function(input.frame.expand(input.value.shape), *args, **kwargs)
-        )
+        parts = [
+            _full_move(mark, input, function, args, kwargs)
+            for mark in (input.visible, input.frame, input.weights)
+        ]
         if isinstance(out, Tensor):
-            return _pair(out, masks, frames, input)
-        every = frames or [None] * len(out)
-        return type(out)(_pair(o, m, f, input) for o, m, f in zip(out, masks, every, strict=True))
+            return _pair(out, *parts)
+        every = [part or [None] * len(out) for part in parts]
+        return type(out)(_pair(*piece) for piece in zip(out, *every, strict=True))
 
     return rule
 
 
-def _pair(value: Tensor, visible: Tensor, frame: Tensor | None, x: Masked) -> Masked:
-    return Masked(value, narrow(visible), frame=frame if frame is None else narrow(frame), weights=x.weights)
+def _full_move(mark: Tensor | None, x: Masked, function: Callable, args: tuple, kwargs: dict) -> Any:
+    return None if mark is None else function(mark.expand(x.value.shape), *args, **kwargs)
+
+
+def _pair(value: Tensor, *marks: Tensor | None) -> Masked:
+    visible, frame, weights = (None if mark is None else narrow(mark) for mark in marks)
+    return Masked(value, visible, frame=frame, weights=weights)  # type: ignore[arg-type]  # visible is not None
 
 
 _SAME = """
@@ -76,7 +78,7 @@ def roll(input: Masked, shifts: Any, dims: Any = ()) -> Masked:
     value = torch.roll(input.value, shifts, dims)
     if dims == ():  # torch rolls the flattened tensor then
         return moved(input, value, lambda m: torch.roll(m.expand(value.shape), shifts))
-    return moved(input, value, lambda m: torch.roll(m, shifts, dims), ("roll", shifts, dims))
+    return moved(input, value, lambda m: torch.roll(m, shifts, dims), ("roll", str(shifts), str(dims)))
 
 
 def _to_shape(function: Callable) -> Callable:
@@ -147,21 +149,19 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, how: Any = None) -> Masked:
         visible = _end_to_end(tensors, dim, lambda t: t.visible, True)
         framed = any(t.frame is not None for t in inputs)
         frame = _end_to_end(tensors, dim, lambda t: t.frame, False) if framed else None
-        return Masked(torch.cat(values, dim), visible, frame=frame, weights=all(t.weights for t in inputs))
+        return Masked(torch.cat(values, dim), visible, frame=frame)
     visible, frame, chosen = join(inputs, ndim, how)
-    swap = dict(zip(map(id, inputs), chosen, strict=True))
-    return Masked(
-        torch.cat([swap[id(t)] if id(t) in swap else t for t in tensors], dim), visible, frame=frame
-    )
+    swap: dict[int, Any] = dict(zip(map(id, inputs), chosen, strict=True))
+    return Masked(torch.cat([swap.get(id(t), t) for t in tensors], dim), visible, frame=frame)
 
 
 def _laid_end_to_end(tensors: Sequence[Any], inputs: Sequence[Masked], dim: int) -> bool:
     """Some mask varies along the axis, some operand is a single position, or all are phases of one grid."""
-    if any(x.visible.shape[dim] != 1 for x in inputs):
+    if dim == 0 or any(x.visible.shape[dim] != 1 for x in inputs):
         return True
     if all(x.phase for x in inputs) and len(inputs) == len(tensors):
         return True
-    return dim != 0 and len(inputs) < len(tensors) and any(x.value.shape[dim] == 1 for x in inputs)
+    return len(inputs) < len(tensors) and any(x.value.shape[dim] == 1 for x in inputs)
 
 
 def _end_to_end(tensors: Sequence[Any], dim: int, part: Callable, plain: bool) -> Tensor:
@@ -187,16 +187,15 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Masked:
     parts = [t.unsqueeze(dim) for t in tensors]
     inputs = [t for t in parts if isinstance(t, Masked)]
     axis = dim % ndim
-    if all(max(x.visible.shape[1:], default=1) == 1 for x in inputs):
+    if all(n == 1 for t in tensors if isinstance(t, Masked) for n in t.visible.shape[1:]):
         return Masked(
             torch.cat([p.value if isinstance(p, Masked) else p for p in parts], axis),
             _end_to_end(parts, axis, lambda t: t.visible, True),
-            weights=all(x.weights for x in inputs),
         )
     visible, frame, chosen = join(inputs, ndim)
-    swap = dict(zip(map(id, inputs), chosen, strict=True))
-    value = torch.cat([swap[id(p)] if id(p) in swap else p for p in parts], axis)
-    return Masked(value, visible, frame=frame, weights=all(x.weights for x in inputs))
+    swap: dict[int, Any] = dict(zip(map(id, inputs), chosen, strict=True))
+    value = torch.cat([swap.get(id(p), p) for p in parts], axis)
+    return Masked(value, visible, frame=frame)
 
 
 @rule(F.pad, torch.constant_pad_nd)
@@ -218,7 +217,7 @@ def pad(input: Masked, pad: Sequence[int], mode: str = "constant", value: float 
     old = old.expand([o if s == 1 else s for o, s in zip(old.shape, spatial, strict=True)])
     frame = _padded(old, flat, mode, True)
     framed = (mode == "constant" and any(n > 0 for n in flat)) or input.frame is not None
-    return Masked(out, visible, frame=frame if framed else None, weights=input.weights)
+    return Masked(out, visible, frame=frame if framed else None)
 
 
 def _padded(mask: Tensor, pads: list[int], mode: str, value: bool) -> Tensor:
