@@ -35,12 +35,18 @@ class NoMaskRule(NotImplementedError):
     """
 
     def __init__(self, function: str, module: str = "", line: str = "", why: str = "") -> None:
-        self.function, self.module, self.line = function, module, line
-        place = " ".join(filter(None, [module and f"in module {module!r}", line and f"at {line}"]))
-        super().__init__(
-            f"{function} has no rule for masked input{' ' * bool(place)}{place}. {why and why + ' '}"
-            f"Add one: decorate a function that has the parameters of {function} and returns "
-            f"Masked(value, visible) with @layermask.rule({function})."
+        self.function, self.module, self.line, self.why = function, module, line, why
+        super().__init__(self.message())
+
+    def place(self) -> str:
+        parts = [self.module and f"in module {self.module!r}", self.line and f"at {self.line}"]
+        return "".join(f" {part}" for part in parts if part)
+
+    def message(self) -> str:
+        return (
+            f"{self.function} has no rule for masked input{self.place()}. {self.why and self.why + ' '}"
+            f"Add one: decorate a function that has the parameters of {self.function} and returns "
+            f"Masked(value, visible) with @layermask.rule({self.function})."
         )
 
 
@@ -50,14 +56,10 @@ class LostMask(NoMaskRule):
     Not a TypeError: torch would take that for an operand it may try the other way round.
     """
 
-    def __str__(self) -> str:
-        place = " ".join(
-            filter(None, [self.module and f"in module {self.module!r}", self.line and f"at {self.line}"])
-        )
+    def message(self) -> str:
         return (
-        parts = [self.module and f"in module {self.module!r}", self.line and f"at {self.line}"]
-        place = " ".join(filter(None, parts))
-            "no mask. Write out of place, or make the target Masked first."
+            f"{self.function}{self.place()} would write a masked value into a plain tensor, which has no mask. "
+            "Write out of place, or make the target Masked first."
         )
 
 
