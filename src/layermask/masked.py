@@ -58,8 +58,8 @@ class LostMask(NoMaskRule):
 
     def message(self) -> str:
         return (
-            f"{self.function}{self.place()} would write a masked value into a plain tensor, which has no mask. "
-            "Write out of place, or make the target Masked first."
+            f"{self.function}{self.place()} would write a masked value into a plain tensor, which has no "
+            "mask. Write out of place, or make the target Masked first."
         )
 
 

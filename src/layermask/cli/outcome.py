@@ -1,0 +1,43 @@
+"""How a command ends: expected errors are one line on standard error and a status, never a traceback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+@contextmanager
+def outcome() -> Iterator[None]:
+    """Turn what a command raises into an exit status; LAYERMASK_DEBUG=1 shows tracebacks instead."""
+    from layermask.errors import InputError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        _end("interrupted", INTERRUPTED)
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if os.environ.get("LAYERMASK_DEBUG"):
+            raise
+        if isinstance(error, InputError):
+            _end(str(error), BAD_INPUT)
+        _end(_describe(error), FAILED)
+
+
+def _describe(error: Exception) -> str:
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return "out of memory: give a smaller --batch-size"
+    if type(error).__module__.startswith("layermask."):
+        return str(error)  # written to be read, as of an operation without a rule
+    return f"{type(error).__name__}: {error} (LAYERMASK_DEBUG=1 shows where)"
+
+
+def _end(message: str, status: int) -> None:
+    typer.echo(f"layermask: {' '.join(message.split())}", err=True)
+    raise typer.Exit(status) from None

@@ -1,0 +1,43 @@
+"""Errors about what the user gave: one sentence that says what happened, with which value, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class InputError(ValueError):
+    """An image, mask, model, weight file or option that cannot be used; the message is one line."""
+
+
+class ImageError(InputError):
+    """An image, mask or label-map file that cannot be used."""
+
+
+class ModelError(InputError):
+    """A model name, weight file or model that cannot be used."""
+
+
+class MissingPackage(InputError, ImportError):
+    """An optional package that this call needs is not installed."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or say which extra of layermask installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise  # the package is there and broken: its own message says more
+        raise MissingPackage(
+            f'this needs the package {package}, which is not installed: pip install "layermask[{extra}]"'
+        ) from error
+
+
+def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
+    """Return " (nearest: a, b)" for the known words closest to `word`, or nothing when none is close."""
+    close = difflib.get_close_matches(word, list(known), count, cutoff=0.5)
+    return f" (nearest: {', '.join(close)})" if close else ""

@@ -1,0 +1,1 @@
+"""Explainers: from a removal operator and a picture to one score per segment."""

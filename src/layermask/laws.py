@@ -1,0 +1,266 @@
+"""The laws of layer masking, as functions that judge any model: `check_laws(model, images)`.
+
+1 all visible      an image with nothing hidden gets the plain model's answer
+2 no leak          what hidden pixels hold changes nothing, be it NaN, inf or noise
+3 gradients        zero on hidden pixels; weight gradients finite and free of hidden pixels
+4 monotone         showing more pixels never hides an output, in any module
+5 batch            the batch answers as its images one by one, and permutes with them
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from layermask.masked import Masked
+from layermask.removal import LayerMasking
+from layermask.samples import masks
+
+TOLERANCE = 1e-5  # relative; where a batch size or a mask makes another kernel run
+
+
+@dataclass(frozen=True)
+class LawResult:
+    """What one law says of one model; `error` is relative to the largest output."""
+
+    law: str
+    passed: bool
+    error: float
+    detail: str = ""
+
+
+# --- answers and how far apart they are ----------------------------------------------------------------
+
+
+def leaves(output: object) -> Iterator[Tensor | Masked]:
+    """Yield the tensors of a model's output, whatever structure holds them."""
+    if isinstance(output, Tensor | Masked):
+        yield output
+    elif isinstance(output, Mapping | list | tuple):
+        for item in output.values() if isinstance(output, Mapping) else output:
+            yield from leaves(item)
+
+
+def _answer(model: nn.Module, *inputs: object) -> list[Tensor]:
+    return [out.value if isinstance(out, Masked) else out for out in _outputs(model, *inputs)]
+
+
+def _outputs(model: nn.Module, *inputs: object) -> list[Tensor | Masked]:
+    with _seeded(), torch.no_grad():
+        found = list(leaves(model(*inputs)))
+    if not found:
+        raise ValueError(f"{type(model).__name__} returned no tensor")
+    return found
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Let a model that draws random numbers even in eval mode draw the same ones every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def _only(outputs: Iterable[Tensor], index: Tensor) -> list[Tensor]:
+    return [out[index] for out in outputs]
+
+
+def _one_by_one(model: nn.Module, *inputs: Tensor) -> list[Tensor]:
+    count = len(inputs[0])
+    rows = [_answer(model, *(tensor[i : i + 1] for tensor in inputs)) for i in range(count)]
+    return [torch.cat(parts) for parts in zip(*rows, strict=True)]
+
+
+def deviation(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    """Return the largest difference relative to the largest value; inf for other shapes or non-finite."""
+    return max((_deviation(a, b) for a, b in zip(ours, theirs, strict=True)), default=0.0)
+
+
+def _deviation(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return math.inf
+    a, b = a.detach().double(), b.detach().double()
+    if torch.equal(a, b):
+        return 0.0
+    if not (a.isfinite().all() and b.isfinite().all()):
+        return math.inf
+    return ((a - b).abs().max() / b.abs().max().clamp_min(1e-30)).item()
+
+
+def _finite(outputs: Iterable[Tensor]) -> bool:
+    return all(bool(out.isfinite().all()) for out in outputs)
+
+
+# --- the laws ------------------------------------------------------------------------------------------
+
+
+def all_visible(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
+    """Law 1: with nothing hidden the plain model's answer, also for one such image among masked ones."""
+
+    def measure(model: nn.Module, images: Tensor) -> tuple[float, str]:
+        plain = _answer(model, images)
+        alone = deviation(_answer(model, Masked(images, masks(images, ["all"], seed))), plain)
+        visible = masks(images, ["patches", "all", "coarse"], seed)
+        whole = visible.flatten(1).all(dim=1)
+        among = deviation(_only(_answer(LayerMasking(model), images, visible), whole), _only(plain, whole))
+        return max(alone, among), f"alone {alone:.1e}, among masked {among:.1e}"
+
+    return _judge("1", measure, model, images)
+
+
+def no_leak(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
+    """Law 2: NaN, inf or noise on hidden pixels leaves the answer bit-identical, and it is finite."""
+    visible = masks(images, ["patches", "none", "pixel", "coarse", "block"], seed)
+    noise = 10 * torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
+    removal = LayerMasking(model)
+    base = _answer(removal, images, visible)
+    if not _finite(base):
+        return LawResult("2", False, math.inf, "the masked answer is not finite")
+    fills = {"nan": math.nan, "inf": math.inf, "noise": noise}
+    errors = {
+        name: deviation(_answer(removal, torch.where(visible, images, fill), visible), base)
+        for name, fill in fills.items()
+    }
+    errors["noise in Masked"] = deviation(
+        _visible_only(_outputs(model, Masked(torch.where(visible, images, noise), visible))),
+        _visible_only(_outputs(model, Masked(images, visible))),
+    )
+    error = max(errors.values())
+    bad = ", ".join(f"{name} {value:.1e}" for name, value in errors.items() if value)
+    return LawResult("2", error == 0, error, f"leaks: {bad}" if bad else "")
+
+
+def _visible_only(outputs: Iterable[Tensor | Masked]) -> list[Tensor]:
+    """Blank what a masked output leaves unspecified."""
+    return [torch.where(o.visible, o.value, 0) if isinstance(o, Masked) else o for o in outputs]
+
+
+def gradients(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
+    """Law 3: pixel gradients zero where hidden; weight gradients finite whatever hidden pixels hold."""
+    visible = masks(images, ["patches", "none", "coarse", "all"], seed)
+    pixels, weights = _gradients(model, images, visible, seed)
+    poisoned = torch.where(visible, images, math.nan)
+    pixels_again, weights_again = _gradients(model, poisoned, visible, seed)
+    faults = {
+        "gradient on hidden pixels": bool(pixels.masked_fill(visible, 0).any()),
+        "pixel gradient not finite": not _finite([pixels, pixels_again]),
+        "no gradient on visible pixels": not pixels.any(),
+        "weight gradient not finite": not _finite([*weights, *weights_again]),
+        "no weight gradient": not any(bool(weight.any()) for weight in weights),
+    }
+    error = deviation([pixels, *weights], [pixels_again, *weights_again])
+    faults["gradients change with hidden pixels"] = error > 0
+    found = [fault for fault, is_so in faults.items() if is_so]
+    return LawResult("3", not found, error, ", ".join(found))
+
+
+def _gradients(model: nn.Module, images: Tensor, visible: Tensor, seed: int) -> tuple[Tensor, list[Tensor]]:
+    x = images.detach().clone().requires_grad_()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    with _seeded(), torch.enable_grad():
+        outputs = list(leaves(LayerMasking(model)(x, visible)))
+        torch.manual_seed(seed)
+        total = sum((torch.randn_like(out) * out).sum() for out in outputs if isinstance(out, Tensor))
+    pixels, *weights = torch.autograd.grad(total, [x, *parameters], allow_unused=True)  # pyright: ignore[reportArgumentType]  # sum() of tensors starts at int
+    assert pixels is not None, "no gradient reaches the image"
+    return pixels, [weight for weight in weights if weight is not None]
+
+
+def monotone(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
+    """Law 4: what is visible in any module's output stays so when more pixels are shown."""
+    less = masks(images, ["coarse", "none", "pixel", "patches"], seed)
+    more = less | masks(images, ["patches", "pixel", "block", "all"], seed + 1)
+    before, after = _trace(model, images, less), _trace(model, images, more)
+    pairs = zip(before, after, strict=True)
+    broken = [name for (name, small), (_, big) in pairs if bool((small & ~big).any())]
+    detail = f"{len(before)} masked outputs, hidden by showing more: {', '.join(broken[:5]) or 'none'}"
+    return LawResult("4", not broken, len(broken) / max(1, len(before)), detail)
+
+
+def _trace(model: nn.Module, images: Tensor, visible: Tensor) -> list[tuple[str, Tensor]]:
+    """Return the name and mask of every masked module output, in order of the calls."""
+    found: list[tuple[str, Tensor]] = []
+
+    def hook(name: str) -> Callable:
+        def record(module: nn.Module, inputs: object, output: object) -> None:
+            found.extend((name, out.visible) for out in leaves(output) if isinstance(out, Masked))
+
+        return record
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules()]
+    try:
+        _outputs(model, Masked(images, visible))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def batched(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
+    """Law 5: a batch answers as its images one by one, and permutes with them."""
+
+    def measure(model: nn.Module, images: Tensor) -> tuple[float, str]:
+        removal = LayerMasking(model)
+        visible = masks(images, ["patches", "none", "all", "pixel", "block"], seed)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
+        batch = _answer(removal, images, visible)
+        single = deviation(_one_by_one(removal, images, visible), batch)
+        permuted = deviation(_answer(removal, images[order], visible[order]), _only(batch, order))
+        return max(single, permuted), f"one by one {single:.1e}, permuted {permuted:.1e}"
+
+    return _judge("5", measure, model, images)
+
+
+LAWS: dict[str, Callable[[nn.Module, Tensor, int], LawResult]] = {
+    "1": all_visible,
+    "2": no_leak,
+    "3": gradients,
+    "4": monotone,
+    "5": batched,
+}
+
+
+def check_laws(
+    model: nn.Module, images: Tensor, laws: Sequence[str] = ("1", "2", "5"), seed: int = 0
+) -> list[LawResult]:
+    """Judge `model` by the `laws` on `images` (N, C, *S), N >= 4; a law that raises has failed."""
+    return [_guarded(law, model, images, seed) for law in laws]
+
+
+def _guarded(law: str, model: nn.Module, images: Tensor, seed: int) -> LawResult:
+    try:
+        return LAWS[law](model, images, seed)
+    except Exception as error:  # any error of any model is a verdict, and must not end a run over many
+        reason = str(error).strip().split("\n")[0]
+        return LawResult(law, False, math.inf, f"{type(error).__name__}: {reason}")
+
+
+# --- the tolerance -------------------------------------------------------------------------------------
+
+Measure = Callable[[nn.Module, Tensor], tuple[float, str]]
+
+
+def _judge(law: str, measure: Measure, model: nn.Module, images: Tensor) -> LawResult:
+    """Pass below TOLERANCE; above it, pass if it is rounding, of which float64 has 10^9 times less.
+
+    A deep net may amplify rounding at will: what its own batch and one-by-one answers differ by is the measure.
+    """
+    error, detail = measure(model, images)
+    if error <= TOLERANCE:
+        return LawResult(law, True, error, detail)
+    own = deviation(_one_by_one(model, images), _answer(model, images))
+    detail += f"; the plain model, batch and one by one: {own:.1e}"
+    try:
+        model, images = copy.deepcopy(model).double(), images.double()
+        exact, _ = measure(model, images)
+        own = deviation(_one_by_one(model, images), _answer(model, images))
+    except RuntimeError:  # a model that casts to float32 on its own
+        return LawResult(law, error <= 4 * own, error, detail)
+    detail += f"; in float64 {exact:.1e} and {own:.1e}"
+    return LawResult(law, exact <= max(1e-10, 4 * own), error, detail)

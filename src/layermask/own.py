@@ -1,0 +1,61 @@
+"""A model of the user's own code, by `module:function`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from layermask import labels
+from layermask.errors import ModelError
+from layermask.loaded import Loaded, count_classes
+from layermask.preprocessing import Preprocessing
+from layermask.processor import from_timm
+from layermask.weights import load_state, read_state
+
+
+def own(name: str, weights: str | Path | None) -> Loaded:
+    """Call the function: it returns the model, or a `Loaded` with the preprocessing and names it needs."""
+    found = _call(name)
+    model = found.model if isinstance(found, Loaded) else found
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{name} returned {type(found).__name__}: expected a torch.nn.Module or layermask.Loaded"
+        )
+    if weights is not None:
+        load_state(model, read_state(weights), weights)
+    if isinstance(found, Loaded):
+        return found
+    preprocessing = from_timm(model) if hasattr(model, "pretrained_cfg") else Preprocessing()
+    return Loaded(model, preprocessing, labels.for_count(count_classes(model, preprocessing, name)), name)
+
+
+def _call(name: str) -> Any:
+    module, _, function = name.partition(":")
+    with _current_folder():
+        try:
+            build = getattr(importlib.import_module(module), function)
+        except ModuleNotFoundError as error:
+            raise ModelError(f"model {name!r}: there is no module {error.name!r} to import") from error
+        except AttributeError as error:
+            raise ModelError(f"model {name!r}: the module {module} has no function {function!r}") from error
+        try:
+            return build()
+        except Exception as error:
+            raise ModelError(f"model {name!r} raised {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """Find modules as `python -m` does, from the current folder too: a console script does not."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)

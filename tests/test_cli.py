@@ -1,0 +1,373 @@
+"""The command line: what it prints and writes, that a run can be repeated, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner
+
+from layermask.cli.app import app
+from layermask.explain.lime import Lime
+from layermask.images import load_image, load_mask
+from layermask.preprocessing import Preprocessing
+from layermask.record import restore_segments, sha256
+from layermask.removals import REMOVALS, removal
+from layermask.zoo import load
+
+QUICK = ["--samples", "6", "--segments", "grid:56", "--device", "cpu"]
+
+
+def run(*arguments: object, status: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == status, (result.output, result.exception)
+    return result
+
+
+def refused(*arguments: object, status: int = 2) -> str:
+    """Run a command that has to fail, and return its one line."""
+    result = run(*arguments, status=status)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("layermask: ")
+    return lines[0].removeprefix("layermask: ")
+
+
+@pytest.fixture
+def mask(tmp_path) -> Path:
+    picture = Image.new("L", (451, 300))
+    ImageDraw.Draw(picture).ellipse((120, 20, 330, 280), fill=255)
+    picture.save(tmp_path / "mask.png")
+    return tmp_path / "mask.png"
+
+
+@pytest.fixture(scope="module")
+def explained(photograph, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explained") / "new"
+    return folder, run("explain", photograph, "--out", folder, *QUICK)
+
+
+# explain
+
+
+def test_explain_prints_the_predictions_and_what_it_wrote(explained):
+    folder, result = explained
+    assert "38.6 %  tiger cat" in result.stdout
+    assert "tiger cat: R² layermask" in result.stdout
+    assert "18/18" in result.stderr  # one bar over three removals
+    written = f"wrote {folder / 'chelsea_explain.png'} and {folder / 'chelsea_explain.json'}"
+    assert written in result.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["chelsea_explain.json", "chelsea_explain.png"]
+    assert load_image(folder / "chelsea_explain.png").width > 1000
+
+
+def test_the_record_is_complete(explained, photograph):
+    record = json.loads((explained[0] / "chelsea_explain.json").read_text())
+    assert record["image"] == {"file": "chelsea.jpg", "size": [451, 300], "sha256": sha256(photograph)}
+    assert {"layermask", "torch", "timm", "python"} <= set(record["versions"])
+    assert [target["class"] for target in record["targets"]] == [282, 285]
+    assert record["predictions"][0]["label"] == "tiger cat"
+    assert list(record["removals"]) == ["layermask", "greyout", "blackout"]
+    for found in record["removals"].values():
+        assert np.shape(found["scores"]) == (2, 16)
+        assert np.shape(found["r2"]) == np.shape(found["intercept"]) == np.shape(found["prediction"]) == (2,)
+    assert record["segments"]["count"] == 16
+
+
+def test_a_run_can_be_repeated_from_its_record(explained, photograph):
+    """Only the JSON file and the picture are used."""
+    record = json.loads((explained[0] / "chelsea_explain.json").read_text())
+    loaded = load(record["model"]["name"])
+    preprocessing = Preprocessing.restore(record["model"]["preprocessing"])
+    x = preprocessing(load_image(photograph))
+    targets = [target["class"] for target in record["targets"]]
+    for name, stored in record["removals"].items():
+        explainer = Lime(removal(name, loaded.model, preprocessing), **record["lime"])
+        found = explainer.attribute(x, targets, restore_segments(record["segments"]))
+        np.testing.assert_allclose(found.scores, stored["scores"], atol=1e-6)
+        np.testing.assert_allclose(found.r2, stored["r2"], atol=1e-5)
+
+
+def test_the_same_run_writes_the_same_bytes(explained, photograph, tmp_path):
+    run("explain", photograph, "--out", tmp_path, *QUICK)
+    for path in explained[0].iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+
+
+def test_options_reach_the_run(photograph, tmp_path, monkeypatch):
+    labels = np.zeros((300, 451), np.int64)
+    labels[:, 200:], labels[150:, 200:] = 70, 90
+    np.save(tmp_path / "labels.npy", labels)
+    arguments = [
+        "--segments",
+        tmp_path / "labels.npy",
+        "--target",
+        "lynx",
+        "--target",
+        "7",
+        "--against",
+        "none",
+    ]
+    result = run(
+        "explain",
+        photograph,
+        *arguments,
+        "--samples",
+        "8",
+        "--seed",
+        "4",
+        "--batch-size",
+        "3",
+        "--json",
+        "--out",
+        tmp_path,
+    )
+    record = json.loads(result.stdout)
+    assert [target["label"] for target in record["targets"]] == ["lynx", "cock"]
+    assert list(record["removals"]) == ["layermask"]
+    assert record["lime"]["n_samples"], record["lime"]["seed"] == (8, 4)
+    assert record["lime"]["batch_size"] == 3
+    assert record["segments"]["count"] == 3
+    assert result.stdout == (tmp_path / "chelsea_explain.json").read_text()
+
+
+@pytest.mark.parametrize("segments", ["slic", "quickshift:6"])
+def test_superpixels(photograph, tmp_path, segments):
+    run("explain", photograph, "--segments", segments, "--samples", "3", "--against", "", "--out", tmp_path)
+    record = json.loads((tmp_path / "chelsea_explain.json").read_text())
+    assert record["segments"]["count"] > 10
+
+
+def test_quiet_prints_nothing(photograph, tmp_path):
+    result = run("explain", photograph, "--quiet", "--against", "none", "--out", tmp_path, *QUICK)
+    assert result.output == ""
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+OWN = """
+import torch
+def five():
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 5, 9, 8), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    return torch.nn.Sequential(*layers).train()
+def unknown_op():
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return torch.fft.fft2(x).real.mean((2, 3))
+    return Net()
+def not_finite():
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3)) * float("nan")
+    return Net()
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    (tmp_path / "own_cli_code.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_cli_code", raising=False)
+
+
+def test_a_model_of_ones_own_with_few_classes(own_code, photograph, tmp_path):
+    result = run("explain", photograph, "--model", "own_cli_code:five", *QUICK)
+    assert "class 4" in result.stdout
+    assert (tmp_path / "chelsea_explain.png").exists()
+
+
+# predict
+
+
+def test_predict(photograph, mask, tmp_path):
+    result = run("predict", photograph, "--mask", mask, "--out", tmp_path / "out")
+    blocks = result.stdout.split("\n")
+    assert blocks[0] == "chelsea.jpg, builtin, 62.6% visible"
+    for name in ("whole image", *REMOVALS):
+        assert name in blocks
+    record = json.loads((tmp_path / "out" / "chelsea_predict.json").read_text())
+    assert list(record["answers"]) == ["whole image", *REMOVALS]
+    assert record["mask"] == {"file": "mask.png", "sha256": sha256(mask), "invert": False}
+    loaded = load("builtin")
+    x = loaded.preprocessing(load_image(photograph))
+    visible = loaded.preprocessing.mask(load_mask(mask))
+    for name in REMOVALS:
+        with torch.no_grad():
+            want = removal(name, loaded.model, loaded.preprocessing)(x, visible).softmax(1)[0]
+        for entry in record["answers"][name]:
+            assert entry["probability"] == pytest.approx(float(want[entry["class"]]), abs=1e-5)
+    assert load_image(tmp_path / "out" / "chelsea_predict.png").width > 1000
+
+
+def test_an_all_visible_mask_gives_the_plain_answers(photograph, tmp_path):
+    Image.new("1", (451, 300), 1).save(tmp_path / "white.png")
+    record = json.loads(
+        run("predict", photograph, "--mask", tmp_path / "white.png", "--out", tmp_path, "--json").stdout
+    )
+    for answer in record["answers"].values():
+        assert [entry["class"] for entry in answer] == [entry["class"] for entry in record["predictions"]]
+
+
+def test_invert_is_the_inverted_mask(photograph, mask, tmp_path):
+    load_mask(mask).point(lambda level: 255 - level).save(tmp_path / "inverted.png")
+    one = run("predict", photograph, "--mask", mask, "--invert", "--out", tmp_path, "--json").stdout
+    other = run(
+        "predict", photograph, "--mask", tmp_path / "inverted.png", "--out", tmp_path, "--json"
+    ).stdout
+    assert json.loads(one)["answers"] == json.loads(other)["answers"]
+
+
+# models, help
+
+
+def test_models():
+    assert run("models", "resnet18").stdout.splitlines()[0] == "torchvision/resnet18"
+    assert run("models", "builtin").stdout == "builtin\n"
+    assert "no model name matches 'zzz'" in refused("models", "zzz")
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = (
+        "import sys; from layermask.cli import main; sys.argv = ['layermask', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'timm', 'torchvision', 'transformers', 'matplotlib', 'skimage', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    start = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "explain" in result.stdout and "predict" in result.stdout and "models" in result.stdout
+    assert time.monotonic() - start < 10  # 3 s on an idle machine: benchmarks/ measures it
+    assert run("--version").stdout.startswith("layermask ")
+
+
+# Failures: one line, a status, nothing lost
+
+
+def test_bad_images(tmp_path):
+    assert "does not exist" in refused("explain", tmp_path / "no.png", "--out", tmp_path)
+    (tmp_path / "text.jpg").write_text("no picture")
+    assert "not an image that Pillow can read" in refused("explain", tmp_path / "text.jpg", "--out", tmp_path)
+    assert "does not exist" in refused(
+        "predict", tmp_path / "no.png", "--mask", tmp_path / "no.png", "--out", tmp_path
+    )
+
+
+BAD_OPTIONS = {
+    ("--model", "resnt50"): "unknown model 'resnt50' (nearest: timm/resnet50",
+    ("--model", "timm/resnet50"): "the hub cannot be reached",
+    ("--weights", "no.pth"): "weights no.pth does not exist",
+    ("--segments", "grit"): "unknown segments 'grit'",
+    ("--segments", "no.npy"): "label map no.npy does not exist",
+    ("--segments", "grid:500"): "give one segment for the whole picture",
+    ("--target", "tigr cat"): "no class 'tigr cat' (nearest: tiger cat",
+    ("--target", "1000"): "outside the model's classes, 0 to 999",
+    ("--against", "grayout"): "unknown removal 'grayout'",
+    ("--device", "abacus"): "device 'abacus' is not there",
+}
+
+
+@pytest.mark.parametrize("option", BAD_OPTIONS, ids=" ".join)
+def test_bad_options(photograph, tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    result = run("explain", photograph, *option, *QUICK[:2], status=2)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("layermask: ")
+    assert BAD_OPTIONS[option] in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_usage_errors_have_status_2(photograph):
+    run("explain", status=2)
+    run("explain", photograph, "--samples", "0", status=2)
+    run("predict", photograph, status=2)
+
+
+def test_bad_masks(photograph, mask, tmp_path):
+    smooth = load_mask(mask).resize((902, 600), Image.Resampling.BILINEAR)
+    smooth.save(tmp_path / "smooth.png")
+    assert "grey values" in refused(
+        "predict", photograph, "--mask", tmp_path / "smooth.png", "--out", tmp_path / "o"
+    )
+    Image.new("1", (300, 300), 1).save(tmp_path / "square.png")
+    assert "is 300x300 and the image 451x300" in refused(
+        "predict", photograph, "--mask", tmp_path / "square.png", "--out", tmp_path / "o"
+    )
+    Image.new("1", (451, 300)).save(tmp_path / "black.png")
+    assert "hides all that the model sees" in refused(
+        "predict", photograph, "--mask", tmp_path / "black.png", "--out", tmp_path / "o"
+    )
+    assert not list((tmp_path / "o").iterdir())
+
+
+def test_an_output_folder_that_cannot_be_written(photograph, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("layermask.zoo.load", None)  # found out before the model is loaded
+    message = refused("explain", photograph, "--out", tmp_path / "file")
+    assert message == f"cannot write in the folder {tmp_path / 'file'}: File exists"
+
+
+def test_an_op_without_a_rule_is_named(own_code, photograph, tmp_path):
+    result = run("explain", photograph, "--model", "own_cli_code:unknown_op", *QUICK, status=1)
+    assert result.stderr.splitlines()[-1].startswith("layermask: ")
+    assert "fft2" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_scores_that_are_not_finite(own_code, photograph):
+    assert "not all finite" in refused("explain", photograph, "--model", "own_cli_code:not_finite", *QUICK)
+
+
+def test_other_errors_keep_their_traceback_for_debugging(own_code, photograph, monkeypatch):
+    monkeypatch.setattr("layermask.draw.png", lambda figure: 1 / 0)
+    result = run("explain", photograph, "--model", "own_cli_code:five", *QUICK, status=1)
+    assert "layermask: ZeroDivisionError: division by zero (LAYERMASK_DEBUG=1 shows where)" in result.stderr
+    monkeypatch.setenv("LAYERMASK_DEBUG", "1")
+    result = CliRunner().invoke(app, ["explain", str(photograph), "--model", "own_cli_code:five", *QUICK])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_a_failed_run_leaves_older_files(own_code, photograph, tmp_path, monkeypatch):
+    (tmp_path / "chelsea_explain.png").write_bytes(b"older")
+    monkeypatch.setattr("layermask.record.to_json", lambda record: 1 / 0)
+    run("explain", photograph, "--model", "own_cli_code:five", *QUICK, status=1)
+    assert (tmp_path / "chelsea_explain.png").read_bytes() == b"older"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("chelsea")) == [
+        "chelsea_explain.png"
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_leaves_no_file(photograph, tmp_path):
+    command = [sys.executable, "-c", "from layermask.cli import main; main()"]
+    arguments = ["explain", str(photograph), "--samples", "100000", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        while "%" not in (line := process.stdout.readline()):  # the predictions: the long work is under way
+            assert line, process.stderr.read()
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        error = process.stderr.read()
+    assert error.splitlines()[-1] == "layermask: interrupted"
+    assert "Traceback" not in error
+    assert not list((tmp_path / "out").iterdir())

@@ -1,0 +1,131 @@
+"""Pictures: the tints mean what the scale says, and no text is cut off or covers another."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from layermask.draw import (
+    DETRACTS,
+    SUPPORTS,
+    explanation_sheet,
+    hidden_picture,
+    overlay,
+    png,
+    prediction_sheet,
+)
+from layermask.explain.attribution import Attribution
+from layermask.segment import Grid
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+LONG = "black-footed ferret of the northern plains, and a name that never ends"
+RANKING = [(LONG, 0.97), ("tench", 0.02), ("lynx", 1e-9), ("a", 0.0), ("b", 0.0)]
+
+
+def attribution(targets: tuple[int, ...], scale: float = 0.02) -> Attribution:
+    torch.manual_seed(0)
+    count, rows = 36, len(targets)
+    scores = scale * torch.randn(rows, count, dtype=torch.double)
+    ones = torch.ones(rows, dtype=torch.double)
+    return Attribution(
+        scores, Grid(16)(PICTURE), targets, 0.5 * ones, 0 * ones, 0.6 * ones, {"n_samples": 10}
+    )
+
+
+def test_overlay_tints_by_sign_and_size():
+    grey = np.full((2, 4, 3), 128, np.uint8)
+    heatmap = torch.tensor([[1.0, 0.5, 0.0, -1.0], [9.0, -0.5, -0.25, -9.0]])
+    tinted = overlay(grey, heatmap, 1.0).astype(int)
+    base = tinted[0, 2]
+    assert (base == base[0]).all()  # no score, no tint
+    green, red = (np.round(255 * np.array(color)) for color in (SUPPORTS, DETRACTS))
+    np.testing.assert_allclose(tinted[0, 0], 0.2 * base + 0.8 * green, atol=1)
+    np.testing.assert_allclose(tinted[0, 3], 0.2 * base + 0.8 * red, atol=1)
+    np.testing.assert_allclose(tinted[0, 1], 0.6 * base + 0.4 * green, atol=1)
+    np.testing.assert_array_equal(tinted[1, [0, 3]], tinted[0, [0, 3]])  # beyond the limit is the limit
+
+
+def test_overlay_of_no_scores_is_the_grey_picture():
+    tinted = overlay(PICTURE, torch.zeros(96, 96), 0.0)
+    assert (tinted == tinted[..., :1]).all()
+
+
+def test_hidden_pixels_are_a_checkerboard():
+    visible = torch.zeros(1, 1, 96, 96, dtype=torch.bool)
+    visible[..., :40, :] = True
+    shown = hidden_picture(PICTURE, visible)
+    np.testing.assert_array_equal(shown[:40], PICTURE[:40])
+    assert set(np.unique(shown[40:])) == {215, 245}
+
+
+def explained(targets: int, removals: int):
+    found = {
+        name: attribution(tuple(range(targets))) for name in ("layermask", "greyout", "blackout")[:removals]
+    }
+    return explanation_sheet(
+        f"{LONG}.jpg, timm/some_model", PICTURE, RANKING, found, [LONG, "W" * 50, "$x_1$ {\\bad", "fox"]
+    )
+
+
+def predicted(columns: int):
+    return prediction_sheet(LONG * 2, [("whole image", PICTURE, RANKING)] * columns)
+
+
+SHEETS = [
+    (explained, (1, 1)),
+    (explained, (1, 3)),
+    (explained, (2, 3)),
+    (explained, (4, 2)),
+    (predicted, (2,)),
+    (predicted, (4,)),
+]
+
+
+@pytest.mark.parametrize(("make", "sizes"), SHEETS)
+def test_no_text_is_cut_off_or_covers_another(make, sizes):
+    figure = make(*sizes)
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    texts = [
+        text
+        for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))
+        if text.get_text() and text.get_visible()
+    ]
+    assert len(texts) > 8
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
+    for text, box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        wide = min(a.x1, b.x1) - max(a.x0, b.x0)
+        tall = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert wide <= 1 or tall <= 1, (one, other)
+
+
+def test_the_scale_is_that_of_the_largest_score():
+    found = {"layermask": attribution((0,), 0.02), "greyout": attribution((0,), 0.04)}
+    figure = explanation_sheet("t", PICTURE, RANKING, found, ["tench"])
+    limit = float(found["greyout"].scores.abs().max())
+    ticks = [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
+    assert ticks == [f"{-limit:.2g}", "0", f"+{limit:.2g}"]
+
+
+def test_png_is_a_picture_and_the_same_each_time():
+    def draw() -> bytes:
+        return png(explanation_sheet("t", PICTURE, RANKING, {"layermask": attribution((0, 1))}, ["a", "b"]))
+
+    first = draw()
+    assert Image.open(io.BytesIO(first)).size[0] > 800
+    assert first == draw()
+
+
+def test_no_figure_is_left_in_pyplot():
+    import matplotlib.pyplot as plt
+
+    png(prediction_sheet("t", [("whole image", PICTURE, RANKING)]))
+    assert plt.get_fignums() == []

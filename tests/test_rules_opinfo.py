@@ -1,0 +1,368 @@
+"""Every rule on PyTorch's own samples of its operation (law 8), and laws 2 and 4 on the same samples.
+
+A rule is found here by the name of its function, so a new one is tested without writing a test. Rules whose
+function has no OpInfo need a line in `test_rules_by_hand.py`: `test_every_rule_is_sampled` says which.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from layermask.masked import RULES, Masked, NoMaskRule, name_of
+
+invocations = pytest.importorskip(
+    "torch.testing._internal.common_methods_invocations",
+    reason="PyTorch's OpInfo database is private, and needs expecttest and hypothesis",
+    exc_type=ImportError,
+)
+
+OTHER_KERNEL = {
+    "addmm": "composed of mm, mul and add",
+    "baddbmm": "composed of bmm, mul and add",
+    "addmv": "composed of matmul, mul and add",
+    "matmul": "vectors go through the matrix kernel",
+    "__rmatmul__": "vectors go through the matrix kernel",
+    "var_mean": "var and mean one after the other",
+    "std_mean": "var, sqrt and mean one after the other",
+    "std": "the root of var",
+    "nn.functional.batch_norm": "in training mode the statistics are those of visible entries",
+    "norm": "a single number is a vector of one",
+    "linalg.norm": "as norm",
+    "linalg.vector_norm": "as norm",
+}
+"""Where 1e-5 relative replaces bit for bit."""
+
+PARAMETERS = {
+    "nn.functional.batch_norm": "statistics, weight and bias",
+    "nn.functional.layer_norm": "weight and bias",
+    "nn.functional.rms_norm": "weight",
+    "nn.functional.group_norm": "weight and bias",
+    "nn.functional.instance_norm": "statistics, weight and bias",
+    "nn.functional.multi_head_attention_forward": "projections and masks",
+    "nn.functional.scaled_dot_product_attention": "a mask alone",
+    "nn.functional.conv_transpose1d": "kernel and bias: no output cell would be known to be hidden",
+    "nn.functional.conv_transpose2d": "kernel and bias: no output cell would be known to be hidden",
+    "nn.functional.conv_transpose3d": "kernel and bias: no output cell would be known to be hidden",
+    "__getitem__": "an index",
+    "gather": "an index",
+    "index_select": "an index",
+    "take_along_dim": "an index",
+    "narrow": "a start",
+    "tensor_split": "indices",
+    "repeat_interleave": "numbers of repeats",
+}
+"""Operations of which every tensor after the first is a parameter: Masked there may be refused (by name)."""
+
+REFUSED = {
+    "einsum": "takes a diagonal",
+    "norm": "Norms of matrices",
+    "linalg.norm": "Norms of matrices",
+}
+"""Samples of the first argument that a rule refuses: operation -> what its message says."""
+
+NO_METHOD = {"__div__", "__rdiv__"}  # Python 2's division
+UNINITIALISED = {"empty_like", "new_empty"}
+RANDOM = {
+    "nn.functional.rrelu": "draws for negative entries only, so hidden ones shift the draws of the others",
+    "bernoulli": "hidden entries must be probabilities",
+    "normal": "hidden entries must be standard deviations",
+}
+"""Law 2 does not hold of random numbers: operation -> why."""
+
+BY_WIDTH = {
+    "cat": "a mask that varies along the axis makes it an axis of positions",
+    "concat": "as cat",
+    "concatenate": "as cat",
+    "stack": "as cat",
+    "constant_pad_nd": "padding along an axis that the mask does not vary along has the mask of its row",
+    "nn.functional.pad": "as constant_pad_nd",
+    "nn.functional.unfold": "as constant_pad_nd",
+}
+"""Where a mask of size 1 along an axis means other than the same mask expanded: operation -> why."""
+
+SPOKEN = {
+    "truediv": "div",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "invert": "bitwise_not",
+    "and": "bitwise_and",
+    "or": "bitwise_or",
+    "xor": "bitwise_xor",
+    "lshift": "bitwise_left_shift",
+    "rshift": "bitwise_right_shift",
+}
+"""Operators whose torch function has another name."""
+
+
+def stems(function: Callable) -> set[str]:
+    """The names under which OpInfo may know a function: without underscores, `r`, `i` and namespaces."""
+    name = name_of(function).split(".")[-1]
+    core = name.strip("_")
+    found = {name, core} | ({core[1:]} if name.startswith("__") and core[0] in "ri" else set())
+    return found | {SPOKEN[stem] for stem in found if stem in SPOKEN}
+
+
+def _by_stem() -> dict[str, list[Callable]]:
+    table: dict[str, list[Callable]] = {}
+    for function in RULES:
+        for stem in stems(function):
+            table.setdefault(stem, []).append(function)
+    return table
+
+
+BY_STEM = _by_stem()
+
+
+def spellings(op: Any) -> list[Callable]:
+    """Every way to write an operation: its function, method, operator and in-place forms, and its aliases."""
+    kinds = "op method_variant inplace_variant operator_variant inplace_operator_variant".split()
+    own = [getattr(form, kind, None) for form in (op, *op.aliases) for kind in kinds]
+    names = [form.name.split(".")[-1] for form in (op, *op.aliases)]
+    ruled = [f for name in names for f in BY_STEM.get(name, []) if f.__name__ not in NO_METHOD]
+    return list({id(f): f for f in [*own, *ruled] if callable(f)}.values())
+
+
+def dtypes(op: Any) -> list[torch.dtype]:
+    floating = [d for d in (torch.float32, torch.float64) if d in op.dtypes]
+    return floating or [d for d in (torch.int64, torch.bool, torch.complex64) if d in op.dtypes][:1]
+
+
+RULED = [op for op in invocations.op_db if any(f in RULES for f in spellings(op))]
+RULED = [op for op in RULED if dtypes(op) and not op.name.startswith("masked.")]  # torch.masked has functions of its own
+UNRULED = [op for op in invocations.op_db if not any(f in RULES for f in spellings(op))]
+UNRULED = [op for op in UNRULED if torch.float32 in op.dtypes and "jiterator" not in op.name]  # that is CUDA's alone
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # torch warns of its own samples
+CASES = [pytest.param(op, dtype, id=f"{op.formatted_name}-{dtype}") for op in RULED for dtype in dtypes(op)]
+
+
+class Sample:
+    """One sample of an operation: its leaves, of which some are tensors, and how to call it with others."""
+
+    def __init__(self, sample: Any) -> None:
+        self.leaves, self.spec = tree_flatten((sample.input, list(sample.args), dict(sample.kwargs)))
+        self.places = [i for i, leaf in enumerate(self.leaves) if _dense(leaf)]
+
+    def call(self, function: Callable, changed: dict[int, Any]) -> list[Any]:
+        """The leaves of what `function` returns, with copies of the sample's leaves, some `changed`."""
+        leaves = [_copy(changed.get(i, leaf)) for i, leaf in enumerate(self.leaves)]
+        first, rest, named = tree_unflatten(leaves, self.spec)
+        torch.manual_seed(0)
+        if type(function).__name__ in ("method_descriptor", "wrapper_descriptor"):  # not callable on a Masked
+            return flat(getattr(first, name_of(function).split(".")[-1])(*rest, **named))
+        return flat(function(first, *rest, **named))
+
+    def masked(self, masks: dict[int, Tensor], fill: float | None = None) -> dict[int, Masked]:
+        """The leaves that have a mask as `Masked`, with `fill` in hidden entries (None: what is there)."""
+        return {i: Masked(_filled(self.leaves[i], m, fill), m) for i, m in masks.items()}
+
+    def __repr__(self) -> str:
+        return str([tuple(x.shape) if isinstance(x, Tensor) else x for x in self.leaves]) + str(self.spec.context)
+
+
+def _dense(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.layout is torch.strided
+
+
+def _copy(leaf: Any) -> Any:
+    if isinstance(leaf, Masked):
+        return Masked(leaf.value.clone(), leaf.visible)
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _filled(value: Tensor, visible: Tensor, fill: float | None) -> Tensor:
+    if fill is None:
+        return value
+    noise = (torch.arange(value.numel()).reshape(value.shape) * 7 % 13 - 6) * fill
+    return torch.where(visible, value, noise.to(value.dtype))
+
+
+def flat(out: Any) -> list[Any]:
+    return tree_flatten(out, is_leaf=lambda x: isinstance(x, Masked))[0]
+
+
+def samples(op: Any, dtype: torch.dtype, most: int) -> list[Sample]:
+    """The samples of an operation, evenly thinned out to about `most`."""
+    try:
+        every = list(op.sample_inputs("cpu", dtype))
+    except (RuntimeError, ImportError, NotImplementedError, AssertionError) as error:
+        pytest.skip(f"OpInfo makes no samples here: {error}")
+    return [Sample(s) for s in every[:: max(1, len(every) // most)]]
+
+
+def difference(ours: Any, theirs: Any, tolerance: float, empty: bool = False) -> str:
+    """What of a leaf of the result with a full mask is not as in the plain result ("" if nothing)."""
+    if isinstance(ours, Masked):
+        if not ours.visible.all() and not empty:  # the sum of nothing is hidden: nothing visible went in
+            return "something is hidden"
+        ours = ours.value
+    if not isinstance(theirs, Tensor):
+        return "" if ours == theirs else f"{ours!r} instead of {theirs!r}"
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return f"{tuple(ours.shape)} {ours.dtype} instead of {tuple(theirs.shape)} {theirs.dtype}"
+    return "" if close(ours, theirs, tolerance) else f"values differ by {(ours - theirs).abs().max():.1e}"
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    if not (theirs.is_floating_point() or theirs.is_complex()):
+        return torch.equal(ours, theirs)
+    scale = theirs.abs().nan_to_num(0, 0, 0).max().item() if theirs.numel() and tolerance else 0
+    return torch.allclose(ours, theirs, rtol=0, atol=tolerance * scale, equal_nan=True)
+
+
+def allowed(op: Any, place: int, error: Exception) -> bool:
+    """Whether a refusal is one of those listed above, in words that say so."""
+    message = str(error)
+    if place > 0 and "would write a masked value into a plain tensor" in message:
+        return True
+    if place > 0 and op.name in PARAMETERS:
+        return isinstance(error, (NoMaskRule, TypeError)) and "mask" in message.lower()
+    return op.name in REFUSED and REFUSED[op.name] in message
+
+
+def _faults(op: Any, function: Callable, sample: Sample, places: list[int], whole: bool) -> Iterator[str]:
+    """What goes wrong when one tensor after the other becomes `Masked`, all visible."""
+    try:
+        plain = sample.call(function, {})
+    except Exception:  # torch itself has no such spelling for this sample
+        return
+    for place in places if not any(out is NotImplemented for out in plain) else ():
+        leaf = sample.leaves[place]
+        visible = torch.ones(leaf.shape if whole else [1] * leaf.ndim, dtype=torch.bool)
+        where = f"{name_of(function)} {sample} argument {place}, mask {tuple(visible.shape)}: "
+        try:
+            ours = sample.call(function, {place: Masked(leaf, visible)})
+        except Exception as error:
+            if not allowed(op, sample.places.index(place), error) and not _composed(function, error):
+                yield f"{where}{type(error).__name__}: {error}"
+            continue
+        if op.name not in UNINITIALISED:
+            tolerance, empty = 1e-5 if op.name in OTHER_KERNEL else 0.0, leaf.numel() == 0
+            differences = (difference(a, b, tolerance, empty) for a, b in zip(ours, plain, strict=True))
+            yield from (where + found for found in differences if found)
+
+
+def _composed(function: Callable, error: Exception) -> bool:
+    """A spelling without a rule of its own may call what has none, or a method of `Tensor` unbound."""
+    return function not in RULES and (isinstance(error, NoMaskRule) or str(error).startswith("descriptor"))
+
+
+@pytest.mark.parametrize("op, dtype", CASES)
+def test_full_mask_is_the_plain_operation(op: Any, dtype: torch.dtype) -> None:
+    faults = []
+    first = dtype is dtypes(op)[0]
+    for number, sample in enumerate(samples(op, dtype, 200 if first else 40)):
+        faults += _faults(op, op.op, sample, sample.places if first else sample.places[:1], whole=True)
+        if first:
+            faults += _faults(op, op.op, sample, sample.places[:1], whole=False)
+            for function in spellings(op)[1:] if number < 6 else ():
+                faults += _faults(op, function, sample, sample.places[:1], whole=bool(number % 2))
+    assert not faults, f"{len(faults)} faults\n" + "\n".join(faults[:12])
+
+
+@pytest.mark.parametrize("op", UNRULED, ids=lambda op: op.formatted_name)
+def test_operations_without_a_rule_refuse_or_are_right(op: Any) -> None:
+    """Some are composed of operations that have rules."""
+    for sample in samples(op, torch.float32, 2)[:2]:
+        for place in sample.places[:1]:
+            visible = torch.ones([1] * sample.leaves[place].ndim, dtype=torch.bool)
+            try:
+                ours = sample.call(op.op, {place: Masked(sample.leaves[place], visible)})
+            except (NoMaskRule, TypeError, AttributeError) as refusal:
+                assert "mask" in str(refusal).lower(), refusal
+                continue
+            for a, b in zip(ours, sample.call(op.op, {}), strict=True):
+                assert not difference(a, b, 1e-5)
+
+
+# --- laws 2 and 4, and that a mask means the same however wide it is stored -------------------------------
+
+
+def random_masks(sample: Sample, places: list[int], seed: int, narrow: bool) -> dict[int, Tensor]:
+    """A mask per place, of the size of its leaf, or of size 1 along random axes."""
+    draw = torch.Generator().manual_seed(seed)
+    masks = {}
+    for place in places:
+        shape = [n if not narrow or torch.rand((), generator=draw) < 0.6 else 1 for n in sample.leaves[place].shape]
+        masks[place] = torch.rand(shape, generator=draw) < 0.6
+    return masks
+
+
+def more_of(masks: dict[int, Tensor]) -> dict[int, Tensor]:
+    draw = torch.Generator().manual_seed(len(masks))
+    return {i: mask | (torch.rand(mask.shape, generator=draw) < 0.3) for i, mask in masks.items()}
+
+
+def shown(leaf: Any) -> Any:
+    """What a leaf of a result says: hidden entries blanked."""
+    if not isinstance(leaf, Masked):
+        return leaf
+    return torch.where(leaf.visible, leaf.value, torch.zeros((), dtype=leaf.value.dtype))
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal to the bit, where visible; and as visible."""
+    if isinstance(a, Masked) and not torch.equal(a.visible, b.visible):
+        return False
+    a, b = shown(a), shown(b)
+    return close(a, b, 0.0) if isinstance(a, Tensor) else a == b
+
+
+def no_less_shown(a: Any, b: Any) -> bool:
+    if not isinstance(a, Masked):
+        return True
+    return not (a.visible.expand(a.value.shape) & ~b.visible.expand(b.value.shape)).any()
+
+
+def alike(a: Any, b: Any) -> bool:
+    """The same mask, stored narrow or wide, and the same values to rounding."""
+    if not isinstance(a, Masked):
+        return isinstance(a, Tensor) or a == b
+    masks = (x.visible.expand(a.value.shape) for x in (a, b))
+    return torch.equal(*masks) and close(shown(a), shown(b), 1e-5)
+
+
+def broken_laws(op: Any, sample: Sample, masks: dict[int, Tensor]) -> Iterator[str]:
+    """The laws that the operation breaks on a sample under these masks."""
+    try:
+        base = sample.call(op.op, sample.masked(masks))
+    except Exception:  # judged above, with full masks
+        return
+    floating = any(sample.leaves[i].is_floating_point() for i in masks)
+    for name, fill in (("noise", 1.5), ("NaN", math.nan)) if op.name not in RANDOM else ():
+        if (fill == 1.5 or floating) and not all(map(same, base, sample.call(op.op, sample.masked(masks, fill)))):
+            yield f"2: {name} in hidden entries reaches a visible one"
+    if not all(map(no_less_shown, base, sample.call(op.op, sample.masked(more_of(masks))))):
+        yield "4: showing more hides something"
+    if op.name not in BY_WIDTH and 0 not in [n for i in masks for n in sample.leaves[i].shape]:
+        wide = {i: m.expand(sample.leaves[i].shape).clone() for i, m in masks.items()}
+        if not all(map(alike, base, sample.call(op.op, sample.masked(wide)))):
+            yield "a narrow mask is not as the same mask expanded"
+
+
+@pytest.mark.parametrize("op", [op for op in RULED if op.name not in UNINITIALISED], ids=lambda op: op.formatted_name)
+def test_laws_of_the_mask(op: Any) -> None:
+    faults = []
+    for number, sample in enumerate(samples(op, dtypes(op)[0], 10)):
+        several = [sample.places] if len(sample.places) > 1 else []
+        for places in [[place] for place in sample.places[:4]] + several:
+            for narrow in (False, True):
+                masks = random_masks(sample, places, number, narrow)
+                shapes = [tuple(mask.shape) for mask in masks.values()]
+                faults += [f"{law}: {sample}, masks {shapes}" for law in broken_laws(op, sample, masks)]
+    assert not faults, f"{len(faults)} faults\n" + "\n".join(faults[:12])
+
+
+def test_every_rule_is_sampled() -> None:
+    from test_rules_by_hand import SAMPLES
+
+    sampled = {id(f) for op in RULED for f in spellings(op)} | {id(f) for f in SAMPLES}
+    missing = sorted(name_of(f) for f in RULES if id(f) not in sampled)
+    assert not missing, f"rules with neither an OpInfo nor a sample in test_rules_by_hand.py: {missing}"
+
