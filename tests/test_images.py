@@ -151,7 +151,7 @@ def test_the_mask_goes_through_the_crop_of_the_image(tmp_path, builtin):
 
 
 def test_what_the_crop_pads_is_visible(builtin):
-    """Padding is no part of the picture, and the plain model sees it: all white has to mean the plain model."""
+    """Padding is no part of the picture, but the plain model sees it: all white is the plain model."""
     padding = replace(builtin.preprocessing, resize=(100, 100))
     for size in ((130, 90), (90, 130)):
         assert padding.mask(Image.new("L", size, 255)).all()

@@ -56,6 +56,7 @@ PARAMETERS = {
     "take_along_dim": "an index",
     "narrow": "a start",
     "tensor_split": "indices",
+    "nn.functional.prelu": "weight",
     "repeat_interleave": "numbers of repeats",
 }
 """Operations of which every tensor after the first is a parameter: Masked there may be refused (by name)."""
@@ -140,6 +141,12 @@ UNRULED = [op for op in invocations.op_db if not any(f in RULES for f in spellin
 UNRULED = [op for op in UNRULED if torch.float32 in op.dtypes and "jiterator" not in op.name]  # that is CUDA's alone
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # torch warns of its own samples
 CASES = [pytest.param(op, dtype, id=f"{op.formatted_name}-{dtype}") for op in RULED for dtype in dtypes(op)]
+
+
+@pytest.fixture(autouse=True)
+def seed_the_cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeding every device there might be takes three quarters of the time of these tests."""
+    monkeypatch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)
 
 
 class Sample:
@@ -243,7 +250,8 @@ def _faults(op: Any, function: Callable, sample: Sample, places: list[int], whol
                 yield f"{where}{type(error).__name__}: {error}"
             continue
         if op.name not in UNINITIALISED:
-            tolerance, empty = 1e-5 if op.name in OTHER_KERNEL else 0.0, leaf.numel() == 0
+            tolerance = 1e-5 if op.name in OTHER_KERNEL else 0.0
+            empty = any(sample.leaves[i].numel() == 0 for i in sample.places)
             differences = (difference(a, b, tolerance, empty) for a, b in zip(ours, plain, strict=True))
             yield from (where + found for found in differences if found)
 
@@ -363,6 +371,6 @@ def test_every_rule_is_sampled() -> None:
     from test_rules_by_hand import SAMPLES
 
     sampled = {id(f) for op in RULED for f in spellings(op)} | {id(f) for f in SAMPLES}
-    missing = sorted(name_of(f) for f in RULES if id(f) not in sampled)
+    missing = sorted(name_of(f) for f in RULES if id(f) not in sampled and f.__name__ not in NO_METHOD)
     assert not missing, f"rules with neither an OpInfo nor a sample in test_rules_by_hand.py: {missing}"
 

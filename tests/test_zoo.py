@@ -164,6 +164,11 @@ PROCESSORS = {
     "MobileViTImageProcessor": {},
     "BitImageProcessor": {},
     "EfficientNetImageProcessor": {"rescale_offset": False, "include_top": False},
+    "EfficientNetImageProcessor with an offset": {
+        "rescale_offset": True,
+        "rescale_factor": 1 / 127.5,
+        "include_top": False,
+    },
     "CLIPImageProcessor": {},
 }
 
@@ -224,6 +229,7 @@ def test_state_dicts(tmp_path, resnet, kind):
 def test_safetensors_in_half_precision_become_single(tmp_path, resnet):
     half = {key: value.half() for key, value in resnet.state_dict().items()}
     save_file(half, tmp_path / "w.safetensors")
+    assert {value.dtype for value in read_state(tmp_path / "w.safetensors").values()} == {torch.float32}
     model = load("torchvision/resnet18", weights=str(tmp_path / "w.safetensors")).model
     assert {value.dtype for value in model.parameters()} == {torch.float32}
     assert torch.equal(model.conv1.weight, resnet.conv1.weight.half().float())
@@ -350,10 +356,11 @@ def test_no_network_is_said_at_once(name):
     assert time.monotonic() - start < 10  # transformers alone takes some seconds to import
 
 
-def test_the_offline_switch_of_the_hub_is_put_back():
+@pytest.mark.parametrize("before", [False, True])
+def test_the_offline_switch_of_the_hub_is_put_back(monkeypatch, before):
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", before)
     with pytest.raises(ModelError):
         load("timm/resnet50")
     assert constants.HF_HUB_OFFLINE is before
@@ -443,6 +450,7 @@ def test_classes_by_name_and_number(builtin):
     assert find("282") == find("tiger cat") == find(" Tiger Cat ") == 282
     assert find("tench") == find("Tinca tinca") == find("tench, Tinca tinca") == 0
     assert find("lynx") == find("lynx, catamount") == 287
+    assert find("cock") == 7  # also part of peacock and cockroach
     with pytest.raises(InputError, match="target 'catamount' can mean 286 cougar, 287 lynx: give the number"):
         find("catamount")
     with pytest.raises(InputError, match=r"target 'crane' can mean 134 crane, 517 crane: give the number"):

@@ -1,14 +1,16 @@
-"""Build an untrained architecture by name, offline: what coverage and `layermask check` judge."""
+"""Build an architecture by name without its weights, offline: what `layermask check` and coverage judge."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+
+from layermask import hub
+from layermask.errors import ModelError, nearest, require
+from layermask.own import own
 
 Shape = tuple[int, ...]
 
@@ -16,29 +18,32 @@ Shape = tuple[int, ...]
 def build(name: str, size: int | None = None) -> tuple[nn.Module, Shape]:
     """Return the model `name` in eval mode and the shape of one image, (channels, height, width).
 
-    `name`: "torchvision/resnet18", "timm/convnext_atto", "hf/vit" (a model type of transformers, with its
-    default configuration), "builtin", or "module:function", a function without arguments returning the model.
+    `name`: "torchvision/resnet18", "timm/convnext_atto", "hf/vit" (a model type of transformers, in its
+    default configuration) or "hf/ORG/NAME", "builtin", or "module:function" as in `layermask.load`, which
+    alone keeps its weights. `size`: of the image, for models that take more than one.
     """
-    library, _, rest = name.partition("/")
+    library, slash, rest = name.partition("/")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if ":" in name:
-            model, shape = _from_function(name), (3, size or 224, size or 224)
-        elif library in BUILDERS:
+        if library in BUILDERS and (rest or library == "builtin"):
             model, shape = BUILDERS[library](rest, size)
+        elif ":" in name and not slash:
+            model, shape = _own(name, size)
         else:
-            known = ", ".join(f"{key}/…" for key in BUILDERS if key != "builtin")
-            raise ValueError(f"unknown model {name!r}: expected builtin, {known} or module:function")
+            forms = "builtin, torchvision/NAME, timm/NAME, hf/TYPE, hf/ORG/NAME, module:function"
+            raise ModelError(f"unknown model {name!r}; the forms are {forms}")
     return model.eval(), shape
 
 
 def _torchvision(name: str, size: int | None) -> tuple[nn.Module, Shape]:
-    from torchvision import models
-
+    models = require("torchvision.models", "torchvision")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ModelError(f"torchvision has no classification model {name!r}{nearest(name, known)}")
     side = size or (299 if name == "inception_v3" else 224)
     options: dict[str, object] = {"weights": None}
     if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = False  # silences a warning; both are redrawn anyway
+        options["init_weights"] = False  # slow, and redrawn anyway
     if size and name.startswith("vit_"):
         options["image_size"] = size
     if size and name.startswith("maxvit"):
@@ -47,61 +52,55 @@ def _torchvision(name: str, size: int | None) -> tuple[nn.Module, Shape]:
 
 
 def _timm(name: str, size: int | None) -> tuple[nn.Module, Shape]:
-    import timm
-
+    timm = require("timm", "timm")
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise ModelError(f"timm has no model {architecture!r}{nearest(architecture, timm.list_models())}")
+    options: dict[str, Any] = {"img_size": size} if size else {}
     try:
-        model = timm.create_model(name.partition(".")[0], **({"img_size": size} if size else {}))
+        model = timm.create_model(architecture, **options)
     except TypeError:  # convolutional networks take any size, and no such argument
-        model = timm.create_model(name.partition(".")[0])
+        model = timm.create_model(architecture)
     channels, *default = timm.get_pretrained_cfg_value(name, "input_size") or (3, 224, 224)
     return model, (channels, *([size, size] if size else default))
 
 
 def _hf(name: str, size: int | None) -> tuple[nn.Module, Shape]:
-    from transformers import AutoConfig, AutoModelForImageClassification
-
-    config = AutoConfig.from_pretrained(name) if "/" in name else AutoConfig.for_model(name)
+    transformers = require("transformers", "hf")
+    if "/" in name:
+        with hub.huggingface(f"hf/{name}"):
+            config = transformers.AutoConfig.from_pretrained(name)
+    else:
+        config = transformers.AutoConfig.for_model(name)
     if size and hasattr(config, "image_size"):
         config.image_size = size
-    side = size or getattr(config, "image_size", 224)
-    model = AutoModelForImageClassification.from_config(config)
+    side = config.image_size if hasattr(config, "image_size") else size or 224
+    model = transformers.AutoModelForImageClassification.from_config(config)
     return model, (getattr(config, "num_channels", 3), side, side)
 
 
-def _builtin(_: str, size: int | None) -> tuple[nn.Module, Shape]:
-    return _timm("tf_efficientnet_lite0", size)
-
-
-def _from_function(name: str) -> nn.Module:
-    module, _, function = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that the user's own file is found
-    try:
-        model = getattr(importlib.import_module(module), function)()
-    finally:
-        sys.path.pop(0)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{name} returned {type(model).__name__}, expected a torch.nn.Module")
-    return model
+def _own(name: str, size: int | None) -> tuple[nn.Module, Shape]:
+    loaded = own(name, None)
+    side = (size, size) if size else loaded.preprocessing.crop
+    return loaded.model, (loaded.preprocessing.channels, *side)
 
 
 BUILDERS: dict[str, Callable[[str, int | None], tuple[nn.Module, Shape]]] = {
     "torchvision": _torchvision,
     "timm": _timm,
     "hf": _hf,
-    "builtin": _builtin,
+    "builtin": lambda _, size: _timm("tf_efficientnet_lite0", size),
 }
 
 
 def names() -> Iterator[str]:
     """Every torchvision classification model and every timm architecture."""
-    import timm
-    from torchvision import models
-
+    models = require("torchvision.models", "torchvision")
     yield from (f"torchvision/{name}" for name in models.list_models(module=models))
-    yield from (f"timm/{name}" for name in timm.list_models())
+    yield from (f"timm/{name}" for name in require("timm", "timm").list_models())
 
 
-def smallest_size(name: str, sizes: tuple[int, ...] = (96, 128, 160, 192, 224)) -> int | None:
+def smallest_size(name: str, sizes: tuple[int, ...] = (96, 112, 128, 160, 192, 224)) -> int | None:
     """Return the first of `sizes` that the model takes, None if only its own; tried without any memory."""
     for size in sizes:
         try:
@@ -114,3 +113,13 @@ def smallest_size(name: str, sizes: tuple[int, ...] = (96, 128, 160, 192, 224)) 
         except Exception:  # whatever a model raises for a size it does not take
             continue
     return None
+
+
+def parameters(name: str) -> int:
+    """Return the number of parameters, counted without memory for them where the model allows."""
+    try:
+        with torch.device("meta"):
+            model, _ = build(name)
+    except NotImplementedError:
+        model, _ = build(name)
+    return sum(parameter.numel() for parameter in model.parameters())

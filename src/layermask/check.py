@@ -6,14 +6,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, resolve_name
 
 from layermask import masked
-from layermask.laws import LawResult, check_laws, leaves
-from layermask.masked import Masked
+from layermask.laws import LawResult, check_laws
+from layermask.masked import (
+    RULES,
+    Masked,
+    NoMaskRule,
+    masked_in,
+    name_of,
+    overriding,
+    replace_masked,
+    settled,
+)
 from layermask.samples import masks
 
 
@@ -40,7 +49,7 @@ def check(
     """Run `model` on masked `images` (N, C, *S), N >= 4, noting all missing rules; judge it if none is."""
     report = Report()
     visible = masks(images, ["patches", "all", "coarse", "block"], seed)
-    with torch.no_grad(), _module_names(model) as here, _substituting(report, here), _Ops(report):
+    with torch.no_grad(), _module_names(model) as here, _noting(report, here):
         try:
             model(Masked(images, visible))
         except Exception as error:  # the model's own, perhaps of a substitute: report what was met so far
@@ -56,23 +65,6 @@ def run_check(model: nn.Module, images: Tensor) -> tuple[str, bool]:
     return str(report), report.ok
 
 
-class _Ops(TorchFunctionMode):
-    """Count every torch function called with a masked argument, by the name its users write."""
-
-    def __init__(self, report: Report) -> None:
-        super().__init__()
-        self.report = report
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if any(isinstance(leaf, Masked) for leaf in leaves([args, kwargs or {}])):
-            self.report.ops[_name(func)] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def _name(func: Callable) -> str:
-    return resolve_name(func) or f"{func.__module__}.{func.__qualname__}"
-
-
 @contextmanager
 def _module_names(model: nn.Module) -> Iterator[list[str]]:
     """Yield a stack with the path of the module that is running on top."""
@@ -80,7 +72,7 @@ def _module_names(model: nn.Module) -> Iterator[list[str]]:
     handles = []
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name)))
-        handles.append(module.register_forward_hook(lambda *_: (stack.pop(), None)[1], always_call=False))
+        handles.append(module.register_forward_hook(lambda *_: (stack.pop(), None)[1]))
     try:
         yield stack
     finally:
@@ -89,40 +81,54 @@ def _module_names(model: nn.Module) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _substituting(report: Report, here: list[str]) -> Iterator[None]:
-    """While open, an op without a rule is noted and computed with a rough mask, so that the run goes on."""
+def _noting(report: Report, here: list[str]) -> Iterator[None]:
+    """While open, note every op; compute one without a rule with a rough mask, so that the run goes on."""
+    depth = 0  # rules call one another, which is not the model's doing
 
-    def substitute(func: Callable, args: tuple, kwargs: dict) -> object:
-        modules = report.missing.setdefault(_name(func), [])
+    def substitute(function: Callable, args: tuple, kwargs: dict) -> Any:
+        modules = report.missing.setdefault(name_of(function), [])
         if here[-1] not in modules:
             modules.append(here[-1])
-        inputs = [leaf for leaf in leaves([args, kwargs]) if isinstance(leaf, Masked)]
-        return _wrapped(func(*_values(args), **_values(kwargs)), inputs)
+        shown = next(masked_in((args, kwargs))).visible.flatten(1).any(dim=1)
+        return _wrapped(function(*replace_masked(args, settled), **replace_masked(kwargs, settled)), shown)
 
-    before, masked.FALLBACK = masked.FALLBACK, substitute
+    def counted(function: Callable, body: Callable) -> Callable:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal depth
+            report.ops[name_of(function)] += depth == 0
+            depth += 1
+            try:
+                return body(*args, **kwargs)
+            except NoMaskRule:  # a form of the op that its rule refuses
+                if depth > 1:
+                    raise
+                return substitute(function, args, kwargs)
+            finally:
+                depth -= 1
+
+        return call
+
+    def absent(function: Callable, args: tuple, kwargs: dict) -> Any:
+        report.ops[name_of(function)] += 1
+        return substitute(function, args, kwargs)
+
+    before, masked.FALLBACK = masked.FALLBACK, absent
     try:
-        yield
+        with overriding({function: counted(function, body) for function, body in RULES.items()}):
+            yield
     finally:
         masked.FALLBACK = before
 
 
-def _values(item):
-    """Replace every masked value in the arguments of a call by its plain tensor."""
-    if isinstance(item, Masked):
-        return item.value
-    if isinstance(item, dict):
-        return {key: _values(value) for key, value in item.items()}
-    return type(item)(map(_values, item)) if type(item) in (list, tuple) else item
-
-
-def _wrapped(output, inputs: list[Masked]):
+def _wrapped(output: Any, shown: Tensor) -> Any:
     """Give each tensor of `output` a mask: visible where the image it belongs to shows anything."""
-    if isinstance(output, Tensor) and output.ndim and output.is_floating_point():
-        shown = inputs[0].visible.flatten(1).any(dim=1)
-        same_batch = len(output) == len(shown)
-        rows = shown if same_batch else shown.new_ones(1)
+    if isinstance(output, Tensor) and output.ndim and (output.is_floating_point() or output.is_complex()):
+        rows = shown if len(output) == len(shown) else shown.new_ones(1)
         return Masked(output, rows.reshape(-1, *[1] * (output.ndim - 1)))
-    return type(output)(_wrapped(o, inputs) for o in output) if type(output) in (list, tuple) else output
+    if not isinstance(output, list | tuple):
+        return output
+    items = [_wrapped(item, shown) for item in output]
+    return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)  # type: ignore[call-arg]  # a named tuple
 
 
 def _ops_text(report: Report) -> list[str]:

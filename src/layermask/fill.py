@@ -2,13 +2,12 @@
 
 The r-th ring of hidden cells takes the mean of its neighbours (up to 3^d - 1) that are visible or in an
 earlier ring. A window that holds a visible cell reads no further than `reach` cells from it, so `reach`
-rings give the same windows, bit for bit, as the paper's k. Cells further away are zero.
+rings give the same windows, bit for bit, as the paper's k.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -25,15 +24,12 @@ EPSILON: dict[str | None, float] = {"paper": 1e-8, "release": 1e-5, None: 0.0}
 def neighbor(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """The value with the hidden cells within `reach` (cells per spatial axis) of a visible one filled.
 
-    `x.value`: (N, C, *S) with len(S) == len(reach). Axes along which the mask does not vary hold no
-    neighbours that differ in visibility, and are not filled along.
+    `x.value`: (N, C, *S) with len(S) == len(reach); the mask varies along all of S or along none of it.
+    What lies further away is zero or, as no window that is kept reads it, unspecified still.
     """
-    n = len(reach)
-    reach = tuple(r if x.visible.shape[d - n] != 1 else 0 for d, r in enumerate(reach))
-    value = settled(x)
-    if not any(reach):
-        return value
-    return _fill_edges(x, value, reach) if _edges_pay(value, x.visible) else _fill_dense(x, value, reach)
+    if all(n == 1 for n in x.visible.shape[2:]):
+        return settled(x)
+    return _fill_edges(x, reach) if _edges_pay(x.value, x.visible) else _fill_dense(x, reach)
 
 
 def _box(reach: tuple[int, ...], ring: int) -> Window:
@@ -69,8 +65,9 @@ def _epsilon(x: Masked) -> float:
     return EPSILON[x.run.settings.compat if x.run else None]
 
 
-def _fill_dense(x: Masked, value: Tensor, reach: tuple[int, ...]) -> Tensor:
+def _fill_dense(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """The reference: a box sum over the whole map for every ring. Differentiable, traceable, no host sync."""
+    value = settled(x)
     framed = value if x.frame is None else torch.where(x.frame, 0.0, value)
     for box, _, near, cells in _rings(x, reach):
         divisor = near.clamp(min=1).to(value.dtype) + _epsilon(x)
@@ -107,76 +104,65 @@ def _intercepted() -> bool:
     return bool(modes) or torch._C._are_functorch_transforms_active()
 
 
-def _fill_edges(x: Masked, value: Tensor, reach: tuple[int, ...]) -> Tensor:
-    """The same, reading and writing only cells next to an edge, as rows of one (cells, C) matrix."""
-    plan = _plan(x, reach, tuple(value.shape))
+def _fill_edges(x: Masked, reach: tuple[int, ...]) -> Tensor:
+    """The same, computing cells next to an edge only, as rows of one (cells, C) matrix."""
+    value = x.value
+    plan = _plan(x, reach, (value.shape[0], *value.shape[2:]))
     if not plan:
         return value
-    last = value.movedim(1, -1)
-    rows = last.reshape(-1, value.shape[1])
-    shared = rows.data_ptr() == value.data_ptr()  # channels-last: the rows are the value itself
+    last_channels = value.movedim(1, -1)
+    rows = last_channels.reshape(-1, value.shape[1])
+    if rows.data_ptr() == value.data_ptr():  # channels-last: the rows are the value itself
+        rows = rows.clone()
     for cells, sources, offsets, weights in plan:
-        rows.index_copy_(
-            0, cells, F.embedding_bag(sources, rows, offsets, mode="sum", per_sample_weights=weights)
-        )
-    if not shared:
-        every = torch.cat([cells for cells, *_ in plan])
-        places = torch.unravel_index(every, last.shape[:-1])
-        last.index_put_(places, rows[every])
-    return value
+        means = F.embedding_bag(sources, rows, offsets, mode="sum", per_sample_weights=weights.to(rows.dtype))
+        rows.index_copy_(0, cells, means)
+    filled = rows.reshape(last_channels.shape).movedim(-1, 1)
+    return filled.contiguous() if value.is_contiguous() else filled
 
 
-def _plan(x: Masked, reach: tuple[int, ...], shape: tuple[int, ...]) -> list[tuple[Tensor, ...]]:
-    """Per ring: the cells to fill, the known cells each reads, their weights: `embedding_bag`'s arguments."""
+def _plan(x: Masked, reach: tuple[int, ...], grid: tuple[int, ...]) -> list[tuple[Tensor, ...]]:
+    """Per ring: the cells to fill, the known cells each reads, their weights: `embedding_bag`'s arguments.
+
+    Cells are numbered over `grid`, which is (N, *S).
+    """
 
     def compute() -> list[tuple[Tensor, ...]]:
-        plans = [_ring_plan(ring, x, shape) for ring in _rings(x, reach)]
+        plans = [_ring_plan(ring, grid, _epsilon(x)) for ring in _rings(x, reach)]
         return [plan for plan in plans if plan is not None]
 
     masks = (x.visible,) if x.frame is None else (x.visible, x.frame)
-    return derive(x.run, "plan", masks, (reach, shape[0], shape[2:]), compute)
+    return derive(x.run, "plan", masks, (reach, grid), compute)
 
 
 def _ring_plan(
-    ring: tuple[Window, Tensor, Tensor, Tensor], x: Masked, shape: tuple[int, ...]
+    ring: tuple[Window, Tensor, Tensor, Tensor], grid: tuple[int, ...], eps: float
 ) -> tuple[Tensor, ...] | None:
-    box, known, near, cells = ring
-    full = (shape[0], *shape[2:])
-    known, near, cells = (m.expand(shape[0], 1, *shape[2:]).reshape(full) for m in (known, near, cells))
-    places = cells.nonzero()  # (R, 1 + d)
-    if not len(places):
+    box = ring[0]
+    known, near, cells = (mask.expand(grid[0], 1, *grid[1:]) for mask in ring[1:])
+    numbers = cells.flatten().nonzero()[:, 0]
+    if not len(numbers):
         return None
-    steps = torch.tensor(list(product(*(range(-b, b + 1) for b in box.before))), device=cells.device)
-    steps = F.pad(steps, (1, 0))  # a neighbour lies in the same image
-    around = places[:, None] + steps  # (R, 3^d, 1 + d)
-    sizes = torch.tensor(full, device=cells.device)
-    inside = ((around >= 0) & (around < sizes)).all(-1)
-    flat = (around * _strides(full, cells.device)).sum(-1)
-    reads = inside & known.reshape(-1)[flat.clamp(0, known.numel() - 1)]
-    counts = near.reshape(-1)[(places * _strides(full, cells.device)).sum(-1)]
-    return _bags(places, reads, flat, counts, full, _epsilon(x), x.value.dtype)
+    steps, inside = _neighbors(numbers, grid, box)
+    around = (numbers[:, None] + steps).clamp_(0, known.numel() - 1)  # (R, 3^d)
+    reads = known.flatten()[around] & inside
+    counts = near.flatten()[numbers]
+    offsets = F.pad(counts.cumsum(0)[:-1], (1, 0))
+    weights = (1 / (counts + eps)).repeat_interleave(counts)
+    return numbers, around[reads], offsets, weights
 
 
-def _bags(
-    places: Tensor,
-    reads: Tensor,
-    flat: Tensor,
-    counts: Tensor,
-    full: tuple[int, ...],
-    eps: float,
-    dtype: torch.dtype,
-) -> tuple[Tensor, ...]:
-    cells = (places * _strides(full, places.device)).sum(-1)
-    offsets = F.pad(reads.sum(1).cumsum(0)[:-1], (1, 0))
-    weights = (1 / (counts.to(dtype) + eps)).repeat_interleave(counts)
-    return cells, flat[reads], offsets, weights
-
-
-def _strides(full: tuple[int, ...], device: torch.device) -> Tensor:
-    steps = [1]
-    for size in reversed(full[1:]):
-        steps.insert(0, steps[0] * size)
-    return torch.tensor(steps, device=device)
+def _neighbors(numbers: Tensor, grid: tuple[int, ...], box: Window) -> tuple[Tensor, Tensor]:
+    """The steps to the cells of a neighbourhood, (3^d,), and which of them stay in the image, (R, 3^d)."""
+    stride, steps, inside = 1, numbers.new_zeros(1), numbers.new_ones((len(numbers), 1), dtype=torch.bool)
+    for size, on in zip(reversed(grid[1:]), reversed(box.before), strict=True):
+        step = torch.arange(-on, on + 1, device=numbers.device)
+        place = (numbers // stride % size)[:, None] + step
+        steps = (step[:, None] * stride + steps).flatten()
+        within = (place >= 0) & (place < size)
+        inside = (within[:, :, None] & inside[:, None]).flatten(1)
+        stride *= size
+    return steps, inside
 
 
 FILLS = ("neighbor", "zero", "renormalize")

@@ -10,7 +10,7 @@ from layermask.errors import require
 
 @contextmanager
 def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield `advance(done)`; where standard error is no terminal only the finished bar is printed."""
+    """Yield `advance(done)`; where standard error is no terminal, only the finished bar is shown."""
     rich = require("rich.progress", "cli")
     console = require("rich.console", "cli").Console(stderr=True)
     columns = (
@@ -23,4 +23,8 @@ def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
     )
     with rich.Progress(*columns, console=console) as progress:
         task = progress.add_task(description, total=total)
-        yield lambda done: progress.advance(task, done)
+        try:
+            yield lambda done: progress.advance(task, done)
+        except BaseException:
+            progress.update(task, visible=False)  # what went wrong is the only line that matters
+            raise

@@ -147,7 +147,7 @@ def _joined_frame(inputs: Sequence[Masked], ndim: int) -> Tensor | None:
 def share(visible: Tensor, dims: Sequence[int], dtype: torch.dtype) -> Tensor:
     """The visible fraction along `dims` (kept as size 1), exactly 1 where all is visible or nothing is."""
     dims = varies(visible, dims)
-    if not dims:
+    if not dims or not visible.numel():
         return visible.new_ones((), dtype=dtype)
     total = math.prod(visible.shape[d] for d in dims)
     # float32 at least: half cannot count the pixels of a map

@@ -22,6 +22,9 @@ def outcome() -> Iterator[None]:
         _end("interrupted", INTERRUPTED)
     except typer.Exit:
         raise
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does: nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(FAILED) from None
     except Exception as error:
         if os.environ.get("LAYERMASK_DEBUG"):
             raise

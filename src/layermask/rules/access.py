@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masked import Masked, rule, settled
+from ..masked import Masked, NoMaskRule, rule, settled
 from ..visibility import narrow
 from .shape import moved
 
@@ -37,7 +37,7 @@ def setitem(input: Masked, index: Any, value: Any) -> None:
 
 def _by_axis(input: Masked, dim: int, read: Any) -> Masked:
     """Reads along one axis: masks that do not vary along it stay as they are."""
-    return moved(input, read(input.value), lambda m: m if m.shape[dim] == 1 else read(m))
+    return moved(input, read(input.value), lambda m: m if m.ndim == 0 or m.shape[dim] == 1 else read(m))
 
 
 @rule(torch.index_select, Tensor.index_select)
@@ -53,8 +53,10 @@ def gather(input: Masked, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 @rule(torch.take_along_dim, Tensor.take_along_dim)
 def take_along_dim(input: Any, indices: Tensor, dim: int | None = None) -> Masked:
+    if not isinstance(input, Masked) or isinstance(indices, Masked):
+        raise NoMaskRule("torch.take_along_dim", why="Its indices must be plain.")
     if dim is None:
-        input, dim = input.flatten(), 0
+        input, indices, dim = input.flatten(), indices.flatten(), 0
     return Masked(
         input.value.take_along_dim(indices, dim),
         input.visible.expand(input.value.shape).take_along_dim(indices, dim),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, rule, settled
+from ..masked import Masked, NoMaskRule, name_of, rule, settled
 from ..visibility import align, any_over, derive, intersection
 
 
@@ -63,6 +63,12 @@ def _keys(key: Any, value: Any) -> tuple[Tensor, Any]:
     return (intersection(run, *shown) if len(shown) == 2 else shown[0]), run
 
 
+def _refuse_unless_masked(function: Callable, *inputs: Any) -> None:
+    if not any(isinstance(x, Masked) for x in inputs):
+        why = "One of query, key and value must be masked, not only a mask or a parameter."
+        raise NoMaskRule(name_of(function), why=why)
+
+
 def _settle(x: Any) -> Tensor:
     return settled(x) if isinstance(x, Masked) else x
 
@@ -79,6 +85,7 @@ def scaled_dot_product_attention(
     enable_gqa: bool = False,
 ) -> Masked:
     extra: dict[str, Any] = {"scale": scale} | ({"enable_gqa": True} if enable_gqa else {})
+    _refuse_unless_masked(F.scaled_dot_product_attention, query, key, value)
     if not isinstance(key, Masked) and not isinstance(value, Masked):
         out = F.scaled_dot_product_attention(
             _settle(query), key, value, _settle(attn_mask), dropout_p, is_causal, **extra
@@ -114,10 +121,11 @@ def multi_head_attention_forward(
     query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
 ) -> tuple[Masked, Any]:
     """Hidden keys go in as the key padding mask. Inputs are (L, N, E), or (L, E) unbatched."""
+    _refuse_unless_masked(F.multi_head_attention_forward, query, key, value)
     keys, run = (
         _keys(key, value) if isinstance(key, Masked) or isinstance(value, Masked) else (None, query.run)
     )
-    bound = _bind_key_padding(args, kwargs)
+    bound = {name: _settle(option) for name, option in _bind_key_padding(args, kwargs).items()}
     some = None
     if keys is not None:
         some = any_over(run, keys, (0,), keepdim=True)

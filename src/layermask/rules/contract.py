@@ -28,7 +28,8 @@ def _operand(x: Any) -> tuple[Tensor, Tensor]:
 @rule(F.linear)
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     if isinstance(weight, Masked) or isinstance(bias, Masked):
-        out: Any = matmul(input, weight.transpose(-2, -1) if weight.ndim > 1 else weight)
+        product: Any = torch.matmul  # which dispatches, if one of these two is masked
+        out = product(input, weight.transpose(-2, -1) if weight.ndim > 1 else weight)
         return out if bias is None else out + bias
     if input.visible.shape[-1] == 1:
         return Masked(

@@ -114,7 +114,7 @@ def group_norm(
     *_: Any,
 ) -> Masked:
     value = settled(input)
-    grouped = input.reshape(value.shape[0], num_groups, -1, *value.shape[2:])
+    grouped = input.reshape(value.shape[0], num_groups, value.shape[1] // num_groups, *value.shape[2:])
     dims = range(2, grouped.value.ndim)
     plain = F.group_norm(value, num_groups, weight, bias, eps)
     masked = _affine(_standardised(grouped, dims, eps).reshape(value.shape), weight, bias, 1)

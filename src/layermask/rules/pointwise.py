@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import INPLACE, Masked, masked_in, replace_masked, rule, settled
+from ..masked import INPLACE, Masked, NoMaskRule, masked_in, replace_masked, rule, settled
 from ..visibility import align, join
 
 _NAMESPACES = (torch, Tensor, F, torch.special)
@@ -23,7 +23,7 @@ _UNTAGGED = """
     byte char clamp_max clamp_min conj cpu cuda detach divide double dropout dropout1d dropout2d
     dropout3d fake_quantize feature_alpha_dropout feature_dropout fill fix float fmod gelu greater
     greater_equal half hardswish imag int less less_equal logsigmoid long mish multiply native_dropout
-    ndtr negative not_equal pin_memory prelu real relu6 requires_grad resolve_conj resolve_neg rrelu
+    ndtr negative not_equal pin_memory real relu6 requires_grad resolve_conj resolve_neg rrelu
     short silu softplus softsign subtract tanhshrink threshold to type type_as zero logsigmoid log_ndtr
     log1p expit exponential normal uniform contiguous
     """.split()
@@ -162,6 +162,14 @@ def _stem(name: str, in_place: bool) -> str:
 for function, in_place in _functions():
     if function is not Tensor.__setitem__:
         rule(function)(pointwise_in_place(function) if in_place else pointwise(function))
+
+
+@rule(*dict.fromkeys((F.prelu, torch.prelu, Tensor.prelu)))
+def prelu(input: Masked, weight: Tensor) -> Masked:
+    """The slope lies along axis 1, so its own mask could not join by broadcasting."""
+    if isinstance(weight, Masked):
+        raise NoMaskRule("torch.nn.functional.prelu", why="Its weight must be plain.")
+    return _with_mask_of(input, F.prelu(input.value, weight))
 
 
 @rule(F.glu)

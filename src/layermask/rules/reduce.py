@@ -164,9 +164,9 @@ def var(
 def std(input: Masked, *args: Any, **kwargs: Any) -> Masked:
     """The root of the variance, whose slope at 0 is 0 here as in torch, not infinite."""
     spread = input.var(*args, **kwargs)
-    positive = spread.value > 0
-    root = torch.where(positive, spread.value, 1.0).sqrt()
-    return Masked(torch.where(positive, root, 0.0), spread.visible)
+    flat = spread.value == 0
+    root = torch.where(flat, 1.0, spread.value).sqrt()
+    return Masked(torch.where(flat, 0.0, root), spread.visible)
 
 
 def _with_mean(name: str) -> Callable:

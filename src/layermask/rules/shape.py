@@ -141,6 +141,8 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, how: Any = None) -> Masked:
 
     `how` is the join, that of the run if None.
     """
+    if any(t.ndim != 1 for t in tensors):  # torch lets empty vectors stand in for nothing
+        tensors = [t for t in tensors if tuple(t.shape) != (0,)]
     values = [t.value if isinstance(t, Masked) else t for t in tensors]
     inputs = [t for t in tensors if isinstance(t, Masked)]
     ndim = inputs[0].value.ndim
@@ -255,7 +257,10 @@ def channel_shuffle(input: Masked, groups: int) -> Masked:
 
 @rule(Tensor.unfold)
 def sliding(input: Masked, dimension: int, size: int, step: int) -> Masked:
-    move = lambda m: m[..., None] if m.shape[dimension] == 1 else m.unfold(dimension, size, step)  # noqa: E731
+    def move(mask: Tensor) -> Tensor:
+        whole = mask.ndim == 0 or mask.shape[dimension] == 1
+        return mask[..., None] if whole else mask.unfold(dimension, size, step)
+
     return moved(input, input.value.unfold(dimension, size, step), move)
 
 

@@ -1,0 +1,254 @@
+"""Judge every torchvision and timm architecture by laws 1, 2 and 5; write docs/coverage.md.
+
+Weights are random. Each model runs in a process of its own, so that a crash or the time limit ends that model
+only. Results are appended to out/coverage.jsonl as they come, with the versions they hold for: what is there
+already is skipped, so an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import layermask
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = ROOT / "out" / "coverage.jsonl", ROOT / "docs" / "coverage.md"
+LAWS = ("1", "2", "5")
+LARGEST = 120_000_000  # parameters, of timm's; torchvision's run whatever their size
+BATCH = 4
+PRELOAD = ["timm", "torchvision", "layermask.check", "layermask.randomise", "layermask.architectures"]
+
+Result = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="*", help='wildcard on the name, as "timm/vit_*"')
+    parser.add_argument("--limit", type=int, help="judge at most this many models now")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="models at a time")
+    parser.add_argument("--seconds", type=float, default=600, help="time limit of one model")
+    options = parser.parse_args()
+    versions = _versions()
+    done = {result["model"]: result for result in _stored() if result["versions"] == versions}
+    wanted = [name for name in _names() if fnmatchcase(name, options.only) and name not in done]
+    _judge_all(wanted[: options.limit], versions, options.jobs, options.seconds)
+    results = [result for result in _stored() if result["versions"] == versions]
+    PAGE.write_text(page(results, versions, len(_names())), encoding="utf-8")
+    print(f"{len(results)} of {len(_names())} judged; wrote {PAGE.relative_to(ROOT)}")
+
+
+def _names() -> list[str]:
+    from layermask.architectures import names
+
+    return list(names())
+
+
+def _versions() -> dict[str, str]:
+    """What the results depend on; `layermask` with a digest of its sources, which change between releases."""
+    sources = sorted(Path(layermask.__file__).parent.rglob("*.py"))
+    skipped = ("cli", "explain")
+    text = b"".join(path.read_bytes() for path in sources if path.parent.name not in skipped)
+    packages = {name: version(name) for name in ("torch", "torchvision", "timm")}
+    return {"layermask": f"{version('layermask')}+{hashlib.sha256(text).hexdigest()[:10]}", **packages}
+
+
+def _stored() -> Iterator[Result]:
+    if RESULTS.exists():
+        yield from map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
+
+
+# --- running -------------------------------------------------------------------------------------------
+
+
+def _judge_all(names: list[str], versions: dict[str, str], jobs: int, seconds: float) -> None:
+    from layermask.progress import bar
+
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as file, bar("coverage", len(names)) as advance:
+        for result in _each_in_its_process(names, jobs, seconds):
+            file.write(json.dumps({**result, "versions": versions}) + "\n")
+            file.flush()
+            advance(1)
+
+
+def _each_in_its_process(names: list[str], jobs: int, seconds: float) -> Iterator[Result]:
+    """Yield the results as they come, at most `jobs` at a time, none later than `seconds` after its start."""
+    context = multiprocessing.get_context("forkserver")  # imports once, forks per model
+    context.set_forkserver_preload(PRELOAD)
+    left, running = list(reversed(names)), {}
+    try:
+        while left or running:
+            while left and len(running) < jobs:
+                name = left.pop()
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_report, args=(name, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = (name, process, time.monotonic())
+            ready = wait(list(running), timeout=1)
+            for pipe, (name, process, start) in list(running.items()):
+                late = time.monotonic() - start > seconds
+                if pipe in ready or late:
+                    yield _collect(pipe, name, process, f"no answer in {seconds:.0f} s" if late else "")
+                    del running[pipe]
+    finally:
+        for _, process, _ in running.values():
+            process.kill()
+
+
+def _collect(pipe: Connection, name: str, process: Any, reason: str) -> Result:
+    """Return what the process sent; for one that was killed or crashed, why."""
+    try:
+        if not reason:
+            return pipe.recv()
+    except EOFError:
+        process.join()
+        reason = f"the process ended with status {process.exitcode}"
+    finally:
+        pipe.close()
+        process.kill()
+        process.join()
+    return {"model": name, "error": reason, "laws": {}, "missing": []}
+
+
+def _report(name: str, pipe: Connection) -> None:
+    start = time.monotonic()
+    try:
+        result = judge(name)
+    except Exception as error:
+        result = {"error": f"{type(error).__name__}: {error}".split("\n")[0], "laws": {}, "missing": []}
+    pipe.send({"model": name, **result, "seconds": round(time.monotonic() - start, 2)})
+
+
+def judge(name: str) -> Result:
+    """Build the model `name` at a reduced size with random weights and judge it."""
+    import torch
+
+    from layermask.architectures import build, parameters, smallest_size
+    from layermask.check import check
+    from layermask.randomise import randomise
+    from layermask.samples import sample_images
+
+    torch.set_num_threads(1)
+    if name.startswith("timm/") and (count := parameters(name)) > LARGEST:
+        return {"parameters": count, "skipped": True}
+    model, shape = build(name, smallest_size(name))
+    images = sample_images(BATCH, shape)
+    report = check(randomise(model, images), images, LAWS)
+    return {
+        "family": _family(name),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "input": shape,
+        "missing": list(report.missing),
+        "error": report.error,
+        "laws": {law.law: [law.passed, law.error, law.detail] for law in report.laws},
+    }
+
+
+def _family(name: str) -> str:
+    """The file that the model is written in."""
+    import timm
+    from torchvision import models
+
+    library, _, short = name.partition("/")
+    builder = timm.model_entrypoint(short) if library == "timm" else models.get_model_builder(short)
+    return builder.__module__.rpartition(".")[2]
+
+
+# --- the page ------------------------------------------------------------------------------------------
+
+
+LEGEND = """## Laws
+
+1: with all visible, alone or among masked images, the plain model's answer. 2: NaN, inf or noise on hidden
+pixels changes nothing. 5: a batch answers as its images one by one, in any order. The figures are the
+largest deviation relative to the largest output; 0 is bit-identical. Laws 1 and 5 allow 1e-5, because
+another batch size or mask makes another kernel run. Figures above it that are marked * are rounding,
+amplified by a deep net with random weights: in float64 they vanish, or are no larger than what the plain
+model's own answers in a batch and one by one differ by. In law 2, * marks a kernel that does not repeat its
+own answer to the bit.
+"""
+
+
+def page(results: list[Result], versions: dict[str, str], total: int) -> str:
+    """Return docs/coverage.md."""
+    judged = sorted((r for r in results if not r.get("skipped")), key=lambda r: (_holds(r), r["model"]))
+    skipped, failures = len(results) - len(judged), [r for r in judged if not _holds(r)]
+    missing = total - len(results)
+    lines = [
+        "# Coverage",
+        "",
+        "Written by `make coverage`: every torchvision classification model, and every timm architecture of",
+        f"up to {LARGEST // 10**6} M parameters ({skipped} are larger), with random weights and randomised",
+        f"statistics, {BATCH} images at a time, of the smallest side that the model takes from 96 pixels on.",
+        "",
+        f"{time.strftime('%Y-%m-%d')}, " + ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "",
+        *_totals(judged),
+        *([f"**{missing} models have not been judged yet.**", ""] if missing else []),
+        LEGEND,
+        *_failures(failures),
+        "## Models",
+        "",
+        "| model | family | M parameters | input | missing rules | law 1 | law 2 | law 5 |",
+        "|---|---|---|---|---|---|---|---|",
+        *map(_row, judged),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _holds(result: Result) -> bool:
+    laws = result["laws"]
+    return len(laws) == len(LAWS) and all(passed for passed, *_ in laws.values()) and not result["error"]
+
+
+def _totals(judged: list[Result]) -> list[str]:
+    lines = ["| library | models | hold all three laws | |", "|---|---|---|---|"]
+    for library in ("torchvision", "timm"):
+        those = [r for r in judged if r["model"].startswith(f"{library}/")]
+        good = sum(map(_holds, those))
+        lines.append(f"| {library} | {len(those)} | {good} | {100 * good / max(1, len(those)):.1f} % |")
+    return [*lines, ""]
+
+
+def _failures(failures: list[Result]) -> list[str]:
+    if not failures:
+        return []
+    reasons = [f"- `{result['model']}`: {_reason(result)}" for result in failures]
+    return [f"## Failures ({len(failures)})", "", *reasons, ""]
+
+
+def _reason(result: Result) -> str:
+    broken = [f"law {law}: {detail}" for law, (passed, _, detail) in result["laws"].items() if not passed]
+    missing = [f"no rule for {', '.join(result['missing'])}"] if result["missing"] else []
+    return "; ".join([*missing, *broken, *filter(None, [result["error"]])]).replace("|", "\\|")
+
+
+def _row(result: Result) -> str:
+    size = "x".join(map(str, result.get("input", ())))
+    cells = [result["model"], result.get("family", ""), f"{result.get('parameters', 0) / 1e6:.1f}", size]
+    cells += [", ".join(result["missing"]), *(_figure(result["laws"].get(law)) for law in LAWS)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _figure(verdict: list | None) -> str:
+    if verdict is None:
+        return "–"
+    passed, error, detail = verdict
+    text = "0" if error == 0 else f"{error:.0e}"
+    return text + "*" * (";" in detail) if passed else f"**{text}**"
+
+
+if __name__ == "__main__":
+    main()

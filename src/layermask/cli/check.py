@@ -1,0 +1,52 @@
+"""`layermask check MODEL`: can this model be masked, and is the result right?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from layermask.cli.outcome import FAILED, outcome
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="builtin, torchvision/NAME, timm/NAME, hf/TYPE, hf/ORG/NAME, or module:function of your own.",
+        show_default=False,
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(min=1, help="Side of the random images, in pixels.", show_default="the model's own"),
+]
+Randomise = Annotated[
+    bool | None,
+    typer.Option(
+        "--randomise/--as-is",
+        help="Redraw all weights, so that no error hides behind zeros and ones.",
+        show_default="as is for your own, randomised otherwise",
+    ),
+]
+
+
+def command(model: Model, size: Size = None, randomise: Randomise = None) -> None:
+    """List the operations a model uses and every one without a mask rule, and judge it by the laws.
+
+    Needs no weights and no network. Exit status: 1 if a rule is missing or a law fails, 2 bad input.
+    """
+    with outcome():
+        from layermask.architectures import build
+        from layermask.check import run_check
+        from layermask.randomise import randomise as redraw
+        from layermask.samples import sample_images
+
+        network, shape = build(model, size)
+        images = sample_images(4, shape)
+        own = ":" in model
+        if randomise or (randomise is None and not own):
+            redraw(network, images)
+        text, ok = run_check(network, images)
+        typer.echo(f"{model} on {tuple(images.shape)}\n{text}")
+        if not ok:
+            raise typer.Exit(FAILED)

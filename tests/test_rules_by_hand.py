@@ -1,0 +1,191 @@
+"""Rules whose function has no OpInfo, on samples written by hand (law 8); and law 5 for rules, from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layermask.masked import Masked, name_of
+
+X = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(0))
+MASK = torch.rand(2, 1, 6, 5, generator=torch.Generator().manual_seed(1)) < 0.5
+
+
+def weights(module: nn.Module) -> list[Tensor]:
+    return [p.detach() for p in module.parameters()]
+
+
+def _recurrent(cls: type, states: int) -> tuple:
+    torch.manual_seed(0)
+    state = torch.zeros(1, 2, 3) if states == 1 else (torch.zeros(1, 2, 3),) * 2
+    return X[:, :, :, 0], state, weights(cls(6, 3)), True, 1, 0.0, False, False, True
+
+
+class Named(dict):
+    """The last argument of a sample: its keyword arguments."""
+
+
+SAMPLES: dict[Callable, list[tuple]] = {
+    torch.Tensor.cpu: [(X,)],
+    torch.Tensor.detach: [(X,)],
+    torch.detach: [(X,)],
+    torch.Tensor.detach_: [(X,)],
+    torch.detach_: [(X,)],
+    torch.Tensor.pin_memory: [],
+    torch.Tensor.cuda: [],
+    torch.Tensor.requires_grad_: [(X,), (X, False)],
+    torch.Tensor.type: [(X, torch.float64), (X, "torch.HalfTensor")],
+    torch.Tensor.type_as: [(X, X.double())],
+    torch.Tensor.__setitem__: [],
+    torch.Tensor.dim: [(X,)],
+    torch.Tensor.ndimension: [(X,)],
+    torch.Tensor.size: [(X,), (X, 1)],
+    torch.Tensor.stride: [(X,), (X, -1)],
+    torch.Tensor.numel: [(X,)],
+    torch.numel: [(X,)],
+    torch.Tensor.nelement: [(X,)],
+    torch.Tensor.element_size: [(X,)],
+    torch.Tensor.storage_offset: [(X,)],
+    torch.Tensor.get_device: [(X,)],
+    torch.get_device: [(X,)],
+    torch.Tensor.is_contiguous: [(X,), (X, Named(memory_format=torch.channels_last))],
+    torch.Tensor.is_complex: [(X,)],
+    torch.is_complex: [(X,)],
+    torch.Tensor.is_floating_point: [(X,)],
+    torch.is_floating_point: [(X,)],
+    torch.Tensor.is_inference: [(X,)],
+    torch.is_inference: [(X,)],
+    torch.Tensor.is_pinned: [(X,)],
+    torch.Tensor.is_signed: [(X,)],
+    torch.is_signed: [(X,)],
+    torch.Tensor.is_same_size: [(X, X)],
+    torch.is_same_size: [(X, X)],
+    torch.Tensor.new_tensor: [(X, [1.0, 2.0])],
+    torch.result_type: [(X, 1), (X, X.double())],
+    torch.can_cast: [],
+    torch.feature_dropout: [(X, 0.5, True), (X, 0.5, False)],
+    torch.feature_dropout_: [(X, 0.5, True)],
+    torch.native_dropout: [],
+    F.dropout1d: [(X[..., 0], 0.5, True), (X[..., 0], 0.5, False)],
+    F.fold: [(X.reshape(2, 12, 10), (6, 3), 2), (X.reshape(2, 4, 30), (5, 6), 1), (X.reshape(2, 8, 15), (6, 4), 2, 1, 0, (1, 1))],
+    F.lp_pool1d: [(X[..., 0], 2, 2), (X[..., 0], 3.0, 3, 1, True)],
+    F.lp_pool2d: [(X, 2, 2), (X, 1.0, (3, 2), 1, True)],
+    F.lp_pool3d: [(X[None], 2, 2)],
+    F.adaptive_max_pool1d_with_indices: [(X[..., 0], 2)],
+    F.adaptive_max_pool2d_with_indices: [(X, (2, 1)), (X, 3)],
+    F.adaptive_max_pool3d_with_indices: [(X[None], 2)],
+    F.max_pool1d_with_indices: [(X[..., 0], 2)],
+    F.max_pool2d_with_indices: [(X, 2), (X, 3, 2, 1)],
+    F.max_pool3d_with_indices: [(X[None], 2)],
+    torch.lstm: [_recurrent(nn.LSTM, 2)],
+    torch.gru: [_recurrent(nn.GRU, 1)],
+    torch.rnn_tanh: [_recurrent(nn.RNN, 1)],
+    torch.rnn_relu: [_recurrent(nn.RNN, 1)],
+}
+"""Rules that no OpInfo names: function -> argument lists, the first argument being the masked one. Empty:
+`native_dropout` is judged by what dropout does, writing by index in test_mechanism.py, and CUDA elsewhere."""
+RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+
+CASES = [pytest.param(f, args, id=f"{name_of(f)}-{i}") for f, every in SAMPLES.items() for i, args in enumerate(every)]
+
+
+def call(function: Callable, first: Any, rest: tuple) -> list[Any]:
+    named = rest[-1] if rest and isinstance(rest[-1], Named) else {}
+    rest = rest[:-1] if named else rest
+    torch.manual_seed(0)
+    method = type(function).__name__ == "method_descriptor"
+    name = name_of(function).split(".")[-1]
+    out = getattr(first, name)(*rest, **named) if method else function(first, *rest, **named)
+    return list(out) if isinstance(out, tuple) and not isinstance(out, torch.Size) else [out]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("function, args", CASES)
+def test_full_mask_is_the_plain_operation(function: Callable, args: tuple, whole: bool) -> None:
+    first, *rest = args
+    visible = torch.ones(first.shape if whole else [1] * first.ndim, dtype=torch.bool)
+    ours = call(function, Masked(first.clone(), visible), tuple(rest))
+    for a, b in zip(ours, call(function, first.clone(), tuple(rest)), strict=True):
+        if isinstance(a, Masked):
+            assert a.visible.all()
+            a = a.value
+        near = 1e-6 if function in RECURRENT else 0.0  # packed sequences run through other kernels
+        assert torch.allclose(a, b, atol=near, rtol=0, equal_nan=True) if isinstance(a, Tensor) else a == b
+
+
+# --- law 5: a batch is its images one by one ---------------------------------------------------------------
+
+W = {n: torch.randn(6, 2, *[3] * n, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3)}
+RULES: dict[str, Callable] = {
+    "conv": lambda x: F.conv2d(x, W[2], padding=1, groups=2),
+    "strided conv": lambda x: F.conv2d(x, W[2], stride=2, padding=1, groups=2),
+    "dilated conv": lambda x: F.conv2d(x, W[2], padding="same", dilation=2, groups=2),
+    "padded conv": lambda x: F.conv2d(F.pad(x, (0, 1, 0, 1)), W[2], stride=2, groups=2),
+    "transposed conv": lambda x: F.conv_transpose2d(x, torch.ones(4, 3, 2, 2), stride=2),
+    "max pool": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "ceil pool": lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True),
+    "average pool": lambda x: F.avg_pool2d(x, 3, 1, 1),
+    "adaptive pool": lambda x: F.adaptive_avg_pool2d(x, (2, 3)),
+    "lp pool": lambda x: F.lp_pool2d(x, 2, 2),
+    "group norm": lambda x: F.group_norm(x, 2),
+    "instance norm": F.instance_norm,
+    "layer norm": lambda x: F.layer_norm(x, x.shape[1:]),
+    "global mean": lambda x: x.mean((2, 3)),
+    "deviation": lambda x: x.std((2, 3)),
+    "softmax": lambda x: x.flatten(2).softmax(-1),
+    "flips side by side": lambda x: torch.cat([x, x.flip(-1)], dim=1),
+    "flips one below the other": lambda x: torch.cat([x, x.flip(-1)], dim=2),
+    "attention": lambda x: F.scaled_dot_product_attention(*[x.flatten(2).mT] * 3),
+    "covariance": lambda x: x.flatten(2) @ x.flatten(2).mT,
+    "interpolate": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "unshuffle": lambda x: F.pixel_unshuffle(x[..., :4], 2),
+    "shuffle": lambda x: F.pixel_shuffle(x, 2),
+    "unfold": lambda x: F.unfold(x, 3, padding=1),
+    "gate": lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
+    "flatten and linear": lambda x: F.linear(x.flatten(1), torch.linspace(-1, 1, 360).reshape(3, 120)),
+    "quarters": lambda x: torch.cat([x[..., ::2, :4:2], x[..., 1::2, :4:2], x[..., ::2, 1:4:2]], 1),
+    "stacked": lambda x: torch.stack([x, x.flip(-1)], 1).sum(1),
+    "recurrent": lambda x: torch.lstm(x[:, :, :, 0], (x.new_zeros(1, x.shape[0], 3),) * 2, *_recurrent(nn.LSTM, 2)[2:])[0],
+}
+
+
+def outcome(x: Tensor, visible: Tensor, apply: Callable) -> tuple[Tensor, Tensor]:
+    out = apply(Masked(x, visible))
+    visible = out.visible.expand(out.value.shape)
+    return torch.where(visible, out.value, 0), visible
+
+
+@pytest.mark.parametrize("masks", ["one each", "one shared"])
+@pytest.mark.parametrize("name", RULES)
+def test_a_batch_is_its_images_one_by_one(name: str, masks: str) -> None:
+    shared = masks == "one shared"
+    values, shown = outcome(X, MASK[:1] if shared else MASK, RULES[name])
+    for i in range(2):
+        value, seen = outcome(X[i : i + 1], MASK[:1] if shared else MASK[i : i + 1], RULES[name])
+        assert torch.equal(shown[i : i + 1], seen)
+        assert torch.allclose(values[i : i + 1], value, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_batch_of_flips_is_two_batches(shared: bool) -> None:
+    """Test-time augmentation: the batch is laid end to end, whether or not its images share a mask."""
+    visible = MASK[:1] if shared else MASK
+    values, shown = outcome(X, visible, lambda x: torch.cat([x, x.flip(-1)], 0))
+    full = visible.expand(2, 1, 6, 5)
+    assert torch.equal(shown, torch.cat([full, full.flip(-1)]).expand(shown.shape))
+    assert torch.equal(values, torch.where(shown, torch.cat([X, X.flip(-1)]), 0))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_how_a_mask_is_stored_does_not_matter(name: str) -> None:
+    """A mask of rows, expanded (stride 0) or written out."""
+    rows = MASK[:1, :, :, :1].expand(1, 1, 6, 5)
+    values, shown = outcome(X, rows, RULES[name])
+    written, seen = outcome(X, rows.contiguous(), RULES[name])
+    assert torch.equal(shown, seen)
+    assert torch.allclose(values, written, atol=2e-6, rtol=0)
