@@ -98,6 +98,8 @@ def test_no_text_is_cut_off_or_covers_another(make, sizes):
     ]
     assert len(texts) > 8
     boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
+    if make is explained:
+        assert sum(text.get_text().endswith(", 50.0 %") for text in texts) == sizes[0]
     for text, box in boxes:
         assert box.x0 >= 0 and box.y0 >= 0, text
         assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text

@@ -52,16 +52,19 @@ def explanation_sheet(
 ) -> Figure:
     """Draw the picture with its predictions, and beside it one row per target and one column per removal."""
     targets = next(iter(found.values())).targets
-    rows = max(len(targets), 2)
-    width = 2 * MARGIN + (len(found) + 1) * (CELL + GAP) + 0.95
+    rows = len(targets)
+    left = 1 if rows > 1 else 2  # columns for the picture and the predictions, one below or beside the other
+    width = 2 * MARGIN + (len(found) + left) * (CELL + GAP) + 0.95
     height = 2 * MARGIN + 0.42 + rows * (CELL + HEAD) + (rows - 1) * GAP
     figure = _figure(width, height, title)
     top = height - MARGIN - 0.27
     _image(figure, (MARGIN, top - HEAD - CELL), picture, ["what the model sees"])
-    _ranking(figure, (MARGIN, top - 2 * (HEAD + CELL) - GAP), predictions, "its predictions")
+    beside, below = MARGIN + CELL + GAP, top - 2 * (HEAD + CELL) - GAP
+    corner = (MARGIN, below) if rows > 1 else (beside, top - HEAD - CELL)
+    _ranking(figure, corner, predictions, "its predictions")
     for row, target in enumerate(targets):
-        y = top - row * (HEAD + CELL + GAP) - HEAD - CELL
-        _row(figure, y, picture, found, row, labels[target], unit)
+        start = MARGIN + left * (CELL + GAP) + GAP, top - row * (HEAD + CELL + GAP) - HEAD - CELL
+        _row(figure, start, picture, found, row, labels[target], unit)
     legend = (
         f"green: the segment supports the class, red: it detracts; scale: change of {unit}, shared by a row"
     )
@@ -122,26 +125,34 @@ def _axes(figure: Figure, corner: tuple[float, float], width: float, height: flo
 
 def _image(figure: Figure, corner: tuple[float, float], picture: np.ndarray, lines: Sequence[str]) -> Axes:
     axes = _axes(figure, corner, CELL, CELL)
-    axes.imshow(picture, interpolation="nearest")
+    axes.imshow(picture)
     axes.set_title("\n".join(lines), fontsize=9, loc="left", pad=4)
     return axes
 
 
-def _row(figure, y: float, picture, found: Mapping[str, Attribution], row: int, name: str, unit: str) -> None:
+def _row(
+    figure: Figure,
+    corner: tuple[float, float],
+    picture: np.ndarray,
+    found: Mapping[str, Attribution],
+    row: int,
+    name: str,
+    unit: str,
+) -> None:
     """Draw one target: a heading, one overlay per removal, and the scale that they share."""
     limit = max(float(each.scores[row].abs().max()) for each in found.values())
-    left = MARGIN + CELL + 2 * GAP
+    left, y = corner
     wide, tall = figure.get_size_inches()
     prediction = float(next(iter(found.values())).prediction[row])
     amount = f"{100 * prediction:.1f} %" if unit == "probability" else f"{unit} {prediction:.3g}"
-    heading = f"{name}, {amount}"
     place = left / wide, (y + CELL + 0.38) / tall
-    written = figure.text(*place, heading, fontsize=10.5, weight="bold", va="center", parse_math=False)
-    _fit(written, len(found) * (CELL + GAP) + 0.6)
+    heading = figure.text(*place, name, fontsize=10.5, weight="bold", va="center", parse_math=False)
+    _fit(heading, len(found) * (CELL + GAP) + 0.6, tail=f", {amount}")
     for column, (removal, each) in enumerate(found.items()):
         tinted = overlay(picture, each.heatmap(row), limit)
-        corner = left + column * (CELL + GAP), y
-        axes = _image(figure, corner, tinted, [f"{removal}   R² {float(each.r2[row]):.2f}"])
+        axes = _image(
+            figure, (left + column * (CELL + GAP), y), tinted, [f"{removal}   R² {float(each.r2[row]):.2f}"]
+        )
         _boundaries(axes, each.segments)
     _scale(figure, (left + len(found) * (CELL + GAP), y), limit)
 
@@ -179,10 +190,11 @@ def _ranking(
     axes.set_title(title, fontsize=9, loc="left", pad=4)
 
 
-def _fit(text: Text, room: float) -> None:
-    """Shorten a text until it is at most `room` inches wide."""
+def _fit(text: Text, room: float, tail: str = "") -> None:
+    """Shorten a text until it is, with `tail` after it, at most `room` inches wide."""
     whole = text.get_text()
+    text.set_text(whole + tail)
     for length in range(len(whole) - 1, 0, -1):
         if text.get_window_extent().width <= room * DPI:
             return
-        text.set_text(whole[:length].rstrip() + "…")
+        text.set_text(whole[:length].rstrip() + "…" + tail)

@@ -105,6 +105,7 @@ class Masked:
         _check_pair(value, visible)
         self.value, self.visible, self.frame, self.weights = value, visible, frame, weights
         self.phase = False  # one phase of a grid, as a slice with a step gives it
+        self.shared = False  # something else may hold this value, or a view of it
         self.run: Run | None = None
 
     @classmethod
@@ -230,9 +231,7 @@ def settled(x: Masked) -> Tensor:
 def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     """Apply the rule of `function` to arguments of which at least one is `Masked`."""
     inputs = list(masked_in((args, kwargs)))
-    run = next((x.run for x in inputs if x.run is not None), None) or Run()
-    for x in inputs:
-        x.run = run
+    run = _enter(inputs)
     if run.ended:
         return function(*replace_masked(args, settled), **replace_masked(kwargs, settled))
     _refuse_lost_writes(function, args, kwargs)
@@ -245,7 +244,25 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     out = body(*args, **kwargs)
     for x in masked_in(out):
         x.run = run
+        _note_sharing(x, inputs)
     return out
+
+
+def _enter(inputs: list[Masked]) -> Run:
+    """The run of the inputs. One that has none comes from outside, where its value is held too."""
+    run = next((x.run for x in inputs if x.run is not None), None) or Run()
+    for x in inputs:
+        x.shared |= x.run is None
+        x.run = run
+    return run
+
+
+def _note_sharing(out: Masked, inputs: list[Masked]) -> None:
+    if torch.compiler.is_compiling():  # in-place rules assume sharing there
+        return
+    for x in inputs:
+        if x is not out and x.value.untyped_storage()._cdata == out.value.untyped_storage()._cdata:
+            x.shared = out.shared = True
 
 
 def _refuse_other_argument(function: Callable, body: Callable, first: Any) -> None:

@@ -57,9 +57,10 @@ def pointwise_in_place(function: Callable) -> Callable:
     apply = pointwise(function)
 
     def rule(target: Masked, *args: Any, **kwargs: Any) -> Masked:
-        """Hidden content of other operands stays out of the storage, which views of the target share."""
-        settle = lambda x: x if x.visible is target.visible else _resettled(x)  # noqa: E731
-        args, kwargs = replace_masked(args, settle), replace_masked(kwargs, settle)
+        """Hidden content of other operands stays out of storage that something else may call visible."""
+        if target.shared or torch.compiler.is_compiling():
+            settle = lambda x: x if x.visible is target.visible else _resettled(x)  # noqa: E731
+            args, kwargs = replace_masked(args, settle), replace_masked(kwargs, settle)
         if args or kwargs:
             target.value = _writable(target)
         out = apply(target, *args, **kwargs)
