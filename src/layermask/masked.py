@@ -265,9 +265,14 @@ def _note_sharing(out: Masked, inputs: list[Masked]) -> None:
             x.shared = out.shared = True
 
 
+def _first_annotation(body: Callable) -> str:
+    body = getattr(body, "func", body)  # of a functools.partial
+    return next(iter(body.__annotations__.values()), "")
+
+
 def _refuse_other_argument(function: Callable, body: Callable, first: Any) -> None:
     """A rule whose first parameter is `Masked` has none for a plain tensor there and a mask elsewhere."""
-    if isinstance(first, Tensor) and next(iter(body.__annotations__.values()), "") == "Masked":
+    if isinstance(first, Tensor) and _first_annotation(body) == "Masked":
         why = "Its first argument is plain, and only that one may be masked."
         raise NoMaskRule(name_of(function), module_path(), user_line(), why)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -115,12 +116,9 @@ def _renormalized(out: Tensor, x: Masked, window: Window, bias: Tensor | None, g
 
 def _share(x: Masked, window: Window, release: bool) -> Tensor:
     visible = x.visible.any(1, keepdim=True).expand(-1, -1, *x.value.shape[2:])
-    seen = count(visible, window)
+    seen = count(visible, window).double()
     if release:
-        size = 1
-        for k in window.kernel:
-            size *= k
-        return seen / size + 1e-8
+        return seen / math.prod(window.kernel) + 1e-8
     return seen.clamp(min=1) / count(torch.ones_like(visible[:1]), window).clamp(min=1)
 
 

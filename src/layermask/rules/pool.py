@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -170,11 +171,12 @@ _POOLS = {
     3: (F.max_pool3d, F.avg_pool3d, F.adaptive_avg_pool3d, F.lp_pool3d),
 }
 for n, (maximum, average, adaptive, lp) in _POOLS.items():
-    # each under the names by which modules, functions and torch itself call it
     largest = windowed(n, _max_pool(n, maximum))
-    rule(maximum, getattr(F, f"max_pool{n}d_with_indices"), getattr(torch, f"max_pool{n}d"))(largest)
+    rule(maximum, getattr(torch, f"max_pool{n}d"))(largest)
+    rule(getattr(F, f"max_pool{n}d_with_indices"))(partial(largest, return_indices=True))
     rule(average)(windowed(n, _avg_pool(n, average)))
     rule(adaptive)(windowed(n, _adaptive_avg(n, adaptive)))
     bin_maximum = windowed(n, _adaptive_max(n, ADAPTIVE_MAX[n]))
-    rule(ADAPTIVE_MAX[n], getattr(F, f"adaptive_max_pool{n}d_with_indices"))(bin_maximum)
+    rule(ADAPTIVE_MAX[n])(bin_maximum)
+    rule(getattr(F, f"adaptive_max_pool{n}d_with_indices"))(partial(bin_maximum, return_indices=True))
     rule(lp)(windowed(n, _lp_pool(n, lp)))

@@ -130,7 +130,8 @@ def moments(x: Masked, dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     scale = part.to(value.dtype)
     center = value.mean(tuple(dims), keepdim=True) / scale
     spread = torch.where(x.visible, value - center, 0.0).square().mean(tuple(dims), keepdim=True) / scale
-    return center, spread, part * total
+    seen = any_over(x.run, x.visible, dims, True)
+    return center, spread, torch.where(seen, part * total, 0.0)
 
 
 def everything(x: Masked, dims: Sequence[int], keepdim: bool = True) -> Tensor:
