@@ -27,6 +27,7 @@ RESULTS, PAGE = ROOT / "out" / "coverage.jsonl", ROOT / "docs" / "coverage.md"
 LAWS = ("1", "2", "5")
 LARGEST = 120_000_000  # parameters, of timm's; torchvision's run whatever their size
 BATCH = 4
+ENGINE = ("masked", "visibility", "window", "fill", "removal")
 PRELOAD = ["timm", "torchvision", "layermask.check", "layermask.randomise", "layermask.architectures"]
 
 Result = dict[str, Any]
@@ -55,10 +56,10 @@ def _names() -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    """What the results depend on; `layermask` with a digest of its sources, which change between releases."""
-    sources = sorted(Path(layermask.__file__).parent.rglob("*.py"))
-    skipped = ("cli", "explain")
-    text = b"".join(path.read_bytes() for path in sources if path.parent.name not in skipped)
+    """What the results depend on; `layermask` with a digest of the engine, which changes between releases."""
+    folder = Path(layermask.__file__).parent
+    sources = [*(folder / f"{name}.py" for name in ENGINE), *sorted((folder / "rules").glob("*.py"))]
+    text = b"".join(path.read_bytes() for path in sources)
     packages = {name: version(name) for name in ("torch", "torchvision", "timm")}
     return {"layermask": f"{version('layermask')}+{hashlib.sha256(text).hexdigest()[:10]}", **packages}
 
