@@ -1,11 +1,84 @@
 """Any pretrained vision model, answering from only the visible part of an image.
 
-removal = layermask.LayerMasking(model)
-logits = removal(images, visible)  # (N, C, *S) float, (N or 1, 1, *S) bool, True = visible
+    removal = layermask.LayerMasking(model)
+    logits = removal(images, visible)  # (N, C, *S) float, (N or 1, 1, *S) bool, True = visible
+
+Names are imported when first used, so that the command line answers before torch is loaded.
 """
 
-from .masked import RULES, Masked, NoMaskRule, overriding, rule
-from .removal import LayerMasking
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import ImageError, InputError, MissingPackage, ModelError
+    from .explain.attribution import Attribution
+    from .explain.lime import Lime
+    from .fills import Blackout, ConstantFill, Greyout
+    from .images import load_image, load_mask
+    from .loaded import Loaded
+    from .masked import RULES, LostMask, Masked, NoMaskRule, overriding, rule
+    from .preprocessing import Preprocessing
+    from .removal import LayerMasking
+    from .removals import REMOVALS
+    from .segment import SEGMENTERS, Grid, Quickshift, Slic
+    from .zoo import load
 
 __version__ = "0.1.0"
-__all__ = ["RULES", "LayerMasking", "Masked", "NoMaskRule", "overriding", "rule"]
+__all__ = [
+    "REMOVALS",
+    "RULES",
+    "SEGMENTERS",
+    "Attribution",
+    "Blackout",
+    "ConstantFill",
+    "Greyout",
+    "Grid",
+    "ImageError",
+    "InputError",
+    "LayerMasking",
+    "Lime",
+    "Loaded",
+    "LostMask",
+    "Masked",
+    "MissingPackage",
+    "ModelError",
+    "NoMaskRule",
+    "Preprocessing",
+    "Quickshift",
+    "Slic",
+    "load",
+    "load_image",
+    "load_mask",
+    "overriding",
+    "rule",
+]
+
+_HOMES = {
+    "errors": ("ImageError", "InputError", "MissingPackage", "ModelError"),
+    "explain.attribution": ("Attribution",),
+    "explain.lime": ("Lime",),
+    "fills": ("Blackout", "ConstantFill", "Greyout"),
+    "images": ("load_image", "load_mask"),
+    "loaded": ("Loaded",),
+    "masked": ("RULES", "LostMask", "Masked", "NoMaskRule", "overriding", "rule"),
+    "preprocessing": ("Preprocessing",),
+    "removal": ("LayerMasking",),
+    "removals": ("REMOVALS",),
+    "segment": ("SEGMENTERS", "Grid", "Quickshift", "Slic"),
+    "zoo": ("load",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'layermask' has no attribute {name!r}")
+    if _HOME[name] == "masked":
+        import_module("layermask.rules")  # the table comes with its rules in it
+    return getattr(import_module(f"layermask.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -100,7 +100,7 @@ def names() -> Iterator[str]:
     yield from (f"timm/{name}" for name in require("timm", "timm").list_models())
 
 
-def smallest_size(name: str, sizes: tuple[int, ...] = (96, 112, 128, 160, 192, 224)) -> int | None:
+def smallest_size(name: str, sizes: tuple[int, ...] = (64, 96, 112, 128, 160, 192, 224)) -> int | None:
     """Return the first of `sizes` that the model takes, None if only its own; tried without any memory."""
     for size in sizes:
         try:

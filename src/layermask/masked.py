@@ -10,6 +10,8 @@ stand. The idea is that of JAX's batching rules and of quax; the semantics are t
 from __future__ import annotations
 
 import contextlib
+import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -278,6 +280,9 @@ def _refuse_other_argument(function: Callable, body: Callable, first: Any) -> No
 
 
 def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
+    if "layermask.rules" not in sys.modules:  # this module was imported by itself
+        importlib.import_module("layermask.rules")
+        return dispatch(function, args, kwargs)
     if FALLBACK is not None:
         return FALLBACK(function, args, kwargs)
     raise NoMaskRule(name_of(function), module_path(), user_line())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from layermask.cli import explain, models, predict
+from layermask.cli import check, explain, models, predict
 
 app = typer.Typer(
     help="Ask a pretrained vision model about only the visible part of an image.",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("explain")(explain.command)
 app.command("predict")(predict.command)
+app.command("check")(check.command)
 app.command("models")(models.command)
 
 

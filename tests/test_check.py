@@ -1,0 +1,161 @@
+"""`layermask check`: ops met, all missing rules at once, law results, exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from layermask import masked
+from layermask.architectures import build, names, smallest_size
+from layermask.check import check, run_check
+from layermask.cli.app import app
+from layermask.errors import ModelError
+from layermask.masked import RULES
+from layermask.samples import sample_images
+
+
+class Inner(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        values, _ = torch.cummax(x, dim=-1)
+        return torch.fft.fft2(x).abs() + values
+
+
+class Odd(nn.Module):
+    """Uses three ops that have no rule, in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.inner, self.head = nn.Conv2d(3, 4, 3), Inner(), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(torch.relu(self.conv(x)))
+        return self.head(x.mean((-2, -1))) + torch.linalg.svdvals(x).mean()
+
+
+class Fine(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.conv(x)).mean((-2, -1)))
+
+
+class Leaking(Fine):
+    """Reads hidden pixels behind the back of the rules."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = x.value if isinstance(x, masked.Masked) else x
+        return super().forward(x) + value.mean()
+
+
+IMAGES = sample_images(4, (3, 16, 16))
+
+
+def test_all_missing_rules_are_found_in_one_pass() -> None:
+    report = check(Odd().eval(), IMAGES)
+    assert set(report.missing) == {"torch.cummax", "torch.fft.fft2", "torch.linalg.svdvals"}
+    assert report.missing["torch.cummax"] == ["inner"]
+    assert report.missing["torch.linalg.svdvals"] == [""]
+    assert not report.ok and not report.laws and not report.error
+
+
+def test_ops_are_counted_by_the_name_users_write() -> None:
+    ops = check(Fine().eval(), IMAGES, laws=()).ops
+    assert ops == {
+        "torch.nn.functional.conv2d": 1,
+        "torch.relu": 1,
+        "torch.Tensor.mean": 1,
+        "torch.nn.functional.linear": 1,
+    }
+
+
+def test_text_names_rules_and_laws() -> None:
+    text, ok = run_check(Odd().eval(), IMAGES)
+    assert not ok
+    assert "3 rules missing" in text and "torch.fft.fft2, called in inner" in text
+    assert "torch.linalg.svdvals, called in the model itself" in text
+    text, ok = run_check(Fine().eval(), IMAGES)
+    assert ok and "no rule is missing" in text
+    for law in "12345":
+        assert f"law {law}  holds" in text
+
+
+def test_a_leak_fails_the_laws() -> None:
+    report = check(Leaking().eval(), IMAGES, laws=("2",))
+    assert not report.ok and "noise in Masked" in report.laws[0].detail
+
+
+def test_an_error_of_the_model_is_reported_with_its_place() -> None:
+    class Broken(Fine):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.conv(x))
+
+    report = check(Broken().eval(), IMAGES)
+    assert not report.ok and "in module 'head'" in report.error
+    assert "the model stopped: RuntimeError" in str(report)
+
+
+def test_the_table_of_rules_is_left_as_it_was() -> None:
+    before = dict(RULES)
+    check(Odd().eval(), IMAGES)
+    assert before == RULES and masked.FALLBACK is None
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("torchvision/resnet18", (3, 64, 64)),
+        ("torchvision/vit_b_32", (3, 64, 64)),
+        ("timm/vit_tiny_patch16_224", (3, 64, 64)),
+        ("timm/resnet18.a1_in1k", (3, 64, 64)),
+        ("hf/mobilenet_v1", (3, 64, 64)),
+        ("builtin", (3, 64, 64)),
+    ],
+)
+def test_architectures_are_built_by_name_without_weights(name: str, shape: tuple) -> None:
+    model, found = build(name, 64)
+    assert found == shape and not model.training
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("timm/resnet81", "resnet"),
+        ("torchvision/resnet81", "resnet18"),
+        ("resnet18", "the forms are"),
+        ("timm/", "the forms are"),
+    ],
+)
+def test_unknown_names_say_what_is_known(name: str, hint: str) -> None:
+    with pytest.raises(ModelError, match=hint):
+        build(name)
+
+
+def test_names_cover_both_libraries() -> None:
+    known = list(names())
+    assert "torchvision/resnet18" in known and "timm/convnext_tiny" in known and len(known) > 1000
+
+
+def test_the_smallest_size_is_one_that_runs() -> None:
+    assert smallest_size("timm/resnet18") == 96
+    assert smallest_size("timm/vit_base_patch14_dinov2", (96, 112)) == 96
+    assert smallest_size("timm/crossvit_tiny_240") is None
+
+
+def test_command_prints_and_exits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_ok.py").write_text(f"from {__name__} import Fine\n")
+    (tmp_path / "mine_odd.py").write_text(f"from {__name__} import Odd\n")
+    run = CliRunner().invoke
+    good = run(app, ["check", "mine_ok:Fine", "--size", "16"])
+    assert good.exit_code == 0, good.output
+    assert "law 2  holds" in good.output
+    bad = run(app, ["check", "mine_odd:Odd", "--size", "16"])
+    assert bad.exit_code == 1 and "torch.cummax" in bad.output
+    unknown = run(app, ["check", "timm/resnet81"])
+    assert unknown.exit_code == 2 and "nearest" in unknown.output
