@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _names() -> list[str]:
-    """Every architecture, torchvision's first; the rest shuffled, so that a run cut short is a fair sample."""
+    """Every architecture, torchvision's first, the rest shuffled: a run cut short is a fair sample."""
     from layermask.architectures import names
 
     known = list(names())

@@ -138,7 +138,6 @@ def assert_same_on(examples: list[tuple[Tensor, Tensor]], ours: Callable, theirs
     with torch.no_grad():
         for x, visible in examples:
             assert torch.allclose(ours(x, visible), theirs(x, visible), atol=1e-5), f"batch of {len(x)}"
-        x, visible = examples[0]
         assert not torch.allclose(ours(x, ~visible), ours(x, visible), atol=1e-3)
 
 
@@ -166,8 +165,11 @@ def test_compiled_with_any_batch_size(name: str) -> None:
         graphs.append(graph)
         return graph.forward
 
-    compiled = torch.compile(removal, fullgraph=True, dynamic=True, backend=backend)
-    assert_same_on([example(3, 0), example(4, 1), example(6, 2)], compiled, removal)
+    compiled = torch.compile(removal, fullgraph=True, backend=backend)
+    examples = [example(5, 0), example(4, 1), example(7, 2)]
+    for x in examples[0]:
+        torch._dynamo.mark_dynamic(x, 0)
+    assert_same_on(examples, compiled, removal)
     assert len(graphs) == 1
 
 
@@ -195,13 +197,12 @@ def test_compiled_to_machine_code() -> None:
 
 
 @pytest.mark.parametrize("wrap", [Pairs, LayerMasking])
-@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MODELS)
-def test_exported(name: str, strict: bool, wrap: type) -> None:
+def test_exported(name: str, wrap: type) -> None:
     """With a batch of any size, and without a trace of this library in the graph."""
     model = wrap(made(name))
     batch = {0: torch.export.Dim("batch", min=2, max=64)}
-    program = torch.export.export(model, example(3, 0), dynamic_shapes=(batch, batch), strict=strict)
+    program = torch.export.export(model, example(4, 0), dynamic_shapes=(batch, batch), strict=False)
     assert_same_on([example(3, 1), example(5, 2)], program.module(), model)
     assert {node.op for node in program.graph.nodes} <= {"placeholder", "call_function", "get_attr", "output"}
 
