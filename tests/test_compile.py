@@ -141,18 +141,19 @@ def assert_same_on(examples: list[tuple[Tensor, Tensor]], ours: Callable, theirs
         assert not torch.allclose(ours(x, ~visible), ours(x, visible), atol=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name, backend", [(name, "eager") for name in MODELS] + [("convolutional", "aot_eager")])
 def test_compiled_pairs(name: str, backend: str) -> None:
     model = made(name)
     compiled = torch.compile(pairs(model), fullgraph=True, backend=backend)
     assert_same_on([example(3, 0), example(3, 1)], compiled, pairs(model))
 
 
-@pytest.mark.parametrize("options", [{}, {"fill": "renormalize"}, {"growth": "center", "join": "union"}, {"compat": "release"}], ids=str)
-@pytest.mark.parametrize("name", MODELS)
-def test_compiled_layer_masking(name: str, options: dict) -> None:
-    removal = LayerMasking(made(name), **options)
+OPTIONS = [{"fill": "renormalize", "growth": "center", "join": "union"}, {"compat": "release", "growth": "half"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_compiled_with_options(options: dict) -> None:
+    removal = LayerMasking(made("convolutional"), **options)
     compiled = torch.compile(removal, fullgraph=True, backend="eager")
     assert_same_on([example(3, 0), example(3, 1)], compiled, removal)
 
@@ -196,8 +197,7 @@ def test_compiled_to_machine_code() -> None:
     assert_same_on([example(3, 0), example(3, 1)], compiled, removal)
 
 
-@pytest.mark.parametrize("wrap", [Pairs, LayerMasking])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name, wrap", [(name, LayerMasking) for name in MODELS] + [("convolutional", Pairs)])
 def test_exported(name: str, wrap: type) -> None:
     """With a batch of any size, and without a trace of this library in the graph."""
     model = wrap(made(name))

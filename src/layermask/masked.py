@@ -75,11 +75,14 @@ class Settings:
     compat: str | None = None
 
 
+DEFAULTS = Settings()
+
+
 @dataclass(eq=False)
 class Run:
     """What one pass through a model shares: settings, its own rules, and the masks derived so far."""
 
-    settings: Settings = Settings()
+    settings: Settings = DEFAULTS
     rules: Mapping[Callable, Callable] = field(default_factory=dict)
     memo: dict = field(default_factory=dict)
     grad: bool = field(default_factory=torch.is_grad_enabled)
@@ -252,7 +255,7 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
 
 def _enter(inputs: list[Masked]) -> Run:
     """The run of the inputs. One that has none comes from outside, where its value is held too."""
-    run = next((x.run for x in inputs if x.run is not None), None) or Run()
+    run = next((x.run for x in inputs if x.run is not None), None) or Run(DEFAULTS)
     for x in inputs:
         x.shared |= x.run is None
         x.run = run
@@ -263,8 +266,15 @@ def _note_sharing(out: Masked, inputs: list[Masked]) -> None:
     if torch.compiler.is_compiling():  # in-place rules assume sharing there
         return
     for x in inputs:
-        if x is not out and x.value.untyped_storage()._cdata == out.value.untyped_storage()._cdata:
+        if x is not out and _same_storage(x.value, out.value):
             x.shared = out.shared = True
+
+
+def _same_storage(a: Tensor, b: Tensor) -> bool:
+    try:
+        return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+    except NotImplementedError:  # under torch.func transforms a tensor does not tell
+        return True
 
 
 def _first_annotation(body: Callable) -> str:
@@ -285,6 +295,8 @@ def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
         return dispatch(function, args, kwargs)
     if FALLBACK is not None:
         return FALLBACK(function, args, kwargs)
+    if torch.compiler.is_compiling():  # the stack cannot be read while it is traced
+        raise NoMaskRule(getattr(function, "__name__", "a function"))
     raise NoMaskRule(name_of(function), module_path(), user_line())
 
 

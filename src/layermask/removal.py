@@ -166,15 +166,19 @@ def _check_shapes(images: tuple[int, ...], visible: tuple[int, ...]) -> None:
         raise ValueError(f"images must be (N, C, *S), as (1, 3, 224, 224), not of shape {images}.")
     if 0 in images:
         raise ValueError(f"images of shape {images} hold no entries.")
-    wanted = f"visible must be (N or 1, 1, *S), here ({images[0]} or 1, 1, {', '.join(map(str, images[2:]))})"
     if len(visible) != len(images) or visible[1] != 1:
-        raise ValueError(f"{wanted}, not of shape {visible}.")
+        raise ValueError(f"{_wanted(images)}, not of shape {visible}.")
     if visible[2:] != images[2:]:
-        raise ValueError(f"{wanted}, not of shape {visible}: resize masks by nearest neighbour only.")
-    if 1 not in (images[0], visible[0]) and images[0] != visible[0]:
         raise ValueError(
-            f"{wanted}, not of shape {visible}: {visible[0]} masks do not pair with {images[0]} images."
+            f"{_wanted(images)}, not of shape {visible}: resize masks by nearest neighbour only."
         )
+    if 1 not in (images[0], visible[0]) and images[0] != visible[0]:
+        pair = f"{visible[0]} masks do not pair with {images[0]} images"
+        raise ValueError(f"{_wanted(images)}, not of shape {visible}: {pair}.")
+
+
+def _wanted(images: tuple[int, ...]) -> str:
+    return f"visible must be (N or 1, 1, *S), here ({images[0]} or 1, 1, {', '.join(map(str, images[2:]))})"
 
 
 def _as_bool(visible: Tensor) -> Tensor:

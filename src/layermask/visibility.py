@@ -84,7 +84,8 @@ def intersection(run: Run | None, a: Tensor, b: Tensor) -> Tensor:
         return a
     if _is_within(run, b, a):
         return b
-    a, b = (a, b) if id(a) <= id(b) else (b, a)
+    if not torch.compiler.is_compiling() and id(a) > id(b):
+        a, b = b, a
     return derive(run, "and", (a, b), None, lambda: a & b)
 
 
@@ -149,7 +150,7 @@ def share(visible: Tensor, dims: Sequence[int], dtype: torch.dtype) -> Tensor:
     dims = varies(visible, dims)
     if not dims or not visible.numel():
         return visible.new_ones((), dtype=dtype)
-    total = math.prod(visible.shape[d] for d in dims)
+    total = math.prod([visible.shape[d] for d in dims])
     # float32 at least: half cannot count the pixels of a map
     wide = torch.promote_types(dtype, torch.float32)
     count = visible.sum(dim=dims, keepdim=True)

@@ -125,7 +125,7 @@ for name, worst in (("argmax", -math.inf), ("argmin", math.inf)):
 def moments(x: Masked, dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, biased variance and number of the visible entries along `dims`, which are kept."""
     value = settled(x)
-    total = math.prod(x.value.shape[d] for d in dims)
+    total = math.prod([x.value.shape[d] for d in dims])
     part = visible_share(x, dims, True, torch.promote_types(value.dtype, torch.float32))
     scale = part.to(value.dtype)
     center = value.mean(tuple(dims), keepdim=True) / scale
