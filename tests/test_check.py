@@ -87,7 +87,7 @@ def test_text_names_rules_and_laws() -> None:
 
 def test_a_leak_fails_the_laws() -> None:
     report = check(Leaking().eval(), IMAGES, laws=("2",))
-    assert not report.ok and "noise in Masked" in report.laws[0].detail
+    assert not report.ok and "noise in every layer" in report.laws[0].detail
 
 
 def test_an_error_of_the_model_is_reported_with_its_place() -> None:

@@ -27,6 +27,13 @@ def pad_k(
 
     `rings` is a number per axis; a ring's neighbourhood extends along the axes that have that many.
     """
+    return pad_and_know(x, visible, rings, eps, pads)[0]
+
+
+def pad_and_know(
+    x: np.ndarray, visible: np.ndarray, rings: Sequence[int], eps: float = 0.0, pads: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Algorithm 1's x' and m: what is filled, and where."""
     pads = np.zeros_like(visible) if pads is None else pads
     filled, known = np.where(visible, x, 0.0), visible & ~pads
     for ring in range(max(rings)):
@@ -37,7 +44,7 @@ def pad_k(
             if around and not known_before[cell] and not pads[cell]:
                 filled[:, *cell] = sum(before[:, *c] for c in around) / (len(around) + eps)
                 known[cell] = True
-    return filled
+    return filled, known | pads
 
 
 def _around(cell: Cell, box: Sequence[range], shape: Sequence[int]) -> Iterator[Cell]:

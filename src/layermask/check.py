@@ -13,17 +13,9 @@ from torch import Tensor, nn
 
 from layermask import masked
 from layermask.laws import LawResult, check_laws
-from layermask.masked import (
-    RULES,
-    Masked,
-    NoMaskRule,
-    masked_in,
-    name_of,
-    overriding,
-    replace_masked,
-    settled,
-)
+from layermask.masked import Masked, NoMaskRule, masked_in, name_of, replace_masked, settled
 from layermask.samples import masks
+from layermask.watch import Call, watching
 
 
 @dataclass
@@ -83,7 +75,6 @@ def _module_names(model: nn.Module) -> Iterator[list[str]]:
 @contextmanager
 def _noting(report: Report, here: list[str]) -> Iterator[None]:
     """While open, note every op; compute one without a rule with a rough mask, so that the run goes on."""
-    depth = 0  # rules call one another, which is not the model's doing
 
     def substitute(function: Callable, args: tuple, kwargs: dict) -> Any:
         modules = report.missing.setdefault(name_of(function), [])
@@ -92,21 +83,12 @@ def _noting(report: Report, here: list[str]) -> Iterator[None]:
         shown = next(masked_in((args, kwargs))).visible.flatten(1).any(dim=1)
         return _wrapped(function(*replace_masked(args, settled), **replace_masked(kwargs, settled)), shown)
 
-    def counted(function: Callable, body: Callable) -> Callable:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal depth
-            report.ops[name_of(function)] += depth == 0
-            depth += 1
-            try:
-                return body(*args, **kwargs)
-            except NoMaskRule:  # a form of the op that its rule refuses
-                if depth > 1:
-                    raise
-                return substitute(function, args, kwargs)
-            finally:
-                depth -= 1
-
-        return call
+    def see(function: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
+        report.ops[name_of(function)] += 1
+        try:
+            return call()
+        except NoMaskRule:  # a form of the op that its rule refuses
+            return substitute(function, args, kwargs)
 
     def absent(function: Callable, args: tuple, kwargs: dict) -> Any:
         report.ops[name_of(function)] += 1
@@ -114,7 +96,7 @@ def _noting(report: Report, here: list[str]) -> Iterator[None]:
 
     before, masked.FALLBACK = masked.FALLBACK, absent
     try:
-        with overriding({function: counted(function, body) for function, body in RULES.items()}):
+        with watching(see):
             yield
     finally:
         masked.FALLBACK = before

@@ -132,7 +132,7 @@ class Masked:
         )
 
     def __iter__(self) -> Iterator:
-        raise TypeError("a Masked cannot be iterated over; use .unbind(0).")
+        raise TypeError("a Masked cannot be iterated over, nor be an index; use .unbind(0).")
 
     __array_ufunc__ = None  # numpy scalars leave the operation to us
 
@@ -246,11 +246,14 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
         return _no_rule(function, args, kwargs)
     if args and not isinstance(args[0], Masked):
         _refuse_other_argument(function, body, args[0])
-    out = body(*args, **kwargs)
+    out = body(*args, **{NUMPY_NAMES.get(name, name): option for name, option in kwargs.items()})
     for x in masked_in(out):
         x.run = run
         _note_sharing(x, inputs)
     return out
+
+
+NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as well
 
 
 def _enter(inputs: list[Masked]) -> Run:

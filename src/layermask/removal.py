@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from . import rules as _rules
 from .fill import EPSILON, FILLS
-from .masked import Masked, Run, Settings, settled
+from .masked import Masked, Run, Settings, masked_in, settled
 from .release import release_rules
 from .visibility import JOINS
 from .window import GROWTHS
@@ -156,9 +156,14 @@ def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
             f"images are on {images.device} and visible is on {visible.device}: move one to the other."
         )
     visible = _as_bool(visible)
-    if not torch.compiler.is_compiling() and bool((images.isnan() & visible).any()):
+    if not torch.compiler.is_compiling() and _has_visible_nan(images, visible):
         raise ValueError("images hold NaN in visible pixels: hide those pixels, or repair the images.")
     return visible
+
+
+def _has_visible_nan(images: Tensor, visible: Tensor) -> bool:
+    nan = images.isnan()  # first without the masks: there may be many to one image
+    return bool(nan.any()) and bool((nan & visible).any())
 
 
 def _check_shapes(images: tuple[int, ...], visible: tuple[int, ...]) -> None:
@@ -203,6 +208,8 @@ def _ending(model: nn.Module, until: str | None, run: Run | None) -> Iterator[No
         return
 
     def end(module: nn.Module, args: Any, output: Any) -> Any:
+        if not any(x.run is run for x in masked_in(output)):
+            return output  # of another call, in another thread
         run.ended = True  # type: ignore[union-attr]  # set by the caller
         return left(output)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masked import Masked, NoMaskRule, rule, settled
+from ..masked import Masked, NoMaskRule, masked_in, rule, settled
 from ..visibility import narrow
 from .shape import moved
 
@@ -15,7 +15,7 @@ from .shape import moved
 @rule(Tensor.__getitem__)
 def getitem(input: Any, index: Any) -> Any:
     """Slices of a grid with a step are phases of it, which space-to-depth layers lay side by side."""
-    if not isinstance(input, Masked):
+    if any(masked_in(index)):
         raise TypeError("a Masked cannot be an index: which entries are read may be hidden.")
     shape = input.value.shape
     out = moved(input, input.value[index], lambda m: narrow(m.expand(shape)[index]))
@@ -27,6 +27,8 @@ def getitem(input: Any, index: Any) -> Any:
 @rule(Tensor.__setitem__)
 def setitem(input: Masked, index: Any, value: Any) -> None:
     """The target keeps its storage where it can; the entries written take the mask of what is written."""
+    if any(masked_in(index)):
+        raise TypeError("a Masked cannot be an index: which entries are written may be hidden.")
     new = value.value if isinstance(value, Masked) else value
     shown = value.visible if isinstance(value, Masked) else True
     visible = input.visible.expand(input.value.shape).clone()

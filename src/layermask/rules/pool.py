@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -164,6 +163,14 @@ def _lp_pool(n: int, pool: Callable) -> Callable:
     return lp_pool
 
 
+def _with_indices(pool: Callable) -> Callable:
+    def rule(*args: Any, return_indices: bool = True, **kwargs: Any) -> Any:
+        """Indices come whatever is asked for, as in torch."""
+        return pool(*args, return_indices=True, **kwargs)
+
+    return rule
+
+
 ADAPTIVE_MAX = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
 _POOLS = {
     1: (F.max_pool1d, F.avg_pool1d, F.adaptive_avg_pool1d, F.lp_pool1d),
@@ -173,10 +180,10 @@ _POOLS = {
 for n, (maximum, average, adaptive, lp) in _POOLS.items():
     largest = windowed(n, _max_pool(n, maximum))
     rule(maximum, getattr(torch, f"max_pool{n}d"))(largest)
-    rule(getattr(F, f"max_pool{n}d_with_indices"))(partial(largest, return_indices=True))
+    rule(getattr(F, f"max_pool{n}d_with_indices"))(_with_indices(largest))
     rule(average)(windowed(n, _avg_pool(n, average)))
     rule(adaptive)(windowed(n, _adaptive_avg(n, adaptive)))
     bin_maximum = windowed(n, _adaptive_max(n, ADAPTIVE_MAX[n]))
     rule(ADAPTIVE_MAX[n])(bin_maximum)
-    rule(getattr(F, f"adaptive_max_pool{n}d_with_indices"))(partial(bin_maximum, return_indices=True))
+    rule(getattr(F, f"adaptive_max_pool{n}d_with_indices"))(_with_indices(bin_maximum))
     rule(lp)(windowed(n, _lp_pool(n, lp)))
