@@ -128,7 +128,7 @@ class Masked:
 
     def __bool__(self) -> bool:
         raise TypeError(
-            "a Masked has no truth value, nor is it an index: it may be hidden. Decide on .value or .visible."
+            "the truth value of a Masked is undefined, and it is no index: decide on .value or .visible."
         )
 
     def __iter__(self) -> Iterator:
@@ -246,7 +246,7 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
         return _no_rule(function, args, kwargs)
     if args and not isinstance(args[0], Masked):
         _refuse_other_argument(function, body, args[0])
-    options: dict[str, Any] = {NUMPY_NAMES.get(name, name): option for name, option in kwargs.items()}
+    options = {str(NUMPY_NAMES.get(name, name)): option for name, option in kwargs.items()}
     out = body(*args, **options)
     for x in masked_in(out):
         x.run = run
