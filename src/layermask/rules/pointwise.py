@@ -20,12 +20,12 @@ _NOT_POINTWISE = {"equal", "max", "min", "frexp"}  # tagged for one overload; `r
 _DRAWS = {"rrelu", "bernoulli", "normal"}  # what they draw depends on the values: hidden ones are settled
 _UNTAGGED = """
     absolute alpha_dropout arccos arccosh arcsin arcsinh arctan arctan2 arctanh bernoulli bfloat16 bool
-    byte char clamp_max clamp_min conj cpu cuda detach divide double dropout dropout1d dropout2d
-    dropout3d fake_quantize feature_alpha_dropout feature_dropout fill fix float fmod gelu greater
-    greater_equal half hardswish imag int leaky_relu less less_equal logsigmoid long mish multiply native_dropout
-    ndtr negative not_equal pin_memory real relu6 requires_grad resolve_conj resolve_neg rrelu
-    short silu softplus softsign subtract tanhshrink threshold to type type_as zero logsigmoid log_ndtr
-    log1p expit exponential normal uniform contiguous
+    byte char clamp_max clamp_min conj contiguous cpu cuda detach divide double dropout dropout1d
+    dropout2d dropout3d expit exponential fake_quantize feature_alpha_dropout feature_dropout fill fix
+    float fmod gelu greater greater_equal half hardswish imag int leaky_relu less less_equal log1p
+    log_ndtr logsigmoid long mish multiply native_dropout ndtr negative normal not_equal pin_memory real
+    relu6 requires_grad resolve_conj resolve_neg rrelu short silu softplus softsign subtract tanhshrink
+    threshold to type type_as uniform zero
     """.split()
 
 
