@@ -29,7 +29,7 @@ LAWS = ("1", "2", "5")
 LARGEST = 120_000_000  # parameters, of timm's; torchvision's run whatever their size
 BATCH = 4
 ENGINE = ("masked", "visibility", "window", "fill", "removal")
-PRELOAD = ["timm", "torchvision", "layermask.check", "layermask.randomise", "layermask.architectures"]
+PRELOAD = ["timm", "torchvision", "layermask.check", "layermask.randomise", "layermask.zoo.architectures"]
 
 Result = dict[str, Any]
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 def _names() -> list[str]:
     """Every architecture, torchvision's first, the rest shuffled: a run cut short is a fair sample."""
-    from layermask.architectures import names
+    from layermask.zoo.architectures import names
 
     known = list(names())
     random.Random(0).shuffle(known)
@@ -140,7 +140,7 @@ def judge(name: str) -> Result:
     """Build the model `name` at a reduced size with random weights and judge it."""
     import torch
 
-    from layermask.architectures import build, parameters, smallest_size
+    from layermask.zoo.architectures import build, parameters, smallest_size
     from layermask.check import check
     from layermask.randomise import randomise
     from layermask.samples import sample_images

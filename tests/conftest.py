@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 import layermask
-from layermask import hub
 from layermask.images import load_image
-from layermask.loaded import Loaded
-from layermask.zoo import load
+from layermask.zoo import hub, load
+from layermask.zoo.loaded import Loaded
 
 # Before the model libraries are imported and read them: tests do not depend on the caches of a machine.
 _CACHES = tempfile.TemporaryDirectory(prefix="layermask-tests-")

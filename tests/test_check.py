@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from layermask import masked
-from layermask.architectures import build, names, smallest_size
+from layermask.zoo.architectures import build, names, smallest_size
 from layermask.check import check, run_check
 from layermask.cli.app import app
 from layermask.errors import ModelError

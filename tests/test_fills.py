@@ -8,7 +8,7 @@ from torch import nn
 
 from layermask.errors import InputError
 from layermask.fills import Blackout, ConstantFill, Greyout
-from layermask.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from layermask.removals import REMOVALS, removal
 
 

@@ -16,14 +16,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from layermask import hub, labels
 from layermask.errors import InputError, ModelError
 from layermask.images import load_image
-from layermask.loaded import Loaded
-from layermask.preprocessing import Preprocessing
-from layermask.processor import from_processor, from_timm
-from layermask.weights import load_state, read_state
-from layermask.zoo import load, names
+from layermask.zoo import hub, labels, load, names
+from layermask.zoo.loaded import Loaded
+from layermask.zoo.preprocessing import Preprocessing
+from layermask.zoo.processor import from_processor, from_timm
+from layermask.zoo.weights import load_state, read_state
 
 SIZES = [(451, 300), (300, 451), (224, 224), (257, 1000), (97, 60)]
 
@@ -133,7 +132,7 @@ def test_timms_transform_bit_for_bit(picture, size, config):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b3", "vit_b_16", "inception_v3"])
 def test_torchvisions_transforms_bit_for_bit(picture, size, name):
-    from layermask.processor import from_torchvision
+    from layermask.zoo.processor import from_torchvision
 
     theirs = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     image = resized(picture, size)
@@ -142,7 +141,7 @@ def test_torchvisions_transforms_bit_for_bit(picture, size, name):
 
 def test_a_picture_smaller_than_the_crop_is_padded_as_torchvision_pads(picture):
     theirs = torchvision.transforms._presets.ImageClassification(crop_size=120, resize_size=101)
-    from layermask.processor import from_torchvision
+    from layermask.zoo.processor import from_torchvision
 
     image = resized(picture, (100, 101))
     assert torch.equal(from_torchvision(theirs)(image), theirs(image)[None])
@@ -407,8 +406,8 @@ def test_names_by_wildcard():
 
 OWN = """
 import torch
-from layermask.loaded import Loaded
-from layermask.preprocessing import Preprocessing
+from layermask.zoo.loaded import Loaded
+from layermask.zoo.preprocessing import Preprocessing
 class Net(torch.nn.Module):
     def forward(self, x):
         return x.mean((2, 3))

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from .explain.lime import Lime
     from .fills import Blackout, ConstantFill, Greyout
     from .images import load_image, load_mask
-    from .loaded import Loaded
     from .masked import RULES, LostMask, Masked, NoMaskRule, overriding, rule
-    from .preprocessing import Preprocessing
     from .removal import LayerMasking
     from .removals import REMOVALS
     from .segment import SEGMENTERS, Grid, Quickshift, Slic
     from .zoo import load
+    from .zoo.loaded import Loaded
+    from .zoo.preprocessing import Preprocessing
 
 __version__ = "0.1.0"
 __all__ = [
@@ -61,9 +61,9 @@ _HOMES = {
     "explain.lime": ("Lime",),
     "fills": ("Blackout", "ConstantFill", "Greyout"),
     "images": ("load_image", "load_mask"),
-    "loaded": ("Loaded",),
+    "zoo.loaded": ("Loaded",),
     "masked": ("RULES", "LostMask", "Masked", "NoMaskRule", "overriding", "rule"),
-    "preprocessing": ("Preprocessing",),
+    "zoo.preprocessing": ("Preprocessing",),
     "removal": ("LayerMasking",),
     "removals": ("REMOVALS",),
     "segment": ("SEGMENTERS", "Grid", "Quickshift", "Slic"),

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from layermask.removal import check_inputs
+from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 
 def constant_fill(images: Tensor, visible: Tensor, color: Tensor) -> Tensor:

@@ -26,9 +26,15 @@ def randomise(model: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
                 if parameter.is_floating_point():
                     _redraw(module, name, parameter, generator)
         with _calibrating(model, generator):
-            more = sample_images(8, images.shape[1:], seed + 1).to(images)  # or others would be off the scale
-            model(torch.cat([images, more]))
+            model(_with_others(images, seed + 1))
     return model
+
+
+def _with_others(images: Tensor, seed: int) -> Tensor:
+    """Add enough images that others are of the same scale: what few share, every layer would amplify."""
+    pixels = images[0, 0].numel()
+    more = max(4, min(28, 28 * 96**2 // pixels))
+    return torch.cat([images, sample_images(more, images.shape[1:], seed).to(images)])
 
 
 def _redraw(module: nn.Module, name: str, parameter: Tensor, generator: torch.Generator) -> None:

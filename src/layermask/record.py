@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from layermask.explain.attribution import Attribution
-from layermask.loaded import Loaded
+from layermask.zoo.loaded import Loaded
 
 PACKAGES = ("layermask", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "scikit-image")
 

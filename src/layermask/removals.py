@@ -9,8 +9,8 @@ from torch import nn
 
 from layermask.errors import InputError, nearest
 from layermask.fills import Blackout, Greyout
-from layermask.preprocessing import Preprocessing
 from layermask.removal import LayerMasking
+from layermask.zoo.preprocessing import Preprocessing
 
 Factory = Callable[[nn.Module, Preprocessing], Callable[..., Any]]
 

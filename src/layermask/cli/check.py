@@ -36,10 +36,10 @@ def command(model: Model, size: Size = None, randomise: Randomise = None) -> Non
     Needs no weights and no network. Exit status: 1 if a rule is missing or a law fails, 2 bad input.
     """
     with outcome():
-        from layermask.architectures import build
         from layermask.check import run_check
         from layermask.randomise import randomise as redraw
         from layermask.samples import sample_images
+        from layermask.zoo.architectures import build
 
         network, shape = build(model, size)
         images = sample_images(4, shape)

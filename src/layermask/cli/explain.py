@@ -63,7 +63,7 @@ def command(
 
 
 def _targets(scene: Scene, wanted: list[str] | None) -> list[int]:
-    from layermask.labels import find_class
+    from layermask.zoo.labels import find_class
 
     if not wanted:
         return [index for index, _ in scene.predictions[:2]]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from layermask.loaded import Loaded
+    from layermask.zoo.loaded import Loaded
 
 Ranking = list[tuple[int, float]]  # classes and probabilities, the most likely first
 
@@ -42,7 +42,7 @@ class Scene:
         return rank(lambda: self.loaded.model(self.x))
 
     def label(self, index: int) -> str:
-        from layermask.labels import short
+        from layermask.zoo.labels import short
 
         return short(self.loaded.labels[index]) if index < len(self.loaded.labels) else f"class {index}"
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from layermask import labels
 from layermask.errors import ModelError
-from layermask.loaded import Loaded, count_classes
-from layermask.preprocessing import Preprocessing
-from layermask.processor import from_timm
-from layermask.weights import load_state, read_state
+from layermask.zoo import labels
+from layermask.zoo.loaded import Loaded, count_classes
+from layermask.zoo.preprocessing import Preprocessing
+from layermask.zoo.processor import from_timm
+from layermask.zoo.weights import load_state, read_state
 
 
 def own(name: str, weights: str | Path | None) -> Loaded:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from layermask.errors import ModelError
-from layermask.preprocessing import Preprocessing
+from layermask.zoo.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from layermask.errors import ModelError, require
-from layermask.preprocessing import Fit, Preprocessing
+from layermask.zoo.preprocessing import Fit, Preprocessing
 
 FITS: dict[str, Fit] = {"center": "cover", "squash": "squash", "border": "contain"}  # timm's names
 

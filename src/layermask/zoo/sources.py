@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from layermask import hub, labels
 from layermask.errors import ModelError, nearest, require
-from layermask.loaded import Loaded, count_classes
-from layermask.preprocessing import Preprocessing
-from layermask.processor import from_processor, from_timm, from_torchvision
-from layermask.weights import build_with, load_state, read_state
+from layermask.zoo import hub, labels
+from layermask.zoo.loaded import Loaded, count_classes
+from layermask.zoo.preprocessing import Preprocessing
+from layermask.zoo.processor import from_processor, from_timm, from_torchvision
+from layermask.zoo.weights import build_with, load_state, read_state
 
 File = str | Path | None
 

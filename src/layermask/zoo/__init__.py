@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from layermask.errors import MissingPackage, ModelError, nearest, require
-from layermask.loaded import Loaded
-from layermask.own import own
-from layermask.sources import SOURCES
+from layermask.zoo.loaded import Loaded
+from layermask.zoo.own import own
+from layermask.zoo.sources import SOURCES
 
 
 def load(

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from layermask import hub
 from layermask.errors import ModelError, nearest, require
-from layermask.own import own
+from layermask.zoo import hub
+from layermask.zoo.own import own
 
 Shape = tuple[int, ...]
 
