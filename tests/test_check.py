@@ -142,7 +142,7 @@ def test_names_cover_both_libraries() -> None:
 
 
 def test_the_smallest_size_is_one_that_runs() -> None:
-    assert smallest_size("timm/resnet18") == 96
+    assert smallest_size("timm/resnet18") == 64
     assert smallest_size("timm/vit_base_patch14_dinov2", (96, 112)) == 96
     assert smallest_size("timm/crossvit_tiny_240") is None
 
