@@ -140,10 +140,10 @@ def judge(name: str) -> Result:
     """Build the model `name` at a reduced size with random weights and judge it."""
     import torch
 
-    from layermask.zoo.architectures import build, parameters, smallest_size
     from layermask.check import check
     from layermask.randomise import randomise
     from layermask.samples import sample_images
+    from layermask.zoo.architectures import build, parameters, smallest_size
 
     torch.set_num_threads(1)
     if name.startswith("timm/") and (count := parameters(name)) > LARGEST:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from layermask import masked
-from layermask.zoo.architectures import build, names, smallest_size
 from layermask.check import check, run_check
 from layermask.cli.app import app
 from layermask.errors import ModelError
 from layermask.masked import RULES
 from layermask.samples import sample_images
+from layermask.zoo.architectures import build, names, smallest_size
 
 
 class Inner(nn.Module):

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 from layermask.cli.app import app
 from layermask.explain.lime import Lime
 from layermask.images import load_image, load_mask
-from layermask.zoo.preprocessing import Preprocessing
 from layermask.record import restore_segments, sha256
 from layermask.removals import REMOVALS, removal
 from layermask.zoo import load
+from layermask.zoo.preprocessing import Preprocessing
 
 QUICK = ["--samples", "6", "--segments", "grid:56", "--device", "cpu"]
 

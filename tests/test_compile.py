@@ -141,14 +141,19 @@ def assert_same_on(examples: list[tuple[Tensor, Tensor]], ours: Callable, theirs
         assert not torch.allclose(ours(x, ~visible), ours(x, visible), atol=1e-3)
 
 
-@pytest.mark.parametrize("name, backend", [(name, "eager") for name in MODELS] + [("convolutional", "aot_eager")])
+@pytest.mark.parametrize(
+    "name, backend", [(name, "eager") for name in MODELS] + [("convolutional", "aot_eager")]
+)
 def test_compiled_pairs(name: str, backend: str) -> None:
     model = made(name)
     compiled = torch.compile(pairs(model), fullgraph=True, backend=backend)
     assert_same_on([example(3, 0), example(3, 1)], compiled, pairs(model))
 
 
-OPTIONS = [{"fill": "renormalize", "growth": "center", "join": "union"}, {"compat": "release", "growth": "half"}]
+OPTIONS = [
+    {"fill": "renormalize", "growth": "center", "join": "union"},
+    {"compat": "release", "growth": "half"},
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -16,7 +16,9 @@ BATCH, TOKENS, WIDTH, HEADS = 3, 7, 8, 2
 
 
 def tokens(seed: int = 0) -> Tensor:
-    return torch.randn(BATCH, TOKENS, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        BATCH, TOKENS, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 KEPT = torch.tensor([[1, 0, 1, 1, 0, 0, 1], [1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 0, 0, 0]], dtype=torch.bool)
@@ -37,7 +39,9 @@ class Attention(nn.Module):
         self.qkv, self.out, self.attend = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH), attend
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).reshape(x.shape[0], -1, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            self.qkv(x).reshape(x.shape[0], -1, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         return self.out(self.attend(q, k, v).transpose(1, 2).reshape(x.shape[0], -1, WIDTH))
 
 
@@ -113,7 +117,7 @@ WAYS = [
 
 
 def assert_as_dropped(model: Callable[..., Tensor], x: Tensor, kept: Tensor = KEPT) -> None:
-    """Assert that each sequence's kept tokens come out as if the others were not there, and stay the visible ones."""
+    """Assert that kept tokens come out as if the others were not there, and stay the visible ones."""
     out = model(masked(x, kept))
     assert torch.equal(out.visible.expand(*kept.shape, 1)[..., 0], kept)
     for row, seen in enumerate(kept):
@@ -155,7 +159,9 @@ def test_multihead_attention_drops_tokens(batch_first: bool, needs: bool, option
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_transformer_encoder_drops_tokens(norm_first: bool) -> None:
     torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 16, batch_first=True, norm_first=norm_first, activation="gelu")
+    layer = nn.TransformerEncoderLayer(
+        WIDTH, HEADS, 16, batch_first=True, norm_first=norm_first, activation="gelu"
+    )
     assert_as_dropped(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).double().eval(), tokens())
 
 
@@ -173,7 +179,9 @@ def test_class_tokens_are_always_there(number: tuple) -> None:
     out = model(masked(tokens()))
     assert out.visible.all()
     for row, seen in enumerate(KEPT):
-        assert torch.allclose(out.value[row], model(tokens()[row : row + 1, seen], seen)[0], atol=1e-12, rtol=0)
+        assert torch.allclose(
+            out.value[row], model(tokens()[row : row + 1, seen], seen)[0], atol=1e-12, rtol=0
+        )
 
 
 def test_cross_attention_to_a_masked_sequence() -> None:
@@ -193,7 +201,12 @@ def test_attention_masks_close_keys_beside_the_hidden_ones(attend: str, kind: st
     """Even where every key that is visible is closed by the least number, hidden ones get no weight."""
     open_ = torch.rand(TOKENS, TOKENS, generator=torch.Generator().manual_seed(5)) < 0.7
     open_ |= torch.eye(TOKENS, dtype=torch.bool)
-    least = {"bool": -math.inf, "float": -100.0, "least": torch.finfo(torch.float64).min, "minus infinity": -math.inf}[kind]
+    least = {
+        "bool": -math.inf,
+        "float": -100.0,
+        "least": torch.finfo(torch.float64).min,
+        "minus infinity": -math.inf,
+    }[kind]
     added = torch.zeros(TOKENS, TOKENS, dtype=torch.float64).masked_fill(~open_, least)
     if kind == "least":
         added[3] = least
@@ -253,7 +266,9 @@ def test_pooling_is_over_the_tokens_left(way: str) -> None:
     out = pool(masked(x))
     assert out.visible.all()
     for row, seen in enumerate(KEPT):
-        assert torch.allclose(out.value[row], pool(x[row : row + 1, seen])[0], atol=1e-12, rtol=0), f"sequence {row}"
+        assert torch.allclose(out.value[row], pool(x[row : row + 1, seen])[0], atol=1e-12, rtol=0), (
+            f"sequence {row}"
+        )
 
 
 @pytest.mark.parametrize("way", POOLINGS)
@@ -300,9 +315,15 @@ class PatchViT(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.patches = nn.Conv2d(3, WIDTH, 4, 4)
-        self.cls, self.position = nn.Parameter(torch.randn(1, 1, WIDTH)), nn.Parameter(torch.randn(1, 10, WIDTH))
+        self.cls, self.position = (
+            nn.Parameter(torch.randn(1, 1, WIDTH)),
+            nn.Parameter(torch.randn(1, 10, WIDTH)),
+        )
         layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 16, batch_first=True, norm_first=True)
-        self.blocks, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(WIDTH, 5)
+        self.blocks, self.head = (
+            nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+            nn.Linear(WIDTH, 5),
+        )
 
     def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
         x = self.patches(images).flatten(2).transpose(1, 2)

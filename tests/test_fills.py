@@ -8,8 +8,8 @@ from torch import nn
 
 from layermask.errors import InputError
 from layermask.fills import Blackout, ConstantFill, Greyout
-from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from layermask.removals import REMOVALS, removal
+from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Net(nn.Module):

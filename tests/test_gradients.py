@@ -21,7 +21,10 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 X = draw(2, 4, 4, 3)
 VISIBLE = torch.rand(2, 1, 4, 3, generator=torch.Generator().manual_seed(4)) < 0.5
-KERNELS = {shape: draw(*shape, seed=1) for shape in [(2, 4, 3, 3), (4, 1, 3, 3), (2, 4, 1, 1), (4, 2, 2, 2), (2, 4, 3), (2, 1, 3, 3, 3)]}
+KERNELS = {
+    shape: draw(*shape, seed=1)
+    for shape in [(2, 4, 3, 3), (4, 1, 3, 3), (2, 4, 1, 1), (4, 2, 2, 2), (2, 4, 3), (2, 1, 3, 3, 3)]
+}
 STATE = draw(1, 2, 3, seed=2)
 LSTM = [draw(12, 4, seed=3), draw(12, 3, seed=4), draw(12, seed=5), draw(12, seed=6)]
 ODD = torch.zeros(2, 4, 4, 3, dtype=torch.bool)
@@ -88,10 +91,19 @@ RULES: dict[str, Callable] = {
     "bicubic": lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"),
     "unfold": lambda x: F.unfold(x, 2, padding=1),
     "fold": lambda x: F.fold(F.unfold(x, 2), (4, 3), 2),
-    "recurrent": lambda x: torch.lstm(x[:, :, :, 0].mT, (STATE, STATE), LSTM, True, 1, 0.0, False, False, True)[0],
+    "recurrent": lambda x: torch.lstm(
+        x[:, :, :, 0].mT, (STATE, STATE), LSTM, True, 1, 0.0, False, False, True
+    )[0],
     "gather": lambda x: x.gather(2, torch.tensor([[[[0, 1, 2]], [[3, 3, 0]]]]).expand(2, 2, 1, 3)),
 }
-OPTIONS = [{"fill": "zero"}, {"fill": "renormalize"}, {"compat": "paper"}, {"compat": "release"}, {"growth": "half"}, {"join": "union"}]
+OPTIONS = [
+    {"fill": "zero"},
+    {"fill": "renormalize"},
+    {"compat": "paper"},
+    {"compat": "release"},
+    {"growth": "half"},
+    {"join": "union"},
+]
 
 
 def outcome(apply: Callable, x: Tensor, visible: Tensor, **settings: object) -> Tensor:
@@ -108,14 +120,20 @@ def test_gradcheck(name: str, mask: str) -> None:
     """In all entries: those of hidden ones are zero, both ways."""
     visible = VISIBLE if mask == "spatial" else ODD | VISIBLE
     x = X.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: outcome(RULES[name], x, visible), (x,), fast_mode=mask != "spatial")
+    assert torch.autograd.gradcheck(
+        lambda x: outcome(RULES[name], x, visible), (x,), fast_mode=mask != "spatial"
+    )
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("name", ["padded conv", "strided conv", "max pool", "average pool", "join of two masks", "mean"])
+@pytest.mark.parametrize(
+    "name", ["padded conv", "strided conv", "max pool", "average pool", "join of two masks", "mean"]
+)
 def test_gradcheck_of_options(name: str, options: dict) -> None:
     x = X.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: outcome(RULES[name], x, VISIBLE, **options), (x,), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda x: outcome(RULES[name], x, VISIBLE, **options), (x,), fast_mode=True
+    )
 
 
 @pytest.mark.parametrize("content", [math.nan, math.inf, 0.0, -1e30])
@@ -156,7 +174,11 @@ class Small(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.stem, self.norm = nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12)
-        self.conv, self.act, self.pool = nn.Conv2d(12, 12, 3, padding=1, groups=3), nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        self.conv, self.act, self.pool = (
+            nn.Conv2d(12, 12, 3, padding=1, groups=3),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        )
         self.squeeze, self.head = nn.Conv2d(12, 12, 1), nn.Linear(12, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -218,7 +240,9 @@ def test_training_learns() -> None:
 
 def test_training_mode_is_mentioned_once() -> None:
     removal = LayerMasking(Small().double().train())
-    with pytest.warns(UserWarning, match="in training mode: batch norm takes its statistics over the visible part"):
+    with pytest.warns(
+        UserWarning, match="in training mode: batch norm takes its statistics over the visible part"
+    ):
         removal(IMAGES, SEEN)
     removal(IMAGES, SEEN)
 
@@ -267,7 +291,9 @@ class UsesDoubled(nn.Module):
 
 def test_an_autograd_function_is_refused() -> None:
     model = UsesDoubled().double()
-    with pytest.raises(NoMaskRule, match=r"Doubled\.apply.*takes plain tensors only: the gradient would be lost silently"):
+    with pytest.raises(
+        NoMaskRule, match=r"Doubled\.apply.*takes plain tensors only: the gradient would be lost silently"
+    ):
         LayerMasking(model)(IMAGES, SEEN)
 
 

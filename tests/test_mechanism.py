@@ -1,4 +1,4 @@
-"""The value that flows, the table of rules, and the edges of the library: what is refused, and in which words."""
+"""The value that flows, the table of rules, and what the library refuses, in which words."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_what_makes_no_pair(value: Any, visible: Any, error: type, message: str)
         Masked(value, visible)
 
 
-@pytest.mark.parametrize("name", "shape dtype device ndim is_cuda requires_grad is_leaf itemsize layout".split())
+@pytest.mark.parametrize(
+    "name", "shape dtype device ndim is_cuda requires_grad is_leaf itemsize layout".split()
+)
 def test_plain_properties_are_the_values(name: str) -> None:
     assert getattr(pair(), name) == getattr(X, name)
 
@@ -89,7 +91,11 @@ def test_what_would_forget_the_mask(name: str) -> None:
 
 @pytest.mark.parametrize("scalar", [np.float32(1.5), np.float64(1.5), np.int64(2)])
 def test_numpy_scalars_are_numbers(scalar: Any) -> None:
-    for out, plain in ((scalar * pair(), scalar * X), (pair() / scalar, X / scalar), (scalar - pair(), float(scalar) - X)):
+    for out, plain in (
+        (scalar * pair(), scalar * X),
+        (pair() / scalar, X / scalar),
+        (scalar - pair(), float(scalar) - X),
+    ):
         assert isinstance(out, Masked)
         assert torch.allclose(out.value, torch.as_tensor(plain))
 
@@ -111,7 +117,9 @@ def test_a_new_rule_is_used_and_can_be_taken_back() -> None:
     with pytest.raises(NoMaskRule):
         torch.fft.fft2(pair())
     try:
-        rule(torch.fft.fft2)(lambda input: Masked(torch.fft.fft2(settled(input)), input.visible.any().reshape(1, 1, 1, 1)))
+        rule(torch.fft.fft2)(
+            lambda input: Masked(torch.fft.fft2(settled(input)), input.visible.any().reshape(1, 1, 1, 1))
+        )
         assert torch.fft.fft2(pair()).visible.all()
     finally:
         del RULES[torch.fft.fft2]
@@ -119,7 +127,10 @@ def test_a_new_rule_is_used_and_can_be_taken_back() -> None:
 
 def test_overriding_ends_with_its_block() -> None:
     before = dict(RULES)
-    with pytest.raises(RuntimeError, match="stop"), overriding({torch.relu: lambda x: "mine", torch.fft.fft: lambda x: "new"}):
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        overriding({torch.relu: lambda x: "mine", torch.fft.fft: lambda x: "new"}),
+    ):
         assert torch.relu(pair()) == "mine"
         assert torch.fft.fft(pair()) == "new"
         with overriding({torch.relu: lambda x: "inner"}):
@@ -244,7 +255,7 @@ LOST: dict[str, Callable] = {
 @pytest.mark.parametrize("name", LOST)
 def test_a_masked_value_is_not_written_into_a_plain_tensor(name: str) -> None:
     buffer = torch.zeros_like(X)
-    with pytest.raises((NoMaskRule, TypeError), match="plain tensor, which has no mask|index"):
+    with pytest.raises((NoMaskRule, TypeError), match=r"plain tensor, which has no mask|index"):
         LOST[name](buffer, pair())
     assert not buffer.any()
 
@@ -292,7 +303,12 @@ OPERATORS = ["__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"]
 @pytest.mark.parametrize("other", ["plain", "number", "same mask", "other mask"])
 def test_augmented_assignment(name: str, other: str) -> None:
     positive, right = X.abs() + 0.5, M.flip(-1)
-    operand = {"plain": positive, "number": 2.0, "same mask": pair(positive, M), "other mask": pair(positive, right)}[other]
+    operand = {
+        "plain": positive,
+        "number": 2.0,
+        "same mask": pair(positive, M),
+        "other mask": pair(positive, right),
+    }[other]
     x, plain = pair(positive), positive.clone()
     before = x
     x = getattr(x, name)(operand)
@@ -321,7 +337,7 @@ ALIASES: dict[str, Callable] = {
 @pytest.mark.parametrize("write", ["the original", "the alias"])
 @pytest.mark.parametrize("name", ALIASES)
 def test_writing_in_place_leaks_through_no_alias(name: str, write: str) -> None:
-    """Law 2: what the smaller mask of the other operand hides stays hidden behind every name of the storage."""
+    """Law 2: what the other operand's smaller mask hides stays hidden behind every name of the storage."""
 
     def run(fill: float) -> list[Tensor]:
         x = Masked(X.clone(), torch.ones_like(M))
@@ -378,7 +394,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("old, new", SHAPES)
 def test_reshaped_masks(old: tuple, new: tuple) -> None:
-    """However narrow the mask is stored, its reshape is that of the expanded one, and as narrow as can be told."""
+    """However narrow a mask is stored, its reshape is that of the expanded one, as narrow as can be told."""
     draw = torch.Generator().manual_seed(0)
     for varied in range(2 ** len(old)):
         mask = torch.rand([n if varied >> d & 1 else 1 for d, n in enumerate(old)], generator=draw) < 0.5
@@ -402,7 +418,11 @@ def test_moves_of_masks(seed: int) -> None:
         lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
         lambda x: torch.cat([x[:, :, 1:], x[:, :, :1]], 2),
         lambda x: x.unsqueeze(1).repeat(1, 2, 1, 1, 1)[:, 1],
-        lambda x: x[:, :, :, [1, 0]] if x.shape[-1] == 2 else x.index_select(-1, torch.arange(x.shape[-1] - 1, -1, -1)),
+        lambda x: (
+            x[:, :, :, [1, 0]]
+            if x.shape[-1] == 2
+            else x.index_select(-1, torch.arange(x.shape[-1] - 1, -1, -1))
+        ),
         lambda x: x.movedim(1, 3).contiguous(),
         lambda x: x.select(1, 2).unsqueeze(1).expand(-1, 4, -1, -1),
     ]
@@ -420,7 +440,11 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.a, self.b, self.c = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 3, 2, 1, groups=12), nn.Conv2d(12, 12, 3, 2, 1)
+        self.a, self.b, self.c = (
+            nn.Conv2d(3, 12, 3, padding=1),
+            nn.Conv2d(12, 12, 3, 2, 1, groups=12),
+            nn.Conv2d(12, 12, 3, 2, 1),
+        )
         self.head = nn.Linear(12, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -430,7 +454,11 @@ class Net(nn.Module):
         return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-@pytest.mark.parametrize("settings", [{}, {"fill": "renormalize"}, {"growth": "half"}, {"join": "union", "compat": "paper"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"fill": "renormalize"}, {"growth": "half"}, {"join": "union", "compat": "paper"}],
+    ids=str,
+)
 def test_what_a_run_remembers_changes_nothing(settings: dict) -> None:
     class Forgetful(dict):
         def __contains__(self, key: object) -> bool:
@@ -452,7 +480,9 @@ def test_what_a_run_remembers_changes_nothing(settings: dict) -> None:
 def test_threads_do_not_meet() -> None:
     """Each call has its own run: settings and masks of one are none of another's."""
     model = Net().eval()
-    removals = [LayerMasking(model, growth=g, fill=f) for g in ("any", "center") for f in ("neighbor", "zero")]
+    removals = [
+        LayerMasking(model, growth=g, fill=f) for g in ("any", "center") for f in ("neighbor", "zero")
+    ]
     inputs = [(X + i, M.roll(i, -1)) for i in range(4)]
     with torch.no_grad():
         alone = [removal(*x) for removal, x in zip(removals, inputs, strict=True)]

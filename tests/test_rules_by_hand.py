@@ -1,4 +1,4 @@
-"""Rules whose function has no OpInfo, on samples written by hand (law 8); and law 5 for rules, from a table."""
+"""Rules whose function has no OpInfo, on samples written by hand (law 8); law 5 for rules, from a table."""
 
 from __future__ import annotations
 
@@ -72,7 +72,11 @@ SAMPLES: dict[Callable, list[tuple]] = {
     torch.feature_dropout_: [(X, 0.5, True)],
     torch.native_dropout: [],
     F.dropout1d: [(X[..., 0], 0.5, True), (X[..., 0], 0.5, False)],
-    F.fold: [(X.reshape(2, 12, 10), (6, 3), 2), (X.reshape(2, 4, 30), (5, 6), 1), (X.reshape(2, 8, 15), (6, 4), 2, 1, 0, (1, 1))],
+    F.fold: [
+        (X.reshape(2, 12, 10), (6, 3), 2),
+        (X.reshape(2, 4, 30), (5, 6), 1),
+        (X.reshape(2, 8, 15), (6, 4), 2, 1, 0, (1, 1)),
+    ],
     F.lp_pool1d: [(X[..., 0], 2, 2), (X[..., 0], 3.0, 3, 1, True)],
     F.lp_pool2d: [(X, 2, 2), (X, 1.0, (3, 2), 1, True)],
     F.lp_pool3d: [(X[None], 2, 2)],
@@ -91,7 +95,11 @@ SAMPLES: dict[Callable, list[tuple]] = {
 `native_dropout` is judged by what dropout does, writing by index in test_mechanism.py, and CUDA elsewhere."""
 RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 
-CASES = [pytest.param(f, args, id=f"{name_of(f)}-{i}") for f, every in SAMPLES.items() for i, args in enumerate(every)]
+CASES = [
+    pytest.param(f, args, id=f"{name_of(f)}-{i}")
+    for f, every in SAMPLES.items()
+    for i, args in enumerate(every)
+]
 
 
 def call(function: Callable, first: Any, rest: tuple) -> list[Any]:
@@ -150,7 +158,9 @@ RULES: dict[str, Callable] = {
     "flatten and linear": lambda x: F.linear(x.flatten(1), torch.linspace(-1, 1, 360).reshape(3, 120)),
     "quarters": lambda x: torch.cat([x[..., ::2, :4:2], x[..., 1::2, :4:2], x[..., ::2, 1:4:2]], 1),
     "stacked": lambda x: torch.stack([x, x.flip(-1)], 1).sum(1),
-    "recurrent": lambda x: torch.lstm(x[:, :, :, 0], (x.new_zeros(1, x.shape[0], 3),) * 2, *_recurrent(nn.LSTM, 2)[2:])[0],
+    "recurrent": lambda x: torch.lstm(
+        x[:, :, :, 0], (x.new_zeros(1, x.shape[0], 3),) * 2, *_recurrent(nn.LSTM, 2)[2:]
+    )[0],
 }
 
 

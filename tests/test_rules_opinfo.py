@@ -136,10 +136,16 @@ def dtypes(op: Any) -> list[torch.dtype]:
 
 
 RULED = [op for op in invocations.op_db if any(f in RULES for f in spellings(op))]
-RULED = [op for op in RULED if dtypes(op) and not op.name.startswith("masked.")]  # torch.masked has functions of its own
+RULED = [
+    op for op in RULED if dtypes(op) and not op.name.startswith("masked.")
+]  # torch.masked has functions of its own
 UNRULED = [op for op in invocations.op_db if not any(f in RULES for f in spellings(op))]
-UNRULED = [op for op in UNRULED if torch.float32 in op.dtypes and "jiterator" not in op.name]  # that is CUDA's alone
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # torch warns of its own samples
+UNRULED = [
+    op for op in UNRULED if torch.float32 in op.dtypes and "jiterator" not in op.name
+]  # that is CUDA's alone
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning"
+)  # torch warns of its own samples
 CASES = [pytest.param(op, dtype, id=f"{op.formatted_name}-{dtype}") for op in RULED for dtype in dtypes(op)]
 
 
@@ -170,7 +176,9 @@ class Sample:
         return {i: Masked(_filled(self.leaves[i], m, fill), m) for i, m in masks.items()}
 
     def __repr__(self) -> str:
-        return str([tuple(x.shape) if isinstance(x, Tensor) else x for x in self.leaves]) + str(self.spec.context)
+        return str([tuple(x.shape) if isinstance(x, Tensor) else x for x in self.leaves]) + str(
+            self.spec.context
+        )
 
 
 def _dense(leaf: Any) -> bool:
@@ -297,7 +305,9 @@ def random_masks(sample: Sample, places: list[int], seed: int, narrow: bool) -> 
     draw = torch.Generator().manual_seed(seed)
     masks = {}
     for place in places:
-        shape = [n if not narrow or torch.rand((), generator=draw) < 0.6 else 1 for n in sample.leaves[place].shape]
+        shape = [
+            n if not narrow or torch.rand((), generator=draw) < 0.6 else 1 for n in sample.leaves[place].shape
+        ]
         masks[place] = torch.rand(shape, generator=draw) < 0.6
     return masks
 
@@ -344,7 +354,9 @@ def broken_laws(op: Any, sample: Sample, masks: dict[int, Tensor]) -> Iterator[s
         return
     floating = any(sample.leaves[i].is_floating_point() for i in masks)
     for name, fill in (("noise", 1.5), ("NaN", math.nan)) if op.name not in RANDOM else ():
-        if (fill == 1.5 or floating) and not all(map(same, base, sample.call(op.op, sample.masked(masks, fill)))):
+        if (fill == 1.5 or floating) and not all(
+            map(same, base, sample.call(op.op, sample.masked(masks, fill)))
+        ):
             yield f"2: {name} in hidden entries reaches a visible one"
     if not all(map(no_less_shown, base, sample.call(op.op, sample.masked(more_of(masks))))):
         yield "4: showing more hides something"
@@ -354,7 +366,9 @@ def broken_laws(op: Any, sample: Sample, masks: dict[int, Tensor]) -> Iterator[s
             yield "a narrow mask is not as the same mask expanded"
 
 
-@pytest.mark.parametrize("op", [op for op in RULED if op.name not in UNINITIALISED], ids=lambda op: op.formatted_name)
+@pytest.mark.parametrize(
+    "op", [op for op in RULED if op.name not in UNINITIALISED], ids=lambda op: op.formatted_name
+)
 def test_laws_of_the_mask(op: Any) -> None:
     faults = []
     for number, sample in enumerate(samples(op, dtypes(op)[0], 10)):
@@ -373,4 +387,3 @@ def test_every_rule_is_sampled() -> None:
     sampled = {id(f) for op in RULED for f in spellings(op)} | {id(f) for f in SAMPLES}
     missing = sorted(name_of(f) for f in RULES if id(f) not in sampled and f.__name__ not in NO_METHOD)
     assert not missing, f"rules with neither an OpInfo nor a sample in test_rules_by_hand.py: {missing}"
-

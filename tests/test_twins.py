@@ -55,20 +55,36 @@ def agrees(ours: Masked, theirs: list[tuple[np.ndarray, np.ndarray]], tolerance:
 
 
 def per_image(x: Tensor, visible: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(a.numpy(), m[0].numpy()) for a, m in zip(x, visible.expand(len(x), *visible.shape[1:]), strict=True)]
+    return [
+        (a.numpy(), m[0].numpy()) for a, m in zip(x, visible.expand(len(x), *visible.shape[1:]), strict=True)
+    ]
 
 
-def windows_of(kernel: tuple, stride: tuple, padding: tuple | str, dilation: tuple, ceil: bool = False) -> Windows:
+def windows_of(
+    kernel: tuple, stride: tuple, padding: tuple | str, dilation: tuple, ceil: bool = False
+) -> Windows:
     if padding == "same":
         total = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
-        return Windows(kernel, stride, tuple(t // 2 for t in total), tuple(t - t // 2 for t in total), dilation)
+        return Windows(
+            kernel, stride, tuple(t // 2 for t in total), tuple(t - t // 2 for t in total), dilation
+        )
     sides = (0,) * len(kernel) if padding == "valid" else padding
     return Windows(kernel, stride, sides, sides, dilation, ceil)
 
 
 # --- neighbour padding: Algorithm 1 ----------------------------------------------------------------------
 
-RINGS = [(1, (1,)), (1, (4,)), (2, (1, 1)), (2, (2, 2)), (2, (3, 1)), (2, (0, 2)), (2, (6, 6)), (3, (2, 2, 2)), (3, (1, 0, 2))]
+RINGS = [
+    (1, (1,)),
+    (1, (4,)),
+    (2, (1, 1)),
+    (2, (2, 2)),
+    (2, (3, 1)),
+    (2, (0, 2)),
+    (2, (6, 6)),
+    (3, (2, 2, 2)),
+    (3, (1, 0, 2)),
+]
 
 
 def _fill(how: str, x: Masked, rings: tuple) -> Tensor:
@@ -79,7 +95,9 @@ def _fill(how: str, x: Masked, rings: tuple) -> Tensor:
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 @pytest.mark.parametrize("compat, eps", [(None, 0.0), ("paper", 1e-8), ("release", 1e-5)])
 @pytest.mark.parametrize("n, rings", RINGS)
-def test_neighbour_padding(n: int, rings: tuple, compat: str | None, eps: float, layout: str, how: str) -> None:
+def test_neighbour_padding(
+    n: int, rings: tuple, compat: str | None, eps: float, layout: str, how: str
+) -> None:
     x, visible = draw(2, 9, *SIZES[n]), blotches(n)
     if layout == "channels last":
         x = x.movedim(1, -1).contiguous().movedim(-1, 1)
@@ -117,7 +135,9 @@ def test_k_rings_of_padding_give_what_fewer_give(n: int, k: int) -> None:
     weight, bias = draw(2, 3, *windows.kernel), draw(2)
     x, visible = draw(2, 3, *SIZES[n]), blotches(n)
     function = twins.convolve(weight.numpy(), bias.numpy(), 1)
-    theirs = [twins.slide(twins.pad_k(a, m, (k,) * n), m, windows, function) for a, m in per_image(x, visible)]
+    theirs = [
+        twins.slide(twins.pad_k(a, m, (k,) * n), m, windows, function) for a, m in per_image(x, visible)
+    ]
     agrees(CONV[n](pair(x, visible), weight, bias, padding=k // 2), theirs)
 
 
@@ -156,19 +176,37 @@ def _conv(n: int, kernel: tuple, groups: int, channels: int = 4) -> tuple[Tensor
 @pytest.mark.parametrize("growth, channels", [("any", 4), ("half", 4), ("center", 4), ("any", 12)])
 @pytest.mark.parametrize("n, kernel, stride, padding, dilation, groups", CONVS)
 def test_convolution(
-    n: int, kernel: tuple, stride: tuple, padding: tuple | str, dilation: tuple, groups: int, growth: str, channels: int
+    n: int,
+    kernel: tuple,
+    stride: tuple,
+    padding: tuple | str,
+    dilation: tuple,
+    groups: int,
+    growth: str,
+    channels: int,
 ) -> None:
     """Few channels and many are filled in different ways."""
     x, visible, weight, bias = _conv(n, kernel, groups, channels)
-    windows, function = windows_of(kernel, stride, padding, dilation), twins.convolve(weight.numpy(), bias.numpy(), groups)
-    theirs = [twins.slide(twins.pad_k(a, m, windows.rings), m, windows, function, growth) for a, m in per_image(x, visible)]
+    windows, function = (
+        windows_of(kernel, stride, padding, dilation),
+        twins.convolve(weight.numpy(), bias.numpy(), groups),
+    )
+    theirs = [
+        twins.slide(twins.pad_k(a, m, windows.rings), m, windows, function, growth)
+        for a, m in per_image(x, visible)
+    ]
     agrees(CONV[n](pair(x, visible, growth=growth), weight, bias, stride, padding, dilation, groups), theirs)
 
 
 @pytest.mark.parametrize("n, kernel, stride, padding, dilation, groups", CONVS)
-def test_convolution_with_zero_fill(n: int, kernel: tuple, stride: tuple, padding: tuple | str, dilation: tuple, groups: int) -> None:
+def test_convolution_with_zero_fill(
+    n: int, kernel: tuple, stride: tuple, padding: tuple | str, dilation: tuple, groups: int
+) -> None:
     x, visible, weight, bias = _conv(n, kernel, groups)
-    windows, function = windows_of(kernel, stride, padding, dilation), twins.convolve(weight.numpy(), bias.numpy(), groups)
+    windows, function = (
+        windows_of(kernel, stride, padding, dilation),
+        twins.convolve(weight.numpy(), bias.numpy(), groups),
+    )
     theirs = [twins.slide(a * m, m, windows, function) for a, m in per_image(x, visible)]
     agrees(CONV[n](pair(x, visible, fill="zero"), weight, bias, stride, padding, dilation, groups), theirs)
 
@@ -176,7 +214,13 @@ def test_convolution_with_zero_fill(n: int, kernel: tuple, stride: tuple, paddin
 @pytest.mark.parametrize("compat", [None, "release"])
 @pytest.mark.parametrize("n, kernel, stride, padding, dilation, groups", CONVS)
 def test_partial_convolution(
-    n: int, kernel: tuple, stride: tuple, padding: tuple | str, dilation: tuple, groups: int, compat: str | None
+    n: int,
+    kernel: tuple,
+    stride: tuple,
+    padding: tuple | str,
+    dilation: tuple,
+    groups: int,
+    compat: str | None,
 ) -> None:
     x, visible, weight, bias = _conv(n, kernel, groups)
     windows = windows_of(kernel, stride, padding, dilation)
@@ -184,24 +228,43 @@ def test_partial_convolution(
     for a, m in per_image(x, visible):
         function = twins.convolve_partially(weight.numpy(), bias.numpy(), groups, m, compat == "release")
         theirs.append(twins.slide(a * m, m, windows, function))
-    ours = CONV[n](pair(x, visible, fill="renormalize", compat=compat), weight, bias, stride, padding, dilation, groups)
+    ours = CONV[n](
+        pair(x, visible, fill="renormalize", compat=compat), weight, bias, stride, padding, dilation, groups
+    )
     agrees(ours, theirs)
 
 
 @pytest.mark.parametrize("constant", [0.0, -3.0])
 @pytest.mark.parametrize("growth", ["any", "half", "center"])
 @pytest.mark.parametrize(
-    "pads, kernel, stride", [((1, 1, 1, 1), 3, 1), ((0, 1, 0, 1), 3, 2), ((3, 2, 0, 5), 3, 1), ((2, 0, 1, 4), 4, 3)]
+    "pads, kernel, stride",
+    [((1, 1, 1, 1), 3, 1), ((0, 1, 0, 1), 3, 2), ((3, 2, 0, 5), 3, 1), ((2, 0, 1, 4), 4, 3)],
 )
-def test_convolution_of_padded_maps(pads: tuple, kernel: int, stride: int, growth: str, constant: float) -> None:
+def test_convolution_of_padded_maps(
+    pads: tuple, kernel: int, stride: int, growth: str, constant: float
+) -> None:
     """Padded cells are read, but are neither hidden nor visible."""
-    x, visible, weight, bias = draw(2, 3, 6, 7), blotches(2), draw(2, 3, kernel, kernel, seed=1), draw(2, seed=2)
-    windows, function = windows_of((kernel,) * 2, (stride,) * 2, (0, 0), (1, 1)), twins.convolve(weight.numpy(), bias.numpy(), 1)
+    x, visible, weight, bias = (
+        draw(2, 3, 6, 7),
+        blotches(2),
+        draw(2, 3, kernel, kernel, seed=1),
+        draw(2, seed=2),
+    )
+    windows, function = (
+        windows_of((kernel,) * 2, (stride,) * 2, (0, 0), (1, 1)),
+        twins.convolve(weight.numpy(), bias.numpy(), 1),
+    )
     theirs = []
-    for a, m in zip(F.pad(x, pads, value=constant).numpy(), F.pad(visible[:, 0], pads, value=True).numpy(), strict=True):
+    for a, m in zip(
+        F.pad(x, pads, value=constant).numpy(), F.pad(visible[:, 0], pads, value=True).numpy(), strict=True
+    ):
         frame = F.pad(torch.zeros(6, 7, dtype=torch.bool), pads, value=True).numpy()
-        theirs.append(twins.slide(twins.pad_k(a, m, windows.rings, pads=frame), m, windows, function, growth, frame))
-    agrees(F.conv2d(F.pad(pair(x, visible, growth=growth), pads, value=constant), weight, bias, stride), theirs)
+        theirs.append(
+            twins.slide(twins.pad_k(a, m, windows.rings, pads=frame), m, windows, function, growth, frame)
+        )
+    agrees(
+        F.conv2d(F.pad(pair(x, visible, growth=growth), pads, value=constant), weight, bias, stride), theirs
+    )
 
 
 @pytest.mark.parametrize("padding", [(1, 1), (2, 0), (0, 3)])
@@ -209,9 +272,37 @@ def test_convolution_of_padded_maps(pads: tuple, kernel: int, stride: int, growt
 def test_padding_inside_and_before_a_convolution_are_one(padding: tuple, growth: str) -> None:
     x, visible, weight = draw(2, 3, 6, 7), blotches(2), draw(2, 3, 3, 3, seed=1)
     inside = F.conv2d(pair(x, visible, growth=growth), weight, padding=padding)
-    before = F.conv2d(F.pad(pair(x, visible, growth=growth), (padding[1], padding[1], padding[0], padding[0])), weight)
+    before = F.conv2d(
+        F.pad(pair(x, visible, growth=growth), (padding[1], padding[1], padding[0], padding[0])), weight
+    )
     assert torch.equal(inside.visible, before.visible)
     assert torch.equal(settled(inside), settled(before))
+
+
+def test_frames_that_differ_from_channel_to_channel() -> None:
+    """Slices of a padded map, each shifted its own way, side by side (S2-MLP's shift)."""
+    x, visible, weight = draw(2, 12, 6, 7), blotches(2), draw(2, 12, 3, 3, seed=1)
+    shifts = [(slice(0, -2), slice(1, -1)), (slice(2, None), slice(1, -1)), (slice(1, -1), slice(2, None))]
+
+    def shifted(x: Tensor) -> Tensor:
+        padded = F.pad(x, (1, 1, 1, 1))
+        return torch.cat([padded[:, 4 * i : 4 * i + 4, a, b] for i, (a, b) in enumerate(shifts)], 1)
+
+    ours = F.conv2d(shifted(pair(x, visible)), weight, padding=1)
+    with torch.enable_grad():
+        theirs = F.conv2d(shifted(pair(x.requires_grad_(), visible)), weight, padding=1)
+    assert torch.equal(ours.visible, theirs.visible)
+    assert torch.allclose(settled(ours), settled(theirs), atol=1e-12)
+
+
+def test_a_frame_ends_where_another_map_has_cells() -> None:
+    """Padded cells to which real ones are added are real: they fill their neighbours and make windows visible."""
+    x, y, visible = draw(2, 3, 6, 7), draw(2, 3, 8, 9, seed=1), blotches(2)
+    weight, everything = draw(2, 3, 3, 3, seed=2), torch.ones(2, 1, 8, 9, dtype=torch.bool)
+    total = F.pad(pair(x, visible), (1, 1, 1, 1)) + pair(y, everything)
+    ours, theirs = (F.conv2d(t, weight) for t in (total, pair(total.value, total.visible)))
+    assert torch.equal(ours.visible, theirs.visible)
+    assert torch.equal(settled(ours), settled(theirs))
 
 
 TRANSPOSEDS = [  # n, kernel, stride, padding, output_padding, dilation, groups
@@ -230,7 +321,12 @@ TRANSPOSEDS = [  # n, kernel, stride, padding, output_padding, dilation, groups
 def test_transposed_convolution(
     n: int, kernel: tuple, stride: tuple, padding: tuple, extra: tuple, dilation: tuple, groups: int
 ) -> None:
-    x, visible, weight, bias = draw(2, 4, *SIZES[n]), blotches(n), draw(4, 2, *kernel, seed=1), draw(2 * groups, seed=2)
+    x, visible, weight, bias = (
+        draw(2, 4, *SIZES[n]),
+        blotches(n),
+        draw(4, 2, *kernel, seed=1),
+        draw(2 * groups, seed=2),
+    )
     arrays, geometry = (weight.numpy(), bias.numpy()), (stride, padding, extra)
     theirs = [twins.spread(a, m, *arrays, *geometry, dilation, groups) for a, m in per_image(x, visible)]
     agrees(TRANSPOSED[n](pair(x, visible), weight, bias, *geometry, groups, dilation), theirs)
@@ -264,7 +360,9 @@ def _highest(visible: np.ndarray | None) -> Callable:
 
 @pytest.mark.parametrize("compat", [None, "paper", "release"])
 @pytest.mark.parametrize("n, kernel, stride, padding, ceil", POOLS)
-def test_max_pool(n: int, kernel: tuple, stride: tuple, padding: tuple, ceil: bool, compat: str | None) -> None:
+def test_max_pool(
+    n: int, kernel: tuple, stride: tuple, padding: tuple, ceil: bool, compat: str | None
+) -> None:
     """Over visible cells; in the paper over filled ones, in its released code over zeros at hidden ones."""
     x, visible = draw(2, 4, *SIZES[n]), blotches(n)
     windows, theirs = windows_of(kernel, stride, padding, (1,) * n, ceil), []
@@ -285,11 +383,15 @@ def test_max_pool_with_dilation(dilation: int) -> None:
 @pytest.mark.parametrize("include_pad", [True, False])
 @pytest.mark.parametrize("divisor", [None, 3])
 @pytest.mark.parametrize("n, kernel, stride, padding, ceil", POOLS)
-def test_average_pool(n: int, kernel: tuple, stride: tuple, padding: tuple, ceil: bool, include_pad: bool, divisor: int | None) -> None:
+def test_average_pool(
+    n: int, kernel: tuple, stride: tuple, padding: tuple, ceil: bool, include_pad: bool, divisor: int | None
+) -> None:
     x, visible = draw(2, 4, *SIZES[n]), blotches(n)
     windows = windows_of(kernel, stride, padding, (1,) * n, ceil)
     function = twins.average(include_pad, None if n == 1 else divisor, SIZES[n], windows)
-    theirs = [twins.slide(twins.pad_k(a, m, windows.rings), m, windows, function) for a, m in per_image(x, visible)]
+    theirs = [
+        twins.slide(twins.pad_k(a, m, windows.rings), m, windows, function) for a, m in per_image(x, visible)
+    ]
     extra = () if n == 1 else (divisor,)
     agrees(AVG[n](pair(x, visible), kernel, stride, padding, ceil, include_pad, *extra), theirs)
 
@@ -305,7 +407,9 @@ def test_lp_pool(n: int, kernel: tuple, stride: tuple, padding: tuple, ceil: boo
         read = [value**power for _, _, value in window if value is not None]
         return (sum(read) / len(read) * len(window)) ** (1 / power)
 
-    theirs = [twins.slide(twins.pad_k(a, m, windows.rings), m, windows, norm) for a, m in per_image(x, visible)]
+    theirs = [
+        twins.slide(twins.pad_k(a, m, windows.rings), m, windows, norm) for a, m in per_image(x, visible)
+    ]
     sizes = (kernel[0], stride[0]) if n == 1 else (kernel, stride)
     agrees(LP[n](pair(x, visible), power, *sizes, ceil), theirs, 1e-10)
 
@@ -326,8 +430,10 @@ def test_adaptive_pool(n: int, size: tuple, kind: str) -> None:
         for place in twins.cells(wanted):
             axes = zip(place, wanted, SIZES[n], strict=True)
             part = tuple(slice(p * full // s, -(-(p + 1) * full // s)) for p, s, full in axes)
-            inside, shown[place] = a[:, *part][:, m[part]], m[part].any()
-            value[:, *place] = (inside.mean(1) if kind == "avg" else inside.max(1)) if shown[place] else 0
+            inside, shown[place] = a[(slice(None), *part)][:, m[part]], m[part].any()
+            value[(slice(None), *place)] = (
+                (inside.mean(1) if kind == "avg" else inside.max(1)) if shown[place] else 0
+            )
         theirs.append((value, shown))
     agrees(ours, theirs)
     assert (ours.value[~ours.visible.expand(ours.value.shape)] == 0).all()
@@ -366,13 +472,31 @@ JOINS = {
 @pytest.mark.parametrize("join", JOINS)
 def test_residual_join(join: str) -> None:
     """(x1 + x2) under m1 * m2 (the paper); under another join a hidden operand counts as 0."""
-    xs, masks = [draw(2, 3, 4, 5, seed=i) for i in range(2)], [blotches(2, 0.5, (4, 5), seed=i) for i in range(2)]
+    xs, masks = (
+        [draw(2, 3, 4, 5, seed=i) for i in range(2)],
+        [blotches(2, 0.5, (4, 5), seed=i) for i in range(2)],
+    )
     a, b = (pair(x, m, join=join) for x, m in zip(xs, masks, strict=True))
     b.run = a.run
     ours = a + b
     zeroed = [torch.where(m, x, 0).numpy() for x, m in zip(xs, masks, strict=True)]
     shown = [JOINS[join]([m[i, 0].numpy() for m in masks]) for i in range(2)]
     agrees(ours, [(zeroed[0][i] + zeroed[1][i], shown[i]) for i in range(2)])
+
+
+@pytest.mark.parametrize(
+    "kernel, dilation",
+    [((3, 3), (1, 1)), ((3, 3), (2, 2)), ((2, 2), (1, 1)), ((4, 4), (2, 2)), ((1, 2), (3, 2))],
+)
+def test_residual_around_a_window(kernel: tuple, dilation: tuple) -> None:
+    """What a window's mask contains of its input's is remembered within a run: wrongly so for even kernels?"""
+    x, visible, weight = draw(2, 3, 6, 7), blotches(2), draw(3, 3, *kernel, seed=1)
+    windows = windows_of(kernel, (1, 1), "same", dilation)
+    masked = pair(x, visible)
+    ours = masked + F.conv2d(masked, weight, padding="same", dilation=dilation)
+    for image, (a, m) in enumerate(per_image(x, visible)):
+        grown = twins.slide(a, m, windows, lambda window, place: np.zeros(1))[1]
+        assert (ours.visible[image, 0].numpy() == (grown & m)).all()
 
 
 @pytest.mark.parametrize("join", JOINS)
@@ -383,7 +507,10 @@ def test_concatenation_join(join: str, number: int) -> None:
     parts = [pair(x, m, join=join) for x, m in zip(xs, masks, strict=True)]
     ours = torch.cat(parts, 1)
     shown = [JOINS[join]([m[i, 0].numpy() for m in masks]) for i in range(2)]
-    zeroed = [torch.cat([torch.where(m, x, 0) for x, m in zip(xs, masks, strict=True)], 1)[i].numpy() for i in range(2)]
+    zeroed = [
+        torch.cat([torch.where(m, x, 0) for x, m in zip(xs, masks, strict=True)], 1)[i].numpy()
+        for i in range(2)
+    ]
     agrees(ours, list(zip(zeroed, shown, strict=True)))
 
 
@@ -400,7 +527,9 @@ def selected(x: Tensor, visible: Tensor, axis: int) -> Tensor:
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_batch_norm_in_training_is_that_of_the_visible_entries(n: int, momentum: float | None) -> None:
     x, visible = draw(2, 4, *SIZES[n]), blotches(n)
-    ours, theirs = ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[k - 1](4, momentum=momentum).double() for k in (n, 1))
+    ours, theirs = (
+        (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[k - 1](4, momentum=momentum).double() for k in (n, 1)
+    )
     for norm in (ours, theirs):
         nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(0))
         nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(1))
@@ -427,7 +556,11 @@ def test_normalisation_is_that_of_the_visible_entries(name: str, mask: str) -> N
     norm, rows = NORMS[name]
     rows = rows or (lambda x: x.permute(0, 2, 3, 1).reshape(84, 1, -1))
     x = 3 * draw(2, 4, 6, 7) + 1
-    visible = blotches(2) if mask == "spatial" else torch.rand(2, 4, 6, 7, generator=torch.Generator().manual_seed(3)) < 0.5
+    visible = (
+        blotches(2)
+        if mask == "spatial"
+        else torch.rand(2, 4, 6, 7, generator=torch.Generator().manual_seed(3)) < 0.5
+    )
     ours = norm(pair(x, visible))
     assert torch.equal(ours.visible.expand(x.shape), visible.expand(x.shape))
     for out, value, seen in zip(rows(ours.value), rows(x), rows(visible.expand(x.shape)), strict=True):
@@ -465,7 +598,11 @@ def test_interpolation(mode: str, options: dict, size: tuple) -> None:
     x, visible = draw(2, 3, *size), blotches(2, size=size)
     ours = F.interpolate(pair(x, visible), mode=mode, **options)
     matrix = weights_of(lambda t: F.interpolate(t, mode=mode, **options), size)
-    core = matrix if mode != "bicubic" else weights_of(lambda t: F.interpolate(t, mode="bilinear", **options), size)
+    core = (
+        matrix
+        if mode != "bicubic"
+        else weights_of(lambda t: F.interpolate(t, mode="bilinear", **options), size)
+    )
     reached = torch.einsum("hwij,nij->nhw", (core.abs() > 1e-6).double(), visible[:, 0].double()) > 0
     assert torch.equal(ours.visible.expand(2, 1, *reached.shape[1:])[:, 0], reached)
     if size == (6, 6):  # equal reach along both axes, however wide
@@ -481,7 +618,14 @@ def test_interpolation(mode: str, options: dict, size: tuple) -> None:
 def test_until_masks_the_first_layers_only(until: str, masked: int) -> None:
     """Table 3: the masked layers' output, 0 where hidden, goes through the others as they are."""
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    layers = [
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+    ]
     model = nn.Sequential(*layers).double()
     x, visible = draw(2, 3, 9, 9), blotches(2, size=(9, 9))
     theirs = model[masked:](LayerMasking(model[:masked])(x, visible))
@@ -503,5 +647,3 @@ def test_until_reaches_past_a_residual_branch() -> None:
     zeroed = torch.where(visible, x, 0)
     theirs = LayerMasking(block.conv)(x, visible) + zeroed
     assert torch.equal(LayerMasking(block, until="conv")(x, visible), theirs.mean((2, 3)))
-
-

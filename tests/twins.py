@@ -42,7 +42,9 @@ def pad_and_know(
         for cell in cells(visible.shape):
             around = [c for c in _around(cell, box, visible.shape) if known_before[c]]
             if around and not known_before[cell] and not pads[cell]:
-                filled[:, *cell] = sum(before[:, *c] for c in around) / (len(around) + eps)
+                filled[(slice(None), *cell)] = sum(before[(slice(None), *c)] for c in around) / (
+                    len(around) + eps
+                )
                 known[cell] = True
     return filled, known | pads
 
@@ -88,7 +90,12 @@ class Windows:
 
 
 def slide(
-    x: np.ndarray, visible: np.ndarray, windows: Windows, function: Callable, growth: str = "any", pads: np.ndarray | None = None
+    x: np.ndarray,
+    visible: np.ndarray,
+    windows: Windows,
+    function: Callable,
+    growth: str = "any",
+    pads: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`function(window, place)` everywhere, a window being [(tap, cell, value (C,))], and MaxPool_k(m).
 
@@ -99,10 +106,12 @@ def slide(
     out, shown = {}, np.zeros(counts, dtype=bool)
     for place in cells(counts):
         read = list(windows.read(place, visible.shape))
-        window = [(tap, cell, None if cell is None else x[:, *cell]) for tap, cell in read]
+        window = [(tap, cell, None if cell is None else x[(slice(None), *cell)]) for tap, cell in read]
         out[place] = function(window, place)
         inside = [(tap, cell) for tap, cell in read if cell is not None and not pads[cell]]
-        shown[place] = not inside or GROWTH[growth](windows.kernel, [(tap, bool(visible[c])) for tap, c in inside])
+        shown[place] = not inside or GROWTH[growth](
+            windows.kernel, [(tap, bool(visible[c])) for tap, c in inside]
+        )
     values = np.stack([out[place] for place in cells(counts)], -1)
     return values.reshape(-1, *counts), shown
 
@@ -117,7 +126,11 @@ def _half(kernel: Cell, seen: list[tuple[Cell, bool]]) -> bool:
 
 def _center(kernel: Cell, seen: list[tuple[Cell, bool]]) -> bool:
     """The middle tap, or any of the two middle ones per axis; in padding, any."""
-    middle = [(tap, v) for tap, v in seen if all(t in ((k - 1) // 2, k // 2) for t, k in zip(tap, kernel, strict=True))]
+    middle = [
+        (tap, v)
+        for tap, v in seen
+        if all(t in ((k - 1) // 2, k // 2) for t, k in zip(tap, kernel, strict=True))
+    ]
     return _any(kernel, middle or seen)
 
 
@@ -134,13 +147,15 @@ def convolve(weight: np.ndarray, bias: np.ndarray, groups: int) -> Callable:
             first = o // (outs // groups) * ins
             for tap, _, value in window:
                 if value is not None:
-                    out[o] += weight[o, :, *tap] @ value[first : first + ins]
+                    out[o] += weight[(o, slice(None), *tap)] @ value[first : first + ins]
         return out
 
     return function
 
 
-def convolve_partially(weight: np.ndarray, bias: np.ndarray, groups: int, visible: np.ndarray, release: bool) -> Callable:
+def convolve_partially(
+    weight: np.ndarray, bias: np.ndarray, groups: int, visible: np.ndarray, release: bool
+) -> Callable:
     """Liu et al. 2018 on zeros: W x m * (cells / visible cells) + b, cells being the window's in the image.
 
     The released code counts all k^d taps as cells, and adds 1e-8 to the visible share.
@@ -157,7 +172,15 @@ def convolve_partially(weight: np.ndarray, bias: np.ndarray, groups: int, visibl
 
 
 def spread(
-    x: np.ndarray, visible: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: Cell, padding: Cell, extra: Cell, dilation: Cell, groups: int
+    x: np.ndarray,
+    visible: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    stride: Cell,
+    padding: Cell,
+    extra: Cell,
+    dilation: Cell,
+    groups: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A transposed convolution: each filled cell adds its kernel to the output cells around it.
 
@@ -178,7 +201,9 @@ def spread(
             continue
         for i in range(ins):
             group = i // (ins // groups)
-            out[group * per : (group + 1) * per, *place] += weight[i, :, *tap] * filled[i, *cell]
+            out[(slice(group * per, (group + 1) * per), *place)] += (
+                weight[(i, slice(None), *tap)] * filled[(i, *cell)]
+            )
         adds[place] |= visible[cell]
         hides[place] = False
     return out, adds | hides
@@ -200,5 +225,5 @@ def average(include_pad: bool, divisor: int | None, shape: Sequence[int], window
 
 def masked_mean(x: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """h_m(x, m) = h(x * m) / h(m), 0 where nothing is visible: (C, *S) to (C,)."""
-    total = [x[:, *cell] for cell in cells(visible.shape) if visible[cell]]
+    total = [x[(slice(None), *cell)] for cell in cells(visible.shape) if visible[cell]]
     return sum(total) / len(total) if total else np.zeros(len(x))

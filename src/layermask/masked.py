@@ -313,7 +313,7 @@ def _refuse_lost_writes(function: Callable, args: tuple, kwargs: dict) -> None:
 
 
 INPLACE = frozenset(
-    f"__{op}__" for op in "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor setitem".split()
+    f"__{op}__" for op in "iadd isub imul idiv itruediv ifloordiv imod ipow iand ior ixor setitem".split()
 )
 
 

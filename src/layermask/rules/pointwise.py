@@ -32,10 +32,14 @@ _UNTAGGED = """
 def pointwise(function: Callable) -> Callable:
     """The rule of a function that acts on each entry by itself."""
 
-    read = settled if function.__name__.strip("_") in _DRAWS else _value
+    name = function.__name__.strip("_")
+    read = settled if name in _DRAWS else _value
 
     def rule(*args: Any, **kwargs: Any) -> Masked:
         inputs = list(masked_in((args, kwargs)))
+        if name in _SINGULAR and _differentiated(inputs):
+            args, kwargs = replace_masked(args, _harmless), replace_masked(kwargs, _harmless)
+            inputs = list(masked_in((args, kwargs)))
         if len(inputs) == 1:
             value = function(*replace_masked(args, read), **replace_masked(kwargs, read))
             return _with_mask_of(inputs[0], value, _weights(function, inputs, value.ndim))
@@ -83,6 +87,26 @@ def _resettled(x: Masked) -> Masked:
 
 def _value(x: Masked) -> Tensor:
     return x.value
+
+
+def _differentiated(inputs: list[Masked]) -> bool:
+    """Whether a slope at a hidden entry could turn into NaN; what something else may hold is left alone."""
+    return torch.is_grad_enabled() and any(x.value.requires_grad for x in inputs) and not inputs[0].shared
+
+
+def _harmless(x: Masked) -> Masked:
+    """1 at hidden entries: weight gradients sum over them with zero, and 0 times the slope of 0/0 is NaN."""
+    out = Masked(torch.where(x.visible, x.value, 1), x.visible, frame=x.frame, weights=x.weights)
+    out.run = x.run
+    return out
+
+
+_SINGULAR = frozenset(
+    """
+    div divide idiv rdiv true_divide truediv rtruediv itruediv floor_divide floordiv fmod remainder reciprocal
+    sqrt rsqrt log log2 log10 log1p xlogy pow rpow float_power logit acos asin atanh acosh erfinv
+    """.split()
+)
 
 
 def _writable(x: Masked) -> Tensor:
