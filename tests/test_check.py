@@ -13,7 +13,7 @@ from layermask import masked
 from layermask.check import check, run_check
 from layermask.cli.app import app
 from layermask.errors import ModelError
-from layermask.masked import RULES
+from layermask.masked import RULES, Masked, overriding
 from layermask.samples import sample_images
 from layermask.zoo.architectures import build, names, smallest_size
 
@@ -49,7 +49,7 @@ class Leaking(Fine):
     """Reads hidden pixels behind the back of the rules."""
 
     def forward(self, x: Tensor) -> Tensor:
-        value = x.value if isinstance(x, masked.Masked) else x
+        value = x.value if isinstance(x, Masked) else x
         return super().forward(x) + value.mean()
 
 
@@ -88,6 +88,49 @@ def test_text_names_rules_and_laws() -> None:
 def test_a_leak_fails_the_laws() -> None:
     report = check(Leaking().eval(), IMAGES, laws=("2",))
     assert not report.ok and "noise in every layer" in report.laws[0].detail
+
+
+def test_a_rule_that_reads_hidden_entries_fails_law_2() -> None:
+    """Deep in the model, where no pixel's noise arrives any more: the first layer has settled it."""
+
+    def careless(input: Masked, dim: tuple) -> Masked:
+        return Masked(input.value.mean(dim), input.visible[..., 0, 0])
+
+    with overriding({torch.Tensor.mean: careless}):
+        report = check(Fine().eval(), IMAGES, laws=("1", "2"))
+    assert [law.passed for law in report.laws] == [True, False]
+    assert "noise in every layer" in report.laws[1].detail
+
+
+def test_a_rule_that_hides_what_more_pixels_show_fails_law_4() -> None:
+    def flipped(input: Masked) -> Masked:
+        return Masked(input.value.relu(), ~input.visible)
+
+    with overriding({torch.relu: flipped}):
+        assert not check(Fine().eval(), IMAGES, laws=("4",)).ok
+
+
+def test_a_rule_that_mixes_the_batch_fails_law_5() -> None:
+    def mixed(input: Masked) -> Masked:
+        value = torch.where(input.visible, input.value.relu(), 0)
+        return Masked(value + value.mean(), input.visible)
+
+    with overriding({torch.relu: mixed}):
+        results = check(Fine().eval(), IMAGES, laws=("1", "2", "5")).laws
+    assert [result.passed for result in results] == [False, True, False]
+
+
+def test_a_rule_that_leaves_infinity_in_hidden_entries_fails_law_3() -> None:
+    """Weight gradients sum over them, and 0 times inf is NaN."""
+
+    def infinite(input: Masked, dim: tuple) -> Masked:
+        visible = input.visible.flatten(1).any(dim=1, keepdim=True)
+        value = torch.where(input.visible, input.value, 0).mean(dim)
+        return Masked(torch.where(visible, value, torch.inf), visible)
+
+    with overriding({torch.Tensor.mean: infinite}):
+        result = check(Fine().eval(), IMAGES, laws=("3",)).laws[0]
+    assert not result.passed and "weight gradient not finite" in result.detail
 
 
 def test_an_error_of_the_model_is_reported_with_its_place() -> None:

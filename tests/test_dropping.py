@@ -271,6 +271,19 @@ def test_pooling_is_over_the_tokens_left(way: str) -> None:
         )
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_weights_that_knew_nothing_of_the_mask_are_renormalised(side: str) -> None:
+    """A softmax over all places, predicted from pooled features: its part on what is visible counts."""
+    x, hidden = tokens(), masked(tokens())
+    scores = hidden.mean(1) @ tokens(4)[0].mT
+    weights = scores.softmax(-1)
+    left = (weights.unsqueeze(1) @ hidden).squeeze(1)
+    out = left if side == "left" else (hidden.mT @ weights.unsqueeze(-1)).squeeze(-1)
+    for row, seen in enumerate(KEPT):
+        part = weights.value[row, seen]
+        assert torch.allclose(out.value[row], (part / part.sum()) @ x[row, seen], atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("way", POOLINGS)
 def test_pooling_of_nothing_is_hidden_and_finite(way: str) -> None:
     out = POOLINGS[way](masked(tokens(), torch.zeros(BATCH, TOKENS, dtype=torch.bool)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, TIMM, TIMM_EXCEPTIONS, TORCHVISION, Family
+from families import FAMILIES, TIMM, TIMM_EXCEPTIONS, TORCHVISION
 from torch import Tensor, nn
 
-from layermask.laws import LAWS, leaves
+from layermask.laws import check_laws, leaves
 from layermask.removal import LayerMasking
 from layermask.samples import masks
 
@@ -21,25 +23,33 @@ def built(name: str) -> tuple[nn.Module, Tensor]:
     return BY_NAME[name].build()
 
 
-def family_parameters() -> list:
-    def slow(family: Family) -> tuple:
-        return (pytest.mark.slow,) if family.slow else ()
-
-    return [pytest.param(family.name, marks=slow(family), id=family.name) for family in FAMILIES]
-
-
-# The family is the outer parameter, so that the tests of one follow each other and its model is built once.
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("name", family_parameters())
-def test_law(name: str, law: str) -> None:
-    result = LAWS[law](*built(name), 0)
-    assert result.passed, f"{result.error:.1e} {result.detail}"
+GROUPS = {"answers": "125", "gradients and masks": "34"}
+# Each of these takes ten seconds or more for its gradients alone; their answers are always tested.
+COSTLY = {
+    *("timm/convmixer", "timm/crossvit", "timm/mobilenetv5", "timm/nasnet", "timm/pnasnet"),
+    *("timm/efficientformer", "timm/inception_v4", "timm/coat", "torchvision/wide_resnet50_2"),
+}
 
 
-@pytest.mark.parametrize("name", family_parameters())
-def test_the_answer_depends_on_image_and_mask(name: str) -> None:
-    """Otherwise the laws above would hold of anything."""
+def cases() -> Iterator[Any]:
+    """Every family with every group of laws; one after the other, so that a model is built once for both."""
+    for family in FAMILIES:
+        for group, laws in GROUPS.items():
+            slow = family.slow or (family.name in COSTLY and "3" in laws)
+            yield pytest.param(
+                family.name, laws, marks=[pytest.mark.slow] * slow, id=f"{family.name}-{group.split()[0]}"
+            )
+
+
+@pytest.mark.parametrize(("name", "laws"), cases())
+def test_laws(name: str, laws: str) -> None:
     model, images = built(name)
+    assert_alive(model, images)
+    assert [result for result in check_laws(model, images, laws) if not result.passed] == []
+
+
+def assert_alive(model: nn.Module, images: Tensor) -> None:
+    """The answer depends on the image and on the mask; otherwise the laws would hold of anything."""
     visible = masks(images, ["coarse", "block"], seed=0)
     with torch.no_grad():
         plain, masked = (next(leaves(out)) for out in (model(images), LayerMasking(model)(images, visible)))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from layermask.masked import RULES, Masked, NoMaskRule, name_of
+from layermask import RULES, Masked, NoMaskRule
+from layermask.masked import name_of
 
 invocations = pytest.importorskip(
     "torch.testing._internal.common_methods_invocations",
@@ -384,6 +385,7 @@ def test_laws_of_the_mask(op: Any) -> None:
 def test_every_rule_is_sampled() -> None:
     from test_rules_by_hand import SAMPLES
 
+    assert len(RULED) > 300 and len(RULES) > 700
     sampled = {id(f) for op in RULED for f in spellings(op)} | {id(f) for f in SAMPLES}
     missing = sorted(name_of(f) for f in RULES if id(f) not in sampled and f.__name__ not in NO_METHOD)
     assert not missing, f"rules with neither an OpInfo nor a sample in test_rules_by_hand.py: {missing}"

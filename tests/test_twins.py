@@ -280,23 +280,30 @@ def test_padding_inside_and_before_a_convolution_are_one(padding: tuple, growth:
 
 
 def test_frames_that_differ_from_channel_to_channel() -> None:
-    """Slices of a padded map, each shifted its own way, side by side (S2-MLP's shift)."""
-    x, visible, weight = draw(2, 12, 6, 7), blotches(2), draw(2, 12, 3, 3, seed=1)
+    """Slices of a padded map, each shifted its own way: a cell is padding if all it reads is."""
+    x, visible = draw(2, 12, 6, 7), torch.rand(2, 12, 6, 7, generator=torch.Generator().manual_seed(3)) < 0.3
+    mix, weight = draw(16, 12, 1, 1, seed=1), draw(2, 16, 3, 3, seed=2)
     shifts = [(slice(0, -2), slice(1, -1)), (slice(2, None), slice(1, -1)), (slice(1, -1), slice(2, None))]
 
-    def shifted(x: Tensor) -> Tensor:
+    def shifted(x: Masked) -> Masked:
         padded = F.pad(x, (1, 1, 1, 1))
-        return torch.cat([padded[:, 4 * i : 4 * i + 4, a, b] for i, (a, b) in enumerate(shifts)], 1)
+        parts = [padded[:, 4 * i : 4 * i + 4, a, b] for i, (a, b) in enumerate(shifts)]
+        return F.conv2d(F.conv2d(torch.cat(parts, 1), mix), weight, padding=1)
 
-    ours = F.conv2d(shifted(pair(x, visible)), weight, padding=1)
-    with torch.enable_grad():
-        theirs = F.conv2d(shifted(pair(x.requires_grad_(), visible)), weight, padding=1)
+    ours = shifted(pair(x, visible))
+    theirs = shifted(pair(x.clone().requires_grad_(), visible))  # filled densely
     assert torch.equal(ours.visible, theirs.visible)
     assert torch.allclose(settled(ours), settled(theirs), atol=1e-12)
+    again = shifted(pair(torch.where(visible, x, 5), visible))
+    assert torch.equal(settled(ours), settled(again))
+    everything = shifted(pair(x, torch.ones_like(visible)))
+    parts = [F.pad(x, (1, 1, 1, 1))[:, 4 * i : 4 * i + 4, a, b] for i, (a, b) in enumerate(shifts)]
+    plain = F.conv2d(F.conv2d(torch.cat(parts, 1), mix), weight, padding=1)
+    assert torch.allclose(everything.value, plain, atol=1e-12) and everything.visible.all()
 
 
 def test_a_frame_ends_where_another_map_has_cells() -> None:
-    """Padded cells to which real ones are added are real: they fill their neighbours and make windows visible."""
+    """Padded cells to which real ones are added are real: they fill neighbours and make windows visible."""
     x, y, visible = draw(2, 3, 6, 7), draw(2, 3, 8, 9, seed=1), blotches(2)
     weight, everything = draw(2, 3, 3, 3, seed=2), torch.ones(2, 1, 8, 9, dtype=torch.bool)
     total = F.pad(pair(x, visible), (1, 1, 1, 1)) + pair(y, everything)
@@ -460,6 +467,15 @@ def test_global_average_pool(way: str) -> None:
     assert ours.visible.flatten().tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("way", ["adaptive", "mean", "one window"])
+def test_global_average_pool_of_the_released_code(way: str) -> None:
+    """It adds 1e-8 to the visible share."""
+    x, visible = draw(1, 4, 6, 7), torch.zeros(1, 1, 6, 7, dtype=torch.bool)
+    visible[..., 2, 3] = True
+    ours = GLOBAL[way](pair(x, visible, compat="release"))
+    assert torch.allclose(ours.value, x[:, :, 2, 3] / 42 / (1 / 42 + 1e-8), atol=1e-13, rtol=0)
+
+
 # --- joins -------------------------------------------------------------------------------------------------
 
 JOINS = {
@@ -489,7 +505,7 @@ def test_residual_join(join: str) -> None:
     [((3, 3), (1, 1)), ((3, 3), (2, 2)), ((2, 2), (1, 1)), ((4, 4), (2, 2)), ((1, 2), (3, 2))],
 )
 def test_residual_around_a_window(kernel: tuple, dilation: tuple) -> None:
-    """What a window's mask contains of its input's is remembered within a run: wrongly so for even kernels?"""
+    """A run remembers which masks grew out of which: an even, dilated kernel does not hold its centre."""
     x, visible, weight = draw(2, 3, 6, 7), blotches(2), draw(3, 3, *kernel, seed=1)
     windows = windows_of(kernel, (1, 1), "same", dilation)
     masked = pair(x, visible)

@@ -39,9 +39,9 @@ def _with_others(images: Tensor, seed: int) -> Tensor:
 
 def _redraw(module: nn.Module, name: str, parameter: Tensor, generator: torch.Generator) -> None:
     spread, level = parameter.std(correction=0).item(), parameter.mean().abs().item()
-    if name.endswith("weight") and parameter.ndim > 1 and not isinstance(module, nn.Embedding):
+    if "weight" in name and parameter.ndim > 1 and not isinstance(module, nn.Embedding):
         parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
-    elif name.endswith("bias"):
+    elif name.endswith("bias") or name.startswith("bias"):
         parameter.normal_(0, 0.2, generator=generator)
     elif max(spread, level) <= 0.1:  # layer scales, tokens, position tables: initialised to nearly nothing
         parameter.normal_(0, 0.5, generator=generator)
