@@ -264,7 +264,7 @@ def chain(seed: int) -> Chain:
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(12), *(pytest.param(s, marks=pytest.mark.slow) for s in range(12, 300))]
+    "seed", [*range(40), *(pytest.param(s, marks=pytest.mark.slow) for s in range(40, 400))]
 )
 def test_chains_of_blocks_obey_the_laws(seed: int) -> None:
     model = chain(seed)

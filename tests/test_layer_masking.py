@@ -191,6 +191,19 @@ def test_half_counts_the_pixels_of_a_large_map() -> None:
         assert (out.value - 2).abs().max() < 1e-2
 
 
+@pytest.mark.parametrize("channels", [2, 12])
+def test_half_fills_large_values(channels: int) -> None:
+    """The sum of eight neighbours may overflow where their mean does not."""
+    x, visible = (
+        torch.full((1, channels, 8, 8), 3e4, dtype=torch.float16),
+        torch.zeros(1, 1, 8, 8, dtype=torch.bool),
+    )
+    visible[..., ::3] = True
+    mean = torch.full((channels, 1, 3, 3), 1 / 9, dtype=torch.float16)
+    out = F.conv2d(Masked(x, visible), mean, groups=channels)
+    assert (out.value / 3e4 - 1).abs().max() < 1e-2
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype: torch.dtype) -> None:
     model = Residual()

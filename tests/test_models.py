@@ -41,7 +41,7 @@ def cases() -> Iterator[Any]:
             )
 
 
-@pytest.mark.parametrize(("name", "laws"), cases())
+@pytest.mark.parametrize(("name", "laws"), list(cases()))
 def test_laws(name: str, laws: str) -> None:
     model, images = built(name)
     assert_alive(model, images)

@@ -66,6 +66,7 @@ REFUSED = {
     "einsum": "takes a diagonal",
     "norm": "Norms of matrices",
     "linalg.norm": "Norms of matrices",
+    "nn.functional.multi_head_attention_forward": "_none_or_dtype",  # attn_mask does not dispatch
 }
 """Samples of the first argument that a rule refuses: operation -> what its message says."""
 

@@ -29,7 +29,7 @@ def neighbor(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """
     if all(n == 1 for n in x.visible.shape[2:]):
         return settled(x)
-    return _fill_edges(x, reach) if _edges_pay(x.value, x.visible) else _fill_dense(x, reach)
+    return _fill_edges(x, reach) if _edges_pay(x) else _fill_dense(x, reach)
 
 
 def _box(reach: tuple[int, ...], ring: int) -> Window:
@@ -89,11 +89,14 @@ def _box_sum(value: Tensor, box: Window) -> Tensor:
 FEW_CHANNELS = 8  # measured on CPU at 3 channels, 224 x 224: slices 3.7 ms, depthwise convolution 51 ms
 
 
-def _edges_pay(value: Tensor, visible: Tensor) -> bool:
+def _edges_pay(x: Masked) -> bool:
     """Whether to touch edge cells only: not while tracing or differentiating, nor with few channels."""
+    value, frame = x.value, x.frame
     if torch.compiler.is_compiling() or torch._C._is_tracing() or type(value) is not Tensor:
         return False
-    if value.requires_grad or visible.shape[1] != 1 or value.shape[1] <= FEW_CHANNELS:
+    if x.visible.shape[1] != 1 or (frame is not None and frame.shape[1] != 1):
+        return False  # rows share one mask
+    if value.requires_grad or value.shape[1] <= FEW_CHANNELS:
         return False
     return not _intercepted() and value.dtype in (torch.float32, torch.float64)
 
@@ -148,7 +151,7 @@ def _ring_plan(
     reads = known.flatten()[around] & inside
     counts = near.flatten()[numbers]
     offsets = F.pad(counts.cumsum(0)[:-1], (1, 0))
-    weights = (1 / (counts + eps)).repeat_interleave(counts)
+    weights = (1 / (counts.double() + eps)).repeat_interleave(counts)
     return numbers, around[reads], offsets, weights
 
 

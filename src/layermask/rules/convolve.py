@@ -77,6 +77,8 @@ def _convolution(conv: Callable) -> Callable:
             out = _renormalized(out, x, window, _plain(bias), groups)
         visible, frame = grow(x.run, x.visible, x.frame, window, growth)
         visible = _channels(x.run, visible, groups, out.shape[1])
+        if frame is not None:  # padding, if all that is read is
+            frame = ~_channels(x.run, ~frame, groups, out.shape[1])
         return _with_kernel_mask(Masked(out, visible, frame=frame), weight)
 
     return convolution
@@ -157,8 +159,11 @@ def _read_by_transposed(x: Masked, weight: Masked | Tensor, stride: Sizes, dilat
 def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple, out_channels: int):
     """An output cell is visible if a visible input cell contributes; one without contributors is frame."""
     stride, padding, output_padding, groups, dilation = geometry
-    varied = any(n != 1 for n in x.visible.shape[2:])
-    if not varied:
+    sizes = zip(
+        weight.shape[2:], per_axis(stride, weight.ndim - 2), per_axis(dilation, weight.ndim - 2), strict=True
+    )
+    gaps = any(per_axis(output_padding, weight.ndim - 2)) or any(d > 1 or s > k for k, s, d in sizes)
+    if not gaps and all(n == 1 for n in x.visible.shape[2:]):
         return _channels(x.run, x.visible, groups, out_channels), None
     real = x.visible if x.frame is None else x.visible & ~x.frame
     seen = _channels(x.run, real, groups, groups).expand(-1, -1, *x.value.shape[2:])

@@ -66,6 +66,9 @@ def batch_norm(
         return _kept(
             input, F.batch_norm(input.value, running_mean, running_var, weight, bias, False, momentum, eps)
         )
+    if input.value.ndim < 2:  # torch takes an empty vector, of which there is nothing to tell
+        args = (running_mean, running_var, weight, bias, training, momentum, eps)
+        return _kept(input, F.batch_norm(settled(input), *args))
     center, spread, number = moments(input, [d for d in range(input.value.ndim) if d != 1])
     if training and running_mean is not None and running_var is not None:
         _update_running(running_mean, running_var, center, spread, number, momentum)

@@ -145,6 +145,8 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, how: Any = None) -> Masked:
         tensors = [t for t in tensors if tuple(t.shape) != (0,)]
     values = [t.value if isinstance(t, Masked) else t for t in tensors]
     inputs = [t for t in tensors if isinstance(t, Masked)]
+    if not inputs:
+        return Masked(torch.cat(values, dim), values[0].new_ones([1] * values[0].ndim, dtype=torch.bool))
     ndim = inputs[0].value.ndim
     dim = dim % ndim
     if _laid_end_to_end(tensors, inputs, dim):
@@ -153,6 +155,8 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, how: Any = None) -> Masked:
         frame = _end_to_end(tensors, dim, lambda t: t.frame, False) if framed else None
         return Masked(torch.cat(values, dim), visible, frame=frame)
     visible, frame, chosen = join(inputs, ndim, how)
+    if any(x.frame is not None and x.frame.shape[dim] != 1 for x in inputs):
+        frame = None  # padding of single channels: from here on visible like any other entry
     swap: dict[int, Any] = dict(zip(map(id, inputs), chosen, strict=True))
     return Masked(torch.cat([swap.get(id(t), t) for t in tensors], dim), visible, frame=frame)
 

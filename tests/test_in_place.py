@@ -1,0 +1,158 @@
+"""Writing: what is lost in a plain tensor is refused, what is masked is written as torch writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layermask import LayerMasking, Masked, NoMaskRule
+
+X = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+M = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.5
+
+
+def pair(x: Tensor = X, visible: Tensor = M) -> Masked:
+    return Masked(x.clone(), visible)
+
+
+def shown(x: Masked) -> Tensor:
+    return torch.where(x.visible, x.value, 0)
+
+
+LOST: dict[str, Callable] = {
+    "add_": lambda buffer, x: buffer.add_(x),
+    "copy_": lambda buffer, x: buffer.copy_(x),
+    "masked_fill_": lambda buffer, x: buffer.masked_fill_(x > 0, 1.0),
+    "index": lambda buffer, x: buffer.__setitem__(0, x[0]),
+    "slice": lambda buffer, x: buffer.__setitem__((slice(None), 1), x[:, 1]),
+    "masked index": lambda buffer, x: buffer.__setitem__(x > 0, 0.0),
+    "index_copy_": lambda buffer, x: buffer.index_copy_(0, torch.tensor([0]), x[:1]),
+    "+=": lambda buffer, x: buffer.__iadd__(x),
+    "out=": lambda buffer, x: torch.add(x, 1, out=buffer),
+    "out= of cat": lambda buffer, x: torch.cat([x], out=buffer),
+    "fill_": lambda buffer, x: buffer.fill_(x.sum()),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_masked_value_is_not_written_into_a_plain_tensor(name: str) -> None:
+    buffer = torch.zeros_like(X)
+    with pytest.raises((NoMaskRule, TypeError), match=r"plain tensor, which has no mask|index"):
+        LOST[name](buffer, pair())
+    assert not buffer.any()
+
+
+def test_plus_equals_into_a_plain_tensor_is_refused() -> None:
+    total = alias = torch.zeros_like(X)
+    with pytest.raises((NoMaskRule, TypeError), match="plain tensor, which has no mask"):
+        total += pair()
+    assert total is alias
+
+
+INPLACE: dict[str, Callable] = {
+    "relu_": lambda x: x.relu_(),
+    "torch.relu_": lambda x: torch.relu_(x),
+    "inplace=True": lambda x: F.relu(x, inplace=True),
+    "module": lambda x: nn.ReLU(inplace=True)(x),
+    "hardswish": lambda x: F.hardswish(x, inplace=True),
+    "leaky": lambda x: F.leaky_relu(x, 0.2, True),
+    "add_": lambda x: x.add_(1),
+    "alpha": lambda x: x.add_(X, alpha=2),
+    "clamp_": lambda x: x.clamp_(min=0),
+    "addcmul_": lambda x: x.addcmul_(X, X),
+    "masked_fill_": lambda x: x.masked_fill_(X > 0, 3.0),
+    "zero_": lambda x: x.zero_(),
+}
+
+
+@pytest.mark.parametrize("name", INPLACE)
+def test_in_place_operations_change_the_target(name: str) -> None:
+    """Value and object are the same as before, so what refers to either sees the change, as in torch."""
+    x, plain = pair(), X.clone()
+    value, view = x.value, x[:, 1]
+    out = INPLACE[name](x)
+    INPLACE[name](plain)
+    assert out.value.data_ptr() == value.data_ptr()
+    assert torch.equal(x.value, plain) and torch.equal(value, plain)
+    assert torch.equal(view.value, plain[:, 1])
+    assert torch.equal(x.visible, M)
+
+
+OPERATORS = ["__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("other", ["plain", "number", "same mask", "other mask"])
+def test_augmented_assignment(name: str, other: str) -> None:
+    positive, right = X.abs() + 0.5, M.flip(-1)
+    operand = {
+        "plain": positive,
+        "number": 2.0,
+        "same mask": pair(positive, M),
+        "other mask": pair(positive, right),
+    }[other]
+    x, plain = pair(positive), positive.clone()
+    before = x
+    x = getattr(x, name)(operand)
+    plain = getattr(plain, name)(2.0 if other == "number" else positive)
+    assert x is before
+    seen = M & right if other == "other mask" else M
+    assert torch.equal(x.visible.expand(2, 1, 4, 5), seen)
+    assert torch.equal(shown(x), torch.where(seen, plain, 0))
+
+
+ALIASES: dict[str, Callable] = {
+    "contiguous": lambda x: x.contiguous(),
+    "view": lambda x: x.view(2, 3, 20),
+    "chunk": lambda x: x.chunk(3, 1)[0],
+    "slice": lambda x: x[:, :, 1:],
+    "dropout in evaluation": lambda x: F.dropout(x, 0.5, training=False),
+    "to": lambda x: x.to(torch.float32),
+    "transpose": lambda x: x.transpose(1, 2),
+    "permutation of a view": lambda x: x.flatten(2).permute(0, 2, 1),
+    "detach": lambda x: x.detach(),
+    "expand_as": lambda x: x.expand_as(X),
+    "itself": lambda x: x,
+}
+
+
+@pytest.mark.parametrize("write", ["the original", "the alias"])
+@pytest.mark.parametrize("name", ALIASES)
+def test_writing_in_place_leaks_through_no_alias(name: str, write: str) -> None:
+    """Law 2: what the other operand's smaller mask hides stays hidden behind every name of the storage."""
+
+    def run(fill: float) -> list[Tensor]:
+        x = Masked(X.clone(), torch.ones_like(M))
+        alias = ALIASES[name](x)
+        target = x if write == "the original" else alias
+        other = torch.where(M, X, fill) if target is x else ALIASES[name](Masked(torch.where(M, X, fill), M))
+        other = Masked(other, M) if target is x else other
+        target += other
+        return [shown(x), shown(alias)]
+
+    for a, b in zip(run(0.0), run(1e3), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_values_of_the_caller_stay() -> None:
+    """LayerMasking settles its input once: in-place models do not write into the user's images."""
+    images = X.clone()
+    LayerMasking(nn.Sequential(nn.ReLU(inplace=True)))(images, M)
+    assert torch.equal(images, X)
+
+
+def test_writing_by_index() -> None:
+    x, part = pair(), Masked(X[:, 0] * 2, M.flip(-1)[:, 0])
+    x[:, 1] = part
+    x[:, 2, 1:3] = 7.0
+    visible = M.expand(X.shape).clone()
+    visible[:, 1] = M.flip(-1)[:, 0]
+    visible[:, 2, 1:3] = True
+    plain = X.clone()
+    plain[:, 1], plain[:, 2, 1:3] = X[:, 0] * 2, 7.0
+    assert torch.equal(x.visible.expand(X.shape), visible)
+    assert torch.equal(shown(x), torch.where(visible, plain, 0))

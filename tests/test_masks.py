@@ -1,0 +1,166 @@
+"""The masks' own algebra, and what one run shares: reshapes, moves, memory, threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layermask import LayerMasking, Masked
+from layermask import visibility as masks
+from layermask.masked import Run, Settings
+
+X = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+M = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.5
+
+
+SHAPES = [
+    ((2, 3, 4, 5), (2, 3, 20)),
+    ((2, 3, 4, 6), (2, 3, 2, 2, 3, 2)),
+    ((2, 6, 4), (2, 2, 3, 4)),
+    ((2, 6, 4), (12, 4)),
+    ((2, 6, 4), (2, 24)),
+    ((2, 6, 4), (48,)),
+    ((2, 6, 4), (4, 3, 4)),
+    ((2, 6, 4), (2, 4, 6)),
+    ((2, 6, 4), (8, 6)),
+    ((1, 6, 1, 4), (6, 4, 1)),
+    ((1, 6, 1, 4), (1, 1, 2, 3, 2, 2)),
+    ((4,), (2, 1, 2)),
+    ((), (1, 1)),
+    ((1,), ()),
+]
+
+
+@pytest.mark.parametrize("old, new", SHAPES)
+def test_reshaped_masks(old: tuple, new: tuple) -> None:
+    """However narrow a mask is stored, its reshape is that of the expanded one, as narrow as can be told."""
+    draw = torch.Generator().manual_seed(0)
+    for varied in range(2 ** len(old)):
+        mask = torch.rand([n if varied >> d & 1 else 1 for d, n in enumerate(old)], generator=draw) < 0.5
+        out = masks.reshape(mask, old, new)
+        assert torch.equal(out.expand(new), mask.expand(old).reshape(new))
+        if not varied:
+            assert out.numel() == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_moves_of_masks(seed: int) -> None:
+    """Random chains of moves carry the mask with the value: here the value says what its mask must be."""
+    draw = torch.Generator().manual_seed(seed)
+    moves: list[Callable] = [
+        lambda x: x.permute(0, 2, 3, 1),
+        lambda x: x.transpose(1, -1),
+        lambda x: x.flip(-1),
+        lambda x: x.roll((1, 1), (1, 2)),
+        lambda x: x.reshape(x.shape[0], -1, 2, 2),
+        lambda x: x.unflatten(1, (2, -1)).flatten(1, 2),
+        lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+        lambda x: torch.cat([x[:, :, 1:], x[:, :, :1]], 2),
+        lambda x: x.unsqueeze(1).repeat(1, 2, 1, 1, 1)[:, 1],
+        lambda x: (
+            x[:, :, :, [1, 0]]
+            if x.shape[-1] == 2
+            else x.index_select(-1, torch.arange(x.shape[-1] - 1, -1, -1))
+        ),
+        lambda x: x.movedim(1, 3).contiguous(),
+        lambda x: x.select(1, 2).unsqueeze(1).expand(-1, 4, -1, -1),
+    ]
+    x = torch.rand(2, 1, 4, 4, generator=draw).expand(2, 4, 4, 4)
+    pair = Masked(x.contiguous(), (x > 0.5)[:, :1])
+    for index in torch.randint(len(moves), (8,), generator=draw).tolist():
+        pair = moves[index](pair)
+        assert torch.equal(pair.visible.expand(pair.value.shape), pair.value > 0.5), f"after move {index}"
+
+
+# --- one run, one thread -----------------------------------------------------------------------------------
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = (
+            nn.Conv2d(3, 12, 3, padding=1),
+            nn.Conv2d(12, 12, 3, 2, 1, groups=12),
+            nn.Conv2d(12, 12, 3, 2, 1),
+        )
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.a(x), inplace=True), 3, 1, 1)
+        x = self.b(x) + self.c(x)
+        x = x * x.mean((2, 3), keepdim=True).sigmoid()
+        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"fill": "renormalize"}, {"growth": "half"}, {"join": "union", "compat": "paper"}],
+    ids=str,
+)
+def test_what_a_run_remembers_changes_nothing(settings: dict) -> None:
+    class Forgetful(dict):
+        def __contains__(self, key: object) -> bool:
+            return False
+
+        def get(self, key: object, default: Any = None) -> Any:
+            return default
+
+    model = Net().eval()
+    outs = []
+    for memo in ({}, Forgetful()):
+        x = Masked(X, M)
+        x.run = Run(Settings(**settings), memo=memo)
+        with torch.no_grad():
+            outs.append(model(x).value)
+    assert torch.equal(*outs)
+
+
+def test_threads_do_not_meet() -> None:
+    """Each call has its own run: settings and masks of one are none of another's."""
+    model = Net().eval()
+    removals = [
+        LayerMasking(model, growth=g, fill=f) for g in ("any", "center") for f in ("neighbor", "zero")
+    ]
+    inputs = [(X + i, M.roll(i, -1)) for i in range(4)]
+    with torch.no_grad():
+        alone = [removal(*x) for removal, x in zip(removals, inputs, strict=True)]
+    found: list[list[Tensor]] = [[] for _ in removals]
+
+    def work(i: int) -> None:
+        with torch.no_grad():
+            found[i] = [removals[i](*inputs[i]) for _ in range(5)]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for outs, expected in zip(found, alone, strict=True):
+        assert len(outs) == 5 and all(torch.equal(out, expected) for out in outs)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_modes(mode: Callable) -> None:
+    removal = LayerMasking(Net().eval())
+    with torch.no_grad():
+        plain = removal(X, M)
+    with mode():
+        visible = M.clone()  # an inference tensor in inference mode
+        assert torch.allclose(removal(X.clone(), visible), plain, atol=1e-6)
+
+
+def test_one_image_under_many_masks() -> None:
+    removal = LayerMasking(Net().eval())
+    visible = torch.rand(6, 1, 4, 5, generator=torch.Generator().manual_seed(2)) < 0.5
+    with torch.no_grad():
+        many = removal(X[:1], visible)
+        one_by_one = torch.cat([removal(X[:1], visible[i : i + 1]) for i in range(6)])
+        assert torch.allclose(many, one_by_one, atol=1e-6)
+        assert torch.allclose(removal(X, visible[:1])[1], removal(X[1:], visible[:1])[0], atol=1e-6)
