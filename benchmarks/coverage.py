@@ -8,6 +8,7 @@ already is skipped, so an interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -28,7 +29,7 @@ RESULTS, PAGE = ROOT / "out" / "coverage.jsonl", ROOT / "docs" / "coverage.md"
 LAWS = ("1", "2", "5")
 LARGEST = 120_000_000  # parameters, of timm's; torchvision's run whatever their size
 BATCH = 4
-ENGINE = ("masked", "visibility", "window", "fill", "removal")
+ENGINE = ("masked", "visibility", "window", "fill", "removal", "laws", "watch", "samples", "randomise")
 PRELOAD = ["timm", "torchvision", "layermask.check", "layermask.randomise", "layermask.zoo.architectures"]
 
 Result = dict[str, Any]
@@ -42,10 +43,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="time limit of one model")
     options = parser.parse_args()
     versions = _versions()
-    done = {result["model"]: result for result in _stored() if result["versions"] == versions}
+    done = {
+        result["model"] for result in _stored(versions) if not result.get("late")
+    }  # a busy machine's: again
     wanted = [name for name in _names() if fnmatchcase(name, options.only) and name not in done]
     _judge_all(wanted[: options.limit], versions, options.jobs, options.seconds)
-    results = [result for result in _stored() if result["versions"] == versions]
+    results = _stored(versions)
     PAGE.write_text(page(results, versions, len(_names())), encoding="utf-8")
     print(f"{len(results)} of {len(_names())} judged; wrote {PAGE.relative_to(ROOT)}")
 
@@ -60,7 +63,7 @@ def _names() -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    """What the results depend on; `layermask` with a digest of the engine, which changes between releases."""
+    """What the results depend on; `layermask` with a digest of engine and laws, as they change meanwhile."""
     folder = Path(layermask.__file__).parent
     sources = [*(folder / f"{name}.py" for name in ENGINE), *sorted((folder / "rules").glob("*.py"))]
     text = b"".join(path.read_bytes() for path in sources)
@@ -68,9 +71,15 @@ def _versions() -> dict[str, str]:
     return {"layermask": f"{version('layermask')}+{hashlib.sha256(text).hexdigest()[:10]}", **packages}
 
 
-def _stored() -> Iterator[Result]:
-    if RESULTS.exists():
-        yield from map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
+def _stored(versions: dict[str, str]) -> list[Result]:
+    """The latest result of every model for these versions; a line that was cut short is none."""
+    found = {}
+    for line in RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            result = json.loads(line)
+            if result["versions"] == versions:
+                found[result["model"]] = result
+    return list(found.values())
 
 
 # --- running -------------------------------------------------------------------------------------------
@@ -124,7 +133,7 @@ def _collect(pipe: Connection, name: str, process: Any, reason: str) -> Result:
         pipe.close()
         process.kill()
         process.join()
-    return {"model": name, "error": reason, "laws": {}, "missing": []}
+    return {"model": name, "error": reason, "laws": {}, "missing": [], "late": "no answer" in reason}
 
 
 def _report(name: str, pipe: Connection) -> None:

@@ -233,6 +233,10 @@ _STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]}
 _RESNET = {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 2, 1]}
 _PYRAMID = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 3, 4]}
 _LEVIT = {"hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1]}
+_PERCEIVER = {
+    **{"num_latents": 8, "d_latents": 32, "num_self_attends_per_block": 2},
+    **{"num_self_attention_heads": 4, "num_cross_attention_heads": 1},
+}
 HUGGING_FACE: dict[str, tuple[int, dict[str, Any]]] = {
     "ViT": (32, _TRANSFORMER),
     "DeiT": (32, _TRANSFORMER),
@@ -270,6 +274,17 @@ HUGGING_FACE: dict[str, tuple[int, dict[str, Any]]] = {
     "TextNet": (64, {}),
     "HGNetV2": (64, {}),
     "PPLCNet": (64, {"scale": 0.25}),
+    "PerceiverForImageClassificationLearned": (32, {**_PERCEIVER, "image_size": 32, "d_model": 32}),
+    "PerceiverForImageClassificationConvProcessing": (224, {**_PERCEIVER, "d_model": 322}),
+}
+
+# Model types that transformers lists as image classifiers and that are not in the table, and why.
+HUGGING_FACE_EXCEPTIONS = {
+    "dinat": "needs the package natten, a compiled kernel of its own",
+    "imagegpt": "takes colour clusters (integers), not pixels",
+    "shieldgemma2": "a language model of 4 billion parameters",
+    "siglip2": "takes flattened patches, cut by its processor",
+    "timm_wrapper": "a timm model, which is above",
 }
 
 
@@ -330,7 +345,7 @@ def _timm(name: str, options: dict[str, Any]) -> nn.Module:
 def _hugging_face(name: str, options: dict[str, Any], attention: str | None = None) -> nn.Module:
     import transformers
 
-    kind = getattr(transformers, f"{name}ForImageClassification")
+    kind = getattr(transformers, name if "ForImage" in name else f"{name}ForImageClassification")
     config = kind.config_class(num_labels=CLASSES, **options)
     return kind._from_config(config, **({"attn_implementation": attention} if attention else {}))
 

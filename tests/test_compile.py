@@ -117,15 +117,6 @@ def pairs(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, visible: model(Masked(x, visible)).value
 
 
-class Pairs(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        return self.model(Masked(x, visible)).value
-
-
 @pytest.fixture(autouse=True)
 def forgetful() -> Iterator[None]:
     torch._dynamo.reset()
@@ -141,12 +132,10 @@ def assert_same_on(examples: list[tuple[Tensor, Tensor]], ours: Callable, theirs
         assert not torch.allclose(ours(x, ~visible), ours(x, visible), atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "name, backend", [(name, "eager") for name in MODELS] + [("convolutional", "aot_eager")]
-)
-def test_compiled_pairs(name: str, backend: str) -> None:
+@pytest.mark.parametrize("name", ["convolutional", "windows"])
+def test_compiled_pairs(name: str) -> None:
     model = made(name)
-    compiled = torch.compile(pairs(model), fullgraph=True, backend=backend)
+    compiled = torch.compile(pairs(model), fullgraph=True, backend="eager")
     assert_same_on([example(3, 0), example(3, 1)], compiled, pairs(model))
 
 
@@ -197,15 +186,23 @@ def test_compiled_gradients(name: str) -> None:
 
 @pytest.mark.skipif(shutil.which("gcc") is None and shutil.which("clang") is None, reason="no compiler")
 def test_compiled_to_machine_code() -> None:
-    removal = LayerMasking(made("convolutional"))
+    torch.manual_seed(0)
+    layers = [
+        nn.ZeroPad2d((0, 1, 0, 1)),
+        nn.Conv2d(3, 12, 3, 2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ]
+    removal = LayerMasking(nn.Sequential(*layers).eval())
     compiled = torch.compile(removal, fullgraph=True)
     assert_same_on([example(3, 0), example(3, 1)], compiled, removal)
 
 
-@pytest.mark.parametrize("name, wrap", [(name, LayerMasking) for name in MODELS] + [("convolutional", Pairs)])
-def test_exported(name: str, wrap: type) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_exported(name: str) -> None:
     """With a batch of any size, and without a trace of this library in the graph."""
-    model = wrap(made(name))
+    model = LayerMasking(made(name))
     batch = {0: torch.export.Dim("batch", min=2, max=64)}
     program = torch.export.export(model, example(4, 0), dynamic_shapes=(batch, batch), strict=False)
     assert_same_on([example(3, 1), example(5, 2)], program.module(), model)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, TIMM, TIMM_EXCEPTIONS, TORCHVISION
+from families import FAMILIES, HUGGING_FACE, HUGGING_FACE_EXCEPTIONS, TIMM, TIMM_EXCEPTIONS, TORCHVISION
 from torch import Tensor, nn
 
 from layermask.laws import check_laws, leaves
@@ -71,6 +71,15 @@ def test_every_timm_model_file_is_there() -> None:
     import timm
 
     assert set(TIMM) | set(TIMM_EXCEPTIONS) == set(timm.list_modules())
+
+
+def test_every_hugging_face_classifier_is_there() -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as classes
+
+    known = {name if "ForImage" in name else f"{name}ForImageClassification" for name in HUGGING_FACE}
+    for kind, names in classes.items():
+        listed = known & {names} if isinstance(names, str) else known & set(names)
+        assert bool(listed) != (kind in HUGGING_FACE_EXCEPTIONS), kind
 
 
 def test_randomised_weights_depend_on_the_seed_only() -> None:

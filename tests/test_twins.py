@@ -180,6 +180,21 @@ def test_partial_convolution(
     agrees(ours, theirs)
 
 
+@pytest.mark.parametrize("outs, groups", [(4, 1), (4, 2), (8, 4), (12, 2)])
+def test_convolution_of_channels_with_masks_of_their_own(outs: int, groups: int) -> None:
+    """Each channel is filled by itself; an output shows what any channel of its group shows."""
+    x, visible = draw(1, 4, 6, 7), torch.rand(1, 4, 6, 7, generator=torch.Generator().manual_seed(5)) < 0.1
+    weight, bias = draw(outs, 4 // groups, 3, 3, seed=1), draw(outs, seed=2)
+    ours = F.conv2d(pair(x, visible), weight, bias, padding=1, groups=groups)
+    seen = visible[0].numpy()
+    filled = np.stack([twins.pad_k(x[0, c : c + 1].numpy(), seen[c], (2, 2))[0] for c in range(4)])
+    windows = windows_of((3, 3), (1, 1), (1, 1), (1, 1))
+    value, _ = twins.slide(filled, seen[0], windows, twins.convolve(weight.numpy(), bias.numpy(), groups))
+    shown = np.stack([twins.slide(filled, m, windows, lambda window, place: np.zeros(1))[1] for m in seen])
+    shown = shown.reshape(groups, -1, 6, 7).any(1).repeat(outs // groups, axis=0)
+    agrees(ours, [(value, shown)])
+
+
 @pytest.mark.parametrize("constant", [0.0, -3.0])
 @pytest.mark.parametrize("growth", ["any", "half", "center"])
 @pytest.mark.parametrize(

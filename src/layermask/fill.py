@@ -68,11 +68,13 @@ def _epsilon(x: Masked) -> float:
 def _fill_dense(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """The reference: a box sum over the whole map for every ring. Differentiable, traceable, no host sync."""
     value = settled(x)
+    narrow = value.dtype in (torch.float16, torch.bfloat16)  # whose sums of neighbours overflow, or round
+    value = value.float() if narrow else value
     framed = value if x.frame is None else torch.where(x.frame, 0.0, value)
     for box, _, near, cells in _rings(x, reach):
         divisor = near.clamp(min=1).to(value.dtype) + _epsilon(x)
         framed = torch.where(cells, _box_sum(framed, box) / divisor, framed)
-    return framed if x.frame is None else torch.where(x.frame, value, framed)
+    return (framed if x.frame is None else torch.where(x.frame, value, framed)).to(x.value.dtype)
 
 
 def _box_sum(value: Tensor, box: Window) -> Tensor:

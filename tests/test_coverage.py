@@ -1,0 +1,80 @@
+"""`make coverage`: results of a run that was cut short, models that crash, and the page."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+VERSIONS = {"layermask": "1+abc", "torch": "2"}
+
+
+@pytest.fixture
+def coverage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """benchmarks/coverage.py, writing elsewhere; children of its pool find it on the path too."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    monkeypatch.delitem(sys.modules, "coverage", raising=False)
+    import coverage as module
+
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "coverage.jsonl")
+    return module
+
+
+def result(model: str, **change: Any) -> dict[str, Any]:
+    laws = {law: [True, 0.0, ""] for law in "125"}
+    base = {"family": "resnet", "parameters": 2e6, "input": [3, 64, 64], "missing": [], "error": ""}
+    return {"model": model, **base, "laws": laws, "versions": VERSIONS, **change}
+
+
+def test_what_is_stored_is_the_latest_result_for_these_versions(coverage: ModuleType) -> None:
+    old = result("timm/b", versions={**VERSIONS, "torch": "1"})
+    lines = [result("timm/a", error="x"), old, result("timm/a")]
+    coverage.RESULTS.write_text("\n".join(map(json.dumps, lines)) + '\n{"model": "timm/c", "ver')
+    assert coverage._stored(VERSIONS) == [result("timm/a")]
+
+
+def test_a_model_that_ends_its_process_is_a_result(coverage: ModuleType) -> None:
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("forkserver").Process(target=os._exit, args=(3,))
+    process.start()
+    theirs.close()
+    found = coverage._collect(ours, "timm/a", process, "")
+    assert found["error"] == "the process ended with status 3" and not found["late"]
+
+
+def test_each_model_runs_by_itself(coverage: ModuleType) -> None:
+    names = ["timm/no_such_model", "timm/test_resnet"]
+    found = {r["model"]: r for r in coverage._each_in_its_process(names, jobs=1, seconds=300)}
+    assert "ModelError: timm has no model" in found["timm/no_such_model"]["error"]
+    assert found["timm/test_resnet"]["family"] == "resnet"
+    assert all(passed for passed, *_ in found["timm/test_resnet"]["laws"].values())
+
+
+def test_a_late_model_is_stopped(coverage: ModuleType) -> None:
+    [found] = coverage._each_in_its_process(["timm/test_resnet"], jobs=1, seconds=0.01)
+    assert found["late"] and "no answer in 0 s" in found["error"]
+
+
+def test_page_has_totals_and_failures_first(coverage: ModuleType) -> None:
+    leaks = {"1": [True, 0.0, ""], "2": [False, 0.5, "leaks: nan 5e-1"], "5": [True, 3e-5, "a; in float64 0"]}
+    rows = [
+        result("torchvision/a"),
+        result("timm/a"),
+        result("timm/b", laws=leaks),
+        result("timm/c", laws={}, missing=["torch.fft.fft2"]),
+        result("timm/d", skipped=True),
+    ]
+    page = coverage.page(rows, VERSIONS, total=7)
+    assert "| torchvision | 1 | 1 | 100.0 % |" in page and "| timm | 3 | 1 | 33.3 % |" in page
+    assert "2 models have not been judged yet" in page and "1 are larger" in page
+    assert "- `timm/b`: law 2: leaks: nan 5e-1" in page
+    assert "- `timm/c`: no rule for torch.fft.fft2" in page
+    assert "| timm/b | resnet | 2.0 | 3x64x64 |  | 0 | **5e-01** | 3e-05* |" in page
+    table = page[page.index("## Models") :]
+    assert table.index("timm/c") < table.index("torchvision/a")
