@@ -119,28 +119,36 @@ def forward_row(name: str, batch: int, rounds: int) -> str:
 
 
 _PEAK = """
-import resource, sys, torch
+import sys, torch
+from pathlib import Path
 from torchvision.models import get_model
 sys.path.insert(0, {here!r})
 from forward import patches
 from layermask import LayerMasking
+
+def memory(line):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(text.split()[1]) for text in lines if text.startswith(line))
+
 model = get_model("resnet50", weights=None).eval()
 images, visible = torch.randn({batch}, 3, 224, 224), patches({batch})
 removal = LayerMasking(model)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+before = memory("VmRSS")
 with torch.inference_mode():
     {call}
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(memory("VmHWM") - before)
 """
 
 
 def peak_row(batch: int) -> str:
-    """Peak resident memory above the idle process, each side in a process of its own."""
-    mib = {}
-    for side, call in (("plain", "model(images)"), ("masked", "removal(images, visible)")):
+    """Peak resident memory above the idle process: medians of five processes of each side."""
+    calls, mib = {"plain": "model(images)", "masked": "removal(images, visible)"}, {}
+    for side, call in calls.items():
         code = _PEAK.format(here=str(Path(__file__).parent), batch=batch, call=call)
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        mib[side] = int(out) / 1024
+        command = [sys.executable, "-c", code]
+        runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(5)]
+        mib[side] = statistics.median(map(int, runs)) / 1024
     row = f"Peak memory, ResNet-50, batch {batch}: plain {mib['plain']:.0f} MiB, "
     return row + f"layer masking {mib['masked']:.0f} MiB, ratio {mib['masked'] / mib['plain']:.2f}."
 
@@ -181,10 +189,10 @@ def start_row() -> str:
         return statistics.median(takes)
 
     torch_alone = seconds(sys.executable, "-c", "import torch")
-    with_ours = seconds(sys.executable, "-c", "import layermask")
+    with_ours = seconds(sys.executable, "-c", "import torch, layermask; layermask.LayerMasking")
     answer = seconds(str(Path(sys.executable).with_name("layermask")), "--help")
     return (
-        f"`import layermask` takes {with_ours:.2f} s, `import torch` {torch_alone:.2f} s: "
+        f"Torch and the engine import in {with_ours:.2f} s, torch alone in {torch_alone:.2f} s: "
         f"{with_ours - torch_alone:.2f} s more. `layermask --help` answers within {answer:.2f} s."
     )
 
