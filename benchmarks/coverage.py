@@ -29,8 +29,8 @@ RESULTS, PAGE = ROOT / "out" / "coverage.jsonl", ROOT / "docs" / "coverage.md"
 LAWS = ("1", "2", "5")
 LARGEST = 120_000_000  # parameters, of timm's; torchvision's run whatever their size
 BATCH = 4
-ENGINE = ("masked", "visibility", "window", "fill", "removal", "laws", "watch", "samples", "randomise")
-PRELOAD = ["timm", "torchvision", "layermask.check", "layermask.randomise", "layermask.zoo.architectures"]
+ENGINE = ("masked.py", "visibility.py", "window.py", "fill.py", "removal.py", "rules/*.py", "check/*.py")
+PRELOAD = ["timm", "torchvision", "layermask.check.randomise", "layermask.zoo.architectures"]
 
 Result = dict[str, Any]
 
@@ -65,8 +65,7 @@ def _names() -> list[str]:
 def _versions() -> dict[str, str]:
     """What the results depend on; `layermask` with a digest of engine and laws, as they change meanwhile."""
     folder = Path(layermask.__file__).parent
-    sources = [*(folder / f"{name}.py" for name in ENGINE), *sorted((folder / "rules").glob("*.py"))]
-    text = b"".join(path.read_bytes() for path in sources)
+    text = b"".join(path.read_bytes() for pattern in ENGINE for path in sorted(folder.glob(pattern)))
     packages = {name: version(name) for name in ("torch", "torchvision", "timm")}
     return {"layermask": f"{version('layermask')}+{hashlib.sha256(text).hexdigest()[:10]}", **packages}
 
@@ -150,8 +149,8 @@ def judge(name: str) -> Result:
     import torch
 
     from layermask.check import check
-    from layermask.randomise import randomise
-    from layermask.samples import sample_images
+    from layermask.check.randomise import randomise
+    from layermask.check.samples import sample_images
     from layermask.zoo.architectures import build, parameters, smallest_size
 
     torch.set_num_threads(1)

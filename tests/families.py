@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask.randomise import randomise
-from layermask.samples import sample_images
+from layermask.check.randomise import randomise
+from layermask.check.samples import sample_images
 
 CLASSES = 10
 
@@ -217,6 +217,15 @@ TIMM_MORE: dict[str, tuple[int, dict[str, Any]]] = {
     "hrnet_w18_small_v2": (64, {}),
     "repvgg_a0": (64, {}),
     "levit_conv_128s": (64, {"img_size": 64}),
+    "tf_mixnet_s": (64, {}),  # several kernel sizes side by side, "same" padding
+    "ghostnetv3_050": (64, {}),
+    "coatnext_nano_rw_224": (64, {"img_size": 64}),
+    "maxvit_tiny_pm_256": (64, {"img_size": 64}),
+    "edgenext_small_rw": (64, {}),
+    "resnetv2_50d_frn": (64, {}),  # filter response normalisation
+    "vit_dwee_patch16_reg1_gap_256": (64, {"img_size": 64, "depth": 2}),  # differential attention
+    "vit_dpwee_patch16_reg1_gap_256": (64, {"img_size": 64, "depth": 2}),
+    "vit_relpos_small_patch16_rpn_224": (64, {"img_size": 64, "depth": 2}),
 }
 
 # Hugging Face class -> (input side, options of its config).

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layermask.laws import LAWS, check_laws
+from layermask.check.laws import LAWS, check_laws
 
 C = 12
 

@@ -11,9 +11,9 @@ import torch
 from families import FAMILIES, HUGGING_FACE, HUGGING_FACE_EXCEPTIONS, TIMM, TIMM_EXCEPTIONS, TORCHVISION
 from torch import Tensor, nn
 
-from layermask.laws import check_laws, leaves
+from layermask.check.laws import check_laws, leaves
+from layermask.check.samples import masks
 from layermask.removal import LayerMasking
-from layermask.samples import masks
 
 BY_NAME = {family.name: family for family in FAMILIES}
 

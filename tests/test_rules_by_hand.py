@@ -200,3 +200,10 @@ def test_how_a_mask_is_stored_does_not_matter(name: str) -> None:
     written, seen = outcome(X, rows.contiguous(), RULES[name])
     assert torch.equal(shown, seen)
     assert torch.allclose(values, written, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["to", "type_as", "view_as", "reshape_as", "expand_as"])
+def test_only_the_likeness_of_a_masked_tensor_is_plain(method: str) -> None:
+    """vit_dwee casts a plain scalar to the type of its masked queries."""
+    out = getattr(X.double(), method)(Masked(X, MASK))
+    assert isinstance(out, Tensor) and torch.equal(out, X.to(out.dtype))

@@ -37,6 +37,12 @@ OTHER_KERNEL = {
     "norm": "a single number is a vector of one",
     "linalg.norm": "as norm",
     "linalg.vector_norm": "as norm",
+    "dot": "vectors go through the matrix kernel",
+    "inner": "composed of matmul",
+    "tensordot": "composed of matmul",
+    "nn.functional.cosine_similarity": "composed of norms and a sum",
+    "nn.functional.pairwise_distance": "composed of norm",
+    "cdist": "distances one by one where a mask varies along features",
 }
 """Where 1e-5 relative replaces bit for bit."""
 
@@ -55,6 +61,7 @@ PARAMETERS = {
     "gather": "an index",
     "index_select": "an index",
     "take_along_dim": "an index",
+    "nn.functional.grid_sample": "a grid",
     "narrow": "a start",
     "tensor_split": "indices",
     "nn.functional.prelu": "weight",

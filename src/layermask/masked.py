@@ -336,7 +336,7 @@ def _give_tensor_interface() -> None:
             setattr(Masked, name, property(lambda self, name=name: getattr(self.value, name)))
         elif name in _OPERATORS or (callable(attribute) and not name.startswith("__")):
             setattr(Masked, name, _method(attribute))
-    for name, body in _TRANSPOSED.items():
+    for name, body in _PROPERTIES.items():
         setattr(Masked, name, property(body))
 
 
@@ -359,11 +359,13 @@ _OPERATORS = frozenset(
     [f"__{op}__" for op in "eq ne lt le gt ge neg pos abs invert getitem setitem".split()]
     + [f"__{side}{op}__" for op in _BINARY for side in ("", "r", "i")]
 )
-_TRANSPOSED = {
+_PROPERTIES = {
     "T": lambda x: x.permute(*range(x.ndim - 1, -1, -1)),
     "mT": lambda x: x.transpose(-2, -1),
     "H": lambda x: x.transpose(-2, -1).conj(),
     "mH": lambda x: x.transpose(-2, -1).conj(),
     "data": lambda x: x.detach(),
+    "real": torch.real,
+    "imag": torch.imag,
 }
 _give_tensor_interface()

@@ -37,8 +37,8 @@ def command(model: Model, size: Size = None, randomise: Randomise = None) -> Non
     """
     with outcome():
         from layermask.check import run_check
-        from layermask.randomise import randomise as redraw
-        from layermask.samples import sample_images
+        from layermask.check.randomise import randomise as redraw
+        from layermask.check.samples import sample_images
         from layermask.zoo.architectures import build
 
         network, shape = build(model, size)

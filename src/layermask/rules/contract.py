@@ -8,6 +8,7 @@ mixing) the layer acts as normal on the zeros.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..masked import Masked, rule, settled
-from ..visibility import any_over, derive, weighs
+from ..visibility import any_over, derive, intersection, weighs
 
 
 def _operand(x: Any) -> tuple[Tensor, Tensor]:
@@ -138,6 +139,68 @@ def _fused(product: Any) -> Any:
 
 for name, product in (("addmm", torch.mm), ("baddbmm", torch.bmm), ("addmv", torch.matmul)):
     rule(getattr(torch, name), getattr(torch.Tensor, name))(_fused(product))
+
+
+@rule(torch.dot, torch.Tensor.dot)
+def dot(input: Any, tensor: Any) -> Masked:
+    return matmul(input, tensor)
+
+
+@rule(torch.outer, torch.Tensor.outer)
+def outer(input: Any, vec2: Any) -> Any:
+    return input[:, None] * vec2
+
+
+@rule(torch.tensordot)
+def tensordot(a: Any, b: Any, dims: Any = 2, out: None = None) -> Any:
+    """One product of matrices: the other axes of `a` times those of `b`."""
+    if not isinstance(dims, int):
+        over_a, over_b = ([d % x.ndim for d in listed] for listed, x in zip(dims, (a, b), strict=True))
+    else:
+        over_a, over_b = list(range(a.ndim - dims, a.ndim)), list(range(dims))
+    for i, j in zip(over_a, over_b, strict=True):  # torch lets an axis of size 1 stand for any size
+        n = max(a.shape[i], b.shape[j])
+        a = a.expand([n if d == i else m for d, m in enumerate(a.shape)])
+        b = b.expand([n if d == j else m for d, m in enumerate(b.shape)])
+    rest_a, rest_b = ([d for d in range(x.ndim) if d not in over] for x, over in ((a, over_a), (b, over_b)))
+    shape = [a.shape[d] for d in rest_a] + [b.shape[d] for d in rest_b]
+    terms = math.prod(a.shape[d] for d in over_a)
+    left = a.permute(*rest_a, *over_a).reshape(math.prod(shape[: len(rest_a)]), terms)
+    right = b.permute(*over_b, *rest_b).reshape(terms, math.prod(shape[len(rest_a) :]))
+    return matmul(left, right).reshape(shape)
+
+
+@rule(torch.inner, torch.Tensor.inner)
+def inner(input: Any, other: Any) -> Any:
+    if input.ndim == 0 or other.ndim == 0:
+        return input * other
+    return tensordot(input, other, ([-1], [-1]))
+
+
+@rule(F.cosine_similarity)
+def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Masked:
+    """The angle between the entries that both show, whose number cancels."""
+    a, b = (x if isinstance(x, Masked) else Masked(*_operand(x)) for x in (x1, x2))
+    a, b = a + torch.zeros_like(b.value), b + torch.zeros_like(a.value)
+    visible = intersection(a.run, a.visible, b.visible)
+    a, b = Masked(a.value, visible), Masked(b.value, visible)
+    lengths = [x.norm(2, dim, keepdim=True).clamp_min(eps) for x in (a, b)]
+    return (a / lengths[0] * (b / lengths[1])).sum(dim)
+
+
+@rule(F.pairwise_distance)
+def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
+    return (x1 - x2 + eps).norm(p, -1, keepdim=keepdim)
+
+
+@rule(torch.functional.cdist)
+def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Masked:
+    """Of every row to every other, over the features that both show."""
+    if any(isinstance(x, Masked) and x.visible.shape[-1] != 1 for x in (x1, x2)):
+        return (x1.unsqueeze(-2) - x2.unsqueeze(-3)).norm(p, -1)
+    (a, seen_a), (b, seen_b) = _operand(x1), _operand(x2)
+    mode = {} if compute_mode is None else {"compute_mode": compute_mode}
+    return Masked(torch.cdist(a, b, p, **mode), seen_a & seen_b.transpose(-2, -1))
 
 
 @rule(torch.einsum)

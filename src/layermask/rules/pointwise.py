@@ -33,6 +33,8 @@ def pointwise(function: Callable) -> Callable:
     """The rule of a function that acts on each entry by itself."""
 
     name = function.__name__.strip("_")
+    if name in _LIKENESS:
+        return _in_the_likeness(function)
     read = settled if name in _DRAWS else _value
 
     def rule(*args: Any, **kwargs: Any) -> Masked:
@@ -52,6 +54,21 @@ def pointwise(function: Callable) -> Callable:
         return Masked(
             value, _lead(visible, value), frame=frame, weights=_weights(function, inputs, value.ndim)
         )
+
+    return rule
+
+
+_LIKENESS = {"to", "type_as"}
+
+
+def _in_the_likeness(function: Callable) -> Callable:
+    """Of another tensor only its dtype and device are read: what is plain stays plain."""
+
+    def rule(input: Any, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = replace_masked(args, _value), replace_masked(kwargs, _value)
+        if not isinstance(input, Masked):
+            return function(input, *args, **kwargs)
+        return _with_mask_of(input, function(input.value, *args, **kwargs), input.weights)
 
     return rule
 

@@ -85,16 +85,19 @@ def _extreme(function: Callable, worst: float) -> Callable:
             either: Callable = torch.maximum if worst < 0 else torch.minimum
             return either(input, dim)
         dims = axes(input, dim)
-        hidden = worst if input.value.is_floating_point() else _integer_extreme(input.value, worst)
         seen = any_over(input.run, input.visible, dims, keepdim)
-        out = function(
-            torch.where(input.visible, input.value, hidden), *(() if dim is None else (dim, keepdim))
-        )
+        out = function(hidden_last(input, worst), *(() if dim is None else (dim, keepdim)))
         if isinstance(out, Tensor):
-            return Masked(torch.where(seen, out, 0 if isinstance(hidden, int) else 0.0), seen)
+            return Masked(torch.where(seen, out, 0.0 if out.is_floating_point() else 0), seen)
         return type(out)((Masked(torch.where(seen, out[0], 0), seen), out[1]))
 
     return rule
+
+
+def hidden_last(x: Masked, worst: float) -> Tensor:
+    """The value with `worst` (plus or minus infinity, or the nearest number to it) at hidden entries."""
+    extreme = worst if x.value.is_floating_point() else _integer_extreme(x.value, worst)
+    return torch.where(x.visible, x.value, extreme)
 
 
 def _integer_extreme(value: Tensor, worst: float) -> int | bool:
@@ -226,6 +229,22 @@ def logsumexp(input: Masked, dim: Dims, keepdim: bool = False) -> Masked:
 @rule(torch.cumsum, Tensor.cumsum)
 def cumsum(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
     return Masked(settled(input).cumsum(dim, dtype=dtype), input.visible)
+
+
+@rule(torch.prod, Tensor.prod)
+def prod(
+    input: Masked, dim: int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Masked:
+    """Of the visible entries; a product has no scale to restore."""
+    value = torch.where(input.visible, input.value, 1)
+    out = value.prod(dtype=dtype) if dim is None else value.prod(dim, keepdim, dtype=dtype)
+    return reduced(input, out, axes(input, dim), keepdim)
+
+
+@rule(torch.cumprod, Tensor.cumprod)
+def cumprod(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
+    value = torch.where(input.visible, input.value, 1)
+    return Masked(value.cumprod(dim, dtype=dtype), input.visible)
 
 
 def _boolean(function: Callable, neutral: bool) -> Callable:

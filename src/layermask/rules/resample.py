@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fill import neighbor
-from ..masked import Masked, rule
+from ..masked import Masked, NoMaskRule, rule
 from ..visibility import derive
 from ..window import on_grid
 
@@ -67,3 +67,27 @@ def _resampled(x: Masked, out: Tensor, mode: str, options: tuple, target: tuple)
     full = x.visible.expand(*x.visible.shape[:2], *x.value.shape[2:]).to(torch.float32)
     seen = F.interpolate(full, target[0], target[1], "bilinear" if mode == "bicubic" else mode, *options)
     return seen > (0.5 if mode in _NEAREST else 1e-6)
+
+
+@rule(F.grid_sample)
+def grid_sample(
+    input: Any,
+    grid: Any,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool | None = None,
+) -> Masked:
+    """Visible where the sample read anything visible, or lies outside; the places themselves are plain."""
+    if isinstance(grid, Masked):
+        raise NoMaskRule("torch.nn.functional.grid_sample", why="Its grid must be plain.")
+    input = on_grid(input, input.value.ndim - 2)
+    reach = {"nearest": 0, "bilinear": 1, "bicubic": 3}[mode]
+    value = neighbor(input, (reach,) * (input.value.ndim - 2)) if reach else input.value
+    out = F.grid_sample(value, grid, mode, padding_mode, align_corners)
+    full = input.visible.expand(*input.visible.shape[:2], *input.value.shape[2:]).to(grid.dtype)
+    options = ("bilinear" if mode == "bicubic" else mode, padding_mode, align_corners)
+    seen, inside = (
+        F.grid_sample(mask.expand(len(grid), -1, *mask.shape[2:]), grid, *options)
+        for mask in (full, torch.ones_like(full[:, :1]))
+    )
+    return Masked(out, (seen > 1e-6) | (inside <= 1e-6))

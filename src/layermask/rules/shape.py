@@ -81,11 +81,25 @@ def roll(input: Masked, shifts: Any, dims: Any = ()) -> Masked:
     return moved(input, value, lambda m: torch.roll(m, shifts, dims), ("roll", str(shifts), str(dims)))
 
 
+@rule(torch.rot90, Tensor.rot90)
+def rot90(input: Masked, k: int = 1, dims: Sequence[int] = (0, 1)) -> Masked:
+    a, b = dims
+    turns: list[Callable[[Masked], Masked]] = [
+        lambda x: x.clone(),
+        lambda x: x.flip(b).transpose(a, b),
+        lambda x: x.flip(a, b),
+        lambda x: x.flip(a).transpose(a, b),
+    ]
+    return turns[k % 4](input)
+
+
 def _to_shape(function: Callable) -> Callable:
     """For reshapes: the new shape is read off the value."""
 
-    def rule(input: Masked, *args: Any, **kwargs: Any) -> Masked:
+    def rule(input: Any, *args: Any, **kwargs: Any) -> Any:
         args = tuple(a.value if isinstance(a, Masked) else a for a in args)
+        if not isinstance(input, Masked):  # plain.view_as(masked)
+            return function(input, *args, **kwargs)
         value = function(input.value, *args, **kwargs)
         old, new = tuple(input.value.shape), tuple(value.shape)
         return moved(input, value, lambda m: visibility.reshape(m, old, new), (old, new))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from layermask.samples import sample_images
+from layermask.check.samples import sample_images
 
 
 def randomise(model: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:

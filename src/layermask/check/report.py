@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from layermask import masked
-from layermask.laws import LawResult, check_laws
+from layermask.check.laws import LawResult, check_laws
+from layermask.check.samples import masks
+from layermask.check.watch import Call, watching
 from layermask.masked import Masked, NoMaskRule, masked_in, name_of, replace_masked, settled
-from layermask.samples import masks
-from layermask.watch import Call, watching
 
 
 @dataclass

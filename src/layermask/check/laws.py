@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from layermask.check.samples import masks
+from layermask.check.watch import poisoning
 from layermask.masked import Masked
 from layermask.removal import LayerMasking
-from layermask.samples import masks
-from layermask.watch import poisoning
 
 TOLERANCE = 1e-5  # relative; where a batch size or a mask makes another kernel run
 
