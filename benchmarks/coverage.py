@@ -29,7 +29,9 @@ RESULTS, PAGE = ROOT / "out" / "coverage.jsonl", ROOT / "docs" / "coverage.md"
 LAWS = ("1", "2", "5")
 LARGEST = 120_000_000  # parameters, of timm's; torchvision's run whatever their size
 BATCH = 4
-ENGINE = ("masked.py", "visibility.py", "window.py", "fill.py", "removal.py", "rules/*.py", "check/*.py")
+ENGINE = """
+    masked.py visibility.py window.py fill.py removal/layers.py removal/inputs.py rules/*.py check/*.py
+    """.split()
 PRELOAD = ["timm", "torchvision", "layermask.check.randomise", "layermask.zoo.architectures"]
 
 Result = dict[str, Any]

@@ -20,7 +20,7 @@ from layermask.cli.app import app
 from layermask.explain.lime import Lime
 from layermask.images import load_image, load_mask
 from layermask.record import restore_segments, sha256
-from layermask.removals import REMOVALS, removal
+from layermask.removal.table import REMOVALS, removal
 from layermask.zoo import load
 from layermask.zoo.preprocessing import Preprocessing
 

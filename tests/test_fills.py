@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from layermask.errors import InputError
-from layermask.fills import Blackout, ConstantFill, Greyout
-from layermask.removals import REMOVALS, removal
+from layermask.removal.constant import Blackout, ConstantFill, Greyout
+from layermask.removal.table import REMOVALS, removal
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 

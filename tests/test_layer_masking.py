@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.masked import Run
-from layermask.removal import _ending
+from layermask.removal.layers import _ending
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 M = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5

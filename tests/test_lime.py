@@ -12,7 +12,7 @@ from torch import Tensor
 from layermask.errors import InputError
 from layermask.explain.lime import Lime
 from layermask.explain.ridge import ridge
-from layermask.removals import removal
+from layermask.removal.table import removal
 from layermask.segment import Grid
 
 SIDE, CELL, CLASSES = 24, 6, 7

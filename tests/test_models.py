@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from layermask.check.laws import check_laws, leaves
 from layermask.check.samples import masks
-from layermask.removal import LayerMasking
+from layermask.removal.layers import LayerMasking
 
 BY_NAME = {family.name: family for family in FAMILIES}
 

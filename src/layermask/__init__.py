@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from .errors import ImageError, InputError, MissingPackage, ModelError
     from .explain.attribution import Attribution
     from .explain.lime import Lime
-    from .fills import Blackout, ConstantFill, Greyout
     from .images import load_image, load_mask
     from .masked import RULES, LostMask, Masked, NoMaskRule, overriding, rule
-    from .removal import LayerMasking
-    from .removals import REMOVALS
+    from .removal.constant import Blackout, ConstantFill, Greyout
+    from .removal.layers import LayerMasking
+    from .removal.table import REMOVALS
     from .segment import SEGMENTERS, Grid, Quickshift, Slic
     from .zoo import load
     from .zoo.loaded import Loaded
@@ -59,13 +59,13 @@ _HOMES = {
     "errors": ("ImageError", "InputError", "MissingPackage", "ModelError"),
     "explain.attribution": ("Attribution",),
     "explain.lime": ("Lime",),
-    "fills": ("Blackout", "ConstantFill", "Greyout"),
+    "removal.constant": ("Blackout", "ConstantFill", "Greyout"),
     "images": ("load_image", "load_mask"),
     "zoo.loaded": ("Loaded",),
     "masked": ("RULES", "LostMask", "Masked", "NoMaskRule", "overriding", "rule"),
     "zoo.preprocessing": ("Preprocessing",),
-    "removal": ("LayerMasking",),
-    "removals": ("REMOVALS",),
+    "removal.layers": ("LayerMasking",),
+    "removal.table": ("REMOVALS",),
     "segment": ("SEGMENTERS", "Grid", "Quickshift", "Slic"),
     "zoo": ("load",),
 }

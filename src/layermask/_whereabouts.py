@@ -24,7 +24,7 @@ def _frames() -> Iterator[FrameType]:
 def module_path() -> str:
     """The path, within the outermost module on the stack, of the innermost one ("" if there is none)."""
     modules = [m for frame in _frames() if isinstance(m := frame.f_locals.get("self"), nn.Module)]
-    modules = [m for m in modules if type(m).__module__ != "layermask.removal"]
+    modules = [m for m in modules if not type(m).__module__.startswith("layermask.removal")]
     if not modules:
         return ""
     return next((name for name, m in modules[-1].named_modules() if m is modules[0]), "")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from layermask.check.samples import masks
 from layermask.check.watch import poisoning
 from layermask.masked import Masked
-from layermask.removal import LayerMasking
+from layermask.removal.layers import LayerMasking
 
 TOLERANCE = 1e-5  # relative; where a batch size or a mask makes another kernel run
 

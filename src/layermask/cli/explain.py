@@ -95,7 +95,7 @@ def _explain(
 
     from layermask.explain.lime import Lime
     from layermask.progress import bar
-    from layermask.removals import removal
+    from layermask.removal.table import removal
 
     total = settings["n_samples"] * len(names)
     found = {}

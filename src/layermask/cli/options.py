@@ -37,7 +37,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the JSON record instea
 def prepare_output(against: str, out: Path) -> tuple[list[str], Path]:
     """Return the removals, layermask and the others asked for, and the folder, found to be writable."""
     from layermask.files import output_folder
-    from layermask.removals import check_name
+    from layermask.removal.table import check_name
 
     others = [name.strip() for name in against.split(",") if name.strip() not in ("", "none")]
     return list(dict.fromkeys(["layermask", *map(check_name, others)])), output_folder(out)

@@ -74,7 +74,7 @@ def _visible(scene: Scene, path: Path, invert: bool) -> Tensor:
 def _answer(scene: Scene, name: str, visible: Tensor) -> tuple[np.ndarray, Ranking]:
     """Return what remains of the picture under a removal, and what the model makes of it."""
     from layermask.draw import hidden_picture
-    from layermask.removals import removal
+    from layermask.removal.table import removal
 
     operator = removal(name, scene.loaded.model, scene.loaded.preprocessing)
     fill = getattr(operator, "fill", None)  # operators that paint can show what they paint

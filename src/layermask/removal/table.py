@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from layermask.errors import InputError, nearest
-from layermask.fills import Blackout, Greyout
-from layermask.removal import LayerMasking
+from layermask.removal.constant import Blackout, Greyout
+from layermask.removal.layers import LayerMasking
 from layermask.zoo.preprocessing import Preprocessing
 
 Factory = Callable[[nn.Module, Preprocessing], Callable[..., Any]]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask.removal import check_inputs
+from layermask.removal.inputs import check_inputs
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 

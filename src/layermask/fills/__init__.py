@@ -1,0 +1,1 @@
+"""Fills: `fill(images, visible) -> images`, what is painted where nothing is visible."""

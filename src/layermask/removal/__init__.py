@@ -1,0 +1,1 @@
+"""Removal operators: `operator(images, visible) -> what the model answers`."""
