@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layermask.errors import InputError
 from layermask.explain.lime import Lime
-from layermask.explain.ridge import ridge
+from layermask.explain.regression import Moments, ridge
 from layermask.removal.table import removal
 from layermask.segment import Grid
 
@@ -51,10 +51,13 @@ def package(rows: Tensor, probabilities: Tensor, target: int, width: float, alph
     return coefficients, intercept, score
 
 
+@pytest.mark.filterwarnings("ignore:LIME. n_samples is 12")
 @pytest.mark.parametrize(("samples", "width", "alpha"), [(1000, 0.25, 1.0), (50, 0.5, 0.1), (12, 0.25, 1.0)])
 def test_scores_intercept_and_r2_are_the_packages(samples, width, alpha):
     probe = Probe()
-    explainer = Lime(probe, n_samples=samples, kernel_width=width, alpha=alpha, seed=3, batch_size=64)
+    explainer = Lime(
+        probe, n_samples=samples, kernel_width=width, alpha=alpha, seed=3, perturbations_per_eval=64
+    )
     found = explainer.attribute(IMAGE, target=[1, 4], feature_mask=SEGMENTS)
     rows = explainer.rows(16)
     masks = torch.stack([torch.isin(SEGMENTS, row.nonzero()) for row in rows])[:, None]
@@ -86,7 +89,7 @@ def test_a_linear_model_is_found_again():
 def test_the_same_seed_shows_every_removal_the_same_masks():
     seen = []
     for batch_size, probe in ((7, Probe(1)), (1000, Probe(2))):
-        Lime(probe, n_samples=40, seed=5, batch_size=batch_size).attribute(IMAGE, 0, SEGMENTS)
+        Lime(probe, n_samples=40, seed=5, perturbations_per_eval=batch_size).attribute(IMAGE, 0, SEGMENTS)
         seen.append(torch.cat([visible for _, visible in probe.calls]))
     assert torch.equal(*seen)
     assert seen[0][0].all()
@@ -94,16 +97,19 @@ def test_the_same_seed_shows_every_removal_the_same_masks():
 
 
 def test_scores_do_not_depend_on_the_batch_size():
-    found = [Lime(Probe(), 40, batch_size=size).attribute(IMAGE, [0, 1], SEGMENTS) for size in (1, 13, 400)]
+    found = [
+        Lime(Probe(), 40, perturbations_per_eval=size).attribute(IMAGE, [0, 1], SEGMENTS)
+        for size in (1, 13, 400)
+    ]
     for other in found[1:]:
         torch.testing.assert_close(other.scores, found[0].scores, atol=1e-6, rtol=0)
 
 
 def test_one_image_is_expanded_and_never_copied():
     probe = Probe()
-    Lime(probe, n_samples=100, batch_size=32).attribute(IMAGE, 0, SEGMENTS)
-    assert [len(visible) for _, visible in probe.calls] == [32, 32, 32, 4]
-    for images, visible in probe.calls:
+    Lime(probe, n_samples=100, perturbations_per_eval=32).attribute(IMAGE, 0, SEGMENTS)
+    assert [len(visible) for _, visible in probe.calls] == [1, 32, 32, 32, 4]  # the whole picture first
+    for images, visible in probe.calls[1:]:
         assert images.data_ptr() == IMAGE.data_ptr()
         assert images.expand(len(visible), -1, -1, -1).stride(0) == 0
         assert visible.dtype == torch.bool
@@ -114,9 +120,9 @@ def test_batches_span_images_and_agree_with_one_by_one():
     images = torch.cat([IMAGE, IMAGE.flip(3), 2 * IMAGE])
     masks = [SEGMENTS, Grid(12)(IMAGE), Grid(8)(IMAGE)]
     probe = Probe()
-    explainer = Lime(probe, n_samples=50, batch_size=40)
+    explainer = Lime(probe, n_samples=50, perturbations_per_eval=40)
     together = explainer.attribute_batch(images, [0, [1, 2], 3], masks)
-    assert [len(visible) for _, visible in probe.calls] == [40, 40, 40, 30]
+    assert [len(visible) for _, visible in probe.calls] == [3, 40, 40, 40, 30]
     for image, target, mask, found in zip(images.split(1), [0, [1, 2], 3], masks, together, strict=True):
         alone = explainer.attribute(image, target, mask)
         assert found.targets == alone.targets
@@ -126,7 +132,7 @@ def test_batches_span_images_and_agree_with_one_by_one():
 
 def test_the_default_targets_are_the_two_most_likely():
     top = Probe()(IMAGE, torch.ones(1, 1, SIDE, SIDE, dtype=torch.bool)).topk(2).indices[0]
-    assert Lime(Probe(), 20).attribute(IMAGE, feature_mask=SEGMENTS).targets == tuple(top.tolist())
+    assert Lime(Probe(), 40).attribute(IMAGE, feature_mask=SEGMENTS).targets == tuple(top.tolist())
 
 
 def test_a_wrapped_output_and_a_label_map_with_gaps():
@@ -135,14 +141,15 @@ def test_a_wrapped_output_and_a_label_map_with_gaps():
             self.logits = logits
 
     probe = Probe()
-    plain = Lime(probe, 30).attribute(IMAGE, 0, SEGMENTS)
-    wrapped = Lime(lambda *x: Output(probe(*x)), 30).attribute(IMAGE, 0, 3 * SEGMENTS + 5)
+    plain = Lime(probe, 40).attribute(IMAGE, 0, SEGMENTS)
+    with pytest.warns(UserWarning, match="16 labels from 5 to 50: relabelled 0 to 15"):
+        wrapped = Lime(lambda *x: Output(probe(*x)), 40).attribute(IMAGE, 0, 3 * SEGMENTS + 5)
     assert torch.equal(plain.scores, wrapped.scores)
 
 
 def test_progress_counts_every_sample():
     done = []
-    Lime(Probe(), 50, batch_size=20).attribute(IMAGE, 0, SEGMENTS, show_progress=done.append)
+    Lime(Probe(), 50, perturbations_per_eval=20).attribute(IMAGE, 0, SEGMENTS, show_progress=done.append)
     assert done == [20, 20, 10]
 
 
@@ -153,12 +160,14 @@ def test_progress_bar(capsys):
 
 def test_no_gradient_is_kept():
     image = IMAGE.clone().requires_grad_()
-    assert not Lime(Probe(), 20).attribute(image, 0, SEGMENTS).scores.requires_grad
+    assert not Lime(Probe(), 40).attribute(image, 0, SEGMENTS).scores.requires_grad
 
 
 def test_ridge_of_a_constant():
     rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.double)
-    fit = ridge(rows, torch.full((3, 1), 0.5, dtype=torch.double), torch.ones(3, dtype=torch.double), 1.0)
+    moments = Moments(2, 1)
+    moments.add(rows, torch.full((3, 1), 0.5, dtype=torch.double), torch.ones(3, dtype=torch.double))
+    fit = ridge(moments, 1.0)
     assert fit.r2.tolist() == [1.0]
     assert fit.coefficients.abs().max() < 1e-15
     assert fit.intercept.tolist() == pytest.approx([0.5])
@@ -185,14 +194,14 @@ def test_real_model_marks_what_it_looks_at(builtin, picture):
 BAD = [
     (lambda: Lime(Probe(), n_samples=0), "n_samples is 0: give a number above 0"),
     (lambda: Lime(Probe(), alpha=-1.0), "alpha is -1.0: give a number above 0"),
-    (lambda: Lime(Probe(), 9).attribute(IMAGE[0], 0, SEGMENTS), r"expected one image .* got \(3, 24, 24\)"),
-    (lambda: Lime(Probe(), 9).attribute(IMAGE, 0), r"give one feature_mask \(H, W\)"),
-    (lambda: Lime(Probe(), 9).attribute(IMAGE, 0, SEGMENTS[:8]), r"\(8, 24\) and the image \(24, 24\)"),
-    (lambda: Lime(Probe(), 9).attribute(IMAGE.long(), 0, SEGMENTS), "images are float"),
-    (lambda: Lime(Probe(), 9).attribute(IMAGE, 7, SEGMENTS), "the model has the classes 0 to 6"),
-    (lambda: Lime(Probe(), 9).attribute(IMAGE, -1, SEGMENTS), "the model has the classes 0 to 6"),
+    (lambda: Lime(Probe(), 40).attribute(IMAGE[0], 0, SEGMENTS), r"expected one image .* got \(3, 24, 24\)"),
+    (lambda: Lime(Probe(), 40).attribute(IMAGE, 0), r"give a feature_mask \(24, 24\)"),
+    (lambda: Lime(Probe(), 40).attribute(IMAGE, 0, SEGMENTS[:8]), r"\(8, 24\) and the image \(24, 24\)"),
+    (lambda: Lime(Probe(), 40).attribute(IMAGE.long(), 0, SEGMENTS), "images are float"),
+    (lambda: Lime(Probe(), 40).attribute(IMAGE, 7, SEGMENTS), "the model has the classes 0 to 6"),
+    (lambda: Lime(Probe(), 40).attribute(IMAGE, -1, SEGMENTS), "the model has the classes 0 to 6"),
     (
-        lambda: Lime(Probe(), 9).attribute_batch(torch.cat([IMAGE] * 2), [0], [SEGMENTS] * 2),
+        lambda: Lime(Probe(), 40).attribute_batch(torch.cat([IMAGE] * 2), [0], [SEGMENTS] * 2),
         "1 targets for 2 images",
     ),
 ]

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import ImageError, InputError, MissingPackage, ModelError
+    from .explain.ablation import KeepOne, LeaveOneOut
     from .explain.attribution import Attribution
+    from .explain.banzhaf import Banzhaf
+    from .explain.greedy import GreedyDeletion, GreedyInsertion
+    from .explain.kernel_shap import KernelShap
     from .explain.lime import Lime
+    from .explain.occlusion import Occlusion
+    from .explain.permutation import PermutationShapley
+    from .explain.rise import Rise
+    from .explain.table import EXPLAINERS
     from .images import load_image, load_mask
     from .masked import RULES, LostMask, Masked, NoMaskRule, overriding, rule
     from .removal.constant import Blackout, ConstantFill, Greyout
@@ -27,17 +35,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "EXPLAINERS",
     "REMOVALS",
     "RULES",
     "SEGMENTERS",
     "Attribution",
+    "Banzhaf",
     "Blackout",
     "ConstantFill",
+    "GreedyDeletion",
+    "GreedyInsertion",
     "Greyout",
     "Grid",
     "ImageError",
     "InputError",
+    "KeepOne",
+    "KernelShap",
     "LayerMasking",
+    "LeaveOneOut",
     "Lime",
     "Loaded",
     "LostMask",
@@ -45,8 +60,11 @@ __all__ = [
     "MissingPackage",
     "ModelError",
     "NoMaskRule",
+    "Occlusion",
+    "PermutationShapley",
     "Preprocessing",
     "Quickshift",
+    "Rise",
     "Slic",
     "load",
     "load_image",
@@ -58,7 +76,15 @@ __all__ = [
 _HOMES = {
     "errors": ("ImageError", "InputError", "MissingPackage", "ModelError"),
     "explain.attribution": ("Attribution",),
+    "explain.ablation": ("KeepOne", "LeaveOneOut"),
+    "explain.banzhaf": ("Banzhaf",),
+    "explain.greedy": ("GreedyDeletion", "GreedyInsertion"),
+    "explain.kernel_shap": ("KernelShap",),
     "explain.lime": ("Lime",),
+    "explain.occlusion": ("Occlusion",),
+    "explain.permutation": ("PermutationShapley",),
+    "explain.rise": ("Rise",),
+    "explain.table": ("EXPLAINERS",),
     "removal.constant": ("Blackout", "ConstantFill", "Greyout"),
     "images": ("load_image", "load_mask"),
     "zoo.loaded": ("Loaded",),

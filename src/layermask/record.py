@@ -29,12 +29,15 @@ def of_model(loaded: Loaded, weights: Path | None) -> dict[str, Any]:
     return {"name": loaded.name, "weights": file, "preprocessing": loaded.preprocessing.record()}
 
 
+_OPTIONAL = ("stderr", "intercept", "r2", "region")
+
+
 def of_attribution(found: Attribution) -> dict[str, Any]:
     return {
         "scores": found.scores.tolist(),
-        "intercept": found.intercept.tolist(),
-        "r2": found.r2.tolist(),
         "prediction": found.prediction.tolist(),
+        "n_samples": found.n_samples,
+        **{name: values.tolist() for name in _OPTIONAL if (values := getattr(found, name)) is not None},
     }
 
 

@@ -15,12 +15,12 @@ Segmenter = Callable[[Any], Tensor]
 
 
 def relabel(labels: Any) -> Tensor:
-    """Return a label map (H, W) of any integers as int64 labels 0..n-1, in the same order.
+    """Return a label map (*S) of any integers as int64 labels 0..n-1, in the same order.
 
     Explainers index features by label: a gap or an offset of one leaves a feature that hides nothing.
     """
     labels = torch.as_tensor(labels)
-    if labels.ndim != 2 or labels.is_floating_point() or labels.is_complex():
+    if labels.ndim < 1 or labels.is_floating_point() or labels.is_complex():
         raise InputError(
             f"a label map is integers of shape (H, W), got {labels.dtype} of {tuple(labels.shape)}"
         )

@@ -54,7 +54,7 @@ def command(
         say(f"{scene.title}\n{ranking_lines(scene.named(scene.predictions))}")
         classes = _targets(scene, target)
         labels = _segment(scene, segments)
-        settings = {"n_samples": samples, "seed": seed, "batch_size": batch_size}
+        settings = {"n_samples": samples, "seed": seed, "perturbations_per_eval": batch_size}
         found = _explain(scene, removals, labels, classes, settings, quiet)
         say(_summary(scene, found))
         record = _record(scene, segments, found)

@@ -4,27 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from layermask.errors import InputError
 
 
 @dataclass(frozen=True)
 class Attribution:
     """One score per target class (T) and segment (S): positive supports the class, negative detracts.
 
-    `scores` (T, S) float64, in units of the explained output; `segments` (H, W) int64; `prediction` (T,) the
-    explained output for the whole picture; `intercept` and `r2` (T,) of the linear surrogate.
+    `scores` (T, S) float64, in units of the explained output; `segments` (*S) int64, the segment of each
+    pixel; `prediction` (T,) the explained output for the whole picture; `n_samples` masked pictures asked.
+
+    Where the method has them: `stderr` (T, S), the standard errors of scores that come from sampling;
+    `r2` and `intercept` (T,) of a linear surrogate; `region` (T, S) bool, the smallest visible part found.
     """
 
     scores: Tensor
     segments: Tensor
     targets: tuple[int, ...]
     prediction: Tensor
-    intercept: Tensor
-    r2: Tensor
+    method: str = ""
+    n_samples: int = 0
+    stderr: Tensor | None = None
+    intercept: Tensor | None = None
+    r2: Tensor | None = None
+    region: Tensor | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def heatmap(self, row: int = 0) -> Tensor:
-        """Return the (H, W) scores of the target in `row`."""
+        """Return the (*S) scores of the target in `row`."""
         return self.scores[row][self.segments]
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Return the (T, S) bounds between which the scores lie with probability `level`, for many samples.
+
+        Raises:
+            InputError: the method does not sample, or knows no standard errors.
+        """
+        if self.stderr is None:
+            raise InputError(f"{self.method} has no standard errors: its scores are not drawn at random")
+        wide = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
+        return self.scores - wide, self.scores + wide
+
+    def visible(self, shown: int | Tensor, row: int = 0) -> Tensor:
+        """Return the (1, 1, *S) mask that shows the `shown` highest segments, or those of a bool (S,)."""
+        if isinstance(shown, int):
+            best = self.scores[row].argsort(descending=True, stable=True)[:shown]
+            shown = torch.zeros(self.scores.shape[1], dtype=torch.bool).index_fill(0, best, True)
+        return shown[self.segments][None, None]

@@ -1,0 +1,219 @@
+"""What all explainers share: their arguments, the targets, and the way through batches of masks."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.explain.asking import Plan, Segments, check_finite, run
+from layermask.explain.attribution import Attribution
+from layermask.segment import relabel
+
+Target = int | Sequence[int] | None
+Progress = bool | Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Scores the segments of pictures by what `removal(images, visible) -> logits` answers without them.
+
+    `perturbations_per_eval`: masks in one forward pass; memory follows it, and results do not depend on it.
+    `output`: what of the model is explained.
+    """
+
+    removal: Callable[..., Any]
+    _: dataclasses.KW_ONLY
+    perturbations_per_eval: int = 32
+    output: Literal["probability", "logit"] = "probability"
+
+    name: ClassVar[str]
+    needs_segments: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self._check_positive("perturbations_per_eval")
+        if self.output not in ("probability", "logit"):
+            raise InputError(f"output is {self.output!r}: choose probability or logit")
+
+    @abstractmethod
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+        """Ask for masks and return the fields of `Attribution` that the method finds.
+
+        prediction (T,) is what the model says of the whole picture; see `asking`.
+        """
+
+    @abstractmethod
+    def cost(self, segments: Segments) -> int:
+        """Return about how many masks `plan` asks for, or at most asks for."""
+
+    def attribute(
+        self,
+        image: Tensor,
+        target: Target = None,
+        feature_mask: Any = None,
+        show_progress: Progress = False,
+        **settings: Any,
+    ) -> Attribution:
+        """Explain one image (1, C, *S) over its segments, `feature_mask` (*S) integers.
+
+        `target`: class or classes; by default the two that the model finds most likely. `show_progress`: True
+        for a bar, or a function to call with the number of masks just done. `settings` replace those of the
+        explainer for this call, as n_samples=500.
+
+        Raises:
+            InputError: what is given does not fit the image or the model; the message says how.
+        """
+        if image.ndim < 3 or len(image) != 1:
+            raise InputError(
+                f"expected one image (1, C, H, W), got {tuple(image.shape)}: use attribute_batch"
+            )
+        return self.attribute_batch(image, [target], [feature_mask], show_progress, **settings)[0]
+
+    def attribute_batch(
+        self,
+        images: Tensor,
+        targets: Sequence[Target] | None = None,
+        feature_masks: Sequence[Any] | None = None,
+        show_progress: Progress = False,
+        **settings: Any,
+    ) -> list[Attribution]:
+        """Explain images (N, C, *S), each over its own segments; a forward pass may span several images."""
+        if settings:
+            return self._with(settings).attribute_batch(images, targets, feature_masks, show_progress)
+        maps = self._maps(images, feature_masks)
+        whole = self._whole(images)
+        classes = self._targets(whole, targets or [None] * len(images))
+        predictions = [row[picked].double().cpu() for row, picked in zip(whole, classes, strict=True)]
+        self._expect(whole, classes)
+        plans = [self.plan(*each) for each in zip(maps, predictions, classes, strict=True)]
+        with _progress(show_progress, self.name, sum(map(self.cost, maps))) as advance:
+            found = run(plans, images, classes, self._ask, self.perturbations_per_eval, advance)
+        return [
+            Attribution(
+                segments=each.labels,
+                targets=tuple(picked),
+                prediction=prediction,
+                method=self.name,
+                settings=self.settings(),
+                **fields,
+            )
+            for each, picked, prediction, fields in zip(maps, classes, predictions, found, strict=True)
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the scores depend on besides the model and the picture."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "removal"}
+
+    def _with(self, settings: dict[str, Any]) -> Explainer:
+        known = [f.name for f in dataclasses.fields(self) if f.name != "removal"]
+        if odd := [key for key in settings if key not in known]:
+            raise InputError(f"{self.name} has no setting {odd[0]!r}: it has {', '.join(known)}")
+        return dataclasses.replace(self, **settings)
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}: give a number above 0")
+
+    def _maps(self, images: Tensor, feature_masks: Sequence[Any] | None) -> list[Segments]:
+        if images.ndim < 3 or not images.is_floating_point():
+            raise InputError(f"images are float (N, C, *S), got {images.dtype} of {tuple(images.shape)}")
+        if feature_masks is None or all(mask is None for mask in feature_masks):
+            if self.needs_segments:
+                raise InputError(
+                    f"give a feature_mask {tuple(images.shape[2:])} of segment numbers for each of "
+                    f"{len(images)} images, as lm.Grid(16)(image)"
+                )
+            pixels = torch.arange(images[0, 0].numel()).view(images.shape[2:])
+            return [Segments(pixels, images.device)] * len(images)
+        if len(feature_masks) != len(images) or any(mask is None for mask in feature_masks):
+            raise InputError(
+                f"{len(feature_masks)} feature_masks for {len(images)} images: give one for each"
+            )
+        return [Segments(_labels(mask, images), images.device) for mask in feature_masks]
+
+    def _whole(self, images: Tensor) -> Tensor:
+        """Return the (N, classes) outputs for the whole pictures."""
+        shown = torch.ones_like(images[:, :1], dtype=torch.bool)
+        size = self.perturbations_per_eval
+        batches = zip(images.split(size), shown.split(size), strict=True)
+        return torch.cat([self._ask(x, visible) for x, visible in batches])
+
+    @torch.no_grad()
+    def _ask(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Return the (n, classes) outputs for images (n or 1, C, *S) under masks (n, 1, *S)."""
+        output = self.removal(images.expand(len(visible), *images.shape[1:]), visible)
+        logits = getattr(output, "logits", output)  # Hugging Face models wrap theirs
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(visible):
+            what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(
+                f"the removal answers {what} for {len(visible)} masks: expected (masks, classes)"
+            )
+        if self.output == "logit":
+            return logits.float()
+        if logits.shape[1] < 2:
+            raise InputError(
+                'the model has one class, whose probability is always 1: explain its score, output="logit"'
+            )
+        return logits.float().softmax(-1)
+
+    def _targets(self, whole: Tensor, targets: Sequence[Target]) -> list[list[int]]:
+        if len(targets) != len(whole):
+            raise InputError(f"{len(targets)} targets for {len(whole)} images: give one, or a list, for each")
+        check_finite(whole)
+        return [self._target(outputs, target) for outputs, target in zip(whole, targets, strict=True)]
+
+    def _target(self, outputs: Tensor, target: Target) -> list[int]:
+        if target is None:
+            return self._likeliest(outputs)
+        classes = [target] if isinstance(target, int) else [int(index) for index in target]
+        if not classes or not all(0 <= index < len(outputs) for index in classes):
+            raise InputError(f"targets {classes}: the model has the classes 0 to {len(outputs) - 1}")
+        return classes
+
+    def _likeliest(self, outputs: Tensor) -> list[int]:
+        return outputs.topk(min(2, len(outputs))).indices.tolist()
+
+    def _expect(self, whole: Tensor, classes: list[list[int]]) -> None:
+        """Refuse targets that the method cannot explain."""
+
+
+def _labels(mask: Any, images: Tensor) -> Tensor:
+    mask = torch.as_tensor(mask)
+    shape = tuple(images.shape[2:])
+    if tuple(mask.shape) != shape and mask.squeeze().shape == shape:
+        mask = mask.squeeze()  # captum's (1, 1, *S)
+    if tuple(mask.shape) != shape:
+        raise InputError(
+            f"feature_mask is {tuple(mask.shape)} and the image {shape}: "
+            "segment what the model sees, the preprocessed image"
+        )
+    labels = relabel(mask).cpu()
+    count = int(labels.max()) + 1
+    if not torch.equal(labels, mask.cpu().long()):
+        low, high = int(mask.min()), int(mask.max())
+        warnings.warn(
+            f"feature_mask has {count} labels from {low} to {high}: relabelled 0 to {count - 1}, in order",
+            stacklevel=5,
+        )
+    if count < 2:
+        raise InputError("feature_mask has one segment for the whole image: there is nothing to compare")
+    return labels
+
+
+def _progress(show: Progress, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    if callable(show):
+        return nullcontext(show)
+    if not show:
+        return nullcontext(lambda done: None)
+    from layermask.progress import bar
+
+    return bar(name, total)

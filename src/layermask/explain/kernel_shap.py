@@ -1,0 +1,107 @@
+"""KernelSHAP: Shapley values by weighted least squares over subsets of segments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, islice
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from layermask.explain.regression import Fit, Moments, invert, r2
+from layermask.explain.sampling import CHUNK, chunk_sizes, generator
+from layermask.explain.surrogate import Design, Surrogate
+
+
+@dataclass(frozen=True)
+class KernelShap(Surrogate):
+    """Shapley values of the segments (Lundberg & Lee 2017): they sum to f(all shown) - f(nothing shown).
+
+    Subset sizes whose share of the kernel's weight pays for all of their subsets are listed in full, from the
+    outside in, as in the package shap; the others are drawn in pairs with their complements (Covert & Lee
+    2021). With n_samples >= 2^S - 2 the values are exact.
+    """
+
+    name: ClassVar[str] = "KernelSHAP"
+    asks_for_nothing: ClassVar[bool] = True
+    drawn_together: ClassVar[int] = 2
+
+    def design(self, n_segments: int) -> Design:
+        return _ShapleyKernel(n_segments, self.n_samples, self.seed)
+
+    def fit(self, moments: Moments, ends: Tensor) -> Fit:
+        """Least squares under the constraint that scores sum to the difference of the ends."""
+        nothing, everything = ends
+        features, products = moments.features, moments.products
+        cross = products[features, moments.targets] - products[features, :1] * nothing
+        inverse = invert(products[features, features])
+        toward = inverse.sum(1)  # where the constraint pushes
+        inverse = inverse - toward[:, None] * toward / toward.sum()
+        scores = (inverse @ cross + toward[:, None] / toward.sum() * (everything - nothing)).T
+        return Fit(scores, nothing, r2(moments, scores, nothing), inverse, torch.zeros(len(toward)))
+
+
+class _ShapleyKernel(Design):
+    """Listed subsets of the outer sizes, then random pairs of the inner ones."""
+
+    def __init__(self, n_segments: int, n_samples: int, seed: int) -> None:
+        self.n_segments, self.seed = n_segments, seed
+        sizes = range(1, n_segments // 2 + 1)  # with their complements
+        # (S - 1) / (k (S - k)), summed over the subsets of both sizes of a pair, and normalised
+        weight = {k: (1 if 2 * k == n_segments else 2) / (k * (n_segments - k)) for k in sizes}
+        whole = sum(weight.values())
+        self.weight = {k: w / whole for k, w in weight.items()}
+        self.listed = self._affordable(n_samples)
+        count = sum(map(self._number, self.listed))
+        left = n_samples - count - (n_samples - count) % 2 if len(self.listed) < len(self.weight) else 0
+        listed = chunk_sizes(count)
+        self.inner = [k for k in self.weight if k not in self.listed]
+        mass = sum(self.weight[k] for k in self.inner)
+        super().__init__([*listed, *chunk_sizes(max(left, 0 if count else 2))], len(listed), mass or None)
+        self._list = self._listing()
+        self._made: list[Tensor] = []
+
+    def _number(self, k: int) -> int:
+        return math.comb(self.n_segments, k) * (1 if 2 * k == self.n_segments else 2)
+
+    def _affordable(self, n_samples: int) -> list[int]:
+        listed, room, rest = [], n_samples, 1.0
+        for k, weight in self.weight.items():
+            if self._number(k) > room * weight / rest * (1 + 1e-9):
+                break
+            listed.append(k)
+            room, rest = room - self._number(k), max(rest - weight, 1e-12)
+        return listed
+
+    def _listing(self) -> Iterator[Tensor]:
+        for k in self.listed:
+            for chosen in combinations(range(self.n_segments), k):
+                row = torch.zeros(self.n_segments, dtype=torch.bool)
+                row[list(chosen)] = True
+                yield row
+                if 2 * k != self.n_segments:
+                    yield ~row
+
+    def rows(self, index: int) -> Tensor:
+        while len(self._made) <= index < self.exact:
+            self._made.append(torch.stack(list(islice(self._list, CHUNK))))
+        return self._made[index] if index < self.exact else self._pairs(index)
+
+    def _pairs(self, index: int) -> Tensor:
+        """Sizes by their weight, a random subset of each size, and its complement right after it."""
+        draw, count = generator(self.seed, index), self.sizes[index] // 2
+        weights = torch.tensor([self.weight[k] for k in self.inner], dtype=torch.double)
+        sizes = torch.tensor(self.inner)[torch.multinomial(weights, count, True, generator=draw)]
+        order = torch.rand(count, self.n_segments, generator=draw).argsort(1).argsort(1)
+        rows = order < sizes[:, None]
+        return torch.stack([rows, ~rows], 1).flatten(0, 1)
+
+    def weights(self, index: int, rows: Tensor) -> Tensor:
+        if index >= self.exact:
+            return torch.ones(len(rows), dtype=torch.double)
+        sizes = rows.sum(1)
+        small = torch.minimum(sizes, self.n_segments - sizes).tolist()
+        return torch.tensor([self.weight[k] / self._number(k) for k in small], dtype=torch.double)

@@ -1,0 +1,52 @@
+"""Rows of shown segments drawn in chunks, each from its own seed: any chunk can be made again at any time."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+CHUNK = 256  # rows; independent of the batch size, so that results are
+
+
+def generator(seed: int, index: int) -> torch.Generator:
+    """The random numbers of chunk `index`; on the CPU, so that all devices agree."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+
+
+def chunk_sizes(n_samples: int) -> list[int]:
+    return [min(CHUNK, n_samples - start) for start in range(0, n_samples, CHUNK)]
+
+
+def warn_if_few(name: str, n_samples: int, advised: int, n_segments: int) -> None:
+    if n_samples < min(advised, 2**n_segments):
+        warnings.warn(
+            f"{name}: n_samples is {n_samples} for {n_segments} segments, too few to tell them apart: give "
+            f"{advised} or more, or fewer segments",
+            stacklevel=2,
+        )
+
+
+class Ranking:
+    """Whether the order of the scores has settled: Spearman's correlation with the last look, twice."""
+
+    def __init__(self, tolerance: float | None) -> None:
+        self.tolerance, self.last, self.calm = tolerance, None, 0
+
+    def settled(self, scores: Tensor) -> bool:
+        """Look at scores (T, S); True once every target's order agreed with the one before twice running."""
+        if self.tolerance is None:
+            return False
+        ranks = scores.argsort(1).argsort(1).double()
+        last, self.last = self.last, ranks
+        if last is None:
+            return False
+        agrees = _correlation(ranks, last).min() >= 1 - self.tolerance
+        self.calm = self.calm + 1 if agrees else 0
+        return self.calm >= 2
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))

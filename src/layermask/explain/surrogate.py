@@ -1,0 +1,111 @@
+"""Explainers that fit a linear surrogate on random rows of segments: LIME, KernelSHAP and Banzhaf differ in
+which rows they draw, how they weigh them, and what they hold fixed in the fit."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.explain.asking import Plan, Segments
+from layermask.explain.explainer import Explainer
+from layermask.explain.regression import Chunk, Fit, Moments, standard_errors
+from layermask.explain.sampling import Ranking, warn_if_few
+
+
+class Design:
+    """The rows that are asked for, in chunks: those before `exact` list sets in full, the rest is random."""
+
+    def __init__(self, sizes: Sequence[int], exact: int = 0, mass: float | None = None) -> None:
+        self.sizes, self.exact, self.mass = sizes, exact, mass
+
+    def rows(self, index: int) -> Tensor:
+        """Return the (n, S) bool rows of a chunk, the same ones at every call."""
+        raise NotImplementedError
+
+    def weights(self, index: int, rows: Tensor) -> Tensor:
+        """Return their (n,) float64 weights; those of random rows are scaled to sum up to `mass`, if any."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Surrogate(Explainer):
+    """`n_samples` masks at most; `converge`, a tolerance, stops earlier, when 1 minus the rank correlation of
+    the scores with those of one chunk of masks before stays below it."""
+
+    n_samples: int = 1000
+    seed: int = 0
+    converge: float | None = None
+
+    drawn_together: ClassVar[int] = 1  # rows per independent draw
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("n_samples")
+        if self.converge is not None and not 0 <= self.converge < 1:
+            raise InputError(f"converge is {self.converge}: give a number from 0 to 1, as 0.01")
+
+    @abstractmethod
+    def design(self, n_segments: int) -> Design: ...
+
+    @abstractmethod
+    def fit(self, moments: Moments, ends: Tensor) -> Fit:
+        """Fit. ends (2, T): the outputs for nothing (if `asks_for_nothing`) and for everything shown."""
+
+    asks_for_nothing: ClassVar[bool] = False
+
+    def advised(self, n_segments: int) -> int:
+        """Return the fewest samples that can tell this many segments apart."""
+        return 2 * n_segments
+
+    def cost(self, segments: Segments) -> int:
+        return sum(self.design(segments.count).sizes) + self.asks_for_nothing
+
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+        warn_if_few(self.name, self.n_samples, self.advised(segments.count), segments.count)
+        ends = torch.stack([torch.zeros_like(prediction), prediction])
+        if self.asks_for_nothing:
+            ends[0] = (yield segments.show(torch.zeros(1, segments.count, dtype=torch.bool))).values[0]
+        design, outputs = self.design(segments.count), []
+        sums = [Moments(segments.count, len(targets)) for _ in range(2)]  # of listed and of random rows
+        ranking, last_look = Ranking(self.converge), 0
+        for index in range(len(design.sizes)):
+            outputs.append((yield segments.show(design.rows(index))).values)
+            sums[index >= design.exact].add(*self._chunk(design, index, outputs[index]))
+            asked = sum(map(len, outputs))
+            if asked - last_look >= segments.count and self.converge is not None:
+                last_look = asked
+                if ranking.settled(self.fit(_total(sums, design), ends).coefficients):
+                    break
+        fit = self.fit(_total(sums, design), ends)
+        drawn = self._drawn(design, outputs, _scale(sums, design))
+        random = len(outputs) > design.exact
+        return {
+            "scores": fit.coefficients,
+            "stderr": standard_errors(drawn, fit, self.drawn_together) if random else None,
+            "intercept": fit.intercept,
+            "r2": fit.r2,
+            "n_samples": sum(map(len, outputs)) + self.asks_for_nothing,
+        }
+
+    def _chunk(self, design: Design, index: int, outputs: Tensor) -> Chunk:
+        rows = design.rows(index)
+        return rows.double(), outputs, design.weights(index, rows)
+
+    def _drawn(self, design: Design, outputs: list[Tensor], scale: float) -> Iterator[Chunk]:
+        for index in range(design.exact, len(outputs)):
+            rows, values, weights = self._chunk(design, index, outputs[index])
+            yield rows, values, weights * scale
+
+
+def _scale(sums: list[Moments], design: Design) -> float:
+    return 1.0 if design.mass is None or not sums[1].weight else design.mass / sums[1].weight
+
+
+def _total(sums: list[Moments], design: Design) -> Moments:
+    return sums[0].plus(sums[1], _scale(sums, design))

@@ -1,0 +1,413 @@
+"""Every explainer of the table, against brute force and slow twins, on games whose values are known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.explain.explainer import Explainer
+from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
+from layermask.explain.table import EXPLAINERS, explainer
+
+SIDE = 12
+BY_SEGMENT = ["lime", "kernel-shap", "shapley", "banzhaf", "leave-one-out", "keep-one"]
+QUIET = pytest.mark.filterwarnings("ignore:.*too few to tell them apart")
+
+
+class Game:
+    """A removal that answers by which segments are shown: value(rows (n, S) float) -> (n, classes)."""
+
+    def __init__(self, segments: Tensor, value):
+        self.segments, self.value = segments.flatten(), value
+        self.sizes = self.segments.bincount()
+        self.batches: list[int] = []
+
+    def __call__(self, images: Tensor, visible: Tensor) -> Tensor:
+        self.batches.append(len(visible))
+        shown = visible.flatten(1).double()
+        rows = torch.zeros(len(visible), len(self.sizes), dtype=torch.double)
+        rows = rows.index_add(1, self.segments, shown) / self.sizes
+        return self.value(rows) + images.double().mean(list(range(1, images.ndim)))[:, None]
+
+
+def stripes(count: int, dims: int = 2) -> Tensor:
+    """A label map of `count` bands along the last axis."""
+    return (torch.arange(SIDE) * count // SIDE).expand([SIDE] * dims).contiguous()
+
+
+def table_game(count: int, classes: int = 3, seed: int = 0):
+    """Every subset has a random value."""
+    values = torch.randn(2**count, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+    powers = 2 ** torch.arange(count)
+    return Game(stripes(count), lambda rows: values[(rows.round().long() * powers).sum(1)]), values
+
+
+def smooth_game(count: int, seed: int = 0) -> Game:
+    """Nearly additive, with pairs that help or hinder each other."""
+    draw = torch.Generator().manual_seed(seed)
+    weight = torch.randn(count, 3, generator=draw, dtype=torch.double)
+    pairs = 0.3 * torch.randn(count, count, generator=draw, dtype=torch.double)
+    return Game(stripes(count), lambda rows: rows @ weight + ((rows @ pairs) * rows).sum(1, keepdim=True))
+
+
+IMAGE = torch.linspace(0, 1, 3 * SIDE * SIDE).view(1, 3, SIDE, SIDE)
+
+
+def build(name: str, removal, **settings) -> Explainer:
+    return EXPLAINERS[name](removal, output="logit", **settings)
+
+
+def shapley(values: Tensor, count: int) -> Tensor:
+    """Shapley values (classes, S) by the definition, over every subset."""
+    scores = torch.zeros(values.shape[1], count, dtype=torch.double)
+    for i in range(count):
+        for subset in itertools.product((0, 1), repeat=count):
+            if not subset[i]:
+                size = sum(subset)
+                number = sum(bit << k for k, bit in enumerate(subset))
+                weight = math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count)
+                scores[:, i] += weight * (values[number | 1 << i] - values[number])
+    return scores
+
+
+def banzhaf(values: Tensor, count: int, p: float) -> Tensor:
+    scores = torch.zeros(values.shape[1], count, dtype=torch.double)
+    for i in range(count):
+        for number in range(2**count):
+            if not number >> i & 1:
+                size = bin(number).count("1")
+                weight = p**size * (1 - p) ** (count - size - 1)
+                scores[:, i] += weight * (values[number | 1 << i] - values[number])
+    return scores
+
+
+# --- exact where they can be -----------------------------------------------------------------------------
+
+
+@QUIET
+@pytest.mark.parametrize("name", BY_SEGMENT)
+@pytest.mark.parametrize("count", [2, 3, 12])
+def test_an_additive_model_is_found_exactly(name: str, count: int) -> None:
+    weight = torch.randn(count, 3, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    settings = {"alpha": 1e-9} if name == "lime" else {}
+    found = build(name, Game(stripes(count), lambda rows: rows @ weight), **settings).attribute(
+        IMAGE, [0, 2], stripes(count)
+    )
+    torch.testing.assert_close(found.scores, weight.T[[0, 2]], atol=2e-5, rtol=0)
+    if found.stderr is not None and count > 2:
+        assert found.stderr.nan_to_num(0).max() < 1e-5
+    if found.r2 is not None:
+        assert found.r2.min() > 1 - 1e-9
+
+
+def test_kernel_shap_is_exact_with_all_subsets() -> None:
+    game, values = table_game(8)
+    found = build("kernel-shap", game, n_samples=254).attribute(IMAGE, [0, 1, 2], stripes(8))
+    torch.testing.assert_close(found.scores, shapley(values, 8), atol=1e-5, rtol=0)
+    assert found.stderr is None and found.n_samples == 255
+    assert sum(game.batches) == 256  # each subset once
+
+
+@pytest.mark.parametrize("count", range(2, 11))
+def test_kernel_shap_lists_every_subset_once(count: int) -> None:
+    design = build("kernel-shap", None, n_samples=2**count - 2).design(count)  # type: ignore[arg-type]
+    rows = torch.cat([design.rows(index) for index in range(len(design.sizes))])
+    assert len(rows) == 2**count - 2 == len(rows.unique(dim=0)) and design.exact == len(design.sizes)
+
+
+@pytest.mark.parametrize("name", ["kernel-shap", "shapley"])
+def test_sampled_shapley_values_agree_with_brute_force(name: str) -> None:
+    game, values = table_game(8)
+    samples = 200 if name == "kernel-shap" else 20000
+    found = build(name, game, n_samples=samples, perturbations_per_eval=512).attribute(
+        IMAGE, [0, 1], stripes(8)
+    )
+    truth = shapley(values, 8)[:2]
+    assert found.stderr is not None and 0 < found.stderr.max() < (1.0 if name == "kernel-shap" else 0.05)
+    assert ((found.scores - truth) / found.stderr).abs().max() < 4.5
+    torch.testing.assert_close(found.scores.sum(1), (values[-1] - values[0])[:2], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.2])
+def test_banzhaf_is_the_gradient_of_the_multilinear_extension(p: float) -> None:
+    game, values = table_game(7)
+    found = build("banzhaf", game, n_samples=128, probability=p).attribute(IMAGE, [0, 1, 2], stripes(7))
+    torch.testing.assert_close(found.scores, banzhaf(values, 7, p), atol=1e-5, rtol=0)
+    x = torch.full((7,), p, dtype=torch.double, requires_grad=True)
+    bits = torch.arange(128)[:, None] >> torch.arange(7) & 1
+    chance = torch.where(bits.bool(), x, 1 - x).prod(1)
+    (gradient,) = torch.autograd.grad(chance @ values[:, 1], x)
+    torch.testing.assert_close(found.scores[1], gradient, atol=1e-5, rtol=0)
+
+
+def test_leave_one_out_and_keep_one_are_differences() -> None:
+    game, values = table_game(6)
+    out = build("leave-one-out", game).attribute(IMAGE, 1, stripes(6)).scores[0]
+    alone = build("keep-one", game).attribute(IMAGE, 1, stripes(6)).scores[0]
+    for i in range(6):
+        assert float(out[i]) == pytest.approx(float(values[63, 1] - values[63 - 2**i, 1]), abs=1e-5)
+        assert float(alone[i]) == pytest.approx(float(values[2**i, 1] - values[0, 1]), abs=1e-5)
+
+
+# --- standard errors and stopping --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lime", "kernel-shap", "shapley", "banzhaf"])
+def test_standard_errors_are_those_of_repeated_runs(name: str) -> None:
+    settings = {"n_samples": 440, "perturbations_per_eval": 1000}
+    if name == "lime":  # nearly no penalty and weights alike, so that there is hardly a bias
+        settings |= {"alpha": 1e-6, "kernel_width": 2.0}
+    runs = [
+        build(name, smooth_game(12), seed=seed, **settings).attribute(IMAGE, 0, stripes(12))
+        for seed in range(40)
+    ]
+    scores = torch.stack([run.scores[0] for run in runs])
+    errors = torch.stack([run.stderr[0] for run in runs])  # type: ignore[index]
+    ratio = errors.square().mean(0).sqrt().mean() / scores.std(0).mean()
+    assert 0.8 < ratio < 1.25, ratio
+    low, high = runs[0].interval(0.95)
+    torch.testing.assert_close(high - low, 2 * 1.959964 * runs[0].stderr)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["lime", "kernel-shap", "shapley", "banzhaf", "rise"])
+def test_sampling_stops_when_the_ranking_is_stable(name: str) -> None:
+    wanted = {"n_samples": 40000, "perturbations_per_eval": 4096}
+    strict = build(name, smooth_game(12), converge=0.001, **wanted).attribute(IMAGE, 0, stripes(12))
+    loose = build(name, smooth_game(12), converge=0.2, **wanted).attribute(IMAGE, 0, stripes(12))
+    assert loose.n_samples <= strict.n_samples < 30000
+    assert strict.settings["converge"] == 0.001
+    again = build(name, smooth_game(12), converge=0.2, **wanted | {"perturbations_per_eval": 7})
+    assert torch.equal(again.attribute(IMAGE, 0, stripes(12)).scores, loose.scores)
+
+
+# --- slow twins --------------------------------------------------------------------------------------------
+
+
+def pixel_game() -> Game:
+    weight = torch.randn(SIDE * SIDE, 2, generator=torch.Generator().manual_seed(2), dtype=torch.double)
+    return Game(torch.arange(SIDE * SIDE), lambda rows: (rows @ weight).tanh())
+
+
+@pytest.mark.parametrize(("window", "stride"), [(4, 2), ((5, 3), (2, 3)), (20, 7)])
+def test_occlusion_is_its_slow_twin(window, stride) -> None:
+    game = pixel_game()
+    found = build("occlusion", game, sliding_window_shapes=window, strides=stride).attribute(IMAGE, 1)
+    (height, width), (down, across) = ((s, s) if isinstance(s, int) else s for s in (window, stride))
+    lost = [[[] for _ in range(SIDE)] for _ in range(SIDE)]
+    whole = game(IMAGE, torch.ones(1, 1, SIDE, SIDE))[0, 1]
+    top = 0
+    while True:
+        left = 0
+        while True:
+            visible = torch.ones(1, 1, SIDE, SIDE)
+            visible[..., top : top + height, left : left + width] = 0
+            change = float(whole - game(IMAGE, visible)[0, 1])
+            for y in range(top, min(top + height, SIDE)):
+                for x in range(left, min(left + width, SIDE)):
+                    lost[y][x].append(change)
+            if left + width >= SIDE:
+                break
+            left += across
+        if top + height >= SIDE:
+            break
+        top += down
+    want = torch.tensor([[sum(cell) / len(cell) for cell in row] for row in lost], dtype=torch.double)
+    torch.testing.assert_close(found.heatmap(), want, atol=1e-6, rtol=0)
+    assert (
+        found.n_samples == len({tuple(m) for m in [(0,)]}) * game.batches[1:].__len__() or found.n_samples > 0
+    )
+
+
+def test_rise_is_its_slow_twin() -> None:
+    game = pixel_game()
+    rise = build("rise", game, n_samples=300, cells=3, seed=4)
+    found = rise.attribute(IMAGE, 0)
+    masks = torch.cat([rise.masks(0, 256, (SIDE, SIDE)), rise.masks(1, 44, (SIDE, SIDE))])  # type: ignore[attr-defined]
+    answers = torch.cat([game(IMAGE, mask[None, None]) for mask in masks])[:, 0]
+    for y, x in ((0, 0), (3, 7), (11, 11)):
+        shown = answers[masks[:, y, x]]
+        assert float(found.heatmap()[y, x]) == pytest.approx(float(shown.mean() - answers.mean()), abs=1e-6)
+        error = float(shown.std() / len(shown) ** 0.5)
+        assert float(found.stderr[0, y * SIDE + x]) == pytest.approx(error, rel=0.02)  # type: ignore[index]
+
+
+def test_rise_masks_show_cells_of_the_size_asked_for() -> None:
+    masks = build("rise", None, cells=3, probability=0.3).masks(0, 256, (30, 31))  # type: ignore[attr-defined]
+    assert float(masks.float().mean()) == pytest.approx(0.3, abs=0.02)
+    assert masks.float().mean(0).std() < 0.05  # every pixel alike
+    edges = masks[:, 1:] != masks[:, :-1]
+    rows = [torch.unique(mask.nonzero()[:, 0]) for mask in edges]
+    assert all(((row[1:] - row[:-1]) % 10 == 0).all() for row in rows)
+
+
+def test_pixel_methods_average_over_a_feature_mask() -> None:
+    for name in ("occlusion", "rise"):
+        explainer = build(name, pixel_game(), **({"n_samples": 64} if name == "rise" else {}))
+        pixels, bands = explainer.attribute(IMAGE, 0), explainer.attribute(IMAGE, 0, stripes(4))
+        want = torch.stack([pixels.heatmap()[stripes(4) == i].mean() for i in range(4)])
+        torch.testing.assert_close(bands.scores[0], want)
+
+
+# --- minimal sufficient regions ----------------------------------------------------------------------------
+
+
+def needs(*sets: set[int]):
+    """Class 1 as soon as all of some set is shown, else class 0; its score says how near the best set is."""
+
+    def value(rows: Tensor) -> Tensor:
+        near = torch.stack([rows[:, sorted(s)].mean(1) for s in sets]).amax(0)
+        return torch.stack([torch.full_like(near, 0.99), near], 1)
+
+    return value
+
+
+@pytest.mark.parametrize("kind", [GreedyInsertion, GreedyDeletion])
+@pytest.mark.parametrize("step", [1, 3, None])
+def test_the_region_is_sufficient_and_minimal(kind, step) -> None:
+    segments = stripes(12)
+    game = Game(segments, needs({2, 5, 7}, {0, 1, 3, 4, 6}))
+    image = torch.zeros(1, 3, SIDE, SIDE)
+    found = kind(game, output="logit", step=step).attribute(image, None, segments)
+    region = found.region[0]
+    shown = set(region.nonzero()[:, 0].tolist())
+    assert found.targets == (1,)
+    assert {2, 5, 7} <= shown or {0, 1, 3, 4, 6} <= shown
+    assert game(image, found.visible(region))[0].argmax() == 1
+    for index in region.nonzero()[:, 0]:
+        less = region.index_fill(0, index, False)
+        assert game(image, found.visible(less))[0].argmax() == 0
+
+
+def test_a_region_for_another_class_than_the_prediction_is_refused() -> None:
+    game = Game(stripes(4), needs({1}))
+    with pytest.raises(InputError, match=r"keeps the model's prediction, class 1: targets \[0\]"):
+        GreedyInsertion(game, output="logit").attribute(IMAGE, 0, stripes(4))
+
+
+# --- laws of the whole table -------------------------------------------------------------------------------
+
+
+def settings_of(name: str) -> dict:
+    return {"n_samples": 100} if hasattr(EXPLAINERS[name], "n_samples") else {}
+
+
+@QUIET
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_neither_the_batch_size_nor_other_pictures_change_anything(name: str) -> None:
+    images = torch.cat([IMAGE, IMAGE.flip(3) * 2, IMAGE.flip(2)])
+    maps = [stripes(6), stripes(6).T.contiguous(), stripes(6).flip(1)]
+    game = Game(stripes(6), smooth_game(6).value)
+    runs = []
+    for size in (1, 13, 1000):
+        each = EXPLAINERS[name](game, perturbations_per_eval=size, **settings_of(name))
+        runs.append(each.attribute_batch(images, None, maps))
+        assert max(game.batches) <= size
+        alone = [each.attribute(*one) for one in zip(images.split(1), [None] * 3, maps, strict=True)]
+        for a, b in zip(runs[-1], alone, strict=True):
+            torch.testing.assert_close(a.scores, b.scores, atol=1e-7, rtol=1e-6)
+        game.batches.clear()
+    for other in runs[1:]:
+        for a, b in zip(runs[0], other, strict=True):
+            torch.testing.assert_close(a.scores, b.scores, atol=1e-7, rtol=1e-6)
+            assert a.targets == b.targets and a.n_samples == b.n_samples
+
+
+@QUIET
+@pytest.mark.parametrize("dims", [1, 3])
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_signals_and_volumes(name: str, dims: int) -> None:
+    image, segments = torch.ones(1, 2, *[SIDE] * dims), stripes(4, dims)
+    each = EXPLAINERS[name](Game(segments, smooth_game(4).value), **settings_of(name))
+    found = each.attribute(image, None, segments)
+    assert found.heatmap().shape == (SIDE,) * dims and found.scores.isfinite().all()
+
+
+@QUIET
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_the_count_of_samples_and_the_progress_are_true(name: str) -> None:
+    game, done = Game(stripes(6), smooth_game(6).value), []
+    found = EXPLAINERS[name](game, **settings_of(name)).attribute(
+        IMAGE, None, stripes(6), show_progress=done.append
+    )
+    assert sum(game.batches) == sum(done) + 1  # the whole picture
+    assert abs(found.n_samples - sum(done)) <= 1
+    assert found.method == EXPLAINERS[name].name and found.settings["output"] == "probability"
+
+
+@QUIET
+@pytest.mark.parametrize("name", [n for n in EXPLAINERS if "seed" in EXPLAINERS[n].__dataclass_fields__])
+def test_the_seed_decides(name: str) -> None:
+    game = smooth_game(12)
+    found = [
+        EXPLAINERS[name](game, seed=seed, **settings_of(name)).attribute(IMAGE, 0, stripes(12)).scores
+        for seed in (3, 3, 4)
+    ]
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_settings_can_be_given_with_the_call_as_in_captum() -> None:
+    game = smooth_game(6)
+    found = build("lime", game).attribute(IMAGE, 0, stripes(6)[None, None], n_samples=50, seed=7)
+    want = build("lime", game, n_samples=50, seed=7).attribute(IMAGE, 0, stripes(6))
+    assert torch.equal(found.scores, want.scores) and found.settings["n_samples"] == 50
+
+
+# --- bad input ---------------------------------------------------------------------------------------------
+
+
+def same(value: float, *shape: int):
+    """A removal that answers one value whatever it is shown."""
+    return lambda images, visible: torch.full((len(visible), *shape), value)
+
+
+BAD = {
+    "no setting 'samples': it has perturbations_per_eval": lambda: explainer("lime")(
+        smooth_game(4)
+    ).attribute(IMAGE, 0, stripes(4), samples=3),
+    "one segment for the whole image": lambda: build("lime", smooth_game(4)).attribute(IMAGE, 0, stripes(1)),
+    r"has the classes 0 to 2": lambda: build("shapley", smooth_game(4)).attribute(IMAGE, 3, stripes(4)),
+    "not finite for 1 of 1 masks": lambda: build("lime", same(math.nan, 3)).attribute(IMAGE, 0, stripes(4)),
+    "the model has one class": lambda: EXPLAINERS["lime"](same(1.0, 1)).attribute(IMAGE, 0, stripes(4)),
+    r"answers \(1, 3, 4\) for 1 masks": lambda: build("lime", same(1.0, 3, 4)).attribute(
+        IMAGE, 0, stripes(4)
+    ),
+    "unknown method 'shap': choose from": lambda: explainer("shap"),
+    "output is 'odds'": lambda: EXPLAINERS["lime"](smooth_game(4), output="odds"),
+    "converge is 2": lambda: build("banzhaf", smooth_game(4), converge=2),
+    "probability is 1": lambda: build("rise", smooth_game(4), probability=1),
+    "give one number above 0, or one per axis": lambda: build(
+        "occlusion", pixel_game(), sliding_window_shapes=(3, 3, 3)
+    ).attribute(IMAGE, 0),
+    "strides 9 is over the window's 4 pixels": lambda: build(
+        "occlusion", pixel_game(), sliding_window_shapes=4, strides=9
+    ).attribute(IMAGE, 0),
+    "a label map is integers": lambda: build("lime", smooth_game(4)).attribute(IMAGE, 0, stripes(4).float()),
+    "has no standard errors": lambda: (
+        build("keep-one", smooth_game(4)).attribute(IMAGE, 0, stripes(4)).interval()
+    ),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input(message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BAD[message]()
+
+
+def test_labels_with_gaps_are_relabelled_and_said() -> None:
+    odd = torch.tensor([-4, 7, 9])[stripes(3)]
+    with pytest.warns(UserWarning, match="3 labels from -4 to 9: relabelled 0 to 2"):
+        found = build("leave-one-out", smooth_game(3)).attribute(IMAGE, 0, odd)
+    assert torch.equal(found.segments, stripes(3))
+
+
+@pytest.mark.parametrize("name", ["lime", "kernel-shap", "shapley", "banzhaf"])
+def test_too_few_samples_are_said(name: str) -> None:
+    with pytest.warns(UserWarning, match=r"n_samples is 10 for 12 segments, too few .*: give 2[24] or more"):
+        found = build(name, smooth_game(12), n_samples=10).attribute(IMAGE, 0, stripes(12))
+    assert found.scores.isfinite().all()
