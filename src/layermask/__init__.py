@@ -12,6 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adapters.captum import as_captum, lime_similarity
+    from .adapters.gradcam import CamModel, as_road
+    from .adapters.nan import NaNHidden, mark_hidden
+    from .adapters.quantus import as_perturb_func, write_nan
+    from .adapters.shap import as_shap
     from .errors import ImageError, InputError, MissingPackage, ModelError
     from .explain.ablation import KeepOne, LeaveOneOut
     from .explain.attribution import Attribution
@@ -42,6 +47,7 @@ __all__ = [
     "Attribution",
     "Banzhaf",
     "Blackout",
+    "CamModel",
     "ConstantFill",
     "GreedyDeletion",
     "GreedyInsertion",
@@ -59,6 +65,7 @@ __all__ = [
     "Masked",
     "MissingPackage",
     "ModelError",
+    "NaNHidden",
     "NoMaskRule",
     "Occlusion",
     "PermutationShapley",
@@ -66,14 +73,26 @@ __all__ = [
     "Quickshift",
     "Rise",
     "Slic",
+    "as_captum",
+    "as_perturb_func",
+    "as_road",
+    "as_shap",
+    "lime_similarity",
     "load",
     "load_image",
     "load_mask",
+    "mark_hidden",
     "overriding",
     "rule",
+    "write_nan",
 ]
 
 _HOMES = {
+    "adapters.captum": ("as_captum", "lime_similarity"),
+    "adapters.gradcam": ("CamModel", "as_road"),
+    "adapters.nan": ("NaNHidden", "mark_hidden"),
+    "adapters.quantus": ("as_perturb_func", "write_nan"),
+    "adapters.shap": ("as_shap",),
     "errors": ("ImageError", "InputError", "MissingPackage", "ModelError"),
     "explain.attribution": ("Attribution",),
     "explain.ablation": ("KeepOne", "LeaveOneOut"),

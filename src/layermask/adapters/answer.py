@@ -1,0 +1,48 @@
+"""What every adapter asks of a removal operator: one plain tensor of class scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from layermask.errors import InputError
+
+Removal = Callable[..., Any]
+Output = Literal["logit", "probability"]
+
+
+def answer(removal: Removal, images: Tensor, visible: Tensor, output: Output = "logit") -> Tensor:
+    """Return the (N, K) scores for visible (N, 1, *S); one image is shared by all masks, without copies."""
+    scores = logits(removal(images.expand(len(visible), *images.shape[1:]), visible))
+    return scores.softmax(-1) if output == "probability" else scores
+
+
+def logits(output: Any) -> Tensor:
+    """Return a model's scores; Hugging Face models wrap theirs."""
+    scores = getattr(output, "logits", output)
+    if not isinstance(scores, Tensor):
+        kind = type(output).__name__
+        raise InputError(f"the removal answers with a {kind}, not with scores: wrap it to return a tensor")
+    return scores
+
+
+def check_output(output: str) -> None:
+    if output not in ("logit", "probability"):
+        raise InputError(f'output is {output!r}: choose "logit" or "probability"')
+
+
+def check_images(images: Any) -> None:
+    if not isinstance(images, Tensor) or images.ndim < 3 or not images.is_floating_point():
+        kind = (
+            f"{images.dtype} of {tuple(images.shape)}" if isinstance(images, Tensor) else repr(type(images))
+        )
+        raise InputError(f"images are a float tensor (N, C, *S), got {kind}")
+
+
+def device_of(removal: Removal) -> torch.device:
+    """Return where the model of a removal is; a function without parameters is taken to be on the CPU."""
+    parameters = removal.parameters() if isinstance(removal, nn.Module) else iter(())
+    return next((p.device for p in parameters), torch.device("cpu"))

@@ -1,0 +1,89 @@
+"""Captum's perturbation methods over any removal: what they perturb is the mask, not the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layermask.adapters.answer import Output, Removal, answer, check_images, check_output
+from layermask.errors import InputError
+
+
+def as_captum(
+    removal: Removal, images: Tensor, feature_mask: Any = None, output: Output = "logit"
+) -> tuple[Callable[..., Tensor], dict[str, Any]]:
+    """Return (forward, arguments) for `Method(forward).attribute(**arguments, target=..., ...)`.
+
+    Serves FeatureAblation, Occlusion, ShapleyValueSampling, KernelShap, Lime and all others that switch
+    features on and off, with any `perturbations_per_eval`. Attributions are (N, 1, *S), as the mask.
+
+    Args:
+        removal: `removal(images, visible) -> scores`.
+        images: (N, C, *S) float.
+        feature_mask: segment numbers *S, or (1 or N, 1, *S); None where each pixel is a feature, and for
+            Occlusion, which takes windows over the mask, as `sliding_window_shapes=(1, 16, 16)`.
+
+    Raises:
+        InputError: shapes that do not fit; when called, a mask that is not 0 and 1 throughout.
+    """
+    check_output(output)
+    check_images(images)
+    # One image stays in the closure, where captum cannot copy it for every perturbation. Several travel with
+    # the masks: Lime explains them one by one and says which only by what it passes on.
+    shared = images if len(images) == 1 else None
+
+    def forward(mask: Tensor, own: Tensor | None = shared) -> Tensor:
+        if own is None:
+            raise InputError("captum passed masks without their images: give it all arguments of as_captum")
+        return answer(removal, own, _visible(mask), output)
+
+    arguments: dict[str, Any] = {"inputs": images.new_ones(len(images), 1, *images.shape[2:]), "baselines": 0}
+    if shared is None:
+        arguments["additional_forward_args"] = (images,)
+    if feature_mask is not None:
+        arguments["feature_mask"] = _labels(feature_mask, images)
+    return forward, arguments
+
+
+def lime_similarity(kernel_width: float = 0.25) -> Callable[..., Tensor]:
+    """Return the similarity_func for captum's Lime that weighs samples as the package lime 0.2 does.
+
+    The cosine distance d is between rows of segments shown, not between images, and the weight is
+    exp(-d²/kernel_width²)^½; captum's own default is another, over the pixels of its inputs.
+    """
+    if not kernel_width > 0:
+        raise InputError(f"kernel_width is {kernel_width}: give a number above 0")
+
+    def similarity(original: Any, perturbed: Any, shown: Tensor, **unused: Any) -> Tensor:
+        distance = 1 - shown.double().mean().sqrt()  # the cosine of a 0/1 row with ones: root of its share
+        return (-(distance**2) / kernel_width**2).exp().sqrt()
+
+    return similarity
+
+
+def _visible(mask: Tensor) -> Tensor:
+    odd = (mask != 0) & (mask != 1)
+    if bool(odd.any()):
+        raise InputError(
+            f"captum passed a mask with {int(odd.sum())} values other than 0 and 1 (the first is "
+            f"{mask[odd][0].item():g}): use baselines=0 and a method that switches features on and off, such "
+            "as FeatureAblation, Occlusion, ShapleyValueSampling, KernelShap or Lime"
+        )
+    return mask != 0
+
+
+def _labels(feature_mask: Any, images: Tensor) -> Tensor:
+    """Return (1 or N, 1, *S) labels, each from 0 without gaps: captum counts features by the largest."""
+    labels = torch.as_tensor(feature_mask)
+    sizes = images.shape[2:]
+    if labels.shape == sizes:
+        labels = labels[None, None]
+    if labels.is_floating_point() or labels.shape not in {(1, 1, *sizes), (len(images), 1, *sizes)}:
+        raise InputError(
+            f"feature_mask is {labels.dtype} of {tuple(labels.shape)}, expected integers of {tuple(sizes)} "
+            f"or ({len(images)} or 1, 1, {', '.join(map(str, sizes))}): segment what the model sees"
+        )
+    return torch.stack([torch.unique(own, return_inverse=True)[1] for own in labels]).to(images.device)

@@ -1,0 +1,106 @@
+"""pytorch-grad-cam: class activation maps through a layer-masked model, and ROAD with any removal."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from layermask.adapters.answer import Removal
+from layermask.adapters.nan import NaNHidden
+from layermask.errors import InputError
+from layermask.masked import Masked, settled
+
+Metric = TypeVar("Metric")
+
+
+class CamModel(NaNHidden):
+    """`GradCAM(model=CamModel(removal, layers), target_layers=layers)`: maps of what is visible only.
+
+    Hidden pixels are NaN in the input (`mark_hidden`). The methods' hooks on `target_layers` get plain
+    tensors with 0 where hidden, and gradients that are 0 there, so that a hidden position adds nothing to
+    the map; the methods then enlarge it to the image and blur its edge.
+
+    Raises:
+        InputError: a target layer that is no part of the removal's model.
+    """
+
+    def __init__(self, removal: Removal, target_layers: Sequence[nn.Module]) -> None:
+        super().__init__(removal)
+        own = set(map(id, self.modules()))
+        for layer in target_layers:
+            if id(layer) not in own:
+                raise InputError(
+                    f"the target layer {type(layer).__name__} is no module of the removal's model"
+                )
+        self.target_layers = tuple(target_layers)  # a tuple, so that they are not registered twice
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the (N, K) scores of images (N, C, *S), NaN = hidden."""
+        with contextlib.ExitStack() as stack:
+            for layer in self.target_layers:
+                stack.enter_context(_plain_for_hooks(layer))
+            return super().forward(images)
+
+
+@contextlib.contextmanager
+def _plain_for_hooks(layer: nn.Module) -> Iterator[None]:
+    """Within the block, the hooks that the layer has see its masked output as a plain tensor."""
+    pairs: list[Masked] = []  # a stack: a layer may call itself
+
+    def undress(module: nn.Module, args: Any, output: Any) -> Any:
+        if not isinstance(output, Masked):
+            return None
+        pairs.append(output)
+        return settled(output)
+
+    def dress(module: nn.Module, args: Any, output: Any) -> Any:
+        if not pairs:
+            return None
+        before = pairs.pop()
+        after = Masked(output, before.visible, frame=before.frame, weights=before.weights)
+        after.run, after.phase = before.run, before.phase
+        after.shared = True  # the hooks hold it
+        return after
+
+    handles = [layer.register_forward_hook(undress, prepend=True), layer.register_forward_hook(dress)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def as_road(metric: Metric) -> Metric:
+    """Return a copy of a ROAD metric that writes NaN where it would impute, to be asked with `NaNHidden`.
+
+        as_road(ROADCombined(percentiles=[20, 50, 80]))(images, cams, targets, NaNHidden(removal))
+
+    Takes every ROAD class of `pytorch_grad_cam.metrics.road`.
+
+    Raises:
+        InputError: an object that holds no imputer.
+    """
+    parts = ("morf_averager", "lerf_averager")
+    own: Any = copy.copy(metric)
+    if all(hasattr(own, part) for part in parts):
+        for part in parts:
+            setattr(own, part, as_road(getattr(own, part)))
+    elif hasattr(own, "percentiles") and hasattr(own, "imputer"):  # an average over thresholds
+        at: Callable = own.imputer
+        own.imputer = lambda percentile: as_road(at(percentile))
+    elif hasattr(getattr(own, "perturbation", None), "imputer"):
+        own.perturbation = copy.copy(own.perturbation)
+        own.perturbation.imputer = _nan_imputer
+    else:
+        raise InputError(f"{type(metric).__name__} has no imputer: give a ROAD metric of pytorch_grad_cam")
+    return own
+
+
+def _nan_imputer(image: Tensor, keep: Tensor) -> Tensor:
+    """Return the image (C, *S) with NaN where keep (*S) is 0."""
+    return torch.where(keep.bool(), image, torch.nan)

@@ -1,0 +1,48 @@
+"""NaN = hidden: a removal behind the one-tensor interface that most tools have, and for real missing data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layermask.adapters.answer import Removal, logits
+from layermask.errors import InputError
+
+
+class NaNHidden(nn.Module):
+    """A model of images alone, which answers from the pixels that hold no NaN in any channel.
+
+    Serves tools whose models take no mask, once they write NaN where they hide: Quantus by `write_nan`,
+    pytorch-grad-cam by `as_road`. Also for data with real gaps.
+    """
+
+    def __init__(self, removal: Removal) -> None:
+        super().__init__()
+        self.removal = removal
+        # Quantus refuses a model in training mode, which a wrapper of a model in eval mode seems to be.
+        layers = [m for m in self.modules() if not list(m.children())]
+        self.training = any(m.training for m in layers if m is not self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the (N, K) scores of images (N, C, *S) float; Hugging Face outputs give their logits."""
+        visible = ~images.isnan().any(1, keepdim=True)
+        # Not every removal of the user's own picks by `where`; what is hidden must not reach it.
+        return logits(self.removal(torch.where(visible, images, 0.0), visible))
+
+
+def mark_hidden(images: Tensor, visible: Tensor) -> Tensor:
+    """Return the images (N, C, *S) with NaN where visible (N or 1, 1, *S) is False; see `NaNHidden`."""
+    _check_mask(images, visible)
+    return torch.where(visible.bool(), images, torch.nan)
+
+
+def _check_mask(images: Tensor, visible: Any) -> None:
+    wanted = (images.shape[0], 1, *images.shape[2:])
+    fits = visible.ndim == images.ndim and visible.shape[1:] == wanted[1:]
+    if not fits or visible.shape[0] not in (1, wanted[0]) or ((visible != 0) & (visible != 1)).any():
+        raise InputError(
+            f"visible is True or False of shape {wanted} or {(1, *wanted[1:])} for images "
+            f"{tuple(images.shape)}, got {visible.dtype} of {tuple(visible.shape)}"
+        )

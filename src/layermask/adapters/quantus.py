@@ -1,0 +1,76 @@
+"""Quantus' perturb_func: by a removal that paints, or by NaN for any removal behind `NaNHidden`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from layermask.adapters.answer import Removal, device_of
+from layermask.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def as_perturb_func(removal: Removal, shape: Sequence[int]) -> Callable[..., np.ndarray]:
+    """Return a `perturb_func` for Quantus' metrics that paints as `removal.fill` does.
+
+    A pixel is hidden if Quantus names any of its channels. Metrics that flip step by step pass on what
+    earlier steps painted, which a fill that looks at its surroundings takes for part of the image;
+    `write_nan` has no such effect.
+
+    Args:
+        removal: an operator with `fill(images, visible) -> images`, as `Greyout`.
+        shape: (C, *S) of one image, which Quantus flattens without saying.
+
+    Raises:
+        InputError: a removal that does not paint; when called, arrays that are not of that shape.
+    """
+    fill = getattr(removal, "fill", None)
+    if not callable(fill):
+        raise InputError(
+            f"{type(removal).__name__} has no fill(images, visible), so it paints nothing: give Quantus the "
+            "model NaNHidden(removal) and the metric perturb_func=write_nan"
+        )
+
+    def perturb_func(arr: np.ndarray, indices: Any = None, mask: Any = None, **unused: Any) -> np.ndarray:
+        named = _named(arr, indices, mask)
+        images, hidden = (_shaped(x, shape) for x in (torch.as_tensor(arr), named))
+        device = device_of(removal)
+        visible = ~hidden.any(1, keepdim=True).to(device)
+        with torch.no_grad():
+            painted: Any = fill(images.to(device), visible)
+        return painted.cpu().numpy().astype(arr.dtype).reshape(arr.shape)
+
+    return perturb_func
+
+
+def write_nan(arr: np.ndarray, indices: Any = None, mask: Any = None, **unused: Any) -> np.ndarray:
+    """Be a `perturb_func` for Quantus' metrics that marks entries as hidden for a `NaNHidden` model.
+
+    `arr` (N, ...) with `indices` (N, I) into its flattened rows or a `mask` that is True where hidden; one
+    image with `indices` (I,), as Quantus' ROAD has it.
+    """
+    return torch.where(_named(arr, indices, mask), torch.nan, torch.as_tensor(arr)).numpy()
+
+
+def _named(arr: np.ndarray, indices: Any, mask: Any) -> Tensor:
+    """Return the bool tensor of the shape of `arr` that is True at what Quantus names."""
+    if mask is not None:
+        return torch.as_tensor(mask).bool().expand(arr.shape)
+    indices = torch.as_tensor(indices).long()
+    rows = torch.zeros(arr.shape, dtype=torch.bool).view(*indices.shape[:-1], -1)
+    return rows.scatter(-1, indices, True).view(arr.shape)
+
+
+def _shaped(x: Tensor, shape: Sequence[int]) -> Tensor:
+    try:
+        return x.reshape(-1, *shape) if x.shape[-len(shape) :] == (*shape,) else x.reshape(len(x), *shape)
+    except RuntimeError:
+        raise InputError(
+            f"Quantus passed an array of {tuple(x.shape)} for images {tuple(shape)}: a patch_size that does "
+            "not divide the image pads it; choose one that does, or use write_nan"
+        ) from None
