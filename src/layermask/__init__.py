@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .removal.constant import Blackout, ConstantFill, Greyout
     from .removal.layers import LayerMasking
     from .removal.table import REMOVALS
+    from .removal.tokens import TokenDropping
     from .segment import SEGMENTERS, Grid, Quickshift, Slic
     from .zoo import load
     from .zoo.loaded import Loaded
@@ -73,6 +74,7 @@ __all__ = [
     "Quickshift",
     "Rise",
     "Slic",
+    "TokenDropping",
     "as_captum",
     "as_perturb_func",
     "as_road",
@@ -111,6 +113,7 @@ _HOMES = {
     "zoo.preprocessing": ("Preprocessing",),
     "removal.layers": ("LayerMasking",),
     "removal.table": ("REMOVALS",),
+    "removal.tokens": ("TokenDropping",),
     "segment": ("SEGMENTERS", "Grid", "Quickshift", "Slic"),
     "zoo": ("load",),
 }

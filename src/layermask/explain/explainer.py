@@ -150,7 +150,7 @@ class Explainer:
     @torch.no_grad()
     def _ask(self, images: Tensor, visible: Tensor) -> Tensor:
         """Return the (n, classes) outputs for images (n or 1, C, *S) under masks (n, 1, *S)."""
-        output = self.removal(images.expand(len(visible), *images.shape[1:]), visible)
+        output = self.removal(images, visible)  # which expands one image: what it checks, it checks once
         logits = getattr(output, "logits", output)  # Hugging Face models wrap theirs
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(visible):
             what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
