@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .removal.layers import LayerMasking
     from .removal.table import REMOVALS
     from .removal.tokens import TokenDropping
-    from .segment import SEGMENTERS, Grid, Quickshift, Slic
+    from .segment import PRESETS, SEGMENTERS, Boxes, Felzenszwalb, Grid, Quickshift, Slic, Watershed
     from .zoo import load
     from .zoo.loaded import Loaded
     from .zoo.preprocessing import Preprocessing
@@ -42,14 +42,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "EXPLAINERS",
+    "PRESETS",
     "REMOVALS",
     "RULES",
     "SEGMENTERS",
     "Attribution",
     "Banzhaf",
     "Blackout",
+    "Boxes",
     "CamModel",
     "ConstantFill",
+    "Felzenszwalb",
     "GreedyDeletion",
     "GreedyInsertion",
     "Greyout",
@@ -75,6 +78,7 @@ __all__ = [
     "Rise",
     "Slic",
     "TokenDropping",
+    "Watershed",
     "as_captum",
     "as_perturb_func",
     "as_road",
@@ -114,7 +118,7 @@ _HOMES = {
     "removal.layers": ("LayerMasking",),
     "removal.table": ("REMOVALS",),
     "removal.tokens": ("TokenDropping",),
-    "segment": ("SEGMENTERS", "Grid", "Quickshift", "Slic"),
+    "segment": ("PRESETS", "SEGMENTERS", "Boxes", "Felzenszwalb", "Grid", "Quickshift", "Slic", "Watershed"),
     "zoo": ("load",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,17 +1,26 @@
-"""Segmenters: from a picture to an (H, W) int64 map of labels 0, 1, 2, ... without gaps."""
+"""Segmenters: from a picture to an (H, W) int64 map of labels 0, 1, 2, ... without gaps.
+
+A picture is an array (H, W) or (H, W, C), a tensor (..., H, W) or a Pillow image, of any number of channels.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from layermask.errors import InputError, require
+from layermask.errors import InputError, nearest, require
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Segmenter = Callable[[Any], Tensor]
+Box = tuple[int, int, int, int]
 
 
 def relabel(labels: Any) -> Tensor:
@@ -29,40 +38,41 @@ def relabel(labels: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class Grid:
-    """Squares of `size` pixels; those at the right and bottom edge may be smaller."""
+    """Cells of `size` pixels, one number or (height, width); those at the far edges may be smaller."""
 
-    size: int = 16
+    size: int | tuple[int, ...] = 16
 
     def __call__(self, image: Any) -> Tensor:
-        """Return the labels for a picture (H, W, C), (H, W) or (..., H, W) tensor: only H and W matter."""
-        height, width = _extent(image)
-        if self.size < 1:
-            raise InputError(f"grid cells of {self.size} pixels: give 1 or more")
-        rows = torch.arange(height) // self.size
-        columns = torch.arange(width) // self.size
-        return rows[:, None] * (int(columns[-1]) + 1) + columns
+        """Return the labels; of the picture only height and width matter."""
+        return self.labels(_extent(image))
+
+    def labels(self, shape: tuple[int, ...]) -> Tensor:
+        """Return the labels of a signal, picture or volume of this shape."""
+        sizes = (self.size,) * len(shape) if isinstance(self.size, int) else self.size
+        if len(sizes) != len(shape) or min(sizes) < 1:
+            raise InputError(f"grid cells of {self.size} pixels for {shape}: give 1 or more, or one per axis")
+        labels = torch.zeros((), dtype=torch.int64)
+        for length, size in zip(shape, sizes, strict=True):
+            labels = labels[..., None] * -(-length // size) + torch.arange(length) // size
+        return labels
 
 
 @dataclass(frozen=True)
 class Slic:
-    """About `n_segments` compact superpixels (SLIC in scikit-image)."""
+    """About `n_segments` compact superpixels (Achanta et al. 2012, in scikit-image)."""
 
     n_segments: int = 100
     compactness: float = 10.0
     sigma: float = 0.0
 
     def __call__(self, image: Any) -> Tensor:
-        segmentation = require("skimage.segmentation", "cli")
-        axis = -1 if image.ndim == 3 else None
-        labels = segmentation.slic(
-            image, self.n_segments, self.compactness, sigma=self.sigma, start_label=0, channel_axis=axis
-        )
-        return relabel(labels)
+        pixels, options = _pixels(image), dataclasses.asdict(self)
+        return relabel(_skimage().slic(pixels, start_label=0, channel_axis=-1, **options))
 
 
 @dataclass(frozen=True)
 class Quickshift:
-    """Superpixels of any shape (quickshift in scikit-image); the defaults are those of the LIME package."""
+    """Superpixels of any shape (Vedaldi & Soatto 2008, in scikit-image); defaults of the package lime."""
 
     kernel_size: float = 4
     max_dist: float = 200
@@ -70,32 +80,147 @@ class Quickshift:
     seed: int = 0
 
     def __call__(self, image: Any) -> Tensor:
-        segmentation = require("skimage.segmentation", "cli")
-        picture = image if image.ndim == 3 else image[..., None].repeat(3, -1)
-        labels = segmentation.quickshift(
-            picture, kernel_size=self.kernel_size, max_dist=self.max_dist, ratio=self.ratio, rng=self.seed
-        )
+        pixels = _pixels(image)
+        pixels = pixels.repeat(3, -1) if pixels.shape[2] == 1 else pixels
+        in_lab = pixels.shape[2] == 3  # a colour space, which other numbers of channels do not have
+        options = {"kernel_size": self.kernel_size, "max_dist": self.max_dist, "ratio": self.ratio}
+        return relabel(_skimage().quickshift(pixels, convert2lab=in_lab, rng=self.seed, **options))
+
+
+@dataclass(frozen=True)
+class Felzenszwalb:
+    """Regions by graph merging (Felzenszwalb & Huttenlocher 2004, in scikit-image); larger `scale`, fewer."""
+
+    scale: float = 100.0
+    sigma: float = 0.8
+    min_size: int = 50
+
+    def __call__(self, image: Any) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Got image with third dimension")  # which we mean
+            return relabel(
+                _skimage().felzenszwalb(_pixels(image), channel_axis=-1, **dataclasses.asdict(self))
+            )
+
+
+@dataclass(frozen=True)
+class Watershed:
+    """About `markers` basins of the gradient, grown from a lattice of seeds (in scikit-image)."""
+
+    markers: int = 100
+    compactness: float = 0.0001
+
+    def __call__(self, image: Any) -> Tensor:
+        sobel = require("skimage.filters", "cli").sobel
+        pixels = _pixels(image)
+        steep = sobel(pixels / max(abs(pixels).max(), 1e-12), axis=(0, 1)).mean(-1)
+        return relabel(_skimage().watershed(steep, self.markers, compactness=self.compactness))
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """One segment per box (left, top, right, bottom), later ones over earlier, and one for the rest."""
+
+    boxes: tuple[Box, ...]
+
+    def __call__(self, image: Any) -> Tensor:
+        height, width = _extent(image)
+        labels = torch.zeros(height, width, dtype=torch.int64)
+        for number, box in enumerate(self.boxes, 1):
+            left, top, right, bottom = box
+            if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+                raise InputError(
+                    f"box {box} is not within the picture of {width}x{height} pixels: give left, top, right, "
+                    "bottom"
+                )
+            labels[top:bottom, left:right] = number
         return relabel(labels)
 
 
-SEGMENTERS: dict[str, Callable[..., Segmenter]] = {"grid": Grid, "slic": Slic, "quickshift": Quickshift}
+SEGMENTERS: dict[str, Callable[..., Segmenter]] = {
+    "grid": Grid,
+    "slic": Slic,
+    "quickshift": Quickshift,
+    "felzenszwalb": Felzenszwalb,
+    "watershed": Watershed,
+}
+
+PRESETS: dict[str, Segmenter] = {
+    "paper-grid": Grid(16),
+    "paper-quickshift": Quickshift(kernel_size=4, max_dist=200, ratio=0.2),
+    "paper-slic": Slic(n_segments=100),
+    "paper-lime-quickshift": Quickshift(kernel_size=2, max_dist=200, ratio=0.2),
+    "paper-lime-slic": Slic(n_segments=250),
+    "paper-figures-slic": Slic(n_segments=200),
+    "jain-slic": Slic(n_segments=150, sigma=1.0),
+}
+"""The paper's settings: of Table 1, of LIME (Table 2), of its figures; and those of Jain et al. (2022)."""
 
 
 def segmenter(text: str) -> Segmenter:
-    """Return the segmenter named "grid", "slic" or "quickshift"; "grid:32" sets its first parameter."""
-    name, colon, number = text.partition(":")
+    """Return the segmenter or preset of a name, as "slic".
+
+    "slic:50" sets its first parameter, "slic:n_segments=50,sigma=1" any, "boxes:0,0,9,9;5,5,20,30" boxes.
+    """
+    name, _, values = text.partition(":")
+    if name == "boxes":
+        return Boxes(_boxes(values))
+    if name in PRESETS and not values:
+        return PRESETS[name]
     if name not in SEGMENTERS:
-        known = ", ".join(SEGMENTERS)
-        raise InputError(f"unknown segments {name!r}: choose from {known}, or give a label-map file")
+        known = [*SEGMENTERS, "boxes", *PRESETS]
+        raise InputError(
+            f"unknown segments {name!r}: choose from {', '.join(known)}{nearest(name, known)}, or give a "
+            "label-map file"
+        )
+    return _with_values(SEGMENTERS[name], text, values)
+
+
+def _with_values(kind: Callable[..., Any], text: str, values: str) -> Segmenter:
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # all are dataclasses
+    options = {}
+    for part in filter(None, values.split(",")):
+        name, equals, number = part.rpartition("=")
+        name = name if equals else names[0]
+        if name not in names:
+            raise InputError(f"segments {text!r}: {name!r} is not one of {', '.join(names)}")
+        try:
+            options[name] = int(number) if number.lstrip("-").isdigit() else float(number)
+        except ValueError:
+            raise InputError(f"segments {text!r}: {number!r} is not a number") from None
+    return kind(**options)
+
+
+def _boxes(text: str) -> tuple[Box, ...]:
     try:
-        return SEGMENTERS[name](int(number)) if colon else SEGMENTERS[name]()
+        boxes = tuple(tuple(map(int, part.split(","))) for part in filter(None, text.split(";")))
     except ValueError:
-        raise InputError(f"segments {text!r}: expected a whole number after the colon") from None
+        boxes = ()
+    if not boxes or any(len(box) != 4 for box in boxes):
+        raise InputError(f"boxes {text!r}: expected left,top,right,bottom in pixels; one box; after; another")
+    return boxes  # type: ignore[return-value]  # all are of 4
 
 
-def _extent(image: Any) -> tuple[int, int]:
-    """Return (height, width): tensors are (..., H, W), arrays are (H, W) or (H, W, C)."""
-    shape = tuple(image.shape)
-    if len(shape) < 2:
-        raise InputError(f"a picture has 2 dims or more, got shape {shape}")
-    return shape[-2:] if isinstance(image, Tensor) else shape[:2]
+def _skimage() -> Any:
+    return require("skimage.segmentation", "cli")
+
+
+def _extent(image: Any) -> tuple[int, ...]:
+    """Return (height, width)."""
+    if isinstance(image, Tensor) and image.ndim >= 2:
+        return tuple(image.shape[-2:])
+    return _pixels(image).shape[:2]
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """Return the picture as an array (H, W, C)."""
+    import numpy as np
+
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().float()
+        image = image[0] if image.ndim == 4 and len(image) == 1 else image
+        image = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
+    pixels = np.asarray(image)
+    if pixels.ndim not in (2, 3) or pixels.size == 0:
+        raise InputError(f"a picture is (H, W) or (H, W, C), a tensor (C, H, W); got shape {pixels.shape}")
+    return pixels if pixels.ndim == 3 else pixels[..., None]
