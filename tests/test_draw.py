@@ -10,15 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from layermask.draw import (
-    DETRACTS,
-    SUPPORTS,
-    explanation_sheet,
-    hidden_picture,
-    overlay,
-    png,
-    prediction_sheet,
-)
+from layermask.draw.figure import png
+from layermask.draw.overlay import DETRACTS, SUPPORTS, hidden_picture, overlay
+from layermask.draw.sheets import explanation_sheet, prediction_sheet
 from layermask.explain.attribution import Attribution
 from layermask.segment import Grid
 
@@ -32,9 +26,7 @@ def attribution(targets: tuple[int, ...], scale: float = 0.02) -> Attribution:
     count, rows = 36, len(targets)
     scores = scale * torch.randn(rows, count, dtype=torch.double)
     ones = torch.ones(rows, dtype=torch.double)
-    return Attribution(
-        scores, Grid(16)(PICTURE), targets, 0.5 * ones, 0 * ones, 0.6 * ones, {"n_samples": 10}
-    )
+    return Attribution(scores, Grid(16)(PICTURE), targets, 0.5 * ones, "LIME", 10, r2=0.6 * ones)
 
 
 def test_overlay_tints_by_sign_and_size():

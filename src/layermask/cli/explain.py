@@ -110,16 +110,20 @@ def _explain(
 
 def _summary(scene: Scene, found: dict[str, Attribution]) -> str:
     """Return one line per target: how well the linear surrogate fits under each removal."""
-    targets = next(iter(found.values())).targets
+    first = next(iter(found.values()))
+    if first.r2 is None:
+        return ""
+    targets = first.targets
     fits = [
-        ", ".join(f"{name} {float(each.r2[row]):.2f}" for name, each in found.items())
+        ", ".join(f"{name} {float(each.r2[row]):.2f}" for name, each in found.items() if each.r2 is not None)
         for row in range(len(targets))
     ]
     return "\n".join(f"{scene.label(target)}: R² {fit}" for target, fit in zip(targets, fits, strict=True))
 
 
 def _sheet(scene: Scene, found: dict[str, Attribution]) -> bytes:
-    from layermask.draw import explanation_sheet, png
+    from layermask.draw.figure import png
+    from layermask.draw.sheets import explanation_sheet
 
     samples = next(iter(found.values())).settings["n_samples"]
     labels = [scene.label(index) for index in range(len(scene.loaded.labels))]

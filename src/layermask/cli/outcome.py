@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,8 @@ def outcome() -> Iterator[None]:
     from layermask.errors import InputError
 
     try:
-        yield
+        with _warnings_in_one_line():
+            yield
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
     except typer.Exit:
@@ -31,6 +33,20 @@ def outcome() -> Iterator[None]:
         if isinstance(error, InputError):
             _end(str(error), BAD_INPUT)
         _end(_describe(error), FAILED)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show users our warnings as a line without a code location, and none that is for developers."""
+
+    def show(message: Warning | str, category: type[Warning], *where: object) -> None:
+        typer.echo(f"layermask: warning: {' '.join(str(message).split())}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _describe(error: Exception) -> str:

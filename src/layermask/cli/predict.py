@@ -73,7 +73,7 @@ def _visible(scene: Scene, path: Path, invert: bool) -> Tensor:
 
 def _answer(scene: Scene, name: str, visible: Tensor) -> tuple[np.ndarray, Ranking]:
     """Return what remains of the picture under a removal, and what the model makes of it."""
-    from layermask.draw import hidden_picture
+    from layermask.draw.overlay import hidden_picture
     from layermask.removal.table import removal
 
     operator = removal(name, scene.loaded.model, scene.loaded.preprocessing)
@@ -87,7 +87,8 @@ def _answer(scene: Scene, name: str, visible: Tensor) -> tuple[np.ndarray, Ranki
 
 
 def _sheet(scene: Scene, mask: Path, answers: dict[str, tuple[np.ndarray, Ranking]]) -> bytes:
-    from layermask.draw import png, prediction_sheet
+    from layermask.draw.figure import png
+    from layermask.draw.sheets import prediction_sheet
 
     columns = [(name, picture, scene.named(ranking)) for name, (picture, ranking) in answers.items()]
     return png(prediction_sheet(f"{scene.title}, {mask.name}", columns))
