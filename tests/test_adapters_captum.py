@@ -156,6 +156,7 @@ def test_label_maps_with_gaps_and_huggingface_outputs(removal):
     for one, other in ((forward, arguments), (plain, plain_arguments)):
         other["found"] = attr.FeatureAblation(one).attribute(**other, target=0)
     assert torch.equal(arguments["found"], plain_arguments["found"])
+    assert torch.equal(arguments["feature_mask"], plain_arguments["feature_mask"])  # no dead features
 
 
 def test_volumes():

@@ -98,6 +98,43 @@ def test_the_hooks_do_not_change_the_answer_and_are_gone_afterwards():
     assert not LAYER._forward_hooks
 
 
+@pytest.mark.parametrize("options", [{"fill": "zero"}, {"growth": "center"}, {"until": "2"}])
+def test_the_options_of_the_removal_hold_beyond_the_hooks(options):
+    removal = lm.LayerMasking(MODEL, **options)
+    model = lm.CamModel(removal, [MODEL[0], MODEL[2]])
+    assert not torch.equal(removal(IMAGES, HALF), REMOVAL(IMAGES, HALF))
+    assert torch.equal(model(lm.mark_hidden(IMAGES, HALF)), removal(IMAGES, HALF))
+
+
+class Attention(nn.Module):
+    """Softmax weights by a module of their own, on which a hook may be."""
+
+    def __init__(self):
+        super().__init__()
+        self.softmax = nn.Softmax(-1)
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)
+        return (self.softmax(x @ x.transpose(1, 2)) @ x).mean(1)
+
+
+@pytest.mark.parametrize(
+    ("model", "hooked"),
+    [
+        (
+            nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            lambda m: m[0],
+        ),
+        (nn.Sequential(nn.AvgPool2d(4), Attention()), lambda m: m[1].softmax),
+    ],
+    ids=["padding", "softmax"],
+)
+def test_what_else_a_masked_value_carries_survives_the_hooks(model, hooked):
+    removal = lm.LayerMasking(model.eval())
+    answer = lm.CamModel(removal, [hooked(model)])(lm.mark_hidden(IMAGES, HALF))
+    assert torch.equal(answer, removal(IMAGES, HALF))
+
+
 def test_several_layers_at_once():
     layers = [MODEL[1], LAYER]
     with cams.GradCAM(model=lm.CamModel(REMOVAL, layers), target_layers=layers) as method:
