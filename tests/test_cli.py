@@ -24,7 +24,7 @@ from layermask.removal.table import REMOVALS, removal
 from layermask.zoo import load
 from layermask.zoo.preprocessing import Preprocessing
 
-QUICK = ["--samples", "6", "--segments", "grid:56", "--device", "cpu"]
+QUICK = ["--samples", "34", "--segments", "grid:56", "--device", "cpu"]
 
 
 def run(*arguments: object, status: int = 0):
@@ -64,8 +64,8 @@ def explained(photograph, tmp_path_factory):
 def test_explain_prints_the_predictions_and_what_it_wrote(explained):
     folder, result = explained
     assert "38.6 %  tiger cat" in result.stdout
-    assert "tiger cat: R² layermask" in result.stdout
-    assert "18/18" in result.stderr  # one bar over three removals
+    assert "tiger cat: layermask R² " in result.stdout
+    assert "102/102" in result.stderr  # one bar over three removals
     written = f"wrote {folder / 'chelsea_explain.png'} and {folder / 'chelsea_explain.json'}"
     assert written in result.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["chelsea_explain.json", "chelsea_explain.png"]
@@ -93,7 +93,7 @@ def test_a_run_can_be_repeated_from_its_record(explained, photograph):
     x = preprocessing(load_image(photograph))
     targets = [target["class"] for target in record["targets"]]
     for name, stored in record["removals"].items():
-        explainer = Lime(removal(name, loaded.model, preprocessing), **record["lime"])
+        explainer = Lime(removal(name, loaded.model, preprocessing), **record["settings"])
         found = explainer.attribute(x, targets, restore_segments(record["segments"]))
         np.testing.assert_allclose(found.scores, stored["scores"], atol=1e-6)
         np.testing.assert_allclose(found.r2, stored["r2"], atol=1e-5)
@@ -136,7 +136,7 @@ def test_options_reach_the_run(photograph, tmp_path, monkeypatch):
     record = json.loads(result.stdout)
     assert [target["label"] for target in record["targets"]] == ["lynx", "cock"]
     assert list(record["removals"]) == ["layermask"]
-    assert [record["lime"][key] for key in ("n_samples", "seed", "batch_size")] == [8, 4, 3]
+    assert [record["settings"][key] for key in ("n_samples", "seed", "perturbations_per_eval")] == [8, 4, 3]
     assert record["segments"]["count"] == 3
     assert result.stdout == (tmp_path / "chelsea_explain.json").read_text()
 

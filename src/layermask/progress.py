@@ -9,7 +9,7 @@ from layermask.errors import require
 
 
 @contextmanager
-def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def bar(description: str, total: int) -> Iterator[Callable[[float], None]]:
     """Yield `advance(done)`; where standard error is no terminal, only the finished bar is shown."""
     rich = require("rich.progress", "cli")
     console = require("rich.console", "cli").Console(stderr=True)

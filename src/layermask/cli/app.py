@@ -6,18 +6,18 @@ from typing import Annotated
 
 import typer
 
-from layermask.cli import check, explain, models, predict
+from layermask.cli import check, explain, models, predict, segments
 
 app = typer.Typer(
     help="Ask a pretrained vision model about only the visible part of an image.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("explain")(explain.command)
 app.command("predict")(predict.command)
 app.command("check")(check.command)
+app.command("segments")(segments.command)
 app.command("models")(models.command)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from layermask.cli import options
 from layermask.cli.outcome import FAILED, outcome
 
 Model = Annotated[
@@ -30,13 +31,23 @@ Randomise = Annotated[
 ]
 
 
-def command(model: Model, size: Size = None, randomise: Randomise = None) -> None:
+def command(
+    model: Model,
+    size: Size = None,
+    randomise: Randomise = None,
+    device: options.Device = "cpu",
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
     """List the operations a model uses and every one without a mask rule, and judge it by the laws.
 
     Needs no weights and no network. Exit status: 1 if a rule is missing or a law fails, 2 bad input.
     """
     with outcome():
-        from layermask.check import run_check
+        from dataclasses import asdict
+        from json import dumps
+
+        from layermask.check import check
         from layermask.check.randomise import randomise as redraw
         from layermask.check.samples import sample_images
         from layermask.zoo.architectures import build
@@ -46,7 +57,13 @@ def command(model: Model, size: Size = None, randomise: Randomise = None) -> Non
         own = ":" in model
         if randomise or (randomise is None and not own):
             redraw(network, images)
-        text, ok = run_check(network, images)
-        typer.echo(f"{model} on {tuple(images.shape)}\n{text}")
-        if not ok:
+        where = options.torch_device(device)
+        report = check(network.to(where), images.to(where))
+        if json:
+            typer.echo(
+                dumps({"model": model, "input": list(images.shape), "ok": report.ok, **asdict(report)})
+            )
+        elif not (quiet and report.ok):
+            typer.echo(f"{model} on {tuple(images.shape)}\n{report}")
+        if not report.ok:
             raise typer.Exit(FAILED)

@@ -1,73 +1,250 @@
-"""`layermask explain IMAGE`: which segments speak for and against a class, under each removal."""
+"""`layermask explain IMAGE...`: which segments speak for and against a class, under each removal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layermask.cli import options
+from layermask.cli.jobs import Job, done_already, find_jobs, go_through
 from layermask.cli.outcome import outcome
-from layermask.cli.scene import Scene, prepare, ranking_lines, write
+from layermask.cli.scene import Files, Scene, in_one_line, load_model, look, ranking_lines, write
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from layermask.explain.attribution import Attribution
+    from layermask.explain.explainer import Explainer
+    from layermask.zoo.loaded import Loaded
 
-Segments = Annotated[
-    str, typer.Option(help="grid, slic or quickshift (grid:32 for cells of 32 pixels), or a label-map file.")
+Method = Annotated[
+    str,
+    typer.Option(
+        help="lime, kernel-shap, shapley, banzhaf, leave-one-out, keep-one, occlusion, rise, insertion or "
+        "deletion (the smallest region that keeps the prediction)."
+    ),
 ]
 Targets = Annotated[
     list[str] | None,
-    typer.Option(help="Class to explain, by name or number; may be repeated.", show_default="the top two"),
+    typer.Option(
+        help="Class to explain, by name or number; may be repeated.",
+        show_default="the top one or two",
+    ),
 ]
-Samples = Annotated[int, typer.Option(min=2, help="Masked pictures per removal.")]
+Samples = Annotated[
+    int | None,
+    typer.Option(min=2, help="Masked pictures per removal, if the method draws any.", show_default="1000"),
+]
+Converge = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="Stop earlier, when the ranking of the segments is this stable; 0.01, say."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of the random samples, which are the same for every removal.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures per forward pass: this bounds the memory.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also write an HTML page: a file ending in .html, or for many pictures a folder.",
+        show_default=False,
+    ),
+]
 
 
 def command(
-    image: options.Image,
+    images: options.Images,
     model: options.Model = "builtin",
     weights: options.Weights = None,
-    segments: Segments = "grid",
-    samples: Samples = 1000,
+    method: Method = "lime",
+    segments: options.Segments = "grid",
+    samples: Samples = None,
+    converge: Converge = None,
     seed: Seed = 0,
     target: Targets = None,
     against: options.Against = "greyout,blackout",
     out: options.Out = Path(),
-    batch_size: BatchSize = 32,
+    report: Report = None,
+    batch_size: options.BatchSize = "auto",
     device: options.Device = "auto",
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Explain a model's top two predictions with LIME, under layer masking and other removals beside it.
+    """Explain a model's predictions, under layer masking and other removals beside it.
 
-    Writes IMAGE_explain.png and IMAGE_explain.json. Exit status: 1 failed, 2 bad input, 130 interrupted.
+    Writes IMAGE_explain.png and IMAGE_explain.json for each picture. Of many pictures, those that an earlier
+    run with the same options has done are left as they are. Exit status: 1 failed, 2 bad input,
+    130 interrupted.
     """
-    with outcome():
+    with outcome(quiet):
         removals, folder = options.prepare_output(against, out)
-        scene = prepare(image, model, weights, device)
-        say = options.voice(quiet or json)
-        say(f"{scene.title}\n{ranking_lines(scene.named(scene.predictions))}")
-        classes = _targets(scene, target)
-        labels = _segment(scene, segments)
-        settings = {"n_samples": samples, "seed": seed, "perturbations_per_eval": batch_size}
-        found = _explain(scene, removals, labels, classes, settings, quiet)
-        say(_summary(scene, found))
-        record = _record(scene, segments, found)
-        files = write(folder, f"{image.stem}_explain", _sheet(scene, found), record)
-        typer.echo(files.text, nl=False) if json else say(f"wrote {files.picture} and {files.record}")
+        jobs = find_jobs(images)
+        settings = _settings(method, samples, converge, seed)
+        options.check_report(report, len(jobs))
+        options.check_files([job.image for job in jobs[:1]])
+        loaded, where = load_model(model, weights, device)
+        settings["perturbations_per_eval"] = options.batch_size(batch_size, where)
+        run = _Run(loaded, where, weights, method, settings, segments, target or [], removals, folder, report)
+        run.speak(quiet, json, batch_size == "auto")
+        if len(jobs) == 1:
+            run.alone(jobs[0])
+        else:
+            go_through(jobs, run.one_of_many, run.is_done, "explaining", quiet)
 
 
-def _targets(scene: Scene, wanted: list[str] | None) -> list[int]:
+@dataclass
+class _Run:
+    """What stays the same from picture to picture."""
+
+    loaded: Loaded
+    device: torch.device
+    weights: Path | None
+    method: str
+    settings: dict[str, Any]
+    segments: str
+    targets: list[str]
+    removals: list[str]
+    folder: Path
+    report: Path | None
+
+    def speak(self, quiet: bool, json: bool, halve: bool) -> None:
+        self.say = options.voice(quiet or json)
+        self.quiet, self.json, self.halve = quiet, json, halve
+
+    def request(self) -> dict[str, Any]:
+        """What the results depend on besides the picture."""
+        from layermask import record
+
+        settings = {k: v for k, v in self.settings.items() if k != "perturbations_per_eval"}
+        labels = Path(self.segments)
+        return {
+            "layermask": record.versions()["layermask"],
+            "model": record.of_model(self.loaded, self.weights),
+            "method": self.method,
+            "settings": settings,
+            "segments": record.sha256(labels) if labels.is_file() else self.segments,
+            "targets": self.targets,
+            "removals": self.removals,
+        }
+
+    def is_done(self, job: Job) -> bool:
+        stem = self.folder / f"{job.name}_explain"
+        return stem.with_name(f"{stem.name}.png").exists() and done_already(
+            stem.with_name(f"{stem.name}.json"), self.request(), job.image
+        )
+
+    def alone(self, job: Job) -> None:
+        """One picture: its predictions first, a bar over its masks."""
+        scene = look(job.image, self.loaded, self.device, self.weights)
+        self.say(f"{scene.title}\n{ranking_lines(scene.named(scene.predictions))}")
+        files = self._explain(scene, job, None)
+        typer.echo(files.text, nl=False) if self.json else None
+
+    def one_of_many(self, job: Job, advance: Callable[[float], None]) -> None:
+        scene = look(job.image, self.loaded, self.device, self.weights)
+        files = self._explain(scene, job, advance)
+        if self.json:
+            typer.echo(in_one_line(files.text))
+
+    def _explain(self, scene: Scene, job: Job, advance: Callable[[float], None] | None) -> Files:
+        labels, classes = _segment(scene, self.segments), _targets(scene, self.targets)
+        explainers = {name: self._explainer(scene, name, labels) for name in self.removals}
+        total = sum(_cost(each, labels) for each in explainers.values())
+        found = {}
+        with self._progress(total, advance) as step:
+            for name, each in explainers.items():
+                found[name] = each.attribute(scene.x, classes, labels, show_progress=step)
+        if advance is None:
+            self.say(_summary(scene, found))
+        files = write(
+            self.folder, f"{job.name}_explain", _sheet(scene, found, self.method), self._record(scene, found)
+        )
+        pages = [self._page(scene, found, job)] if self.report else []
+        if advance is None:
+            self.say(f"wrote {' and '.join(map(str, [files.picture, files.record, *pages]))}")
+        return files
+
+    def _explainer(self, scene: Scene, name: str, labels: Tensor) -> Explainer:
+        from layermask.explain.table import explainer
+        from layermask.removal.halving import Halving
+        from layermask.removal.table import removal
+
+        operator = removal(name, self.loaded.model, self.loaded.preprocessing)
+        if self.halve:
+            operator = Halving(operator, lambda text: typer.echo(f"layermask: {text}", err=True))
+        return explainer(self.method)(operator, **self.settings)
+
+    def _progress(self, total: int, advance: Callable[[float], None] | None) -> Any:
+        if advance is not None:
+            return nullcontext(lambda done: advance(done / total))
+        if self.quiet:
+            return nullcontext(lambda done: None)
+        from layermask.progress import bar
+
+        return bar("explaining", total)
+
+    def _record(self, scene: Scene, found: dict[str, Attribution]) -> dict[str, Any]:
+        from layermask import record
+
+        first = next(iter(found.values()))
+        chances = zip(first.targets, first.prediction.tolist(), strict=True)
+        return {
+            "command": "explain",
+            "request": self.request(),
+            **scene.record(),
+            "targets": scene.entries(list(chances)),
+            "method": self.method,
+            "settings": dict(first.settings),
+            "removals": {name: record.of_attribution(each) for name, each in found.items()},
+            "segmenter": self.segments,
+            "segments": record.of_segments(first.segments),
+        }
+
+    def _page(self, scene: Scene, found: dict[str, Attribution], job: Job) -> Path:
+        from layermask.files import output_folder, write_all
+        from layermask.report.page import report_page
+
+        assert self.report is not None
+        one = self.report.suffix.lower() in (".html", ".htm")
+        path = self.report if one else self.report / f"{job.name}.html"
+        output_folder(path.parent)
+        first = next(iter(found.values()))
+        page = report_page(
+            f"{scene.title}, {first.method}",
+            scene.picture,
+            scene.named(scene.predictions),
+            found,
+            [scene.label(index) for index in range(len(scene.loaded.labels))],
+            {"model": scene.loaded.name, "method": first.method, "segments": self.segments, **first.settings},
+        )
+        write_all({path: page.encode()})
+        return path
+
+
+def _settings(method: str, samples: int | None, converge: float | None, seed: int) -> dict[str, Any]:
+    """Return the arguments of the explainer, after checking that it has them."""
+    from layermask.errors import InputError
+    from layermask.explain.table import EXPLAINERS, explainer
+
+    known = explainer(method).__dataclass_fields__
+    given = {"n_samples": samples, "converge": converge}
+    settings = {key: value for key, value in given.items() if value is not None}
+    if odd := [key for key in settings if key not in known]:
+        able = [name for name, each in EXPLAINERS.items() if odd[0] in each.__dataclass_fields__]
+        option = {"n_samples": "--samples", "converge": "--converge"}[odd[0]]
+        raise InputError(f"{method} draws no samples, so it has no {option}: {', '.join(able)} have")
+    return settings | ({"seed": seed} if "seed" in known else {})
+
+
+def _targets(scene: Scene, wanted: list[str]) -> list[int] | None:
     from layermask.zoo.labels import find_class
 
-    if not wanted:
-        return [index for index, _ in scene.predictions[:2]]
-    return list(dict.fromkeys(find_class(text, scene.loaded.labels) for text in wanted))
+    return list(dict.fromkeys(find_class(text, scene.loaded.labels) for text in wanted)) or None
 
 
 def _segment(scene: Scene, segments: str) -> Tensor:
@@ -77,7 +254,7 @@ def _segment(scene: Scene, segments: str) -> Tensor:
     from layermask.segment import relabel, segmenter
 
     path = Path(segments)
-    if path.suffix or path.exists():
+    if path.suffix in (".npy", ".png", ".tif", ".tiff") or path.exists():
         labels = relabel(scene.loaded.preprocessing.labels(load_labels(path, scene.size)))
     else:
         labels = segmenter(segments)(scene.picture)
@@ -88,60 +265,34 @@ def _segment(scene: Scene, segments: str) -> Tensor:
     return labels
 
 
-def _explain(
-    scene: Scene, names: list[str], labels: Tensor, classes: list[int], settings: dict[str, Any], quiet: bool
-) -> dict[str, Attribution]:
-    from contextlib import nullcontext
+def _cost(explainer: Explainer, labels: Tensor) -> int:
+    from layermask.explain.asking import Segments
 
-    from layermask.explain.lime import Lime
-    from layermask.progress import bar
-    from layermask.removal.table import removal
-
-    total = settings["n_samples"] * len(names)
-    found = {}
-    with nullcontext(lambda done: None) if quiet else bar("explaining", total) as advance:
-        for name in names:
-            operator = removal(name, scene.loaded.model, scene.loaded.preprocessing)
-            found[name] = Lime(operator, **settings).attribute(
-                scene.x, classes, labels, show_progress=advance
-            )
-    return found
+    return explainer.cost(Segments(labels, labels.device))
 
 
 def _summary(scene: Scene, found: dict[str, Attribution]) -> str:
-    """Return one line per target: how well the linear surrogate fits under each removal."""
-    first = next(iter(found.values()))
-    if first.r2 is None:
-        return ""
-    targets = first.targets
-    fits = [
-        ", ".join(f"{name} {float(each.r2[row]):.2f}" for name, each in found.items() if each.r2 is not None)
-        for row in range(len(targets))
-    ]
-    return "\n".join(f"{scene.label(target)}: R² {fit}" for target, fit in zip(targets, fits, strict=True))
+    """Return one line per target: how well a surrogate fits, or how little of the picture is enough."""
+    lines = []
+    for row, target in enumerate(next(iter(found.values())).targets):
+        parts = [part for name, each in found.items() if (part := _finding(name, each, row))]
+        lines.append(f"{scene.label(target)}: {', '.join(parts)}" if parts else scene.label(target))
+    return "\n".join(lines)
 
 
-def _sheet(scene: Scene, found: dict[str, Attribution]) -> bytes:
+def _finding(name: str, found: Attribution, row: int) -> str:
+    if found.region is not None:
+        share = float(found.region[row][found.segments].float().mean())
+        return f"{name} needs {int(found.region[row].sum())} segments ({share:.1%})"
+    return "" if found.r2 is None else f"{name} R² {float(found.r2[row]):.2f}"
+
+
+def _sheet(scene: Scene, found: dict[str, Attribution], method: str) -> bytes:
     from layermask.draw.figure import png
     from layermask.draw.sheets import explanation_sheet
 
-    samples = next(iter(found.values())).settings["n_samples"]
-    labels = [scene.label(index) for index in range(len(scene.loaded.labels))]
-    title = f"{scene.title}, LIME with {samples:,} samples"
-    return png(explanation_sheet(title, scene.picture, scene.named(scene.predictions), found, labels))
-
-
-def _record(scene: Scene, segments: str, found: dict[str, Attribution]) -> dict[str, Any]:
-    from layermask import record
-
     first = next(iter(found.values()))
-    chances = zip(first.targets, first.prediction.tolist(), strict=True)
-    return {
-        "command": "explain",
-        **scene.record(),
-        "targets": scene.entries(list(chances)),
-        "lime": dict(first.settings),
-        "removals": {name: record.of_attribution(each) for name, each in found.items()},
-        "segmenter": segments,
-        "segments": record.of_segments(first.segments),
-    }
+    labels = [scene.label(index) for index in range(len(scene.loaded.labels))]
+    samples = max(each.n_samples for each in found.values())
+    title = f"{scene.title}, {first.method}, {samples:,} masks"
+    return png(explanation_sheet(title, scene.picture, scene.named(scene.predictions), found, labels))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from layermask.cli import options
 from layermask.cli.outcome import outcome
 
 Pattern = Annotated[
@@ -13,9 +14,14 @@ Pattern = Annotated[
 ]
 
 
-def command(pattern: Pattern = "*") -> None:
-    """List the models that can be loaded by name; any model of the Hugging Face hub is hf/ORG/NAME."""
+def command(pattern: Pattern = "*", json: options.Json = False) -> None:
+    """List the models that can be loaded by name; any model of the Hugging Face hub is hf/ORG/NAME.
+
+    Exit status: 1 failed, 2 no such name.
+    """
     with outcome():
+        from json import dumps
+
         from layermask.errors import InputError
         from layermask.zoo import names
 
@@ -23,4 +29,4 @@ def command(pattern: Pattern = "*") -> None:
         found = list(names(wildcard))
         if not found:
             raise InputError(f"no model name matches {pattern!r}: `layermask models` lists them all")
-        typer.echo("\n".join(found))
+        typer.echo(dumps(found) if json else "\n".join(found))

@@ -16,6 +16,26 @@ if TYPE_CHECKING:
 Image = Annotated[
     Path, typer.Argument(help="The picture: JPEG, PNG, WebP, ...", metavar="IMAGE", show_default=False)
 ]
+Images = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Pictures, folders of pictures, or wildcards.", metavar="IMAGE...", show_default=False
+    ),
+]
+Segments = Annotated[
+    str,
+    typer.Option(
+        help="grid, slic, quickshift, felzenszwalb, watershed or a preset (`layermask segments` lists them), "
+        "with parameters as grid:32, boxes:LEFT,TOP,RIGHT,BOTTOM;..., or a label-map file."
+    ),
+]
+BatchSize = Annotated[
+    str,
+    typer.Option(
+        help="Pictures per forward pass, which bounds the memory; auto starts with 32 (256 on a GPU) and "
+        "halves that when memory runs out."
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(
@@ -41,6 +61,29 @@ def prepare_output(against: str, out: Path) -> tuple[list[str], Path]:
 
     others = [name.strip() for name in against.split(",") if name.strip() not in ("", "none")]
     return list(dict.fromkeys(["layermask", *map(check_name, others)])), output_folder(out)
+
+
+def check_files(images: list[Path]) -> None:
+    """Find out before a model is loaded that a picture cannot be read."""
+    from layermask.images import load_image
+
+    for image in images:
+        load_image(image)
+
+
+def check_report(report: Path | None, count: int) -> None:
+    """One page cannot hold many pictures."""
+    if report and count > 1 and report.suffix.lower() in (".html", ".htm"):
+        raise InputError(f"--report {report} is one page for {count} pictures: give a folder")
+
+
+def batch_size(text: str, device: torch.device) -> int:
+    """Return the number of pictures per forward pass; "auto" is where a run starts."""
+    if text == "auto":
+        return 32 if device.type == "cpu" else 256
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"batch size {text!r}: give auto, or a whole number above 0")
+    return int(text)
 
 
 def voice(silent: bool) -> Callable[[str], None]:

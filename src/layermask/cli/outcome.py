@@ -13,12 +13,12 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 @contextmanager
-def outcome() -> Iterator[None]:
+def outcome(quiet: bool = False) -> Iterator[None]:
     """Turn what a command raises into an exit status; LAYERMASK_DEBUG=1 shows tracebacks instead."""
     from layermask.errors import InputError
 
     try:
-        with _warnings_in_one_line():
+        with _warnings_in_one_line(quiet):
             yield
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
@@ -36,7 +36,7 @@ def outcome() -> Iterator[None]:
 
 
 @contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
+def _warnings_in_one_line(quiet: bool) -> Iterator[None]:
     """Show users our warnings as a line without a code location, and none that is for developers."""
 
     def show(message: Warning | str, category: type[Warning], *where: object) -> None:
@@ -44,14 +44,15 @@ def _warnings_in_one_line() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("default", UserWarning)
+        if not quiet:
+            warnings.simplefilter("default", UserWarning)
         warnings.showwarning = show
         yield
 
 
 def _describe(error: Exception) -> str:
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-        return "out of memory: give a smaller --batch-size"
+        return "out of memory: give a smaller --batch-size, or auto"
     if type(error).__module__.startswith("layermask."):
         return str(error)  # written to be read, as of an operation without a rule
     return f"{type(error).__name__}: {error} (LAYERMASK_DEBUG=1 shows where)"

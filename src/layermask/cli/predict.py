@@ -1,28 +1,37 @@
-"""`layermask predict IMAGE --mask MASK`: what the model says of the visible part, under each removal."""
+"""`layermask predict IMAGE... --mask MASK`: what the model says of the visible part, under each removal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layermask.cli import options
+from layermask.cli.jobs import Job, done_already, find_jobs, go_through
 from layermask.cli.outcome import outcome
-from layermask.cli.scene import Ranking, Scene, prepare, rank, ranking_lines, write
+from layermask.cli.scene import Ranking, Scene, in_one_line, load_model, look, rank, ranking_lines, write
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from layermask.zoo.loaded import Loaded
+
 Mask = Annotated[
-    Path, typer.Option(help="Picture of two levels: white = visible, black = hidden.", show_default=False)
+    Path,
+    typer.Option(
+        help="Picture of two levels, white = visible, black = hidden; or a folder with one for each picture, "
+        "of the same name.",
+        show_default=False,
+    ),
 ]
 Invert = Annotated[bool, typer.Option("--invert", help="White is hidden instead.")]
 
 
 def command(
-    image: options.Image,
+    images: options.Images,
     mask: Mask,
     invert: Invert = False,
     model: options.Model = "builtin",
@@ -33,27 +42,79 @@ def command(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Print a model's top predictions for the whole picture and for its visible part under each removal.
+    """Print a model's top predictions for whole pictures and for their visible part under each removal.
 
-    Writes IMAGE_predict.png and IMAGE_predict.json. Exit status: 1 failed, 2 bad input, 130 interrupted.
+    Writes IMAGE_predict.png and IMAGE_predict.json for each picture. Of many pictures, those that an earlier
+    run with the same options has done are left as they are. Exit status: 1 failed, 2 bad input,
+    130 interrupted.
     """
-    with outcome():
+    with outcome(quiet):
         removals, folder = options.prepare_output(against, out)
-        scene = prepare(image, model, weights, device)
-        visible = _visible(scene, mask, invert)
-        say = options.voice(quiet or json)
-        say(f"{scene.title}, {float(visible.float().mean()):.1%} visible")
-        answers = {"whole image": (scene.picture, scene.predictions)}
-        answers |= {name: _answer(scene, name, visible) for name in removals}
-        for name, (_, ranking) in answers.items():
-            say(f"{name}\n{ranking_lines(scene.named(ranking))}")
-        files = write(
-            folder,
-            f"{image.stem}_predict",
-            _sheet(scene, mask, answers),
-            _record(scene, mask, invert, answers),
-        )
-        typer.echo(files.text, nl=False) if json else say(f"wrote {files.picture} and {files.record}")
+        jobs = find_jobs(images)
+        options.check_files([job.image for job in jobs[:1]])
+        loaded, where = load_model(model, weights, device)
+        alone = len(jobs) == 1
+        say = options.voice(quiet or json or not alone)
+
+        def request(job: Job) -> dict[str, Any]:
+            return _request(loaded, weights, _mask_of(mask, job), invert, removals)
+
+        def work(job: Job, advance: Callable[[float], None]) -> None:
+            own = _mask_of(mask, job)
+            scene = look(job.image, loaded, where, weights)
+            answers = _answers(scene, removals, _visible(scene, own, invert), say)
+            record = {"command": "predict", "request": request(job), **_record(scene, own, invert, answers)}
+            files = write(folder, f"{job.name}_predict", _sheet(scene, own, answers), record)
+            if json:
+                typer.echo(files.text if alone else in_one_line(files.text), nl=not alone)
+            say(f"wrote {files.picture} and {files.record}")
+            advance(1)
+
+        def finished(job: Job) -> bool:
+            record = folder / f"{job.name}_predict.json"
+            return record.with_suffix(".png").exists() and done_already(record, request(job), job.image)
+
+        if alone:
+            work(jobs[0], lambda share: None)
+        else:
+            go_through(jobs, work, finished, "predicting", quiet)
+
+
+def _mask_of(mask: Path, job: Job) -> Path:
+    """Return the mask of a picture: the one there is for all, or that of its name in a folder of masks."""
+    from layermask.errors import ImageError
+
+    if not mask.is_dir():
+        return mask
+    found = sorted(p for p in mask.rglob("*") if str(p.relative_to(mask).with_suffix("")) == job.name)
+    if not found:
+        raise ImageError(f"no mask for {job.image} in {mask}: expected a file of the name {job.name}")
+    return found[0]
+
+
+def _request(
+    loaded: Loaded, weights: Path | None, mask: Path, invert: bool, removals: list[str]
+) -> dict[str, Any]:
+    from layermask import record
+
+    return {
+        "layermask": record.versions()["layermask"],
+        "model": record.of_model(loaded, weights),
+        "mask": record.sha256(mask) if mask.is_file() else str(mask),
+        "invert": invert,
+        "removals": removals,
+    }
+
+
+def _answers(
+    scene: Scene, removals: list[str], visible: Tensor, say: Callable[[str], None]
+) -> dict[str, tuple[np.ndarray, Ranking]]:
+    say(f"{scene.title}, {float(visible.float().mean()):.1%} visible")
+    answers = {"whole image": (scene.picture, scene.predictions)}
+    answers |= {name: _answer(scene, name, visible) for name in removals}
+    for name, (_, ranking) in answers.items():
+        say(f"{name}\n{ranking_lines(scene.named(ranking))}")
+    return answers
 
 
 def _visible(scene: Scene, path: Path, invert: bool) -> Tensor:
@@ -100,7 +161,6 @@ def _record(
     from layermask.record import sha256
 
     return {
-        "command": "predict",
         **scene.record(),
         "mask": {"file": mask.name, "sha256": sha256(mask), "invert": invert},
         "answers": {name: scene.entries(ranking) for name, (_, ranking) in answers.items()},

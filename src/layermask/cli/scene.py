@@ -12,6 +12,7 @@ from layermask.cli.options import torch_device
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
     from layermask.zoo.loaded import Loaded
@@ -78,12 +79,23 @@ class Files(NamedTuple):
 
 def prepare(image: Path, model: str, weights: Path | None, device: str) -> Scene:
     from layermask.images import load_image
+
+    load_image(image)  # before the model: quick to fail
+    return look(image, *load_model(model, weights, device), weights)
+
+
+def load_model(model: str, weights: Path | None, device: str) -> tuple[Loaded, torch.device]:
     from layermask.zoo import load
 
-    picture = load_image(image)  # before the model: quick to fail
     where = torch_device(device)
-    loaded = load(model, weights, where)
-    return Scene(image, picture.size, loaded, weights, loaded.preprocessing(picture).to(where))
+    return load(model, weights, where), where
+
+
+def look(image: Path, loaded: Loaded, device: torch.device, weights: Path | None) -> Scene:
+    from layermask.images import load_image
+
+    picture = load_image(image)
+    return Scene(image, picture.size, loaded, weights, loaded.preprocessing(picture).to(device))
 
 
 def rank(answer: Callable[[], Any], count: int = 5) -> Ranking:
@@ -108,11 +120,19 @@ def ranking_lines(ranking: list[tuple[str, float]]) -> str:
     return "\n".join(f"  {100 * probability:5.1f} %  {name}" for name, probability in ranking)
 
 
+def in_one_line(text: str) -> str:
+    """Return a JSON record as one line, of which many make a JSON Lines file."""
+    from json import dumps, loads
+
+    return dumps(loads(text), ensure_ascii=False)
+
+
 def write(folder: Path, stem: str, picture: bytes, record: Mapping[str, Any]) -> Files:
     """Write both files of a command, or neither."""
     from layermask.files import write_all
     from layermask.record import to_json
 
     files = Files(folder / f"{stem}.png", folder / f"{stem}.json", to_json(record))
+    files.picture.parent.mkdir(parents=True, exist_ok=True)
     write_all({files.picture: picture, files.record: files.text.encode()})
     return files

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL import Image
 
 SUPPORTS, DETRACTS = (0.0, 0.50, 0.22), (0.80, 0.08, 0.12)
 
@@ -43,6 +44,19 @@ def hidden_picture(picture: np.ndarray, visible: Tensor, cell: int = 8) -> np.nd
     return torch.where(
         visible.cpu().reshape(height, width, 1), torch.from_numpy(picture.copy()), board
     ).numpy()
+
+
+def bordered(picture: Image.Image, segments: Tensor) -> Image.Image:
+    """Return a picture with the borders of its segments (H, W) drawn into it, pixel by pixel."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.array(picture.convert("RGB"))
+    border = torch.zeros_like(segments, dtype=torch.bool)
+    border[1:] |= segments[1:] != segments[:-1]
+    border[:, 1:] |= segments[:, 1:] != segments[:, :-1]
+    pixels[border.numpy()] = (255, 230, 0)
+    return Image.fromarray(pixels)
 
 
 def draw_boundaries(axes: Axes, segments: Tensor) -> None:

@@ -1,0 +1,103 @@
+"""`layermask segments [IMAGE...]`: the segmenters, and what one makes of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from layermask.cli import options
+from layermask.cli.jobs import Job, find_jobs, go_through
+from layermask.cli.outcome import outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Images = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Pictures, folders or wildcards; none to list the segmenters.", metavar="[IMAGE...]"),
+]
+
+
+def command(
+    images: Images = None,
+    segments: options.Segments = "grid",
+    out: options.Out = Path(),
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """List the segmenters, or write IMAGE_segments.npy (labels) and IMAGE_segments.png (borders) of pictures.
+
+    The label maps can be edited and given to `explain --segments`. Exit status: 1 failed, 2 bad input,
+    130 interrupted.
+    """
+    with outcome(quiet):
+        if not images:
+            typer.echo(_listing(json))
+            return
+        from layermask.files import output_folder
+        from layermask.segment import segmenter
+
+        folder, make, jobs = output_folder(out), segmenter(segments), find_jobs(images)
+
+        def work(job: Job, advance: Callable[[float], None]) -> None:
+            from layermask.images import load_image
+
+            labels = make(load_image(job.image))
+            _write(folder, job, labels)
+            _tell(job, labels, quiet, json)
+            advance(1)
+
+        if len(jobs) == 1:
+            work(jobs[0], lambda share: None)
+        else:
+            go_through(jobs, work, lambda job: False, "segmenting", quiet)
+
+
+def _listing(json: bool) -> str:
+    import dataclasses
+    from json import dumps
+
+    from layermask.segment import PRESETS, SEGMENTERS
+
+    entries = {name: dataclasses.asdict(make()) for name, make in SEGMENTERS.items()}  # type: ignore[call-overload]
+    presets = {name: repr(preset) for name, preset in PRESETS.items()}
+    if json:
+        return dumps({"segmenters": entries, "presets": presets})
+    rows = {name: ", ".join(f"{k}={v}" for k, v in values.items()) for name, values in entries.items()}
+    rows |= {"boxes": "left,top,right,bottom;...", "FILE": "label map: .npy, or a PNG or TIFF of integers"}
+    return "\n".join(f"{name:22s} {text}" for name, text in {**rows, **presets}.items())
+
+
+def _write(folder: Path, job: Job, labels: Tensor) -> None:
+    from io import BytesIO
+
+    import numpy as np
+
+    from layermask.draw.overlay import bordered
+    from layermask.files import write_all
+    from layermask.images import load_image
+
+    array, picture = BytesIO(), BytesIO()
+    np.save(array, labels.numpy())
+    bordered(load_image(job.image), labels).save(picture, "PNG")
+    stem = folder / f"{job.name}_segments"
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    write_all(
+        {
+            stem.with_name(f"{stem.name}.npy"): array.getvalue(),
+            stem.with_name(f"{stem.name}.png"): picture.getvalue(),
+        }
+    )
+
+
+def _tell(job: Job, labels: Tensor, quiet: bool, json: bool) -> None:
+    from json import dumps
+
+    count, sizes = int(labels.max()) + 1, labels.flatten().bincount()
+    if json:
+        typer.echo(dumps({"image": job.image.name, "segments": count, "sizes": sizes.tolist()}))
+    elif not quiet:
+        typer.echo(f"{job.image}: {count} segments of {int(sizes.min())} to {int(sizes.max())} pixels")

@@ -1,0 +1,265 @@
+"""The command line over many pictures, with every method, and what it does when memory runs out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from test_cli import OWN, refused, run
+
+from layermask.cli.jobs import find_jobs
+from layermask.errors import ImageError
+from layermask.explain.table import EXPLAINERS
+from layermask.images import load_image
+from layermask.removal.halving import Halving
+from layermask.segment import SEGMENTERS
+
+QUICK = ["--samples", "34", "--segments", "grid:56", "--device", "cpu", "--against", "none"]
+
+
+@pytest.fixture
+def pictures(photograph, tmp_path, monkeypatch) -> Path:
+    """Four pictures, two of them of one name, one within a folder; and files that are none."""
+    folder = tmp_path / "in"
+    (folder / "more").mkdir(parents=True)
+    shutil.copy(photograph, folder / "a.jpg")
+    picture = load_image(photograph)
+    picture.rotate(180).save(folder / "b.png")
+    picture.crop((0, 0, 200, 200)).save(folder / "b.webp")
+    picture.crop((50, 0, 400, 300)).save(folder / "more" / "c.JPG")
+    (folder / "notes.txt").write_text("no picture")
+    (tmp_path / "own_many.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+MODEL = ["--model", "own_many:five"]
+NAMES = ["a", "b_png", "b_webp", "more/c"]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_folders_wildcards_and_files(pictures):
+    assert [job.name for job in find_jobs([pictures])] == NAMES
+    assert [job.name for job in find_jobs([pictures / "*.png", pictures / "a.jpg"])] == ["b", "a"]
+    assert [job.name for job in find_jobs([pictures, pictures / "a.jpg"])] == NAMES  # once each
+    with pytest.raises(ImageError, match="holds no pictures"):
+        find_jobs(
+            [
+                pictures.parent / "in" / ".." / "in" / "more" / "..",
+                (pictures / "empty").mkdir() or pictures / "empty",
+            ]
+        )
+    with pytest.raises(ImageError, match=r"no file matches .*\*\.bmp"):
+        find_jobs([pictures / "*.bmp"])
+
+
+def test_explain_a_folder_and_go_on_where_it_stopped(pictures, tmp_path):
+    out = tmp_path / "out"
+    result = run("explain", pictures, *MODEL, *QUICK, "--out", out)
+    assert files(out) == sorted(f"{n}_explain.{e}" for n in NAMES for e in ("json", "png"))
+    assert "4/4" in result.stderr
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    for name in ("a_explain.json", "b_png_explain.png"):
+        (out / name).unlink()
+    (out / "more/c_explain.json").write_text("{ half a rec")
+    (pictures / "b.webp").write_bytes((pictures / "a.jpg").read_bytes())  # another picture by now
+    result = run("explain", pictures, *MODEL, *QUICK, "--out", out)
+    assert "0 of 4" not in result.stderr and "4/4" in result.stderr
+    after = {name: (out / name).read_bytes() for name in files(out)}
+    assert [name for name in before if before[name] != after[name]] == [
+        "b_webp_explain.json",
+        "b_webp_explain.png",
+    ]
+    result = run("explain", pictures, *MODEL, *QUICK, "--out", out)
+    assert "4 of 4 pictures were done by an earlier run" in result.stderr
+    result = run("explain", pictures, *MODEL, *QUICK, "--seed", "1", "--out", out)  # another request
+    assert "earlier run" not in result.stderr
+
+
+def test_a_picture_that_cannot_be_read_does_not_end_the_run(pictures, tmp_path):
+    (pictures / "d.png").write_text("no picture")
+    result = run("explain", pictures, *MODEL, *QUICK, "--out", tmp_path / "out", status=2)
+    assert "d.png is not an image that Pillow can read" in result.stderr
+    assert "1 of 5 pictures failed" in result.stderr
+    assert len(files(tmp_path / "out")) == 8
+
+
+def test_json_lines_and_quiet(pictures, tmp_path):
+    result = run("explain", pictures, *MODEL, *QUICK, "--json", "--quiet", "--out", tmp_path / "out")
+    assert result.stderr == ""
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["image"]["file"] for record in records] == ["a.jpg", "b.png", "b.webp", "c.JPG"]
+
+
+def test_predict_many_with_one_mask_or_a_folder_of_them(pictures, tmp_path):
+    masks = tmp_path / "masks"
+    (masks / "more").mkdir(parents=True)
+    for name, source in zip(NAMES, ("a.jpg", "b.png", "b.webp", "more/c.JPG"), strict=True):
+        picture = Image.new("L", load_image(pictures / source).size)
+        ImageDraw.Draw(picture).rectangle((20, 20, 150, 150), fill=255)
+        picture.save(masks / f"{name}.png")
+    result = run("predict", pictures, *MODEL, "--mask", masks, "--out", tmp_path / "out", "--json")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["mask"]["file"] for record in records] == ["a.png", "b_png.png", "b_webp.png", "c.png"]
+    result = run("predict", pictures, *MODEL, "--mask", masks, "--out", tmp_path / "out")
+    assert "4 of 4 pictures were done" in result.stderr
+    (masks / "a.png").unlink()
+    result = run("predict", pictures, *MODEL, "--mask", masks, "--out", tmp_path / "else", status=2)
+    assert f"no mask for {pictures / 'a.jpg'}" in result.stderr
+
+
+# every method
+
+
+@pytest.mark.parametrize("method", EXPLAINERS)
+def test_every_method(pictures, tmp_path, method):
+    samples = ["--samples", "40"] if "n_samples" in EXPLAINERS[method].__dataclass_fields__ else []
+    result = run(
+        "explain", pictures / "a.jpg", *MODEL, "--method", method, *samples, "--segments", "grid:75",
+        "--out", tmp_path / "out", "--report", tmp_path / "page.html",
+    )  # fmt: skip
+    record = json.loads((tmp_path / "out" / "a_explain.json").read_text())
+    assert record["method"] == method and list(record["removals"]) == ["layermask", "greyout", "blackout"]
+    for found in record["removals"].values():
+        assert np.isfinite(found["scores"]).all() and found["n_samples"] > 0
+    assert load_image(tmp_path / "out" / "a_explain.png").width > 800
+    assert "<html" in (tmp_path / "page.html").read_text() and "page.html" in result.stdout
+    if method in ("insertion", "deletion"):
+        assert "layermask needs" in result.stdout
+
+
+def test_reports_of_many(pictures, tmp_path):
+    run("explain", pictures, *MODEL, *QUICK, "--out", tmp_path / "out", "--report", tmp_path / "pages")
+    assert files(tmp_path / "pages") == [f"{name}.html" for name in NAMES]
+    message = refused("explain", pictures, *MODEL, *QUICK, "--report", tmp_path / "page.html")
+    assert "is one page for 4 pictures: give a folder" in message
+
+
+BAD = {
+    ("--method", "shap"): "unknown method 'shap': choose from",
+    (
+        "--method",
+        "leave-one-out",
+        "--samples",
+        "50",
+    ): "leave-one-out draws no samples, so it has no --samples: lime",
+    ("--method", "keep-one", "--converge", "0.1"): "keep-one draws no samples, so it has no --converge",
+    ("--batch-size", "many"): "batch size 'many': give auto, or a whole number above 0",
+    ("--batch-size", "0"): "batch size '0'",
+    ("--segments", "grid:7x"): "'7x' is not a number",
+    ("--method", "insertion", "--target", "1"): "keeps the model's prediction, class",
+}
+
+
+@pytest.mark.parametrize("options", BAD, ids=" ".join)
+def test_bad_options(pictures, tmp_path, options):
+    result = run("explain", pictures / "a.jpg", *MODEL, *options, "--out", tmp_path / "out", status=2)
+    assert BAD[options] in result.stderr.strip().splitlines()[-1]
+    assert files(tmp_path / "out") == []
+
+
+def test_too_few_samples_are_one_line(pictures, tmp_path):
+    result = run(
+        "explain", pictures / "a.jpg", *MODEL, "--samples", "20", "--against", "none", "--out", tmp_path / "o"
+    )
+    lines = [line for line in result.stderr.splitlines() if "warning" in line]
+    assert lines and all(
+        line.startswith("layermask: warning: LIME: n_samples is 20 for 196") for line in lines
+    )
+
+
+# memory
+
+
+class Hungry:
+    """A removal that runs out of memory above so many masks."""
+
+    def __init__(self, most: int):
+        self.most, self.asked = most, []
+
+    def __call__(self, images, visible):
+        self.asked.append(len(visible))
+        if len(visible) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return visible.flatten(1).double().cumsum(1)[:, -3:] + images.mean()
+
+
+def test_batches_are_halved_until_they_fit():
+    images, visible = torch.ones(1, 3, 4, 4), torch.rand(50, 1, 4, 4) < 0.5
+    hungry, said = Hungry(13), []
+    halving = Halving(hungry, said.append)
+    assert torch.equal(halving(images, visible), Hungry(99)(images, visible))
+    assert hungry.asked == [50, 25, 12, 12, 12, 12, 2]
+    assert said == [f"out of memory: going on with {n} pictures at a time" for n in (25, 12)]
+    many = torch.rand(50, 3, 4, 4)
+    many = many / many.mean()
+    assert halving(many, visible).shape == (50, 3) and hungry.asked[7:] == [12, 12, 12, 12, 2]
+    with pytest.raises(torch.OutOfMemoryError):
+        Halving(Hungry(0), said.append)(images, visible)
+    with pytest.raises(RuntimeError, match="another"):
+        Halving(lambda *_: (_ for _ in ()).throw(RuntimeError("another")), said.append)(images, visible)
+
+
+def test_auto_says_that_it_halves(pictures, tmp_path, monkeypatch):
+    from layermask.removal.layers import LayerMasking
+
+    forward = LayerMasking.forward
+
+    def hungry(self, images, visible):
+        if len(visible) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images, visible)
+
+    monkeypatch.setattr(LayerMasking, "forward", hungry)
+    result = run("explain", pictures / "a.jpg", *MODEL, *QUICK, "--out", tmp_path / "out")
+    assert "layermask: out of memory: going on with 16 pictures at a time" in result.stderr
+    assert "going on with 8 pictures" in result.stderr
+    result = run("explain", pictures / "a.jpg", *MODEL, *QUICK, "--batch-size", "32", status=1)
+    assert "out of memory: give a smaller --batch-size, or auto" in result.stderr
+
+
+# segments, models, check
+
+
+def test_segments_lists_them():
+    text = run("segments").stdout
+    for name in (*SEGMENTERS, "boxes", "paper-slic", "label map"):
+        assert name in text
+    assert json.loads(run("segments", "--json").stdout)["segmenters"]["slic"]["n_segments"] == 100
+
+
+def test_segments_writes_maps_that_explain_takes(pictures, tmp_path):
+    out = tmp_path / "maps"
+    result = run("segments", pictures, "--segments", "slic:30", "--out", out)
+    assert "a.jpg:" in result.stdout and "4/4" in result.stderr
+    labels = np.load(out / "a_segments.npy")
+    assert labels.shape == (300, 451) and 15 < labels.max() < 60
+    picture = np.array(load_image(out / "a_segments.png"))
+    assert ((picture == (255, 230, 0)).all(-1)).mean() > 0.01
+    run(
+        "explain", pictures / "a.jpg", *MODEL, *QUICK[:2], "--segments", out / "a_segments.npy",
+        "--out", tmp_path / "out", "--samples", "200",
+    )  # fmt: skip
+    record = json.loads((tmp_path / "out" / "a_explain.json").read_text())
+    assert record["segments"]["count"] <= labels.max() + 1
+
+
+def test_models_and_check_as_json(pictures):
+    assert json.loads(run("models", "resnet18", "--json").stdout)[0] == "torchvision/resnet18"
+    record = json.loads(run("check", "own_many:five", "--json", "--size", "32").stdout)
+    assert record["ok"] and len(record["laws"]) == 5 and record["missing"] == {}
+    assert run("check", "own_many:five", "--quiet", "--size", "32").output == ""
+    record = json.loads(run("check", "own_many:unknown_op", "--json", "--size", "32", status=1).stdout)
+    assert not record["ok"] and "torch.logcumsumexp" in record["missing"]
+
+
+def test_shell_completion_is_offered():
+    assert "--install-completion" in run("--help").stdout
