@@ -60,9 +60,9 @@ def command(
         where = options.torch_device(device)
         report = check(network.to(where), images.to(where))
         if json:
-            typer.echo(
-                dumps({"model": model, "input": list(images.shape), "ok": report.ok, **asdict(report)})
-            )
+            record = {"model": model, "input": list(images.shape), "ok": report.ok, **vars(report)}
+            record["laws"] = [asdict(law) for law in report.laws]
+            typer.echo(dumps(record))
         elif not (quiet and report.ok):
             typer.echo(f"{model} on {tuple(images.shape)}\n{report}")
         if not report.ok:
