@@ -1,0 +1,81 @@
+"""Blur: of the image itself, or of what a colour leaves of it, where hidden."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.fills.fill import Fill, colour
+
+
+def gaussian_blur(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
+    """Blur (N, C, *S) along each spatial axis, mirrored at the border, as torchvision's `gaussian_blur`.
+
+    Along an axis shorter than half the kernel, the kernel is cut to what the mirror image reaches.
+    """
+    for axis in range(2, images.ndim):
+        images = _blurred_along(images, axis, kernel_size // 2, sigma)
+    return images
+
+
+def _blurred_along(images: Tensor, axis: int, radius: int, sigma: float) -> Tensor:
+    radius = min(radius, images.shape[axis] - 1)
+    steps = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    weights = torch.softmax(-((steps / sigma) ** 2) / 2, 0)
+    lines = images.movedim(axis, -1)
+    channels = lines.shape[0] * lines.shape[1]
+    rows = F.pad(lines.reshape(1, channels, -1, lines.shape[-1]), (radius, radius, 0, 0), mode="reflect")
+    # Depthwise and channels-last: 10 times faster on a CPU than one channel at a time.
+    rows = rows.contiguous(memory_format=torch.channels_last)
+    blurred = F.conv2d(rows, weights.expand(channels, 1, 1, -1), groups=channels)
+    return blurred.reshape(lines.shape).movedim(-1, axis)
+
+
+def check_gaussian(kernel_size: int, sigma: float) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise InputError(f"kernel_size={kernel_size}: give an odd number of pixels, 1 or more")
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise InputError(f"sigma={sigma}: give a number of pixels above 0")
+
+
+@dataclass(frozen=True)
+class Blurred(Fill):
+    """Hidden pixels come from the blurred image (Fong and Vedaldi 2017; Jain et al. 2022): they are read.
+
+    `kernel_size` and `sigma` in pixels; the defaults are those of Jain et al.
+    """
+
+    kernel_size: int = 21
+    sigma: float = 10.0
+    reads: ClassVar = "all"
+
+    def __post_init__(self) -> None:
+        check_gaussian(self.kernel_size, self.sigma)
+
+    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+        return gaussian_blur(images, self.kernel_size, self.sigma)
+
+
+@dataclass(frozen=True)
+class EdgeSmoothed(Fill):
+    """Hidden pixels get `color`, then a blur that softens the edges; no visible pixel changes.
+
+    The variant "edge smoothing" of the released code of Balasubramanian and Feizi 2023.
+    """
+
+    color: tuple[float, ...] = (0.0,)
+    kernel_size: int = 5
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_gaussian(self.kernel_size, self.sigma)
+
+    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+        painted = torch.where(visible, images, colour(self.color, images))
+        return gaussian_blur(painted, self.kernel_size, self.sigma)

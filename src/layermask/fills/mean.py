@@ -1,0 +1,58 @@
+"""Mean colours: of what is visible, or of each segment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.fills.fill import Fill
+
+
+@dataclass(frozen=True)
+class VisibleMean(Fill):
+    """Hidden pixels get the mean colour of the image's visible pixels; 0 where there are none."""
+
+    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+        axes = tuple(range(2, images.ndim))
+        return images.sum(axes, keepdim=True) / visible.sum(axes, keepdim=True).clamp(min=1)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentMean(Fill):
+    """Each hidden pixel gets the mean colour of its segment's pixels, hidden ones too (Ribeiro et al. 2016).
+
+    It is what the lime package paints unless told otherwise, and it shows the model what it hides: the
+    colour of every segment.
+    """
+
+    segments: Tensor
+    """(*S) whole numbers from 0, such as a segmenter returns."""
+    reads: ClassVar = "all"
+
+    def __post_init__(self) -> None:
+        whole = not self.segments.is_floating_point() and not self.segments.is_complex()
+        if not whole or self.segments.numel() == 0 or self.segments.min() < 0:
+            raise InputError(
+                f"segments must be whole numbers from 0, one per pixel, not {self.segments.dtype} of shape "
+                f"{tuple(self.segments.shape)}"
+            )
+
+    def __str__(self) -> str:
+        return f"SegmentMean(segments of shape {tuple(self.segments.shape)})"
+
+    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+        size = tuple(images.shape[2:])
+        if self.segments.shape[-len(size) :] != size or self.segments.numel() != math.prod(size):
+            raise InputError(
+                f"segments of shape {tuple(self.segments.shape)} for images of shape {tuple(images.shape)}: "
+                f"give a map of shape {size}"
+            )
+        labels = self.segments.to(images.device, torch.int64).flatten()
+        sizes = torch.bincount(labels).clamp(min=1)
+        sums = images.new_zeros(*images.shape[:2], len(sizes)).index_add_(2, labels, images.flatten(2))
+        return (sums / sizes)[:, :, labels].view(images.shape)

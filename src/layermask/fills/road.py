@@ -1,0 +1,36 @@
+"""Noisy linear imputation, the fill of ROAD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.fills.fill import Fill
+from layermask.fills.harmonic import harmonic
+from layermask.fills.noise import noise
+
+
+@dataclass(frozen=True)
+class NoisyLinear(Fill):
+    """Each hidden pixel is the weighted mean of its 8 neighbours, plus noise (ROAD, Rong et al. 2022).
+
+    `noise`: standard deviation, in normalised units. `seed`: as in `Noise`. 0 plus noise if nothing is
+    visible. The published implementations solve one sparse system per picture; see `fills.harmonic`.
+    """
+
+    noise: float = 0.01
+    seed: int | None = 0
+    dims: ClassVar = (2,)
+
+    def __post_init__(self) -> None:
+        if not self.noise >= 0:
+            raise InputError(f"noise={self.noise}: give a standard deviation, 0 or more")
+
+    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+        filled = harmonic(images, visible.expand(len(images), *visible.shape[1:]))
+        if not self.noise:
+            return filled
+        return filled + self.noise * noise("gaussian", images.shape[1], images, len(images), self.seed)
