@@ -1,8 +1,8 @@
 """Feature maps inside a model: where its stages are, and what they hold under any removal (Figure 2).
 
-    places = find_places(model, image)
-    whole = activations(model, lambda: model(image), places)
-    masked = activations(model, lambda: LayerMasking(model)(image, visible), places)
+places = find_places(model, image)
+whole = activations(model, lambda: model(image), places)
+masked = activations(model, lambda: LayerMasking(model)(image, visible), places)
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from layermask.removal.layers import LayerMasking
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model has a feature map: in the output of the submodule `module` when called for the `call`-th time.
+    """Where a model has a feature map: the output of the submodule `module` in its `call`-th call, from 0.
 
     `size`: (h, w) of the map. `axes`: the two axes of the output that are height and width, or the one along
-    which tokens lie; then `cells` are the indices of the map's tokens, in reading order, without class tokens.
+    which tokens lie; then `cells` are the indices of the map's tokens, in reading order, no class tokens.
     """
 
     module: str
@@ -42,6 +42,10 @@ class FeatureMap:
 
     values: Tensor
     visible: Tensor
+
+    def channel(self, index: int) -> FeatureMap:
+        """Return one channel, as a map (1, h, w)."""
+        return FeatureMap(self.values[index : index + 1], self.visible)
 
 
 def find_places(model: nn.Module, image: Tensor) -> list[Place]:
@@ -64,7 +68,7 @@ def find_places(model: nn.Module, image: Tensor) -> list[Place]:
         raise InputError(f"the {type(model).__name__} is in training mode: call model.eval() first")
     nothing = torch.zeros_like(image[:, :1], dtype=torch.bool)
     root = _Call("", 0)
-    with _watching(model, root, tuple(image.shape[2:])), torch.no_grad():
+    with _watching(model, root, (image.shape[2], image.shape[3])), torch.no_grad():
         LayerMasking(model)(image, nothing)
     spine = list(_spine(root, image[0, 0].numel()))
     sizes = sorted({place.size for place in spine}, key=lambda size: -size[0] * size[1])
@@ -110,7 +114,7 @@ def telling_channel(whole: FeatureMap) -> int:
 
 
 def distance(one: FeatureMap, whole: FeatureMap, where: Tensor) -> float | None:
-    """Return |one - whole| / |whole| over all channels and the cells `where` (h, w), None where that is empty."""
+    """Return |one - whole| / |whole| over all channels and the cells `where` (h, w); None if |whole| is 0."""
     size = float(whole.values[:, where].norm())
     return float((one.values - whole.values)[:, where].norm()) / size if size else None
 
@@ -201,7 +205,7 @@ def _grid(count: int, size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def _alike(grid: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether a grid has the shape of the image, to one cell: attention weights and rows of gates have not."""
+    """Whether a grid has the shape of the image, to one cell: attention weights and gates mostly have not."""
     (h, w), (height, width) = grid, size
     return 2 <= h <= height and 2 <= w <= width and abs(h * width - w * height) <= 1.5 * max(height, width)
 
