@@ -16,7 +16,7 @@ from layermask.draw.figure import (
     place_image,
     place_ranking,
 )
-from layermask.draw.overlay import draw_boundaries, draw_scale, overlay
+from layermask.draw.overlay import draw_boundaries, draw_scale, hidden_picture, overlay
 from layermask.explain.attribution import Attribution
 
 if TYPE_CHECKING:
@@ -47,9 +47,10 @@ def explanation_sheet(
     for row, target in enumerate(targets):
         start = MARGIN + left * (CELL + GAP) + GAP, top - row * (HEAD + CELL + GAP) - HEAD - CELL
         _row(figure, start, picture, found, row, labels[target], unit)
-    legend = (
-        f"green: the segment supports the class, red: it detracts; scale: change of {unit}, shared by a row"
-    )
+    if any(each.region is not None for each in found.values()):
+        legend = "the smallest visible part found that keeps the prediction; the rest is hidden"
+    else:
+        legend = f"green: the segment supports the class, red: it detracts; change of {unit}, shared by a row"
     figure.text(0.5, 0.6 * MARGIN / height, legend, ha="center", va="center", fontsize=8, color="0.35")
     return figure
 
@@ -85,8 +86,20 @@ def _row(
     heading = figure.text(*place, name, fontsize=10.5, weight="bold", va="center", parse_math=False)
     fit_text(heading, len(found) * (CELL + GAP) + 0.6, tail=f", {amount}")
     for column, (removal, each) in enumerate(found.items()):
-        tinted = overlay(picture, each.heatmap(row), limit)
-        fit = "" if each.r2 is None else f"   R² {float(each.r2[row]):.2f}"
-        axes = place_image(figure, (left + column * (CELL + GAP), y), tinted, [removal + fit])
-        draw_boundaries(axes, each.segments)
-    draw_scale(figure, (left + len(found) * (CELL + GAP), y), limit)
+        shown, said = _result(picture, each, row, limit)
+        axes = place_image(figure, (left + column * (CELL + GAP), y), shown, [f"{removal}   {said}".rstrip()])
+        if each.region is None:
+            draw_boundaries(axes, each.segments)
+    if all(each.region is None for each in found.values()):
+        draw_scale(figure, (left + len(found) * (CELL + GAP), y), limit)
+
+
+def _result(picture: np.ndarray, found: Attribution, row: int, limit: float) -> tuple[np.ndarray, str]:
+    """The tinted picture and how well its scores fit; or the region that is enough, and how large it is."""
+    if found.region is None:
+        return overlay(picture, found.heatmap(row), limit), (
+            "" if found.r2 is None else f"R² {float(found.r2[row]):.2f}"
+        )
+    visible = found.visible(found.region[row])
+    share = f"{float(visible.float().mean()):.1%} of the picture"
+    return hidden_picture(picture, visible), share
