@@ -204,6 +204,15 @@ def test_road_with_our_removals(name, kind):
     np.testing.assert_allclose(found, want(removal), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ROAD)
+def test_road_painting_as_a_removal_does(name):
+    """Also removals that must see what they hide; the model asked is then the plain one."""
+    metric, want = ROAD[name]
+    for removal in (lm.Greyout(MODEL), lm.BlurFill(MODEL, kernel_size=5, sigma=2.0)):
+        found = lm.as_road(metric, removal)(IMAGES, SCORES, TARGETS, MODEL)
+        np.testing.assert_allclose(found, want(removal), atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")  # their own imputer
 @pytest.mark.parametrize("name", ROAD)
 def test_the_metric_given_is_left_as_it_was(name):
@@ -217,5 +226,7 @@ def test_the_metric_given_is_left_as_it_was(name):
 def test_bad_input():
     with pytest.raises(InputError, match="object has no imputer: give a ROAD metric"):
         lm.as_road(object())
+    with pytest.raises(InputError, match=r"paints nothing: leave it out here, .* NaNHidden\(removal\)"):
+        lm.as_road(road.ROADMostRelevantFirst(50), REMOVAL)
     with pytest.raises(InputError, match="target layer ReLU is no module of the removal's model"):
         lm.CamModel(REMOVAL, [nn.ReLU()])

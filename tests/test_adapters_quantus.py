@@ -15,6 +15,9 @@ from torch import nn
 import layermask as lm
 from layermask.errors import InputError
 from layermask.masked import settled
+from layermask.removal.paint import PixelFill
+from layermask.removal.table import REMOVALS as TABLE
+from layermask.zoo.preprocessing import Preprocessing
 
 MODEL = small_model()
 IMAGES = some_images(2)
@@ -140,6 +143,25 @@ def test_masks_as_irof_passes_them():
     grey = REMOVALS["grey"]
     painted = lm.as_perturb_func(grey, IMAGES.shape[1:])(IMAGES.numpy(), mask=mask)
     np.testing.assert_array_equal(painted, grey.fill(IMAGES, torch.tensor(~mask)).numpy())
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name != "tokendrop"])  # of transformers
+def test_every_removal_of_the_table(name):
+    """Marked by NaN or painting in Quantus, whichever a removal can do, it is what the removal does."""
+    kind, visible = TABLE[name], TestNaNHidden.visible
+    if kind.extra:
+        pytest.importorskip("cv2")
+    removal = kind.make(MODEL, Preprocessing(), torch.arange(SIDE).expand(SIDE, -1) // 4)
+    want = removal(IMAGES, visible)
+    if kind.reads_hidden:
+        with pytest.raises(InputError, match="paints from what hidden pixels held"):
+            lm.NaNHidden(nn.Sequential(removal))
+    else:
+        assert torch.equal(lm.NaNHidden(removal)(lm.mark_hidden(IMAGES, visible)), want)
+    if isinstance(removal, PixelFill):
+        paint = lm.as_perturb_func(removal, IMAGES.shape[1:])
+        painted = torch.tensor(paint(IMAGES.numpy(), mask=~visible.numpy()))
+        assert torch.equal(MODEL(painted), want)
 
 
 def test_the_callers_array_is_left_alone():

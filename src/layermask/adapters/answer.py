@@ -42,6 +42,23 @@ def check_images(images: Any) -> None:
         raise InputError(f"images are a float tensor (N, C, *S), got {kind}")
 
 
+def painter(removal: Removal, instead: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return what paints hidden pixels, `(images, visible) -> images`, where the model of the removal is."""
+    found: Any = getattr(removal, "painted", None) or getattr(removal, "fill", None)
+    if not callable(found):
+        raise InputError(
+            f"{type(removal).__name__} has no fill(images, visible), so it paints nothing: {instead}"
+        )
+    paint: Callable[..., Any] = found
+    device = device_of(removal)
+
+    @torch.no_grad()
+    def painted(images: Tensor, visible: Tensor) -> Tensor:
+        return paint(images.to(device), visible.to(device)).to(images.device)
+
+    return painted
+
+
 def device_of(removal: Removal) -> torch.device:
     """Return where the model of a removal is; a function without parameters is taken to be on the CPU."""
     parameters = removal.parameters() if isinstance(removal, nn.Module) else iter(())

@@ -7,11 +7,10 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
-from layermask.adapters.answer import Removal
-from layermask.adapters.nan import NaNHidden
+from layermask.adapters.answer import Removal, painter
+from layermask.adapters.nan import NaNHidden, mark_hidden
 from layermask.errors import InputError
 from layermask.masked import Masked, settled
 
@@ -75,32 +74,33 @@ def _plain_for_hooks(layer: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def as_road(metric: Metric) -> Metric:
+def as_road(metric: Metric, removal: Removal | None = None) -> Metric:
     """Return a copy of a ROAD metric that writes NaN where it would impute, to be asked with `NaNHidden`.
 
         as_road(ROADCombined(percentiles=[20, 50, 80]))(images, cams, targets, NaNHidden(removal))
 
-    Takes every ROAD class of `pytorch_grad_cam.metrics.road`.
+    With a `removal` that paints, the metric paints as it does, and is asked with the plain model. Takes every
+    ROAD class of `pytorch_grad_cam.metrics.road`.
 
     Raises:
-        InputError: an object that holds no imputer.
+        InputError: an object that holds no imputer, or a removal that does not paint.
     """
+    instead = "leave it out here, and give the metric the model NaNHidden(removal)"
+    return _imputing(metric, mark_hidden if removal is None else painter(removal, instead))
+
+
+def _imputing(metric: Metric, hide: Callable[[Tensor, Tensor], Tensor]) -> Metric:
     parts = ("morf_averager", "lerf_averager")
     own: Any = copy.copy(metric)
     if all(hasattr(own, part) for part in parts):
         for part in parts:
-            setattr(own, part, as_road(getattr(own, part)))
+            setattr(own, part, _imputing(getattr(own, part), hide))
     elif hasattr(own, "percentiles") and hasattr(own, "imputer"):  # an average over thresholds
         at: Callable = own.imputer
-        own.imputer = lambda percentile: as_road(at(percentile))
+        own.imputer = lambda percentile: _imputing(at(percentile), hide)
     elif hasattr(getattr(own, "perturbation", None), "imputer"):
         own.perturbation = copy.copy(own.perturbation)
-        own.perturbation.imputer = _nan_imputer
+        own.perturbation.imputer = lambda image, keep: hide(image[None], keep[None, None].bool())[0]
     else:
         raise InputError(f"{type(metric).__name__} has no imputer: give a ROAD metric of pytorch_grad_cam")
     return own
-
-
-def _nan_imputer(image: Tensor, keep: Tensor) -> Tensor:
-    """Return the image (C, *S) with NaN where keep (*S) is 0."""
-    return torch.where(keep.bool(), image, torch.nan)

@@ -16,11 +16,20 @@ class NaNHidden(nn.Module):
 
     Serves tools whose models take no mask, once they write NaN where they hide: Quantus by `write_nan`,
     pytorch-grad-cam by `as_road`. Also for data with real gaps.
+
+    Raises:
+        InputError: a removal that paints from what hidden pixels held, as `BlurFill`.
     """
 
     def __init__(self, removal: Removal) -> None:
         super().__init__()
         self.removal = removal
+        for module in self.modules():
+            if type(module).__name__ in _reading_hidden():
+                raise InputError(
+                    f"{type(module).__name__} paints from what hidden pixels held, which NaN does not tell: "
+                    "let the tool paint, by as_perturb_func or as_road(metric, removal)"
+                )
         # Quantus refuses a model in training mode, which a wrapper of a model in eval mode seems to be.
         layers = [m for m in self.modules() if not list(m.children())]
         self.training = any(m.training for m in layers if m is not self)
@@ -30,6 +39,12 @@ class NaNHidden(nn.Module):
         visible = ~images.isnan().any(1, keepdim=True)
         # Not every removal of the user's own picks by `where`; what is hidden must not reach it.
         return logits(self.removal(torch.where(visible, images, 0.0), visible))
+
+
+def _reading_hidden() -> set[str]:
+    from layermask.removal.table import REMOVALS  # here: it imports every removal
+
+    return {removal.operator for removal in REMOVALS.values() if removal.reads_hidden}
 
 
 def mark_hidden(images: Tensor, visible: Tensor) -> Tensor:

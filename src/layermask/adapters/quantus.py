@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from layermask.adapters.answer import Removal, device_of
+from layermask.adapters.answer import Removal, painter
 from layermask.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,21 +29,13 @@ def as_perturb_func(removal: Removal, shape: Sequence[int]) -> Callable[..., np.
     Raises:
         InputError: a removal that does not paint; when called, arrays that are not of that shape.
     """
-    fill = getattr(removal, "fill", None)
-    if not callable(fill):
-        raise InputError(
-            f"{type(removal).__name__} has no fill(images, visible), so it paints nothing: give Quantus the "
-            "model NaNHidden(removal) and the metric perturb_func=write_nan"
-        )
+    instead = "give Quantus the model NaNHidden(removal) and the metric perturb_func=write_nan"
+    paint = painter(removal, instead)
 
     def perturb_func(arr: np.ndarray, indices: Any = None, mask: Any = None, **unused: Any) -> np.ndarray:
         named = _named(arr, indices, mask)
         images, hidden = (_shaped(x, shape) for x in (torch.as_tensor(arr), named))
-        device = device_of(removal)
-        visible = ~hidden.any(1, keepdim=True).to(device)
-        with torch.no_grad():
-            painted: Any = fill(images.to(device), visible)
-        return painted.cpu().numpy().astype(arr.dtype).reshape(arr.shape)
+        return paint(images, ~hidden.any(1, keepdim=True)).numpy().reshape(arr.shape)
 
     return perturb_func
 
