@@ -18,7 +18,7 @@ def test_there_is_one_for_each_tool():
 def test_names_no_machine_and_stays_small(path):
     text = path.read_text("utf-8")
     assert len(text) < 200_000
-    assert not any(trace in text for trace in ("site-packages", "/home/", "/work/", "Warning:"))
+    assert not any(trace in text for trace in ("site-packages", "/home/", "/tmp/", "Warning:"))
 
 
 @pytest.mark.slow
