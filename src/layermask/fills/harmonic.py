@@ -19,7 +19,7 @@ from torch import Tensor
 
 CHUNK = 16  # channels solved together on a CPU: what one vector holds, and its cache
 FEW = 0.01  # with less than this share visible, float32 rounding would show: solved in float64
-ACCURACY = 300  # of the last step but one, in units of rounding
+ACCURACY = 300, 1e-11  # of the last step but one: times the rounding of the dtype, but no less than
 MAX_STEPS = 100  # 5 to 9 are needed in float32, 15 to 20 in float64
 COARSEST = 8  # cells across
 TINY = 1e-6
@@ -134,9 +134,10 @@ class _Dense:
 
     def at(self, hidden: Tensor, ties: Tensor) -> None:
         unknown, ties = (x[0].flatten(1).contiguous() for x in (hidden, ties))
-        links = self.neighbors * unknown[:, None] * unknown[:, :, None]
+        both = unknown[:, None] * unknown[:, :, None]
+        links = self.neighbors * both
         diagonal = links.sum(1) + ties + (1 - unknown) + TINY  # tiny: for nothing visible
-        self.inverse = torch.linalg.inv(torch.diag_embed(diagonal) - links)
+        self.inverse = torch.linalg.inv(torch.diag_embed(diagonal) - links) * both
 
     def solved(self, residual: Tensor) -> Tensor:
         found = self.inverse @ residual[0].flatten(1)[..., None]
@@ -182,7 +183,7 @@ class _Multigrid:
         residual, solution, step = self.residual.copy_(rhs), self.solution.zero_(), self.step
         step.copy_(self.cycle(residual))
         energy = self.dot(residual, step)
-        enough = energy * (ACCURACY * torch.finfo(rhs.dtype).eps) ** 2
+        enough = energy * max(ACCURACY[0] * torch.finfo(rhs.dtype).eps, ACCURACY[1]) ** 2
         going = energy > 0
         for _ in range(MAX_STEPS):
             image = self.applied(step)

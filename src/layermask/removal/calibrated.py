@@ -171,7 +171,11 @@ def best_affine(
     identity = scale * (torch.ones_like(mean) if diagonal else torch.eye(len(mean)).to(mean))
     weight, bias = (x.clone().requires_grad_() for x in (identity, mean))
     steps = torch.optim.LBFGS(
-        [weight, bias], max_iter=max_iter, tolerance_grad=1e-8, line_search_fn="strong_wolfe"
+        [weight, bias],
+        max_iter=max_iter,
+        tolerance_grad=1e-8,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> Tensor:

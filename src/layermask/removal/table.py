@@ -22,6 +22,7 @@ from layermask.removal.paint import (
     RandomPixelFill,
     SegmentMeanFill,
 )
+from layermask.removal.tokens import TokenDropping
 from layermask.zoo.preprocessing import Preprocessing
 
 
@@ -41,6 +42,8 @@ class Removal:
     differentiable: bool = True
     """The gradient on visible pixels is that of the whole, fill included."""
     needs_segments: bool = False
+    transformers_only: bool = False
+    """It takes vision transformers, and answers as they do to rounding, not to the bit."""
     dims: tuple[int, ...] = (1, 2, 3)
     """The numbers of spatial dims that it takes."""
     extra: str = ""
@@ -53,6 +56,13 @@ REMOVALS: dict[str, Removal] = {
         "LayerMasking",
         "nothing: every layer answers from visible positions only",
         "Balasubramanian and Feizi 2023, arXiv 2211.14646",
+    ),
+    "tokendrop": Removal(
+        lambda model, p, segments: TokenDropping(model),
+        "TokenDropping",
+        "nothing: the tokens of patches that are not wholly visible are left out",
+        "Jain et al. 2022, arXiv 2204.08945",
+        transformers_only=True,
     ),
     "greyout": Removal(
         lambda model, p, segments: Greyout(model, p.mean, p.std),
@@ -154,7 +164,6 @@ REMOVALS: dict[str, Removal] = {
         "grey, blurred into the edges, 5 pixels wide, sigma 1",
         "released code of Balasubramanian and Feizi 2023",
     ),
-    # Token dropping, of vision transformers, goes here.
 }
 
 
