@@ -20,7 +20,7 @@ from layermask.cli.app import app
 from layermask.explain.lime import Lime
 from layermask.images import load_image, load_mask
 from layermask.record import restore_segments, sha256
-from layermask.removal.table import REMOVALS, removal
+from layermask.removal.table import removal
 from layermask.zoo import load
 from layermask.zoo.preprocessing import Preprocessing
 
@@ -189,19 +189,22 @@ def test_a_model_of_ones_own_with_few_classes(own_code, photograph, tmp_path):
 # predict
 
 
+DEFAULTS = ("layermask", "greyout", "blackout")
+
+
 def test_predict(photograph, mask, tmp_path):
     result = run("predict", photograph, "--mask", mask, "--out", tmp_path / "out")
     blocks = result.stdout.split("\n")
     assert blocks[0] == "chelsea.jpg, builtin, 62.6% visible"
-    for name in ("whole image", *REMOVALS):
+    for name in ("whole image", *DEFAULTS):
         assert name in blocks
     record = json.loads((tmp_path / "out" / "chelsea_predict.json").read_text())
-    assert list(record["answers"]) == ["whole image", *REMOVALS]
+    assert list(record["answers"]) == ["whole image", *DEFAULTS]
     assert record["mask"] == {"file": "mask.png", "sha256": sha256(mask), "invert": False}
     loaded = load("builtin")
     x = loaded.preprocessing(load_image(photograph))
     visible = loaded.preprocessing.mask(load_mask(mask))
-    for name in REMOVALS:
+    for name in DEFAULTS:
         with torch.no_grad():
             want = removal(name, loaded.model, loaded.preprocessing)(x, visible).softmax(1)[0]
         for entry in record["answers"][name]:
