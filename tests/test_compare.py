@@ -119,6 +119,14 @@ def test_a_module_that_is_called_twice():
 # Maps
 
 
+def test_what_is_changed_in_place_afterwards_is_kept():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True)).eval()
+    x = torch.randn(1, 3, 8, 8)
+    first, last = activations(model, lambda: model(x), find_places(model, x))
+    assert first.values.min() < 0 and last.values.min() == 0
+    assert torch.equal(first.values.relu(), last.values)
+
+
 def half(height: int, width: int) -> torch.Tensor:
     visible = torch.ones(1, 1, height, width, dtype=torch.bool)
     visible[..., : height // 2, : width // 3] = False
@@ -284,7 +292,7 @@ def sheet(tiles: int, columns: int):
     drawn = [Tile(f"removal-{i}", LONG * 2, PICTURE, LONG, 1.0, usual[i % 2]) for i in range(tiles)]
     each = FeatureMap(torch.randn(1, 4, 6) * 1e-5, torch.rand(4, 6) > 0.3)
     off = dict.fromkeys(ROWS[1:], 1.234)
-    column = Column((f"{LONG}.layer", "224×224, channel 1999"), dict.fromkeys(ROWS, each), off)
+    column = Column((f"{LONG}.layer", "224×224", "channel 1999"), dict.fromkeys(ROWS, each), off)
     return comparison_sheet(
         LONG * 3, drawn, dict.fromkeys(ROWS, PICTURE), [column] * columns, [LONG * 4, LONG]
     )

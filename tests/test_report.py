@@ -23,9 +23,9 @@ from layermask.report import report_page
 from layermask.report.page import embedded
 from layermask.segment import Grid
 
-SIZE, CELL = 96, 16
-COUNT = (SIZE // CELL) ** 2
-PICTURE = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+HEIGHT, WIDTH, CELL = 64, 96, 16
+COUNT = HEIGHT * WIDTH // CELL**2
+PICTURE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 EVIL = "</script><script>document.title = 'broken'</script><b>&amp;\"' @@{data} \u2028"
 LABELS = ["tench", EVIL]
 PREDICTIONS = [(EVIL, 0.7), ("tench", 0.2)]
@@ -152,7 +152,7 @@ def test_attributions_that_do_not_go_together():
     other = dataclasses.replace(FOUND["greyout"], targets=(1, 0))
     with pytest.raises(InputError, match=r"greyout explains the classes \(1, 0\) and layermask \(0, 1\)"):
         page({"layermask": FOUND["layermask"], "greyout": other})
-    other = dataclasses.replace(FOUND["greyout"], segments=Grid(CELL)(PICTURE).T)
+    other = dataclasses.replace(FOUND["greyout"], segments=Grid(CELL)(PICTURE).flip(0))
     with pytest.raises(InputError, match="different segments"):
         page({"layermask": FOUND["layermask"], "greyout": other})
     with pytest.raises(InputError, match="no attributions"):
@@ -162,9 +162,9 @@ def test_attributions_that_do_not_go_together():
 @pytest.mark.parametrize(
     ("picture", "words"),
     [
-        (PICTURE[:50], r"the picture is \(50, 96\) and the segments \(96, 96\)"),
-        (PICTURE / 255, r"is float64 \(96, 96, 3\): expected \(H, W, 3\) uint8"),
-        (PICTURE[..., 0], r"is uint8 \(96, 96\)"),
+        (PICTURE[:50], r"the picture is \(50, 96\) and the segments \(64, 96\)"),
+        (PICTURE / 255, r"is float64 \(64, 96, 3\): expected \(H, W, 3\) uint8"),
+        (PICTURE[..., 0], r"is uint8 \(64, 96\)"),
     ],
 )
 def test_pictures_that_do_not_fit(picture, words):
@@ -213,6 +213,9 @@ def opened(browse, tmp_path_factory) -> dict:
 
 
 USER = """
+const tops = () => [...document.querySelectorAll("canvas, table")].map(
+  element => element.getBoundingClientRect().top + scrollY);
+const unpainted = tops();
 const wait = setInterval(() => {
   if (!document.documentElement.dataset.painted) return;
   clearInterval(wait);
@@ -230,9 +233,8 @@ const wait = setInterval(() => {
     return out;
   };
   const texts = name => [...document.querySelectorAll(name)].map(e => e.textContent);
-  const heights = () => canvases.map(canvas => canvas.getBoundingClientRect().top + scrollY);
   const key = name => canvases[0].dispatchEvent(new KeyboardEvent("keydown", {key: name}));
-  const seen = {title: document.title, headings: texts("h3"), before: heights()};
+  const seen = {title: document.title, headings: texts("h3"), before: unpainted};
   seen.first = canvases.map(pixels);
   seen.shares = texts(".share");
   const slider = document.getElementById("shown");
@@ -255,7 +257,7 @@ const wait = setInterval(() => {
   seen.last = texts(".readout")[0];
   key("Escape");
   seen.after = canvases.map(pixels);
-  seen.tops = heights();
+  seen.tops = tops();
   seen.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   const pre = document.createElement("pre");
   pre.id = "seen";
@@ -266,7 +268,7 @@ const wait = setInterval(() => {
 
 
 def image(pixels: list[int]) -> np.ndarray:
-    return np.array(pixels).reshape(SIZE, SIZE, 3)
+    return np.array(pixels).reshape(HEIGHT, WIDTH, 3)
 
 
 def views():
@@ -275,12 +277,12 @@ def views():
 
 
 def test_overlays_are_those_of_the_pictures(opened):
-    inner = np.arange(SIZE) % CELL != CELL - 1  # no border runs through these pixels
+    rows, columns = (np.arange(n) % CELL != CELL - 1 for n in (HEIGHT, WIDTH))  # no border runs there
     limits = [max(float(each.scores[row].abs().max()) for each in FOUND.values()) for row in (0, 1)]
     assert len(opened["first"]) == 2 * len(views())
     for painted, (row, each) in zip(opened["first"][::2], views(), strict=True):
         want = overlay(PICTURE, each.heatmap(row), limits[row]).astype(int)
-        assert np.abs(image(painted) - want)[inner][:, inner].max() <= 1
+        assert np.abs(image(painted) - want)[rows][:, columns].max() <= 1
 
 
 @pytest.mark.parametrize(("when", "shown"), [("first", 10), ("moved", 3)])
@@ -290,13 +292,13 @@ def test_the_best_segments_are_shown_and_the_slider_changes_them(opened, when, s
 
 
 def test_the_shares_are_of_pixels(opened):
-    assert opened["shares"] == ["10 segments, 27.8 % of the pixels"] * 6
-    assert opened["moved_shares"] == ["3 segments, 8.3 % of the pixels"] * 6
-    assert opened["count"] == "3 of 36" and opened["hash"] == "#shown=3"
+    assert opened["shares"] == ["10 segments, 41.7 % of the pixels"] * 6
+    assert opened["moved_shares"] == ["3 segments, 12.5 % of the pixels"] * 6
+    assert opened["count"] == f"3 of {COUNT}" and opened["hash"] == "#shown=3"
 
 
 def test_pointing_shows_the_score_under_every_removal(opened):
-    segment = int(FOUND["layermask"].segments[int(0.1 * SIZE), SIZE // 4])
+    segment = int(FOUND["layermask"].segments[int(0.1 * HEIGHT), WIDTH // 4])
     for text, (row, each) in zip(opened["pointed"], views(), strict=True):
         score, error = re.match(r"\+?(\S+) ± (\S+)\n", text).groups()
         assert float(score.replace("−", "-")) == pytest.approx(float(each.scores[row, segment]), rel=0.01)
@@ -331,7 +333,7 @@ def test_screenshots(browse, tmp_path):
         browse(path, anchor, f"--screenshot={file}", *options)
         return np.array(Image.open(file).convert("RGB")).astype(int)
 
-    few, many = (shot(name, f"#shown={name}", "--window-size=900,1500") for name in ("2", "30"))
+    few, many = (shot(name, f"#shown={name}", "--window-size=900,1500") for name in ("2", "20"))
     checkered = [(np.isin(each, (215, 245)).all(2)).sum() for each in (few, many)]
     assert checkered[0] > 3 * checkered[1] > 0
     assert (few[:600] != many[:600]).any(2).mean() < 0.05  # the slider alone, not where it stands

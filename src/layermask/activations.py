@@ -223,7 +223,8 @@ def _read(place: Place, output: Any) -> FeatureMap:
     value, visible = output, None
     if isinstance(output, Masked):
         value, visible = torch.where(output.visible, output.value, 0), output.visible
-    values = _as_map(place, value).float().cpu()
+    # a copy: the next module may work in place
+    values = _as_map(place, value).to("cpu", torch.float, copy=True)
     if visible is None:
         return FeatureMap(values, torch.ones(place.size, dtype=torch.bool))
     return FeatureMap(values, _as_map(place, visible.expand(value.shape)).any(0).cpu())

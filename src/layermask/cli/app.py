@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from layermask.cli import check, explain, models, predict, segments
+from layermask.cli import check, compare, explain, models, predict, segments
 
 app = typer.Typer(
     help="Ask a pretrained vision model about only the visible part of an image.",
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.command("explain")(explain.command)
 app.command("predict")(predict.command)
+app.command("compare")(compare.command)
 app.command("check")(check.command)
 app.command("segments")(segments.command)
 app.command("models")(models.command)

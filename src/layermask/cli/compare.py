@@ -312,7 +312,7 @@ def _columns(inside: Inside) -> list[Column]:
 
     columns = []
     for index, (place, channel) in enumerate(zip(inside.places, inside.channels, strict=True)):
-        heading = place.module, f"{place.size[0]}×{place.size[1]}, channel {channel}"
+        heading = place.module, f"{place.size[0]}×{place.size[1]}", f"channel {channel}"
         maps = {name: each[index].channel(channel) for name, each in inside.maps.items()}
         columns.append(Column(heading, maps, {name: off[index] for name, off in inside.off.items()}))
     return columns
