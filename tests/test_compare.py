@@ -312,9 +312,11 @@ def test_no_text_is_cut_off_or_covers_another(sizes):
         wide = min(a.x1, b.x1) - max(a.x0, b.x0)
         tall = min(a.y1, b.y1) - max(a.y0, b.y0)
         assert wide <= 1 or tall <= 1, (one, other)
-    pictures = [axes.get_position() for axes in figure.axes]
+    pictures = [axes.get_window_extent() for axes in figure.axes]
     for one, other in itertools.combinations(pictures, 2):
         assert not one.overlaps(other)
+    for text, box in boxes:
+        assert text.startswith(("✓", "✗")) or text == "100.0 %" or not any(map(box.overlaps, pictures)), text
 
 
 # The command

@@ -247,7 +247,7 @@ const wait = setInterval(() => {
   seen.hash = location.hash;
   const box = canvases[0].getBoundingClientRect();
   canvases[0].dispatchEvent(new PointerEvent("pointermove",
-    {clientX: box.left + box.width * 0.25, clientY: box.top + box.height * 0.1}));
+    {clientX: box.left + box.width * 0.25, clientY: box.top + box.height * 0.6}));
   seen.pointed = texts(".readout");
   seen.outlined = pixels(canvases[0]);
   canvases[0].dispatchEvent(new PointerEvent("pointerleave"));
@@ -298,7 +298,7 @@ def test_the_shares_are_of_pixels(opened):
 
 
 def test_pointing_shows_the_score_under_every_removal(opened):
-    segment = int(FOUND["layermask"].segments[int(0.1 * HEIGHT), WIDTH // 4])
+    segment = int(FOUND["layermask"].segments[int(0.6 * HEIGHT), WIDTH // 4])
     for text, (row, each) in zip(opened["pointed"], views(), strict=True):
         score, error = re.match(r"\+?(\S+) ± (\S+)\n", text).groups()
         assert float(score.replace("−", "-")) == pytest.approx(float(each.scores[row, segment]), rel=0.01)

@@ -175,10 +175,7 @@ def _answers(scene: Scene, visible: Tensor) -> tuple[dict[str, Answer], dict[str
     for name in REMOVALS:
         try:
             answers[name] = _answer_under(scene, visible, name)
-        except (
-            InputError,
-            NotImplementedError,
-        ) as error:  # an absent package, another kind of model, no rule
+        except (InputError, NotImplementedError) as error:  # no such package, model or rule
             left_out[name] = _in_a_line(error)
     return answers, left_out
 
