@@ -19,7 +19,7 @@
   pixels.drawImage(picture, 0, 0);
   const source = pixels.getImageData(0, 0, width, height).data;
 
-  const borders = edges((a, b) => a !== b);
+  const borders = edges((a, b) => a !== b && 16 * count < segmentOf.length); // none around single pixels
   const outlines = new Map();
   const views = [...document.querySelectorAll("[data-view]")].map(view);
 

@@ -63,6 +63,7 @@ def report_page(
         width=width,
         height=height,
         count=count,
+        room=2 * len(str(count)) + 4,  # of "3 of 196" with the most digits, so that nothing moves
         shown=shown,
         predictions=_predictions(predictions),
         targets="\n".join(sections),
