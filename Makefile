@@ -33,7 +33,8 @@ test-all: lint  ## every test, the slow ones too
 	$(BIN)/pytest -n 2 --dist worksteal
 
 bench: .venv/dev  ## time layer masking against the plain model; writes docs/benchmarks.md
-	OMP_NUM_THREADS=$$(nproc) $(BIN)/python benchmarks/forward.py
+	for each in forward overhead road; do \
+	  OMP_NUM_THREADS=$$(nproc) $(BIN)/python -W ignore benchmarks/$$each.py || exit; done
 
 coverage: .venv/dev  ## laws 1, 2 and 5 over every torchvision and timm architecture; writes docs/coverage.md
 	$(BIN)/python benchmarks/coverage.py

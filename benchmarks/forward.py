@@ -1,13 +1,12 @@
 """Layer masking against the plain model: time, peak memory, explaining, import. `make bench` runs it.
 
 The two sides alternate in one process, and medians are quoted: the machine may be noisy. Models have random
-weights, which cost what trained ones do. The page docs/benchmarks.md is written anew.
+weights, which cost what trained ones do. Sections of docs/benchmarks.md are written anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import subprocess
 import sys
@@ -16,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from page import peak_memory, write_section
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layermask import LayerMasking
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MODELS = ("resnet50", "mobilenet_v2", "densenet121", "convnext_tiny", "vit_b_16")
 
 
@@ -118,39 +117,20 @@ def forward_row(name: str, batch: int, rounds: int) -> str:
     return row
 
 
-_PEAK = """
-import sys, torch
-from pathlib import Path
-from torchvision.models import get_model
-sys.path.insert(0, {here!r})
-from forward import patches
-from layermask import LayerMasking
-
-def memory(line):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(text.split()[1]) for text in lines if text.startswith(line))
-
-model = get_model("resnet50", weights=None).eval()
-images, visible = torch.randn({batch}, 3, 224, 224), patches({batch})
-removal = LayerMasking(model)
-Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
-before = memory("VmRSS")
-with torch.inference_mode():
-    {call}
-print(memory("VmHWM") - before)
-"""
-
-
 def peak_row(batch: int) -> str:
-    """Peak resident memory above the idle process: medians of five processes of each side."""
-    calls, mib = {"plain": "model(images)", "masked": "removal(images, visible)"}, {}
-    for side, call in calls.items():
-        code = _PEAK.format(here=str(Path(__file__).parent), batch=batch, call=call)
-        command = [sys.executable, "-c", code]
-        runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(5)]
-        mib[side] = statistics.median(map(int, runs)) / 1024
-    row = f"Peak memory, ResNet-50, batch {batch}: plain {mib['plain']:.0f} MiB, "
-    return row + f"layer masking {mib['masked']:.0f} MiB, ratio {mib['masked'] / mib['plain']:.2f}."
+    """Peak memory of a forward pass above what model and images take."""
+    setup = (
+        "from torchvision.models import get_model\n"
+        "from forward import LayerMasking, patches\n"
+        "model = get_model('resnet50', weights=None).eval()\n"
+        f"images, visible = torch.randn({batch}, 3, 224, 224), patches({batch})\n"
+        "removal = LayerMasking(model)\n"
+        "torch.set_grad_enabled(False)"
+    )
+    plain = peak_memory(setup, "model(images)")
+    masked = peak_memory(setup, "removal(images, visible)")
+    row = f"Peak memory, ResNet-50, batch {batch}: plain {plain:.0f} MiB, layer masking {masked:.0f} MiB, "
+    return row + f"ratio {masked / plain:.2f}."
 
 
 def explaining_row(samples: int, batch: int) -> str:
@@ -166,7 +146,7 @@ def explaining_row(samples: int, batch: int) -> str:
     masks = [patches(batch) for _ in range(samples // batch)]
     sides = {
         "plain": lambda: [removal(image, visible) for visible in masks],
-        "lime": lambda: Lime(removal, n_samples=len(masks) * batch, batch_size=batch).attribute(
+        "lime": lambda: Lime(removal, n_samples=len(masks) * batch, perturbations_per_eval=batch).attribute(
             image, target=0, feature_mask=segments
         ),
     }
@@ -197,30 +177,6 @@ def start_row() -> str:
     )
 
 
-def page(rows: list[str], lines: list[str], batch: int, rounds: int) -> str:
-    machine = f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
-    return "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            "Written by `make bench`; nothing here is typed by hand. Ratios are medians over rounds in which",
-            "the two sides alternate, the middle half of the rounds in brackets. No GPU was measured.",
-            "",
-            f"torch {torch.__version__}, Python {platform.python_version()}, {machine}, float32, eager.",
-            "",
-            f"## Forward pass, batch {batch}, 224x224, half of the 16x16 patches hidden, {rounds} rounds",
-            "",
-            "| model | plain, s | layer masking / plain | the paper's algorithm written plainly / plain |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-            "## Memory, explaining, start",
-            "",
-            *(part for line in lines for part in (line, "")),
-        ]
-    )
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--batch", type=int, default=16)
@@ -231,8 +187,15 @@ def main() -> None:
     with torch.inference_mode():
         rows = [forward_row(name, given.batch, given.rounds) for name in MODELS]
         lines = [peak_row(given.batch), explaining_row(given.samples, 50), start_row()]
-    PAGE.write_text(page(rows, lines, given.batch, given.rounds))
-    print("\n".join(lines), f"\nwrote {PAGE}")
+    head = [
+        f"Batch {given.batch}, 224x224, half of the 16x16 patches hidden, float32, eager, "
+        f"{given.rounds} rounds.",
+        "",
+        "| model | plain, s | layer masking / plain | the paper's algorithm written plainly / plain |",
+        "|---|---|---|---|",
+    ]
+    write_section("Forward pass", [*head, *rows])
+    write_section("Memory, explaining, start", [part for line in lines for part in (line, "")])
 
 
 if __name__ == "__main__":

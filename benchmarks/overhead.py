@@ -1,7 +1,7 @@
 """What a library adds to a model that is almost free: milliseconds per perturbed sample.
 
-224x224x3, 196 segments, 1,000 samples, grey fill, in one process, the sides taking turns; writes a table to
-standard output, and with --write into docs/benchmarks.md.
+224x224x3, 196 segments, 1,000 samples, grey fill, in one process, the sides taking turns; and the memory that
+more samples take. Writes a section of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from page import peak_memory, write_section
 from torch import Tensor, nn
 
 import layermask as lm
@@ -98,11 +99,35 @@ def measure(rounds: int) -> dict[str, list[float]]:
     return found
 
 
+def peak(explainer: str, samples: int) -> float:
+    """Return the peak of memory while explaining, in MiB."""
+    setup = (
+        "from overhead import SEGMENTS, SIDE, AlmostFree, lm\n"
+        f"explainer = lm.{explainer}(lm.Greyout(AlmostFree()), n_samples={samples})\n"
+        "image = torch.randn(1, 3, SIDE, SIDE)\n"
+        "explainer.attribute(image, 0, SEGMENTS, n_samples=500)"  # what the first call loads stays
+    )
+    return peak_memory(setup, "explainer.attribute(image, 0, SEGMENTS)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    for name, times in measure(parser.parse_args().rounds).items():
-        print(f"{name:36s} {statistics.median(times):.3f} ms a sample ({min(times):.3f} to {max(times):.3f})")
+    rounds = parser.parse_args().rounds
+    lines = [f"One image of 224x224x3, 196 segments, {SAMPLES:,} samples, grey fill, {rounds} rounds.", ""]
+    lines += ["| masks per call | ms per sample, median | from | to |", "|---|---|---|---|"]
+    for name, times in measure(rounds).items():
+        lines.append(f"| {name} | {statistics.median(times):.3f} | {min(times):.3f} | {max(times):.3f} |")
+    lines += [
+        "",
+        "Peak memory while explaining, 32 masks at a time, medians of five processes, MiB:",
+        "",
+    ]
+    lines += ["| explainer | 1,000 samples | 10,000 samples |", "|---|---|---|"]
+    for explainer in ("Lime", "KernelShap", "PermutationShapley"):
+        lines.append(f"| {explainer} | {peak(explainer, 1000):.0f} | {peak(explainer, 10_000):.0f} |")
+    print("\n".join(lines))
+    write_section("What explaining adds to a model that is almost free", lines)
 
 
 if __name__ == "__main__":
