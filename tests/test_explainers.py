@@ -373,7 +373,7 @@ BAD = {
     r"has the classes 0 to 2": lambda: build("shapley", smooth_game(4)).attribute(IMAGE, 3, stripes(4)),
     "not finite for 1 of 1 masks": lambda: build("lime", same(math.nan, 3)).attribute(IMAGE, 0, stripes(4)),
     "the model has one class": lambda: EXPLAINERS["lime"](same(1.0, 1)).attribute(IMAGE, 0, stripes(4)),
-    r"answers \(1, 3, 4\) for 1 masks": lambda: build("lime", same(1.0, 3, 4)).attribute(
+    r"answers \(1, 3, 4\) for 1 pictures": lambda: build("lime", same(1.0, 3, 4)).attribute(
         IMAGE, 0, stripes(4)
     ),
     "unknown method 'shap': choose from": lambda: explainer("shap"),

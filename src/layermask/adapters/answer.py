@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from layermask.errors import InputError
+from layermask.outputs import class_scores
 
 Removal = Callable[..., Any]
 Output = Literal["logit", "probability"]
@@ -16,17 +17,8 @@ Output = Literal["logit", "probability"]
 
 def answer(removal: Removal, images: Tensor, visible: Tensor, output: Output = "logit") -> Tensor:
     """Return the (N, K) scores for visible (N, 1, *S); one image is shared by all masks, without copies."""
-    scores = logits(removal(images.expand(len(visible), *images.shape[1:]), visible))
-    return scores.softmax(-1) if output == "probability" else scores
-
-
-def logits(output: Any) -> Tensor:
-    """Return a model's scores; Hugging Face models wrap theirs."""
-    scores = getattr(output, "logits", output)
-    if not isinstance(scores, Tensor):
-        kind = type(output).__name__
-        raise InputError(f"the removal answers with a {kind}, not with scores: wrap it to return a tensor")
-    return scores
+    logits = class_scores(removal(images.expand(len(visible), *images.shape[1:]), visible), len(visible))
+    return logits.softmax(-1) if output == "probability" else logits
 
 
 def check_output(output: str) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask.adapters.answer import Removal, logits
+from layermask.adapters.answer import Removal
 from layermask.errors import InputError
+from layermask.outputs import scores
 
 
 class NaNHidden(nn.Module):
@@ -38,7 +39,7 @@ class NaNHidden(nn.Module):
         """Return the (N, K) scores of images (N, C, *S) float; Hugging Face outputs give their logits."""
         visible = ~images.isnan().any(1, keepdim=True)
         # Not every removal of the user's own picks by `where`; what is hidden must not reach it.
-        return logits(self.removal(torch.where(visible, images, 0.0), visible))
+        return scores(self.removal(torch.where(visible, images, 0.0), visible))
 
 
 def _reading_hidden() -> set[str]:

@@ -103,13 +103,11 @@ def rank(answer: Callable[[], Any], count: int = 5) -> Ranking:
     import torch
 
     from layermask.errors import ModelError
+    from layermask.outputs import class_scores
 
     with torch.no_grad():
         output = answer()
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ModelError(f"the model answers {shape} for one picture: expected scores (1, classes)")
+    logits = class_scores(output, 1)
     if not logits.isfinite().all():
         raise ModelError("the model's scores for this picture are not all finite")
     probabilities, classes = logits[0].float().softmax(-1).topk(min(count, logits.shape[1]))

@@ -16,6 +16,7 @@ from torch import Tensor
 from layermask.errors import InputError
 from layermask.explain.asking import Plan, Segments, check_finite, run
 from layermask.explain.attribution import Attribution
+from layermask.outputs import class_scores
 from layermask.segment import relabel
 
 Target = int | Sequence[int] | None
@@ -150,13 +151,8 @@ class Explainer:
     @torch.no_grad()
     def _ask(self, images: Tensor, visible: Tensor) -> Tensor:
         """Return the (n, classes) outputs for images (n or 1, C, *S) under masks (n, 1, *S)."""
-        output = self.removal(images, visible)  # which expands one image: what it checks, it checks once
-        logits = getattr(output, "logits", output)  # Hugging Face models wrap theirs
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(visible):
-            what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InputError(
-                f"the removal answers {what} for {len(visible)} masks: expected (masks, classes)"
-            )
+        # one image stays one: what the removal checks of it, it checks once
+        logits = class_scores(self.removal(images, visible), len(visible))
         if self.output == "logit":
             return logits.float()
         if logits.shape[1] < 2:

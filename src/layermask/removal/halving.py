@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layermask.outputs import scores
+
 
 class Halving:
     """`removal`, asked for half as many masks at a time whenever memory runs out; `say` hears of it.
@@ -39,7 +41,7 @@ class Halving:
             return self.removal(images, visible)
         parts = images.split(size) if len(images) > 1 else [images] * -(-len(visible) // size)
         answers = [self.removal(x, mask) for x, mask in zip(parts, visible.split(size), strict=True)]
-        return torch.cat([getattr(answer, "logits", answer) for answer in answers])
+        return torch.cat([scores(answer) for answer in answers])
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ModelError
 from ..masked import Masked
+from ..outputs import scores
 from .inputs import check_inputs
 from .layers import LayerMasking
 
@@ -145,7 +146,5 @@ def _kept(tokens: Masked) -> Tensor | None:
 
 
 def _close(a: Any, b: Any, tolerance: float = 1e-3) -> bool:
-    a, b = (getattr(x, "logits", x) for x in (a, b))
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
-        return False
-    return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-6))
+    a, b = scores(a), scores(b)
+    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-6))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from layermask.errors import ModelError
+from layermask.outputs import scores
 from layermask.zoo.preprocessing import Preprocessing
 
 
@@ -32,4 +33,4 @@ def count_classes(model: nn.Module, preprocessing: Preprocessing, name: str) -> 
             f"model {name!r} does not take a {tuple(x.shape)} tensor ({str(error).splitlines()[0]}): return "
             "layermask.Loaded instead, with the preprocessing it needs"
         ) from error
-    return getattr(output, "logits", output).shape[-1]
+    return scores(output).shape[-1]

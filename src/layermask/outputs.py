@@ -1,0 +1,37 @@
+"""What models answer: scores, plain or wrapped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from layermask.errors import ModelError
+
+
+def scores(output: Any) -> Tensor:
+    """Return the tensor in a model's output; Hugging Face models wrap theirs in `.logits`.
+
+    Raises:
+        ModelError: there is none.
+    """
+    found = getattr(output, "logits", output)
+    if not isinstance(found, Tensor):
+        kind = type(output).__name__
+        raise ModelError(f"the model answers with a {kind}, not with scores: wrap it to return a tensor")
+    return found
+
+
+def class_scores(output: Any, count: int) -> Tensor:
+    """Return the (count, classes) scores for so many pictures.
+
+    Raises:
+        ModelError: the output is of another shape.
+    """
+    found = scores(output)
+    if found.ndim != 2 or len(found) != count:
+        shape = tuple(found.shape)
+        raise ModelError(
+            f"the model answers {shape} for {count} pictures: expected scores ({count}, classes)"
+        )
+    return found
