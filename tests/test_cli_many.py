@@ -116,6 +116,24 @@ def test_predict_many_with_one_mask_or_a_folder_of_them(pictures, tmp_path):
     assert f"no mask for {pictures / 'a.jpg'}" in result.stderr
 
 
+def test_compare_many(pictures, tmp_path):
+    result = run("compare", pictures, *MODEL, "--out", tmp_path / "out")
+    assert files(tmp_path / "out") == sorted(f"{n}_compare.{e}" for n in NAMES for e in ("json", "png"))
+    result = run("compare", pictures, *MODEL, "--out", tmp_path / "out")
+    assert "4 of 4 pictures were done" in result.stderr
+    result = run("compare", pictures / "a.jpg", *MODEL, "--hide", "0.2", "--out", tmp_path / "out")
+    assert "random 16×16 patches hidden" in result.stdout
+
+
+def test_explain_under_a_removal_that_needs_the_segments(pictures, tmp_path):
+    against = ["--against", "segment-mean,road"]
+    run("explain", pictures / "a.jpg", *MODEL, *QUICK[:-2], *against, "--out", tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "a_explain.json").read_text())
+    assert list(record["removals"]) == ["layermask", "segment-mean", "road"]
+    message = refused("explain", pictures / "a.jpg", *MODEL, "--against", "tokendrop", "--json")
+    assert "no tokens to drop" in message
+
+
 # every method
 
 

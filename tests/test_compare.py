@@ -16,7 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from layermask.activations import FeatureMap, activations, distance, find_places, telling_channel
-from layermask.cli import compare
+from layermask.cli import comparison, hiding
 from layermask.cli.app import app
 from layermask.cli.scene import prepare
 from layermask.draw.compare import Column, Tile, comparison_sheet, map_picture
@@ -351,7 +351,7 @@ def test_the_answers_can_be_had_again_from_the_record(compared, photograph, buil
     preprocessing = Preprocessing.restore(record["model"]["preprocessing"])
     x = preprocessing(load_image(photograph))
     assert record["mask"] == {"hide": 0.4, "seed": 3, "patch": 16, "visible": pytest.approx(118 / 196)}
-    visible = compare._patches(prepare(photograph, "builtin", None, "cpu"), 0.4, 3)
+    visible = hiding._patches(prepare(photograph, "builtin", None, "cpu"), 0.4, 3)
     usual = record["predictions"][0]["class"]
     for name in ("layermask", "greyout"):
         with torch.no_grad():
@@ -374,10 +374,10 @@ def test_layer_masking_stays_nearer_to_the_whole_image(compared):
 
 def test_tiles_show_what_enters_the_model(photograph):
     scene = prepare(photograph, "builtin", None, "cpu")
-    visible = compare._patches(scene, 0.5, 0)
+    visible = hiding._patches(scene, 0.5, 0)
     hidden = ~visible[0, 0].numpy()
-    black = compare._answer_under(scene, visible, "blackout").picture
-    masked = compare._answer_under(scene, visible, "layermask").picture
+    black = comparison._answer_under(scene, visible, "blackout").picture
+    masked = comparison._answer_under(scene, visible, "layermask").picture
     assert (black[hidden] == 0).all()
     assert set(np.unique(masked[hidden])) == {215, 245}
     for picture in (black, masked):
@@ -459,19 +459,19 @@ def test_an_absent_package_leaves_a_removal_out(own, photograph, monkeypatch):
         return removal(name, *args)
 
     monkeypatch.setattr("layermask.removal.table.removal", absent)
-    monkeypatch.setattr(compare, "_inside", lambda scene, visible: "No feature maps.")
+    monkeypatch.setattr(comparison, "_inside", lambda scene, visible: "No feature maps.")
     result = run(photograph, "--model", "own_compare_code:five")
     assert "left out: greyout: this needs the package abacus, which is not installed" in result.stdout
 
 
 def test_seeds_hide_other_patches_and_shares_are_kept(photograph):
     scene = prepare(photograph, "builtin", None, "cpu")
-    one, other = (compare._patches(scene, 0.25, seed) for seed in (0, 1))
+    one, other = (hiding._patches(scene, 0.25, seed) for seed in (0, 1))
     assert one.shape == (1, 1, 224, 224) and not torch.equal(one, other)
     assert one.float().mean() == other.float().mean() == 0.75
     assert torch.equal(one, one[..., ::16, ::16].repeat_interleave(16, 2).repeat_interleave(16, 3))
     for share, count in ((1e-6, 195), (1 - 1e-6, 1)):  # never nothing hidden, never everything
-        assert round(float(compare._patches(scene, share, 0).float().mean()) * 196) == count
+        assert round(float(hiding._patches(scene, share, 0).float().mean()) * 196) == count
 
 
 @pytest.mark.parametrize(

@@ -133,10 +133,7 @@ class _Run:
         }
 
     def is_done(self, job: Job) -> bool:
-        stem = self.folder / f"{job.name}_explain"
-        return stem.with_name(f"{stem.name}.png").exists() and done_already(
-            stem.with_name(f"{stem.name}.json"), self.request(), job.image
-        )
+        return done_already(self.folder, job, "explain", self.request())
 
     def alone(self, job: Job) -> None:
         """One picture: its predictions first, a bar over its masks."""
@@ -174,7 +171,7 @@ class _Run:
         from layermask.removal.halving import Halving
         from layermask.removal.table import removal
 
-        operator = removal(name, self.loaded.model, self.loaded.preprocessing)
+        operator: Any = removal(name, self.loaded.model, self.loaded.preprocessing, labels.to(self.device))
         if self.halve:
             operator = Halving(operator, lambda text: typer.echo(f"layermask: {text}", err=True))
         return explainer(self.method)(operator, **self.settings)

@@ -58,15 +58,17 @@ def _expand(argument: Path) -> list[tuple[Path, Path]]:
     return [(argument, Path(argument.name))]
 
 
-def done_already(record: Path, request: Mapping[str, Any], image: Path) -> bool:
-    """Whether an earlier run has written the record of this picture for the same request."""
+def done_already(folder: Path, job: Job, command: str, request: Mapping[str, Any]) -> bool:
+    """Whether an earlier run has written both files of this picture for the same request."""
     from layermask.record import sha256
 
+    picture, record = (folder / f"{job.name}_{command}.{ending}" for ending in ("png", "json"))
+    if not picture.exists():
+        return False
     try:
         stored = json.loads(record.read_text(encoding="utf-8"))
-        return stored["request"] == json.loads(json.dumps(request)) and stored["image"]["sha256"] == sha256(
-            image
-        )
+        same = stored["request"] == json.loads(json.dumps(request))
+        return same and stored["image"]["sha256"] == sha256(job.image)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -81,8 +83,10 @@ def go_through(
     """Do `work(job, advance)` for every picture that is not `finished`, with one bar over all of them.
 
     `advance` takes the share of the picture's work just done. A picture that cannot be used is named, and the
-    others are done; the status is that of bad input then.
+    others are done; the status is that of bad input then. One picture alone is always done, without a bar.
     """
+    if len(jobs) == 1:
+        return work(jobs[0], lambda share: None)
     left = [job for job in jobs if not finished(job)]
     if not quiet and len(left) < len(jobs):
         typer.echo(f"{len(jobs) - len(left)} of {len(jobs)} pictures were done by an earlier run", err=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
+from layermask.cli.hiding import mask_of, visible_part
 from layermask.cli.jobs import Job, done_already, find_jobs, go_through
 from layermask.cli.outcome import outcome
 from layermask.cli.scene import Ranking, Scene, in_one_line, load_model, look, rank, ranking_lines, write
@@ -57,12 +58,12 @@ def command(
         say = options.voice(quiet or json or not alone)
 
         def request(job: Job) -> dict[str, Any]:
-            return _request(loaded, weights, _mask_of(mask, job), invert, removals)
+            return _request(loaded, weights, mask_of(mask, job), invert, removals)
 
         def work(job: Job, advance: Callable[[float], None]) -> None:
-            own = _mask_of(mask, job)
+            own = mask_of(mask, job)
             scene = look(job.image, loaded, where, weights)
-            answers = _answers(scene, removals, _visible(scene, own, invert), say)
+            answers = _answers(scene, removals, visible_part(scene, own, invert), say)
             record = {"command": "predict", "request": request(job), **_record(scene, own, invert, answers)}
             files = write(folder, f"{job.name}_predict", _sheet(scene, own, answers), record)
             if json:
@@ -70,26 +71,9 @@ def command(
             say(f"wrote {files.picture} and {files.record}")
             advance(1)
 
-        def finished(job: Job) -> bool:
-            record = folder / f"{job.name}_predict.json"
-            return record.with_suffix(".png").exists() and done_already(record, request(job), job.image)
-
-        if alone:
-            work(jobs[0], lambda share: None)
-        else:
-            go_through(jobs, work, finished, "predicting", quiet)
-
-
-def _mask_of(mask: Path, job: Job) -> Path:
-    """Return the mask of a picture: the one there is for all, or that of its name in a folder of masks."""
-    from layermask.errors import ImageError
-
-    if not mask.is_dir():
-        return mask
-    found = sorted(p for p in mask.rglob("*") if str(p.relative_to(mask).with_suffix("")) == job.name)
-    if not found:
-        raise ImageError(f"no mask for {job.image} in {mask}: expected a file of the name {job.name}")
-    return found[0]
+        go_through(
+            jobs, work, lambda job: done_already(folder, job, "predict", request(job)), "predicting", quiet
+        )
 
 
 def _request(
@@ -115,21 +99,6 @@ def _answers(
     for name, (_, ranking) in answers.items():
         say(f"{name}\n{ranking_lines(scene.named(ranking))}")
     return answers
-
-
-def _visible(scene: Scene, path: Path, invert: bool) -> Tensor:
-    """Return the (1, 1, H, W) mask of what the model sees."""
-    from layermask.errors import ImageError
-    from layermask.images import load_mask
-
-    mask = load_mask(path, scene.size)
-    visible = scene.loaded.preprocessing.mask(mask.point(lambda level: 255 - level) if invert else mask)
-    if not visible.any():
-        raise ImageError(
-            f"mask {path} hides all that the model sees of the picture: white is visible"
-            + (", and --invert turns that round" if invert else "; --invert turns that round")
-        )
-    return visible.to(scene.x.device)
 
 
 def _answer(scene: Scene, name: str, visible: Tensor) -> tuple[np.ndarray, Ranking]:

@@ -50,10 +50,7 @@ def command(
             _tell(job, labels, quiet, json)
             advance(1)
 
-        if len(jobs) == 1:
-            work(jobs[0], lambda share: None)
-        else:
-            go_through(jobs, work, lambda job: False, "segmenting", quiet)
+        go_through(jobs, work, lambda job: False, "segmenting", quiet)
 
 
 def _listing(json: bool) -> str:
