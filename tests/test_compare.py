@@ -268,7 +268,7 @@ def test_distance_is_relative_and_where_asked():
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 LONG = "black-footed ferret of the northern plains, and a name that never ends"
-ROWS = ("whole image", compare.GREY, compare.MASKED, compare.ZERO)
+ROWS = ("whole image", comparison.GREY, comparison.MASKED, comparison.ZERO)
 
 
 def test_maps_are_grey_between_the_limits_and_checkered_where_hidden():
