@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from layermask.errors import InputError
+from layermask.explain.curve import curve
 from layermask.explain.explainer import Explainer
 from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
 from layermask.explain.table import EXPLAINERS, explainer
@@ -289,6 +290,26 @@ def test_a_region_for_another_class_than_the_prediction_is_refused() -> None:
         GreedyInsertion(game, output="logit").attribute(IMAGE, 0, stripes(4))
 
 
+# --- curves ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["insertion", "deletion"])
+def test_curves_are_those_of_masks_made_by_hand(order: str) -> None:
+    game, values = table_game(6)
+    found = build("leave-one-out", game).attribute(IMAGE, [0, 2], stripes(6))
+    drawn = curve(game, IMAGE, found, order, steps=6, output="logit", perturbations_per_eval=4)  # type: ignore[arg-type]
+    assert drawn.shares.tolist() == pytest.approx([i / 6 for i in range(7)])
+    for row, target in enumerate((0, 2)):
+        best = found.scores[row].argsort(descending=True).tolist()
+        for k in range(7):
+            moved = sum(2**i for i in best[:k])
+            want = values[moved if order == "insertion" else 63 - moved, target]
+            assert float(drawn.values[row, k]) == pytest.approx(float(want + IMAGE.mean()), abs=1e-5)
+    area = sum((drawn.values[0, k] + drawn.values[0, k + 1]) / 2 / 6 for k in range(6))
+    assert float(drawn.area()[0]) == pytest.approx(float(area))
+    assert len(curve(game, IMAGE, found, order, steps=2).shares) == 3  # type: ignore[arg-type]
+
+
 # --- laws of the whole table -------------------------------------------------------------------------------
 
 
@@ -377,6 +398,12 @@ BAD = {
         IMAGE, 0, stripes(4)
     ),
     "unknown method 'shap': choose from": lambda: explainer("shap"),
+    "order is 'up': choose insertion or deletion": lambda: curve(
+        smooth_game(4),
+        IMAGE,
+        build("keep-one", smooth_game(4)).attribute(IMAGE, 0, stripes(4)),
+        "up",  # type: ignore[arg-type]
+    ),
     "output is 'odds'": lambda: EXPLAINERS["lime"](smooth_game(4), output="odds"),
     "converge is 2": lambda: build("banzhaf", smooth_game(4), converge=2),
     "probability is 1": lambda: build("rise", smooth_game(4), probability=1),

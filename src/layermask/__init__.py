@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .explain.ablation import KeepOne, LeaveOneOut
     from .explain.attribution import Attribution
     from .explain.banzhaf import Banzhaf
+    from .explain.curve import Curve, curve
     from .explain.greedy import GreedyDeletion, GreedyInsertion
     from .explain.kernel_shap import KernelShap
     from .explain.lime import Lime
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .explain.permutation import PermutationShapley
     from .explain.rise import Rise
     from .explain.table import EXPLAINERS
-    from .images import load_image, load_mask
+    from .images import load_image, load_labels, load_mask
     from .masked import RULES, LostMask, Masked, NoMaskRule, overriding, rule
     from .removal.calibrated import Calibrated
     from .removal.constant import Blackout, ConstantFill, Greyout
@@ -68,6 +69,7 @@ __all__ = [
     "Calibrated",
     "CamModel",
     "ConstantFill",
+    "Curve",
     "EdgeSmoothedFill",
     "Felzenszwalb",
     "GreedyDeletion",
@@ -110,9 +112,11 @@ __all__ = [
     "as_perturb_func",
     "as_road",
     "as_shap",
+    "curve",
     "lime_similarity",
     "load",
     "load_image",
+    "load_labels",
     "load_mask",
     "mark_hidden",
     "overriding",
@@ -130,6 +134,7 @@ _HOMES = {
     "explain.attribution": ("Attribution",),
     "explain.ablation": ("KeepOne", "LeaveOneOut"),
     "explain.banzhaf": ("Banzhaf",),
+    "explain.curve": ("Curve", "curve"),
     "explain.greedy": ("GreedyDeletion", "GreedyInsertion"),
     "explain.kernel_shap": ("KernelShap",),
     "explain.lime": ("Lime",),
@@ -152,7 +157,7 @@ _HOMES = {
         "RandomPixelFill",
         "SegmentMeanFill",
     ),
-    "images": ("load_image", "load_mask"),
+    "images": ("load_image", "load_labels", "load_mask"),
     "zoo.loaded": ("Loaded",),
     "masked": ("RULES", "LostMask", "Masked", "NoMaskRule", "overriding", "rule"),
     "zoo.preprocessing": ("Preprocessing",),

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from layermask.errors import InputError
-from layermask.outputs import class_scores
+from layermask.explain.asking import Output, asker
 
 Removal = Callable[..., Any]
-Output = Literal["logit", "probability"]
 
 
 def answer(removal: Removal, images: Tensor, visible: Tensor, output: Output = "logit") -> Tensor:
     """Return the (N, K) scores for visible (N, 1, *S); one image is shared by all masks, without copies."""
-    logits = class_scores(removal(images.expand(len(visible), *images.shape[1:]), visible), len(visible))
-    return logits.softmax(-1) if output == "probability" else logits
+    return asker(removal, output)(images.expand(len(visible), *images.shape[1:]), visible)
 
 
 def check_output(output: str) -> None:

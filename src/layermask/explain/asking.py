@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from layermask.errors import InputError
+from layermask.outputs import class_scores
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Answers(NamedTuple):
 
 
 Plan = Generator[Ask, Answers, Any]
+Output = Literal["probability", "logit"]
 Forward = Callable[[Tensor, Tensor], Tensor]  # images (n or 1, C, *S), visible (n, 1, *S) -> (n, classes)
 
 
@@ -93,6 +95,24 @@ class _Running:
             values, top = (torch.cat(part).cpu() for part in zip(*self.parts, strict=True))
             check_finite(values)
             self._next(Answers(values.double(), top))
+
+
+def asker(removal: Callable[..., Any], output: Output) -> Forward:
+    """Return what asks a removal operator for probabilities or logits."""
+
+    @torch.no_grad()
+    def ask(images: Tensor, visible: Tensor) -> Tensor:
+        # one image stays one: what the removal checks of it, it checks once
+        logits = class_scores(removal(images, visible), len(visible)).float()
+        if output == "logit":
+            return logits
+        if logits.shape[1] < 2:
+            raise InputError(
+                'the model has one class, whose probability is always 1: explain its score, output="logit"'
+            )
+        return logits.softmax(-1)
+
+    return ask
 
 
 def check_finite(values: Tensor) -> None:

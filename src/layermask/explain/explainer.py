@@ -8,15 +8,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from layermask.errors import InputError
-from layermask.explain.asking import Plan, Segments, check_finite, run
+from layermask.explain.asking import Output, Plan, Segments, asker, check_finite, run
 from layermask.explain.attribution import Attribution
-from layermask.outputs import class_scores
 from layermask.segment import relabel
 
 Target = int | Sequence[int] | None
@@ -34,7 +33,7 @@ class Explainer:
     removal: Callable[..., Any]
     _: dataclasses.KW_ONLY
     perturbations_per_eval: int = 32
-    output: Literal["probability", "logit"] = "probability"
+    output: Output = "probability"
 
     name: ClassVar[str]
     needs_segments: ClassVar[bool] = True
@@ -96,7 +95,9 @@ class Explainer:
         self._expect(whole, classes)
         plans = [self.plan(*each) for each in zip(maps, predictions, classes, strict=True)]
         with _progress(show_progress, self.name, sum(map(self.cost, maps))) as advance:
-            found = run(plans, images, classes, self._ask, self.perturbations_per_eval, advance)
+            found = run(
+                plans, images, classes, asker(self.removal, self.output), self.perturbations_per_eval, advance
+            )
         return [
             Attribution(
                 segments=each.labels,
@@ -146,20 +147,8 @@ class Explainer:
         shown = torch.ones_like(images[:, :1], dtype=torch.bool)
         size = self.perturbations_per_eval
         batches = zip(images.split(size), shown.split(size), strict=True)
-        return torch.cat([self._ask(x, visible) for x, visible in batches])
-
-    @torch.no_grad()
-    def _ask(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Return the (n, classes) outputs for images (n or 1, C, *S) under masks (n, 1, *S)."""
-        # one image stays one: what the removal checks of it, it checks once
-        logits = class_scores(self.removal(images, visible), len(visible))
-        if self.output == "logit":
-            return logits.float()
-        if logits.shape[1] < 2:
-            raise InputError(
-                'the model has one class, whose probability is always 1: explain its score, output="logit"'
-            )
-        return logits.float().softmax(-1)
+        ask = asker(self.removal, self.output)
+        return torch.cat([ask(x, visible) for x, visible in batches])
 
     def _targets(self, whole: Tensor, targets: Sequence[Target]) -> list[list[int]]:
         if len(targets) != len(whole):
