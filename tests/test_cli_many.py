@@ -142,13 +142,14 @@ def test_every_method(pictures, tmp_path, method):
     samples = ["--samples", "40"] if "n_samples" in EXPLAINERS[method].__dataclass_fields__ else []
     result = run(
         "explain", pictures / "a.jpg", *MODEL, "--method", method, *samples, "--segments", "grid:75",
-        "--out", tmp_path / "out", "--report", tmp_path / "page.html",
+        "--out", tmp_path / "out", "--report", tmp_path / "page.html", "--curves",
     )  # fmt: skip
     record = json.loads((tmp_path / "out" / "a_explain.json").read_text())
     assert record["method"] == method and list(record["removals"]) == ["layermask", "greyout", "blackout"]
     for found in record["removals"].values():
         assert np.isfinite(found["scores"]).all() and found["n_samples"] > 0
     assert load_image(tmp_path / "out" / "a_explain.png").width > 800
+    assert load_image(tmp_path / "out" / "a_curves.png").width > 800
     assert "<html" in (tmp_path / "page.html").read_text() and "page.html" in result.stdout
     if method in ("insertion", "deletion"):
         assert "layermask needs" in result.stdout

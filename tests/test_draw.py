@@ -8,12 +8,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
+from layermask.draw.curves import curve_sheet
 from layermask.draw.figure import png
 from layermask.draw.overlay import DETRACTS, SUPPORTS, hidden_picture, overlay
 from layermask.draw.sheets import explanation_sheet, prediction_sheet
 from layermask.explain.attribution import Attribution
+from layermask.explain.curve import Curve
 from layermask.segment import Grid
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
@@ -68,7 +71,21 @@ def predicted(columns: int):
     return prediction_sheet(LONG * 2, [("whole image", PICTURE, RANKING)] * columns)
 
 
+def curved(targets: int, removals: int):
+    shares = torch.linspace(0, 1, 21)
+    curves = {
+        f"removal-{i}": [
+            Curve(shares, torch.rand(targets, 21), order, tuple(range(targets)))
+            for order in ("insertion", "deletion")
+        ]
+        for i in range(removals)
+    }
+    return curve_sheet(f"{LONG}.jpg, timm/some_model, LIME", curves, [LONG, "W" * 50, "$x_1$ {\\bad", "fox"])
+
+
 SHEETS = [
+    (curved, (1, 3)),
+    (curved, (3, 1)),
     (explained, (1, 1)),
     (explained, (1, 3)),
     (explained, (2, 3)),
@@ -83,11 +100,7 @@ def test_no_text_is_cut_off_or_covers_another(make, sizes):
     figure = make(*sizes)
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
-    texts = [
-        text
-        for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))
-        if text.get_text() and text.get_visible()
-    ]
+    texts = [text for text in figure.findobj(match=Text) if text.get_text() and text.get_visible()]
     assert len(texts) > 8
     boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
     if make is explained:

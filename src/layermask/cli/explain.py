@@ -55,6 +55,13 @@ Report = Annotated[
         show_default=False,
     ),
 ]
+Curves = Annotated[
+    bool,
+    typer.Option(
+        "--curves",
+        help="Also draw insertion and deletion curves, IMAGE_curves.png: 42 more masks per removal.",
+    ),
+]
 
 
 def command(
@@ -70,6 +77,7 @@ def command(
     against: options.Against = "greyout,blackout",
     out: options.Out = Path(),
     report: Report = None,
+    curves: Curves = False,
     batch_size: options.BatchSize = "auto",
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -89,7 +97,9 @@ def command(
         options.check_files([job.image for job in jobs[:1]])
         loaded, where = load_model(model, weights, device)
         settings["perturbations_per_eval"] = options.batch_size(batch_size, where)
-        run = _Run(loaded, where, weights, method, settings, segments, target or [], removals, folder, report)
+        run = _Run(
+            loaded, where, weights, method, settings, segments, target or [], removals, folder, report, curves
+        )
         run.speak(quiet, json, batch_size == "auto")
         if len(jobs) == 1:
             run.alone(jobs[0])
@@ -111,6 +121,7 @@ class _Run:
     removals: list[str]
     folder: Path
     report: Path | None
+    curves: bool
 
     def speak(self, quiet: bool, json: bool, halve: bool) -> None:
         self.say = options.voice(quiet or json)
@@ -162,6 +173,7 @@ class _Run:
             self.folder, f"{job.name}_explain", _sheet(scene, found, self.method), self._record(scene, found)
         )
         pages = [self._page(scene, found, job)] if self.report else []
+        pages += [self._curves(scene, found, explainers, job)] if self.curves else []
         if advance is None:
             self.say(f"wrote {' and '.join(map(str, [files.picture, files.record, *pages]))}")
         return files
@@ -220,6 +232,29 @@ class _Run:
             {"model": scene.loaded.name, "method": first.method, "segments": self.segments, **first.settings},
         )
         write_all({path: page.encode()})
+        return path
+
+    def _curves(
+        self, scene: Scene, found: dict[str, Attribution], explainers: dict[str, Explainer], job: Job
+    ) -> Path:
+        from layermask.draw.curves import curve_sheet
+        from layermask.draw.figure import png
+        from layermask.explain.curve import curve
+        from layermask.files import write_all
+
+        size = self.settings["perturbations_per_eval"]
+        drawn = {
+            name: [
+                curve(explainers[name].removal, scene.x, each, order, perturbations_per_eval=size)
+                for order in ("insertion", "deletion")
+            ]
+            for name, each in found.items()
+        }
+        labels = [scene.label(index) for index in range(len(scene.loaded.labels))]
+        path = self.folder / f"{job.name}_curves.png"
+        write_all(
+            {path: png(curve_sheet(f"{scene.title}, {next(iter(found.values())).method}", drawn, labels))}
+        )
         return path
 
 
