@@ -27,7 +27,7 @@ EXACT_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MAL
 
 
 def peak_memory(setup: str, call: str, runs: int = 5) -> float:
-    """Return the peak of memory during `call` above that before it, in MiB: the median of `runs` processes."""
+    """Return the peak of memory during `call` above that before it, in MiB: the median of processes."""
     code = f"""
 import torch, warnings
 from pathlib import Path

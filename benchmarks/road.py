@@ -1,28 +1,25 @@
 """ROAD's linear imputation: our batched solver against scipy's `spsolve`, picture by picture.
 
 The two sides alternate in one process, and medians are quoted. Both solve the same systems, and their answers
-are compared. The table in docs/removals.md is written anew.
+are compared. A section of docs/benchmarks.md is written anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 import scipy
 import torch
+from page import write_section
 from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
 from layermask.fills.harmonic import harmonic
 
-PAGE = Path(__file__).parents[1] / "docs" / "removals.md"
-MARK = "<!-- benchmarks/road.py -->"
 STEPS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
 
 
@@ -97,13 +94,11 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--batch", type=int, default=32)
     options.add_argument("--rounds", type=int, default=9)
-    options.add_argument("--print-only", action="store_true", help="leave the page as it is")
     given = options.parse_args()
     torch.manual_seed(0)
     head = [
         f"Milliseconds per picture, 3x224x224, batch {given.batch}, 16x16 patches hidden, "
-        f"{given.rounds} rounds; torch {torch.__version__} and scipy {scipy.__version__} on "
-        f"{platform.machine()}, {torch.get_num_threads()} threads of torch. The sparse side includes putting "
+        f"{given.rounds} rounds, scipy {scipy.__version__}. The sparse side includes putting "
         "the matrix together, vectorised; `spsolve` is the solve alone.",
         "",
         "| hidden | ours | sparse | `spsolve` | sparse / ours | `spsolve` / ours | error |",
@@ -111,10 +106,7 @@ def main() -> None:
     ]
     print("\n".join(head))
     rows = [row(hidden, given.batch, given.rounds) for hidden in (0.1, 0.5, 0.9)]
-    if not given.print_only:
-        before, _, after = PAGE.read_text().split(MARK)
-        PAGE.write_text(MARK.join([before, "\n" + "\n".join(head + rows) + "\n", after]))
-        print(f"wrote {PAGE.name}")
+    write_section("ROAD's linear imputation", [*head, *rows])
 
 
 if __name__ == "__main__":

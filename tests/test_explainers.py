@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import layermask
 from layermask.errors import InputError
 from layermask.explain.curve import curve
 from layermask.explain.explainer import Explainer
@@ -184,6 +187,16 @@ def test_sampling_stops_when_the_ranking_is_stable(name: str) -> None:
     assert strict.settings["converge"] == 0.001
     again = build(name, smooth_game(12), converge=0.2, **wanted | {"perturbations_per_eval": 7})
     assert torch.equal(again.attribute(IMAGE, 0, stripes(12)).scores, loose.scores)
+
+
+# --- the page ----------------------------------------------------------------------------------------------
+
+
+def test_the_page_lists_every_explainer() -> None:
+    page = Path(__file__).parents[1].joinpath("docs/explaining.md").read_text()
+    listed = re.findall(r"^\| `(.*?)` \| `(.*?)` \|", page, re.MULTILINE)
+    assert listed == [(name, each.__name__) for name, each in EXPLAINERS.items()]
+    assert all(hasattr(layermask, each.__name__) for each in EXPLAINERS.values())
 
 
 # --- slow twins --------------------------------------------------------------------------------------------
