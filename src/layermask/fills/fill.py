@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layermask.errors import InputError
+from layermask.fills.choose import choose
 from layermask.removal.inputs import check_inputs
 
 NARROW = (torch.float16, torch.bfloat16)  # painted in float32: sums over many pixels overflow, or round
@@ -33,10 +34,10 @@ class Fill:
         """
         visible = check_inputs(images, visible)
         self._check(images)
-        seen = torch.where(visible, images, 0.0) if self.reads == "visible" else images
+        seen = choose(visible, images, images.new_zeros(())) if self.reads == "visible" else images
         with torch.autocast(images.device.type, enabled=False):
             paint = self.paint(seen.float() if images.dtype in NARROW else seen, visible)
-        return torch.where(visible, images, paint.to(images.dtype))
+        return choose(visible, images, paint.to(images.dtype))
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         """Return what broadcasts to (N, C, *S): the colours of hidden pixels, and anything elsewhere."""
