@@ -7,6 +7,8 @@ more samples take. Writes a section of docs/benchmarks.md.
 from __future__ import annotations
 
 import argparse
+import gc
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -89,17 +91,18 @@ def sides() -> dict[str, Callable[[], object]]:
 
 
 def measure(rounds: int) -> dict[str, list[float]]:
-    """Milliseconds per sample. Who goes first changes from round to round: a side pays for the memory that the
-    one before it has left behind."""
-    calls = list(sides().items())
-    found: dict[str, list[float]] = {name: [] for name, _ in calls}
-    for _, call in calls:
-        call()
-    for turn in range(rounds):
-        for name, call in calls[turn % len(calls) :] + calls[: turn % len(calls)]:
+    """Milliseconds per sample. The order is drawn anew for every round: what one side leaves behind in memory
+    is cleaned up by the next."""
+    calls = sides()
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    draw = random.Random(0)
+    for turn in range(rounds + 1):
+        for name in draw.sample(list(calls), len(calls)):
+            gc.collect()
             start = time.perf_counter()
-            call()
-            found[name].append(1000 * (time.perf_counter() - start) / SAMPLES)
+            calls[name]()
+            if turn:  # the first round is to warm up
+                found[name].append(1000 * (time.perf_counter() - start) / SAMPLES)
     return found
 
 
