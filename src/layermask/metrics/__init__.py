@@ -1,0 +1,1 @@
+"""Metrics: what removal operators and attributions are worth, in numbers. `table.METRICS` lists them."""
