@@ -1,0 +1,78 @@
+"""Bootstrap confidence intervals over images (Efron 1979): percentiles of a statistic of resampled images.
+
+A resample is a row of weights, how often each image was drawn; a statistic takes many rows at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.explain.sampling import generator
+
+Statistic = Callable[[Tensor], Tensor]  # weights (B, N) -> (B, *shape)
+_ROOM = 2**22  # weights made at a time: 32 MiB
+
+
+class Interval(NamedTuple):
+    """Bounds `low` and `high`, each of the statistic's shape."""
+
+    low: Tensor
+    high: Tensor
+
+
+def bootstrap(
+    statistic: Statistic, n_images: int, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Return the interval of `statistic(weights (B, N)) -> (B, *shape)` over resamples of N images.
+
+    Differences are paired when one statistic computes both sides from the same weights. NaN is left out.
+
+    Raises:
+        InputError: there are no images, or `level` or `n_resamples` has no such value.
+    """
+    if n_images < 1 or n_resamples < 1 or not 0 < level < 1:
+        raise InputError(
+            f"n_images={n_images}, n_resamples={n_resamples}, level={level}: give 1 image or more, "
+            "1 resample or more, and a level between 0 and 1"
+        )
+    drawn = torch.cat([statistic(weights) for weights in resamples(n_images, n_resamples, seed)])
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=drawn.dtype, device=drawn.device)
+    low, high = drawn.nanquantile(tails, dim=0)
+    return Interval(low, high)
+
+
+def resamples(n_images: int, n_resamples: int, seed: int) -> Iterator[Tensor]:
+    """Yield weights (B, N) float64, rows of whole numbers that sum to N, `n_resamples` rows in all."""
+    size = max(1, min(n_resamples, _ROOM // n_images))
+    random = generator(seed, 0)
+    for start in range(0, n_resamples, size):
+        count = min(size, n_resamples - start)
+        drawn = torch.randint(n_images, (count, n_images), generator=random)
+        ones = torch.ones(count, n_images, dtype=torch.float64)
+        yield torch.zeros_like(ones).scatter_add_(1, drawn, ones)
+
+
+def average(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the mean over images of values (N, *shape): (*shape), or (B, *shape) for weights (B, N)."""
+    values = values.double()
+    if weights is None:
+        return values.mean(0)
+    shape = values.shape[1:]
+    sums = weights.to(values.device) @ values.reshape(len(values), -1)
+    return (sums / weights.to(values.device).sum(1, keepdim=True)).view(len(weights), *shape)
+
+
+def mean_interval(values: Tensor, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0) -> Interval:
+    """Return the interval of the mean over images of values (N, *shape)."""
+    return bootstrap(
+        lambda weights: average(values, weights),
+        len(values),
+        level=level,
+        n_resamples=n_resamples,
+        seed=seed,
+    )

@@ -1,0 +1,187 @@
+"""Metrics of predicted classes while more and more of each image is removed (paper, section 4.1).
+
+`predicted` is (N, *K): for N images the classes predicted at K stages. Every metric returns (*K), or
+(B, *K) for `weights` (B, N), how often each image counts; see `bootstrap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from layermask.errors import InputError, nearest
+from layermask.metrics.bootstrap import Interval, average, bootstrap
+from layermask.metrics.wordnet import similarity
+
+Rule = Literal["mean", "trapezoid"]
+
+
+def accuracy(predicted: Tensor, labels: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Return the share of images predicted as `labels` (N,)."""
+    return average(predicted == _beside(predicted, labels, "labels"), weights)
+
+
+def unchanged(predicted: Tensor, whole: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Return the share of images predicted as with nothing removed, `whole` (N,)."""
+    return average(predicted == _beside(predicted, whole, "whole"), weights)
+
+
+def wordnet_similarity(predicted: Tensor, labels: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Return the mean Wu-Palmer similarity of the predicted ImageNet classes and `labels` (N,)."""
+    return average(similarity(predicted, _beside(predicted, labels, "labels")), weights)
+
+
+def class_entropy(predicted: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Return −Σ p ln(p + 1e-7), p the shares of the classes predicted: ln(classes) at most, 0 if one only."""
+    check_classes("predicted", predicted)
+    stages = predicted.flatten(1) if predicted.ndim > 1 else predicted[:, None]
+    counts = torch.ones(1, len(stages), dtype=torch.float64) if weights is None else weights
+    found = torch.stack([_entropy(stage.cpu(), counts) for stage in stages.T], 1)
+    found = found.view(len(counts), *predicted.shape[1:])
+    return found[0] if weights is None else found
+
+
+def _entropy(classes: Tensor, weights: Tensor) -> Tensor:
+    seen, place = classes.unique(return_inverse=True)
+    counts = weights.new_zeros(len(weights), len(seen)).index_add_(1, place, weights)
+    shares = counts / weights.sum(1, keepdim=True)
+    return -(shares * (shares + 1e-7).log()).sum(1)
+
+
+def area(values: Tensor, fractions: Tensor, rule: Rule = "mean") -> Tensor:
+    """Return the area under values (..., K) at rising `fractions` (K,), over the span of the fractions.
+
+    "mean" is the arithmetic mean of the points, as the paper's released code has it.
+    """
+    if rule not in ("mean", "trapezoid"):
+        raise InputError(f"rule is {rule!r}: choose mean or trapezoid")
+    if values.shape[-1:] != fractions.shape or not bool((fractions.diff() > 0).all()):
+        raise InputError(
+            f"values {tuple(values.shape)} at fractions {fractions.tolist()}: give rising fractions, one each"
+        )
+    if rule == "mean" or len(fractions) == 1:
+        return values.mean(-1)
+    fractions = fractions.to(values)
+    return torch.trapezoid(values, fractions, dim=-1) / (fractions[-1] - fractions[0])
+
+
+def check_classes(name: str, classes: Tensor, count: int | None = None) -> None:
+    """Refuse what are not classes of images (N, ...), whole numbers from 0 to `count` - 1."""
+    if classes.ndim < 1 or classes.dtype.is_floating_point or classes.dtype in (torch.bool, torch.complex64):
+        raise InputError(
+            f"{name} are whole numbers (N, ...), got {classes.dtype} of {tuple(classes.shape)}: "
+            "give classes, as logits.argmax(1)"
+        )
+    if not classes.numel():
+        raise InputError(
+            f"{name} of shape {tuple(classes.shape)} are of no images: there is nothing to measure"
+        )
+    low, high = int(classes.min()), int(classes.max())
+    if low < 0 or (count is not None and high >= count):
+        known = "0 or more" if count is None else f"0 to {count - 1}"
+        raise InputError(
+            f"{name} of shape {tuple(classes.shape)} go from {low} to {high}, and the model's classes are "
+            f"{known}: give labels of this model's classes"
+        )
+
+
+def _beside(predicted: Tensor, classes: Tensor, name: str) -> Tensor:
+    """Return the classes (N,) shaped to compare with predicted (N, *K), after checking both."""
+    check_classes("predicted", predicted)
+    check_classes(name, classes)
+    if classes.shape != predicted.shape[:1]:
+        raise InputError(
+            f"{name} of shape {tuple(classes.shape)} for predicted {tuple(predicted.shape)}: "
+            f"give {len(predicted)}, one per image"
+        )
+    return classes.to(predicted.device).view(-1, *[1] * (predicted.ndim - 1))
+
+
+@dataclass(frozen=True)
+class PredictionMetric:
+    """A metric of predicted classes: its function, what it compares them with, and which way is better."""
+
+    function: Callable[..., Tensor]
+    against: Literal["labels", "whole", ""]
+    higher_is_better: bool
+
+
+PREDICTION_METRICS: dict[str, PredictionMetric] = {
+    "accuracy": PredictionMetric(accuracy, "labels", True),
+    "class-entropy": PredictionMetric(class_entropy, "", True),
+    "wordnet-similarity": PredictionMetric(wordnet_similarity, "labels", True),
+    "unchanged": PredictionMetric(unchanged, "whole", True),
+}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The classes `predicted` (N, K) of N images at `fractions` (K,) removed, rising from 0.
+
+    `labels` (N,) where known; `whole` (N,), the classes with nothing removed, are by default those at
+    fraction 0; `classes` is the model's number of classes.
+    """
+
+    predicted: Tensor
+    fractions: Tensor
+    labels: Tensor | None = None
+    whole: Tensor | None = None
+    classes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.predicted.shape[1:] != self.fractions.shape:
+            raise InputError(
+                f"predicted {tuple(self.predicted.shape)} at fractions {tuple(self.fractions.shape)}: give "
+                "(N, K) and (K,)"
+            )
+        check_classes("predicted", self.predicted, self.classes)
+        if self.labels is not None:
+            check_classes("labels", self.labels, self.classes)
+
+    def curve(self, metric: str, *, weights: Tensor | None = None) -> Tensor:
+        """Return the metric at each fraction: (K,), or (B, K) for weights (B, N)."""
+        if metric not in PREDICTION_METRICS:
+            raise InputError(
+                f"unknown metric {metric!r}: choose from {', '.join(PREDICTION_METRICS)}"
+                f"{nearest(metric, PREDICTION_METRICS)}"
+            )
+        entry = PREDICTION_METRICS[metric]
+        against = [self._classes(entry.against)] if entry.against else []
+        return entry.function(self.predicted, *against, weights=weights)
+
+    def _classes(self, name: str) -> Tensor:
+        found = getattr(self, name)
+        if found is None and name == "whole" and float(self.fractions[0]) == 0:
+            return self.predicted[:, 0]
+        if found is None:
+            raise InputError(
+                f"this metric needs {name} ({len(self.predicted)},), and there are none here: give them, "
+                "or predictions at fraction 0 for whole"
+            )
+        return found
+
+    def area(self, metric: str, rule: Rule = "mean", *, weights: Tensor | None = None) -> Tensor:
+        """Return the area under the curve of the metric: a number, or (B,) for weights (B, N)."""
+        return area(self.curve(metric, weights=weights), self.fractions, rule)
+
+    def interval(
+        self,
+        metric: str,
+        rule: Rule = "mean",
+        *,
+        level: float = 0.95,
+        n_resamples: int = 1000,
+        seed: int = 0,
+    ) -> Interval:
+        """Return the bootstrap interval of the area over images."""
+        return bootstrap(
+            lambda weights: self.area(metric, rule, weights=weights),
+            len(self.predicted),
+            level=level,
+            n_resamples=n_resamples,
+            seed=seed,
+        )
