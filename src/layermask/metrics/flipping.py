@@ -1,0 +1,117 @@
+"""Hiding or showing segments in the order of their scores: what the answers along the way say of the scores.
+
+Every metric takes images (N, C, *S), an attribution each, and the settings of `measure`: the masks in one
+forward pass (`perturbations_per_eval`), `output`, `show_progress`. It returns (N, T) float64, one number for
+each target; `steps` masks after the first, at equal numbers of segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from layermask.errors import InputError
+from layermask.explain.asking import Plan, Segments
+from layermask.explain.attribution import Attribution
+from layermask.explain.curve import Curve
+from layermask.metrics.measure import measure, stacked
+from layermask.removal.paint import NoisyLinearFill
+
+Order = Literal["insertion", "morf", "lerf"]
+Removing = Callable[..., Any]
+
+
+def flipping_curves(
+    removal: Removing,
+    images: Tensor,
+    attributions: Sequence[Attribution],
+    order: Order = "morf",
+    steps: int = 20,
+    **settings: Any,
+) -> list[Curve]:
+    """Return the curves of N images, each target in its own order.
+
+    "morf" hides the most relevant segments first (deletion), "lerf" the least relevant first, and
+    "insertion" shows the most relevant first (Samek et al. 2017; Petsiuk et al. 2018).
+
+    Raises:
+        InputError: an argument has no such value, or the model's answers cannot be used.
+    """
+    if order not in ("insertion", "morf", "lerf"):
+        raise InputError(f"order is {order!r}: choose insertion, morf or lerf")
+    if steps < 1:
+        raise InputError(f"steps is {steps}: give 1 or more")
+
+    def planner(segments: Segments, scores: Tensor) -> Plan:
+        return _curve(segments, scores, order, steps)
+
+    targets = max((len(each.targets) for each in attributions), default=1)
+    found = measure(planner, removal, images, attributions, (steps + 1) * targets, **settings)
+    return [
+        Curve(shares, values, order, each.targets)
+        for (shares, values), each in zip(found, attributions, strict=True)
+    ]
+
+
+def _curve(segments: Segments, scores: Tensor, order: Order, steps: int) -> Plan:
+    numbers = torch.linspace(0, segments.count, min(steps, segments.count) + 1).round()
+    place = scores.argsort(dim=1, descending=order != "lerf", stable=True).argsort(1)
+    moved = place[:, None] < numbers[:, None]  # (T, K, S)
+    rows = moved if order == "insertion" else ~moved
+    answers = yield segments.show(rows.flatten(0, 1))
+    values = answers.values.unflatten(0, (len(scores), -1))  # (T, K, T): each order asked of each target
+    return numbers.double() / segments.count, values.diagonal(dim1=0, dim2=2).T
+
+
+def insertion(removal: Removing, images: Tensor, attributions: Sequence[Attribution], **settings) -> Tensor:
+    """Return the area under the curve that shows the highest scores first (Petsiuk et al. 2018)."""
+    return _areas(removal, images, attributions, "insertion", settings)
+
+
+def deletion(removal: Removing, images: Tensor, attributions: Sequence[Attribution], **settings) -> Tensor:
+    """Return the area under the curve that hides the highest scores first: MoRF (Samek et al. 2017)."""
+    return _areas(removal, images, attributions, "morf", settings)
+
+
+def least_relevant_first(
+    removal: Removing, images: Tensor, attributions: Sequence[Attribution], **settings
+) -> Tensor:
+    """Return the area under the curve that hides the lowest scores first: LeRF (Samek et al. 2017)."""
+    return _areas(removal, images, attributions, "lerf", settings)
+
+
+def symmetric_relevance_gain(
+    removal: Removing, images: Tensor, attributions: Sequence[Attribution], **settings
+) -> Tensor:
+    """Return SRG, the LeRF area less the MoRF area (Bluecher et al. 2024, arXiv 2401.06654).
+
+    Scores without meaning get 0 on average whatever the removal operator does to the answers.
+    """
+    return least_relevant_first(removal, images, attributions, **settings) - deletion(
+        removal, images, attributions, **settings
+    )
+
+
+def road(
+    model: nn.Module,
+    images: Tensor,
+    attributions: Sequence[Attribution],
+    order: Literal["morf", "lerf"] = "morf",
+    **settings,
+) -> Tensor:
+    """Return the MoRF or LeRF area with noisy linear imputation (ROAD, Rong et al. 2022, arXiv 2202.00449).
+
+    `model` is the plain model: what hidden pixels become is part of the metric.
+    """
+    if order not in ("morf", "lerf"):
+        raise InputError(f"order is {order!r}: choose morf or lerf")
+    return _areas(NoisyLinearFill(model), images, attributions, order, settings)
+
+
+def _areas(removal, images, attributions, order: Order, settings: dict[str, Any]) -> Tensor:
+    return stacked(
+        [each.area() for each in flipping_curves(removal, images, attributions, order, **settings)]
+    )

@@ -1,0 +1,120 @@
+"""Linearity: is the answer to the whole image the sum of the answers to its patches (paper's supplement)?
+
+An operator that leaves the rest of the image truly out comes nearer to it than one that shows a model mostly
+grey. Measured on logits, or on features with `headless(model)` under the removal operator.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from layermask.errors import InputError
+from layermask.explain.asking import check_finite
+from layermask.explain.explainer import Progress
+from layermask.metrics.measure import check_batch, progress
+from layermask.outputs import scores
+from layermask.segment import Grid
+
+EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class Linearity:
+    """Per image (N,) float64: `l2`, ‖Σ − f(all)‖ / (‖f(all)‖ + 1e-8); `cosine` of Σ and f(all); `norm` of Σ
+    and `whole_norm` of f(all). Σ is the sum over patches of the answer to that patch alone.
+    """
+
+    l2: Tensor
+    cosine: Tensor
+    norm: Tensor
+    whole_norm: Tensor
+
+
+def linearity(total: Tensor, whole: Tensor) -> Linearity:
+    """Compare summed answers to patches with those to whole images, both (N, D)."""
+    if total.shape != whole.shape or total.ndim != 2 or not total.numel():
+        raise InputError(
+            f"sums {tuple(total.shape)} and whole answers {tuple(whole.shape)}: give both as (N, D)"
+        )
+    total, whole = total.double(), whole.double()
+    return Linearity(
+        l2=(total - whole).norm(dim=1) / (whole.norm(dim=1) + EPS),
+        cosine=cosine_similarity(total, whole, dim=1, eps=EPS),
+        norm=total.norm(dim=1),
+        whole_norm=whole.norm(dim=1),
+    )
+
+
+def measure_linearity(
+    removal: Callable[..., Any],
+    images: Tensor,
+    patch: int | tuple[int, ...] = 16,
+    *,
+    perturbations_per_eval: int = 32,
+    show_progress: Progress = False,
+) -> Linearity:
+    """Ask about each patch of `patch` pixels alone and about all of images (N, C, *S).
+
+    Answers are summed as they come, so memory follows `perturbations_per_eval`, not the number of patches.
+    """
+    check_batch(images, perturbations_per_eval)
+    labels = Grid(patch).labels(tuple(images.shape[2:])).to(images.device)
+    count, found = int(labels.max()) + 1, []
+    with progress(show_progress, "linearity", len(images) * (count + 1)) as advance:
+        for image in images.split(1):
+            whole = _answers(removal, image, torch.ones_like(labels, dtype=torch.bool)[None, None])[0]
+            advance(1)
+            total = torch.zeros_like(whole)
+            for numbers in torch.arange(count, device=images.device).split(perturbations_per_eval):
+                alone = labels == numbers.view(-1, 1, *[1] * labels.ndim)
+                total += _answers(removal, image, alone).sum(0)
+                advance(len(numbers))
+            found.append(torch.stack([total, whole]))
+    return linearity(*torch.stack(found, 1))
+
+
+@torch.no_grad()
+def _answers(removal: Callable[..., Any], image: Tensor, visible: Tensor) -> Tensor:
+    answers = scores(removal(image, visible)).flatten(1).double()
+    if len(answers) != len(visible):
+        raise InputError(
+            f"the model answers {tuple(answers.shape)} for {len(visible)} masks: expected one each"
+        )
+    check_finite(answers)
+    return answers
+
+
+def headless(model: nn.Module, head: str | None = None) -> nn.Module:
+    """Return the model without its head, which answers with the head's input: features (N, D).
+
+    A copy that shares every weight; `model` itself stays as it is. `head` is the name of the head, as in
+    `named_modules`; by default the last `nn.Linear`.
+
+    Raises:
+        InputError: there is no such head.
+    """
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    name = head or (linear[-1] if linear else "")
+    if not name or name not in dict(model.named_modules()):
+        raise InputError(
+            f"the model has no head {head!r}"
+            if head
+            else "the model has no nn.Linear: give head, a module's name"
+        )
+    return _without(model, name.split("."))
+
+
+def _without(module: nn.Module, path: list[str]) -> nn.Module:
+    """Copy the modules on the path only, and put Identity at its end."""
+    shallow = copy.copy(module)
+    shallow._modules = dict(module._modules)
+    child = module.get_submodule(path[0])
+    shallow._modules[path[0]] = _without(child, path[1:]) if path[1:] else nn.Identity()
+    return shallow

@@ -1,0 +1,139 @@
+"""How metrics ask a removal operator: plans of `explain.asking`, whose masks fill batches across images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.explain.asking import Output, Plan, Segments, asker, check_finite, run
+from layermask.explain.attribution import Attribution
+from layermask.explain.explainer import Progress, _progress
+from layermask.segment import relabel
+
+Planner = Callable[[Segments, Tensor], Plan]  # the segments and the scores (T, S) of one image
+
+
+def progress(show: Progress, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Give `advance(done)`: a bar for True, the caller's own function, or silence."""
+    return _progress(show, name, total)
+
+
+def measure(
+    planner: Planner,
+    removal: Callable[..., Any],
+    images: Tensor,
+    attributions: Sequence[Attribution],
+    count: int,
+    *,
+    perturbations_per_eval: int = 32,
+    output: Output = "probability",
+    show_progress: Progress = False,
+) -> list[Any]:
+    """Return what `planner`'s plans return, one for each image of (N, C, *S) and its attribution.
+
+    A plan asks for about `count` masks. Memory follows `perturbations_per_eval`, the masks in one forward
+    pass, which may span images; results do not depend on it.
+
+    Raises:
+        InputError: images, attributions or settings do not go together, or the answers are not finite.
+    """
+    check_batch(images, perturbations_per_eval)
+    if len(attributions) != len(images):
+        raise InputError(f"{len(attributions)} attributions for {len(images)} images: give one for each")
+    if output not in ("probability", "logit"):
+        raise InputError(f"output is {output!r}: choose probability or logit")
+    plans = [_plan(planner, each, images) for each in attributions]
+    targets = [list(each.targets) for each in attributions]
+    forward = _with_classes(asker(removal, output), targets)
+    with progress(show_progress, "metric", count * len(images)) as advance:
+        return run(plans, images, targets, forward, perturbations_per_eval, advance)
+
+
+def _plan(planner: Planner, attribution: Attribution, images: Tensor) -> Plan:
+    labels, scores = attribution.segments, attribution.scores
+    if labels.shape != images.shape[2:]:
+        raise InputError(
+            f"an attribution is of an image {tuple(labels.shape)} and the images are {tuple(images.shape)}: "
+            "give the images it explains"
+        )
+    segments = Segments(labels.cpu(), images.device)
+    if scores.shape != (len(attribution.targets), segments.count) or not bool(scores.isfinite().all()):
+        raise InputError(
+            f"scores are {tuple(scores.shape)}, {int(scores.isfinite().sum())} of them finite, for "
+            f"{len(attribution.targets)} targets and {segments.count} segments: give a finite score for each"
+        )
+    return planner(segments, scores.double().cpu())
+
+
+def _with_classes(forward: Callable[..., Tensor], targets: list[list[int]]) -> Callable[..., Tensor]:
+    """Refuse targets that the model does not have, as soon as it answers."""
+    named = [target for each in targets for target in each]
+
+    def ask(images: Tensor, visible: Tensor) -> Tensor:
+        outputs = forward(images, visible)
+        if min(named) < 0 or max(named) >= outputs.shape[1]:
+            raise InputError(
+                f"targets go from {min(named)} to {max(named)}: the model has the classes 0 to "
+                f"{outputs.shape[1] - 1}"
+            )
+        return outputs
+
+    return ask
+
+
+def check_batch(images: Tensor, batch_size: int) -> None:
+    """Refuse what is no batch of images (N, C, *S), and no images."""
+    if images.ndim < 3 or not images.is_floating_point() or not len(images):
+        raise InputError(
+            f"images are float (N, C, *S), N above 0, got {images.dtype} of {tuple(images.shape)}: give one "
+            "or more"
+        )
+    if batch_size < 1:
+        raise InputError(f"{batch_size} masks in a forward pass: give 1 or more")
+
+
+def classes_of(
+    removal: Callable[..., Any],
+    images: Tensor,
+    visible: Tensor,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """Return the (N,) classes predicted for images (N, C, *S) under masks (N, 1, *S), on the CPU."""
+    check_batch(images, batch_size)
+    forward, found = asker(removal, "logit"), []
+    for x, shown in zip(images.split(batch_size), visible.split(batch_size), strict=True):
+        logits = forward(x, shown)
+        check_finite(logits)
+        found.append(logits.argmax(1).cpu())
+        advance(len(x))
+    return torch.cat(found)
+
+
+def maps_of(images: Tensor, feature_masks: Sequence[Any]) -> list[Tensor]:
+    """Return the label maps (*S) of images (N, C, *S), relabelled from 0 without gaps."""
+    if len(feature_masks) != len(images):
+        raise InputError(f"{len(feature_masks)} feature_masks for {len(images)} images: give one for each")
+    maps = [relabel(torch.as_tensor(mask)).cpu() for mask in feature_masks]
+    for labels in maps:
+        if labels.shape != images.shape[2:]:
+            raise InputError(
+                f"a feature_mask is {tuple(labels.shape)} and the images {tuple(images.shape)}: segment what "
+                "the model sees, the preprocessed image"
+            )
+    return maps
+
+
+def stacked(found: list[Tensor]) -> Tensor:
+    """Return results (T, ...) of N images as (N, T, ...)."""
+    if len({each.shape for each in found}) > 1:
+        shapes = sorted({tuple(each.shape) for each in found})
+        raise InputError(
+            f"the images give results of the shapes {shapes}: give attributions of equally many targets"
+        )
+    return torch.stack(found)

@@ -1,0 +1,167 @@
+"""How far a removal operator itself can be trusted, told from orders without meaning and from rankings.
+
+Three measures: R-OMS of Bluecher et al. 2024 (arXiv 2401.06654), and the two criteria that Hsieh et al. 2026
+(AIM, arXiv 2605.16905) name, the bias towards random attributions and the stability of rankings. Of the
+latter paper only the abstract was at hand: the definitions are ours, and stated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.explain.attribution import Attribution
+from layermask.explain.curve import Curve
+from layermask.explain.sampling import generator
+from layermask.metrics.flipping import flipping_curves
+from layermask.metrics.measure import check_batch, classes_of, maps_of, stacked
+
+Removing = Callable[..., Any]
+
+
+def random_attributions(
+    removal: Removing,
+    images: Tensor,
+    feature_masks: Sequence[Any],
+    n_orders: int = 10,
+    seed: int = 0,
+    perturbations_per_eval: int = 32,
+) -> list[Attribution]:
+    """Return attributions without meaning of images (N, C, *S): `n_orders` rows of random scores each.
+
+    The target of every row is the class predicted for the whole image.
+    """
+    check_batch(images, perturbations_per_eval)
+    if n_orders < 1:
+        raise InputError(f"n_orders is {n_orders}: give 1 or more")
+    maps = maps_of(images, feature_masks)
+    classes = classes_of(removal, images, torch.ones_like(images[:, :1]) > 0, perturbations_per_eval)
+    return [
+        Attribution(
+            _random_scores(n_orders, int(labels.max()) + 1, seed, index),
+            labels,
+            (target,) * n_orders,
+            torch.full((n_orders,), torch.nan),  # nobody asked
+            "random",
+        )
+        for index, (labels, target) in enumerate(zip(maps, classes.tolist(), strict=True))
+    ]
+
+
+def _random_scores(rows: int, segments: int, seed: int, index: int) -> Tensor:
+    return torch.rand(rows, segments, generator=generator(seed, index), dtype=torch.float64)
+
+
+def r_oms(
+    removal: Removing,
+    images: Tensor,
+    feature_masks: Sequence[Any],
+    *,
+    steps: int = 10,
+    n_orders: int = 1,
+    seed: int = 0,
+    **settings: Any,
+) -> Tensor:
+    """Return the reference-out-of-model-scope scores (N,): how much of an answer survives random holes.
+
+    The probability of the class predicted for the whole image while segments are hidden in random order: the
+    area under its curve (Bluecher et al. 2024, arXiv 2401.06654). Higher: the occluded images stay in the
+    model's scope. Settings are those of `flipping`.
+    """
+    drawn = _draw(removal, images, feature_masks, n_orders, seed, settings)
+    return stacked(_areas(flipping_curves(removal, images, drawn, "morf", steps, **settings))).mean(1)
+
+
+def _draw(removal, images, feature_masks, n_orders: int, seed: int, settings: dict[str, Any]):
+    batch = settings.get("perturbations_per_eval", 32)
+    return random_attributions(removal, images, feature_masks, n_orders, seed, batch)
+
+
+def _areas(curves: list[Curve]) -> list[Tensor]:
+    return [each.area() for each in curves]
+
+
+@dataclass(frozen=True)
+class RandomBias:
+    """What random attributions (R for each of N images) are credited with, all (N, R).
+
+    `drop`: the mean share of the answer lost on the way, 1 − area / f(all): what deletion would praise in
+    them, although their order means nothing. `gain`: their SRG, LeRF less MoRF area as a share of f(all),
+    whose expectation is 0 and whose spread is the noise under any real attribution's.
+    """
+
+    drop: Tensor
+    gain: Tensor
+
+    def bias(self) -> float:
+        """Return the mean drop: lower, the operator takes less by the mere act of hiding."""
+        return float(self.drop.mean())
+
+    def noise(self) -> float:
+        """Return the root mean square of the gains: lower, less of an SRG is chance."""
+        return float(self.gain.square().mean().sqrt())
+
+
+def random_attribution_bias(
+    removal: Removing,
+    images: Tensor,
+    feature_masks: Sequence[Any],
+    *,
+    steps: int = 10,
+    n_orders: int = 10,
+    seed: int = 0,
+    **settings: Any,
+) -> RandomBias:
+    """Hide segments in random orders and in their reverses, and see what that costs the answer.
+
+    After the criterion of Hsieh et al. 2026 (arXiv 2605.16905): see `RandomBias`. Settings are those of
+    `flipping`.
+    """
+    drawn = _draw(removal, images, feature_masks, n_orders, seed, settings)
+    first = flipping_curves(removal, images, drawn, "morf", steps, **settings)
+    last = flipping_curves(removal, images, drawn, "lerf", steps, **settings)
+    whole = torch.stack([each.values[:, 0] for each in first])
+    if bool((whole <= 0).any()):
+        raise InputError(
+            f"the answer to {int((whole[:, 0] <= 0).sum())} of {len(images)} whole images is 0 or less, and "
+            "losses are shares of it: use output='probability'"
+        )
+    morf, lerf = torch.stack(_areas(first)), torch.stack(_areas(last))
+    return RandomBias(1 - morf / whole, (lerf - morf) / whole)
+
+
+def kendall(a: Tensor, b: Tensor) -> Tensor:
+    """Return Kendall's tau-b (...) of a, b (..., M): 1 the same order, −1 reversed, 0 if one is flat."""
+    up, low = torch.triu_indices(a.shape[-1], a.shape[-1], 1)
+    signs = [(each[..., up] - each[..., low]).sign().double() for each in (a, b)]
+    first, second = torch.broadcast_tensors(*signs)
+    norms = (first.square().sum(-1) * second.square().sum(-1)).sqrt()
+    return torch.where(norms > 0, (first * second).sum(-1) / norms.clamp_min(1e-300), 0.0)
+
+
+def rank_stability(scores: Tensor, *, n_splits: int = 200, seed: int = 0) -> float:
+    """Return how well two halves of the images agree on the ranking of methods: mean Kendall's tau, −1 to 1.
+
+    `scores` (M, N): the faithfulness of M explanation methods on N images, by one removal operator. The
+    images are halved at random `n_splits` times, and the methods ranked by their means. After the criterion
+    of Hsieh et al. 2026 (arXiv 2605.16905). `kendall` of the means by two operators says how far those agree.
+    """
+    if scores.ndim != 2 or scores.shape[0] < 2 or scores.shape[1] < 2 or n_splits < 1:
+        raise InputError(
+            f"scores {tuple(scores.shape)}, n_splits={n_splits}: give the scores of 2 methods or more on 2 "
+            "images or more, (M, N), and 1 split or more"
+        )
+    if not bool(scores.isfinite().all()):
+        raise InputError(f"scores hold {int((~scores.isfinite()).sum())} numbers that are not finite")
+    methods = scores.double().cpu()
+    half = scores.shape[1] // 2
+    taus = []
+    for index in range(n_splits):  # one at a time: N may be tens of thousands
+        order = torch.randperm(scores.shape[1], generator=generator(seed, index))
+        taus.append(kendall(methods[:, order[:half]].mean(1), methods[:, order[half:]].mean(1)))
+    return float(torch.stack(taus).mean())

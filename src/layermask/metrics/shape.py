@@ -1,0 +1,115 @@
+"""Mask-shape bias (paper, section 4.2): does the shape of a hole tell the model what was in it?
+
+The object is hidden, and for comparison a hole of its shape elsewhere. Only images count that the model gets
+right when they are whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.explain.explainer import Progress
+from layermask.metrics.bootstrap import Interval, mean_interval
+from layermask.metrics.measure import classes_of, progress
+from layermask.metrics.predictions import check_classes
+
+
+def broken_mask(masks: Tensor) -> Tensor:
+    """Return masks (N, 1, *S) with their quadrants moved to the opposite corners: rolled by half their size.
+
+    The hole keeps its area and its pieces their shapes; rolling twice an even size gives the mask back.
+    """
+    if masks.ndim < 3:
+        raise InputError(f"masks are (N, 1, H, W), got {tuple(masks.shape)}: add the first two axes")
+    sizes = masks.shape[2:]
+    return masks.roll([size // 2 for size in sizes], list(range(2, masks.ndim)))
+
+
+@dataclass(frozen=True)
+class ShapeBias:
+    """Per image that the whole-image model gets right (M of them): is it still right without the object
+    (`hidden`, bool (M,)), and without the same area elsewhere (`broken`, bool (M,))? `labels` (M,); `total`
+    images were there.
+
+    Little left of the object and much elsewhere is what removal should give: low `hidden`, high `broken`.
+    """
+
+    hidden: Tensor
+    broken: Tensor
+    labels: Tensor
+    total: int
+
+    def accuracy(self) -> tuple[float, float, float]:
+        """Return the accuracies with the object hidden and the broken mask, and the second less the first."""
+        hidden, broken, difference = self._values().mean(0).tolist()
+        return hidden, broken, difference
+
+    @property
+    def difference(self) -> Tensor:
+        """Return `broken` less `hidden`, (M,) of −1, 0 and 1."""
+        return self.broken.double() - self.hidden.double()
+
+    def interval(self, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0) -> Interval:
+        """Return the bootstrap bounds, each (3,), of the three numbers of `accuracy`."""
+        return mean_interval(self._values(), level=level, n_resamples=n_resamples, seed=seed)
+
+    def by_class(self, classes: int) -> tuple[Tensor, Tensor]:
+        """Return the numbers of `accuracy` per class, (classes, 3), NaN without images, and their counts."""
+        check_classes("labels", self.labels, classes)
+        counts = self.labels.bincount(minlength=classes)
+        sums = torch.zeros(classes, 3, dtype=torch.float64).index_add_(0, self.labels, self._values())
+        return sums / counts[:, None], counts
+
+    def _values(self) -> Tensor:
+        return torch.stack([self.hidden.double(), self.broken.double(), self.difference], 1)
+
+
+def shape_bias(labels: Tensor, whole: Tensor, hidden: Tensor, broken: Tensor) -> ShapeBias:
+    """Compare classes (N,) predicted from whole images, without the object, and with the broken mask.
+
+    Raises:
+        InputError: the four do not go together, or the model gets no whole image right.
+    """
+    for name, classes in (("labels", labels), ("whole", whole), ("hidden", hidden), ("broken", broken)):
+        check_classes(name, classes)
+        if classes.shape != labels.shape or classes.ndim != 1:
+            raise InputError(
+                f"{name} of shape {tuple(classes.shape)} for labels {tuple(labels.shape)}: give one per image"
+            )
+    right = whole == labels
+    if not bool(right.any()):
+        raise InputError(
+            f"the model gets none of {len(labels)} whole images right, and shape bias is measured on "
+            "those: check that labels are this model's classes"
+        )
+    return ShapeBias((hidden == labels)[right], (broken == labels)[right], labels[right], len(labels))
+
+
+def measure_shape_bias(
+    removal: Callable[..., Any],
+    images: Tensor,
+    objects: Tensor,
+    labels: Tensor | None = None,
+    *,
+    batch_size: int = 32,
+    show_progress: Progress = False,
+) -> ShapeBias:
+    """Ask about images (N, C, *S) whole, without their objects (N, 1, *S) bool, and with the broken masks.
+
+    Without `labels` (N,) the model's own classes for the whole images stand in: agreement, not accuracy.
+    """
+    if objects.dtype is not torch.bool or objects.shape != (len(images), 1, *images.shape[2:]):
+        raise InputError(
+            f"objects are {objects.dtype} {tuple(objects.shape)} for images {tuple(images.shape)}: give bool "
+            f"({len(images)}, 1, *S), True = object, resized by nearest neighbour"
+        )
+    masks = (torch.ones_like(objects), ~objects, ~broken_mask(objects))
+    with progress(show_progress, "shape bias", 3 * len(images)) as advance:
+        whole, hidden, broken = (classes_of(removal, images, mask, batch_size, advance) for mask in masks)
+    return shape_bias(whole if labels is None else labels.cpu(), whole, hidden, broken)
