@@ -1,0 +1,97 @@
+"""Do an explainer's scores lie on the object? The three metrics of the paper's Table 2 (section 4.4).
+
+One image: `scores` (S,) of its segments (*S), and its object mask (*S), bool or shares from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from layermask.errors import InputError
+from layermask.explain.attribution import Attribution
+from layermask.explain.explainer import Progress
+from layermask.metrics.measure import check_batch, classes_of, progress
+from layermask.metrics.predictions import check_classes
+
+
+def alignment(scores: Tensor, segments: Tensor, mask: Tensor) -> float:
+    """Return cos(scores, g), g_i = Σ over segment i of (mask − mean(mask)), eps 1e-8: −1 to 1."""
+    _check(scores, segments, mask)
+    excess = (mask.double() - mask.double().mean()).flatten().to(scores.device)
+    sums = torch.zeros(len(scores), dtype=torch.float64, device=scores.device)
+    sums.index_add_(0, segments.flatten().to(scores.device), excess)
+    return float(cosine_similarity(scores.double(), sums, dim=0, eps=1e-8))
+
+
+def top_k_jaccard(scores: Tensor, segments: Tensor, mask: Tensor, k: int = 20) -> float:
+    """Return the overlap of the `k` highest segments (or all) and the mask, over their union.
+
+    Areas in pixels; a pixel counts as object by its share in the mask, which need not be 0 or 1.
+    """
+    _check(scores, segments, mask)
+    object_, region = mask.double().to(scores.device), top_k(scores, k)[segments.to(scores.device)].double()
+    overlap = float((region * object_).sum())
+    return overlap / float(region.sum() + object_.sum() - overlap)
+
+
+def top_k(scores: Tensor, k: int) -> Tensor:
+    """Return (S,) bool, True for the `k` highest scores (S,), the positive end; the first of equal ones."""
+    if k < 1:
+        raise InputError(f"k is {k}: give 1 or more")
+    best = scores.argsort(descending=True, stable=True)[:k]
+    return torch.zeros_like(scores, dtype=torch.bool).index_fill(0, best, True)
+
+
+def top_k_ablation(
+    removal: Callable[..., Any],
+    images: Tensor,
+    attributions: Sequence[Attribution],
+    labels: Tensor,
+    k: int = 20,
+    row: int = 0,
+    *,
+    batch_size: int = 32,
+    show_progress: Progress = False,
+) -> Tensor:
+    """Return which of N images (N, C, *S) are still right, (N,) bool, without their `k` highest segments.
+
+    The mean is the paper's ablation accuracy, lower for better scores; there `removal` is always Greyout.
+    `row`: the target of the attributions whose scores count.
+    """
+    check_batch(images, batch_size)
+    check_classes("labels", labels)
+    if not len(images) == len(attributions) == len(labels):
+        raise InputError(
+            f"{len(images)} images, {len(attributions)} attributions, {len(labels)} labels: give equally many"
+        )
+    visible = torch.cat([~_region(each, k, row) for each in attributions])
+    with progress(show_progress, "ablation", len(images)) as advance:
+        found = classes_of(removal, images, visible.to(images.device), batch_size, advance)
+    return found == labels.cpu()
+
+
+def _region(attribution: Attribution, k: int, row: int) -> Tensor:
+    return top_k(attribution.scores[row], k)[attribution.segments][None, None]
+
+
+def _check(scores: Tensor, segments: Tensor, mask: Tensor) -> None:
+    if scores.ndim != 1 or len(scores) != int(segments.max()) + 1 or not bool(scores.isfinite().all()):
+        raise InputError(
+            f"scores are {tuple(scores.shape)}, {int(scores.isfinite().sum())} of them finite, for "
+            f"{int(segments.max()) + 1} segments: give a finite score (S,) for each"
+        )
+    if mask.shape != segments.shape:
+        raise InputError(
+            f"the object mask is {tuple(mask.shape)} and the segments {tuple(segments.shape)}: resize the "
+            "mask to what the model sees"
+        )
+    if float(mask.min()) < 0 or float(mask.max()) > 1 or not float(mask.max()):
+        raise InputError(
+            f"the object mask of {tuple(mask.shape)} goes from {float(mask.min()):g} to "
+            f"{float(mask.max()):g}: give shares from 0 to 1, and some object"
+        )

@@ -1,0 +1,133 @@
+"""Random subsets of segments hidden: does the sum of their scores foretell how the answer changes?
+
+Arguments and results are those of `flipping`. The subsets depend on the seed and the number of segments
+alone, so every removal operator and attribution is asked the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layermask.errors import InputError
+from layermask.explain.asking import Answers, Plan, Segments
+from layermask.explain.attribution import Attribution
+from layermask.explain.sampling import generator
+from layermask.metrics.measure import measure, stacked
+
+Removing = Callable[..., Any]
+
+
+def infidelity(
+    removal: Removing,
+    images: Tensor,
+    attributions: Sequence[Attribution],
+    *,
+    n_samples: int = 200,
+    probability: float = 0.5,
+    normalize: bool = False,
+    seed: int = 0,
+    **settings: Any,
+) -> Tensor:
+    """Return the mean squared error of the summed scores of a hidden subset as the answer's loss, (N, T).
+
+    E[(Σ_hidden φ − (f(all) − f(without)))²], Yeh et al. 2019 (arXiv 1901.09392, definition 2.1), with
+    perturbations that hide each segment with `probability`. `normalize` first scales the scores by the
+    factor that fits best, for attributions that are not in units of the output.
+    """
+    if n_samples < 1 or not 0 < probability < 1:
+        raise InputError(
+            f"n_samples={n_samples}, probability={probability}: give 1 or more, and one between 0 and 1"
+        )
+
+    def planner(segments: Segments, scores: Tensor) -> Plan:
+        draws = torch.rand(n_samples, segments.count, generator=generator(seed, 0))
+        hidden = draws < probability
+        answers = yield _hide(segments, hidden)
+        foretold, lost = _pair(hidden, scores, answers)
+        return (_fitted(foretold, lost) if normalize else foretold).sub(lost).square().mean(0)
+
+    return stacked(measure(planner, removal, images, attributions, n_samples + 1, **settings))
+
+
+def sensitivity_n(
+    removal: Removing,
+    images: Tensor,
+    attributions: Sequence[Attribution],
+    *,
+    shares: Sequence[float] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    n_samples: int = 100,
+    seed: int = 0,
+    **settings: Any,
+) -> Tensor:
+    """Return the correlation of summed scores and lost answer over subsets of n segments, (N, T).
+
+    The mean over n = `shares` of the segments, at least 1 (Ancona et al. 2018, arXiv 1711.06104, with hidden
+    segments for features set to 0); see `sensitivity_curve` for each n.
+    """
+    return sensitivity_curve(
+        removal, images, attributions, shares=shares, n_samples=n_samples, seed=seed, **settings
+    ).mean(-1)
+
+
+def sensitivity_curve(
+    removal: Removing,
+    images: Tensor,
+    attributions: Sequence[Attribution],
+    *,
+    shares: Sequence[float],
+    n_samples: int = 100,
+    seed: int = 0,
+    **settings: Any,
+) -> Tensor:
+    """Return Pearson's correlations of sensitivity-n at each of `shares` (K), (N, T, K); see `sensitivity_n`.
+
+    0 where scores or answers are the same for all subsets, as a correlation is then not defined.
+    """
+    if not shares or not all(0 < share < 1 for share in shares) or n_samples < 2:
+        raise InputError(
+            f"shares={tuple(shares)}, n_samples={n_samples}: give shares between 0 and 1, 2 samples or more"
+        )
+
+    def planner(segments: Segments, scores: Tensor) -> Plan:
+        hidden = torch.cat([_subsets(segments.count, share, n_samples, seed) for share in shares])
+        answers = yield _hide(segments, hidden)
+        foretold, lost = (each.unflatten(0, (len(shares), -1)) for each in _pair(hidden, scores, answers))
+        return _correlation(foretold, lost).T
+
+    count = len(shares) * n_samples + 1
+    return stacked(measure(planner, removal, images, attributions, count, **settings))
+
+
+def _subsets(segments: int, share: float, n_samples: int, seed: int) -> Tensor:
+    """Draw (n_samples, segments) bool with `share` of the segments in each."""
+    number = max(1, round(share * segments))
+    draws = torch.rand(n_samples, segments, generator=generator(seed, number))
+    return draws.argsort(1).argsort(1) < number
+
+
+def _hide(segments: Segments, hidden: Tensor):
+    """Ask for the whole picture, then for it without each hidden subset."""
+    whole = torch.ones(1, segments.count, dtype=torch.bool)
+    return segments.show(torch.cat([whole, ~hidden]))
+
+
+def _pair(hidden: Tensor, scores: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:
+    """Return the summed scores and the losses of the hidden subsets, each (n_samples, T)."""
+    return hidden.double() @ scores.T, answers.values[0] - answers.values[1:]
+
+
+def _fitted(foretold: Tensor, lost: Tensor) -> Tensor:
+    scale = (foretold * lost).mean(0) / foretold.square().mean(0).clamp_min(1e-300)
+    return foretold * scale
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Return Pearson's correlation along the middle axis of (K, n, T)."""
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    norms = a.norm(dim=1) * b.norm(dim=1)
+    defined = (a.norm(dim=1) > 1e-12) & (b.norm(dim=1) > 1e-12)
+    return torch.where(defined, (a * b).sum(1) / norms.clamp_min(1e-300), 0.0)
