@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from .explain.table import EXPLAINERS
     from .images import load_image, load_labels, load_mask
     from .masked import RULES, LostMask, Masked, NoMaskRule, overriding, rule
+    from .metrics.linearity import headless, measure_linearity
+    from .metrics.predictions import Predictions
+    from .metrics.removing import remove_segments
+    from .metrics.shape import broken_mask, measure_shape_bias
+    from .metrics.table import METRICS
     from .removal.calibrated import Calibrated
     from .removal.constant import Blackout, ConstantFill, Greyout
     from .removal.layers import LayerMasking
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "EXPLAINERS",
+    "METRICS",
     "PRESETS",
     "REMOVALS",
     "RULES",
@@ -98,6 +104,7 @@ __all__ = [
     "Occlusion",
     "PermutationShapley",
     "PixelFill",
+    "Predictions",
     "Preprocessing",
     "PushPullFill",
     "Quickshift",
@@ -112,14 +119,19 @@ __all__ = [
     "as_perturb_func",
     "as_road",
     "as_shap",
+    "broken_mask",
     "curve",
+    "headless",
     "lime_similarity",
     "load",
     "load_image",
     "load_labels",
     "load_mask",
     "mark_hidden",
+    "measure_linearity",
+    "measure_shape_bias",
     "overriding",
+    "remove_segments",
     "rule",
     "write_nan",
 ]
@@ -142,6 +154,11 @@ _HOMES = {
     "explain.permutation": ("PermutationShapley",),
     "explain.rise": ("Rise",),
     "explain.table": ("EXPLAINERS",),
+    "metrics.linearity": ("headless", "measure_linearity"),
+    "metrics.predictions": ("Predictions",),
+    "metrics.removing": ("remove_segments",),
+    "metrics.shape": ("broken_mask", "measure_shape_bias"),
+    "metrics.table": ("METRICS",),
     "removal.calibrated": ("Calibrated",),
     "removal.constant": ("Blackout", "ConstantFill", "Greyout"),
     "removal.paint": (
