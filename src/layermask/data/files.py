@@ -1,0 +1,81 @@
+"""What the layouts share: pictures in folders, class folders, tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from layermask.errors import InputError, require
+
+SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
+WNID = re.compile(r"n\d{8}")
+
+
+@cache
+def imagenet_classes() -> dict[str, int]:
+    """Return the class index of each of the 1,000 WordNet ids, as timm holds them."""
+    names = require("timm.data", "timm").ImageNetInfo("imagenet-1k").label_names()
+    return {wnid: index for index, wnid in enumerate(names)}
+
+
+def class_index(wnid: str, where: Any) -> int:
+    found = imagenet_classes().get(wnid)
+    if found is None:
+        raise InputError(
+            f"{where}: {wnid!r} is not one of the 1,000 ImageNet classes: "
+            "list the images in labels.csv instead"
+        )
+    return found
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Return the pictures right in a folder, sorted."""
+    with os.scandir(folder) as entries:  # which knows files from folders without a look at each
+        names = [
+            each.name for each in entries if Path(each.name).suffix.lower() in SUFFIXES and each.is_file()
+        ]
+    return [folder / name for name in sorted(names)]
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Return the folders named by WordNet ids, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if WNID.fullmatch(path.name) and path.is_dir())
+
+
+def by_class(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Yield the pictures of class folders, with their classes."""
+    for each in class_folders(folder):
+        label = class_index(each.name, folder)
+        yield from ((path, label) for path in pictures(each))
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """Return the pictures below a folder by their place in it without the ending."""
+    if not folder.is_dir():
+        return {}
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES)
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file with a header."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"table {path} cannot be read: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"annotations {path} cannot be read: {error}") from error

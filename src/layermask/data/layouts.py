@@ -1,0 +1,275 @@
+"""The layouts of folders: each function returns the samples of one, or says what is missing."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from layermask.data.files import (
+    WNID,
+    by_class,
+    by_stem,
+    class_folders,
+    class_index,
+    imagenet_classes,
+    pictures,
+    read_json,
+    read_table,
+)
+from layermask.data.overlays import ClassPixels, MaskFile, MostSalient, Shapes
+from layermask.data.source import Sample
+from layermask.errors import InputError
+
+TABLES = ("labels.csv", "index.csv")
+SPLITS = ("val", "validation", "train")
+
+
+def table_file(root: Path) -> Path | None:
+    return next((root / name for name in TABLES if (root / name).is_file()), None)
+
+
+def folder(root: Path, images: Path | None) -> list[Sample]:
+    """A plain folder: labels.csv (file, and label, mask, saliency where known), or just pictures.
+
+    Masks may also lie in masks/ and saliency maps in saliency/, under the names of the pictures.
+    """
+    place = images or root
+    masks, maps = by_stem(root / "masks"), by_stem(root / "saliency")
+    table = table_file(root)
+    rows = read_table(table) if table else [{"file": path.name} for path in pictures(place)]
+    samples = []
+    for number, row in enumerate(rows, 2):
+        name = row.get("file") or row.get("image")
+        if not name:
+            raise InputError(f"{table}, line {number}: expected the columns file,label; got {', '.join(row)}")
+        stem = Path(name).with_suffix("").as_posix()
+        mask = root / row["mask"] if row.get("mask") else masks.get(stem)
+        map_ = root / row["saliency"] if row.get("saliency") else maps.get(stem)
+        samples.append(
+            Sample(
+                name,
+                _existing(place / name, f"{table}, line {number}"),
+                _label(row.get("label"), f"{table}, line {number}"),
+                MaskFile(mask) if mask else None,
+                MostSalient((map_,)) if map_ else None,
+            )
+        )
+    _once_each(samples, root)
+    return samples
+
+
+def _label(text: str | None, where: str) -> int | None:
+    if text is None or not text.strip():
+        return None
+    if text.strip().isdecimal():
+        return int(text)
+    if WNID.fullmatch(text.strip()):
+        return class_index(text.strip(), where)
+    raise InputError(f"{where}: label {text!r} is neither a class index, 0 or more, nor a WordNet id")
+
+
+def _existing(path: Path, where: str) -> Path:
+    if not path.is_file():
+        raise InputError(f"{where}: there is no image {path}")
+    return path
+
+
+def _once_each(samples: list[Sample], root: Path) -> None:
+    twice = [name for name, count in Counter(sample.name for sample in samples).items() if count > 1]
+    if twice:
+        raise InputError(f"{root} lists {len(twice)} images more than once, the first is {twice[0]}")
+
+
+def imagenet(root: Path, images: Path | None) -> list[Sample]:
+    """ImageNet as torchvision reads it: folders by WordNet id, here or in val/ or train/.
+
+    Masks may lie in masks/, in the same folders, as PNG.
+    """
+    place = split_of(images or root)
+    masks = by_stem(root / "masks")
+    samples = []
+    for path, label in by_class(place):
+        name = path.relative_to(place)
+        mask = masks.get(name.with_suffix("").as_posix())
+        samples.append(Sample(name.as_posix(), path, label, MaskFile(mask) if mask else None))
+    return samples
+
+
+def split_of(root: Path) -> Path:
+    """Return the folder that holds the class folders."""
+    if class_folders(root):
+        return root
+    found = [root / name for name in SPLITS if class_folders(root / name)]
+    if len(found) != 1:
+        what = (
+            f"both {' and '.join(p.name for p in found)}: give one" if found else "no folders n01440764, ..."
+        )
+        raise InputError(f"{root} holds {what}")
+    return found[0]
+
+
+def imagenet_s(root: Path, images: Path | None) -> list[Sample]:
+    """ImageNet-S: validation/ or train-semi/, and beside it the label maps, NAME-segmentation/."""
+    found = [name for name in ("validation", "train-semi") if (root / f"{name}-segmentation").is_dir()]
+    if not found:
+        raise InputError(f"{root} holds neither validation-segmentation nor train-semi-segmentation")
+    place, maps = images or root / found[0], by_stem(root / f"{found[0]}-segmentation")
+    values = _class_values(root, place)
+    samples = []
+    for path, label in by_class(place):
+        name = path.relative_to(place)
+        map_ = maps.get(name.with_suffix("").as_posix())
+        mask = ClassPixels(map_, values[path.parent.name]) if map_ else None
+        samples.append(Sample(name.as_posix(), path, label, mask))
+    return samples
+
+
+# The classes that ImageNet-S-919 puts together with another, from its documentation.
+_MERGED = {
+    "n04356056": "n04355933",
+    "n04493381": "n02808440",
+    "n03642806": "n03832673",
+    "n04008634": "n03773504",
+    "n03887697": "n15075141",
+}
+
+
+def _class_values(root: Path, place: Path) -> dict[str, int]:
+    """Return the values of the classes in label maps: their places, from 1, in the sorted list of all."""
+    listed = sorted(root.glob("ImageNetS_categories_im*.txt"))
+    names = listed[0].read_text().split() if listed else [path.name for path in class_folders(place)]
+    if not listed and len(names) not in (50, 300, 919):
+        raise InputError(
+            f"{place} has {len(names)} classes and ImageNet-S 50, 300 or 919, so the values in its label "
+            f"maps are not known: put ImageNetS_categories_im*.txt into {root}"
+        )
+    values = {name: value for value, name in enumerate(sorted(names), 1)}
+    return values | {name: values[into] for name, into in _MERGED.items() if into in values}
+
+
+def salient_imagenet(root: Path, images: Path | None) -> list[Sample]:
+    """Salient ImageNet: WNID/feature_NUMBER/ with maps (and images), or maps alone and ImageNet beside them.
+
+    Where its discover_spurious_features.csv is there, only core features count; all of them otherwise.
+    """
+    core = _core_features(root)
+    maps: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    own: dict[tuple[str, str], Path] = {}
+    for each in class_folders(root):
+        for feature in sorted(each.glob("feature_*")):
+            inner = feature / "cams"
+            if core is None or (each.name, feature.name.removeprefix("feature_")) in core:
+                for path in pictures(inner if inner.is_dir() else feature):
+                    maps[each.name, path.stem].append(path)
+            if (feature / "images").is_dir():
+                own |= {(each.name, path.stem): path for path in pictures(feature / "images")}
+    place = own or _by_class_and_stem(images or root)
+    return [
+        Sample(
+            f"{wnid}/{stem}",
+            _found(place, wnid, stem, root),
+            class_index(wnid, root),
+            None,
+            MostSalient(tuple(p)),
+        )
+        for (wnid, stem), p in sorted(maps.items())
+    ]
+
+
+def _by_class_and_stem(root: Path) -> dict[tuple[str, str], Path]:
+    if not (place := next((root / name for name in SPLITS if class_folders(root / name)), None)):
+        place = root if any(pictures(each) for each in class_folders(root)) else None
+    if place is None:
+        raise InputError(f"{root} holds saliency maps and no images: say where ImageNet is, --images DIR")
+    return {(path.parent.name, path.stem): path for path, _ in by_class(place)}
+
+
+def _found(place: dict[tuple[str, str], Path], wnid: str, stem: str, root: Path) -> Path:
+    if (wnid, stem) not in place:
+        raise InputError(f"{root} has a saliency map of {wnid}/{stem}, of which there is no image")
+    return place[wnid, stem]
+
+
+def _core_features(root: Path) -> set[tuple[str, str]] | None:
+    """Return (WordNet id, feature), or None for all.
+
+    Core is what fewer than three of five workers took for a separate object or background.
+    """
+    found = next(iter(sorted(root.rglob("discover_spurious_features.csv"))), None)
+    if found is None:
+        return None
+    votes: Counter[tuple[str, str]] = Counter()
+    for row in read_table(found):
+        key = row["Input.wordnet_id"], row["Input.feature_index"]
+        votes[key] += row["Answer.main"] in ("separate_object", "background")
+    return {key for key, count in votes.items() if count < 3}
+
+
+def pixel_imagenet(root: Path, images: Path | None) -> list[Sample]:
+    """Pixel ImageNet: COCO-style annotations in one JSON file (images, annotations, categories)."""
+    path, content = coco_file(root)
+    masks: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for each in content["annotations"]:
+        masks[each["image_id"]].append(each)
+    wnids = {each["id"]: _wnid(each) for each in content["categories"]}
+    samples = [_annotated(each, masks[each["id"]], wnids, path, images or root) for each in content["images"]]
+    _once_each(samples, root)
+    return sorted(samples, key=lambda sample: sample.name)
+
+
+def coco_file(root: Path) -> tuple[Path, dict[str, Any]]:
+    found = [*sorted(root.glob("*.json")), *sorted(root.glob("annotations/*.json"))]
+    if len(found) != 1:
+        raise InputError(
+            f"{root} holds {len(found)} JSON files ({', '.join(p.name for p in found[:3])}): expected one, "
+            "of COCO-style annotations"
+        )
+    content = read_json(found[0])
+    if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
+        raise InputError(
+            f"annotations {found[0]} lack images, annotations or categories: expected COCO's form"
+        )
+    return found[0], content
+
+
+def _wnid(category: dict[str, Any]) -> str | None:
+    """Return the WordNet id that a category has under any of the usual names."""
+    texts = (str(category.get(key, "")) for key in ("wnid", "name", "supercategory"))
+    return next((text for text in texts if WNID.fullmatch(text)), None)
+
+
+def _annotated(
+    image: dict[str, Any], found: list[dict[str, Any]], wnids: dict[Any, str | None], path: Path, place: Path
+) -> Sample:
+    name = image["file_name"]
+    wnid = _wnid_of_image(name, {wnids.get(each["category_id"]) for each in found}, path)
+    of_class = [each for each in found if wnids.get(each["category_id"]) in (None, wnid)]
+    shapes = tuple(each["segmentation"] for each in of_class)
+    size = (image["width"], image["height"])
+    return Sample(
+        name,
+        _existing(_place(place, name), str(path)),
+        class_index(wnid, path),
+        Shapes(shapes, size, name) if shapes else None,
+    )
+
+
+def _place(place: Path, name: str) -> Path:
+    """Images lie where their names say, in images/, or in the split's folder."""
+    choices = [place / name, *(place / inner / name for inner in ("images", *SPLITS))]
+    return next((path for path in choices if path.is_file()), choices[0])
+
+
+def _wnid_of_image(name: str, wnids: set[str | None], path: Path) -> str:
+    """The folder of the image says the class, or else its only category."""
+    folders: Iterator[str] = (part for part in reversed(Path(name).parts[:-1]) if WNID.fullmatch(part))
+    known = {wnid for wnid in wnids if wnid}
+    found = next(folders, None) or (known.pop() if len(known) == 1 else None)
+    if found is None or found not in imagenet_classes():
+        raise InputError(
+            f"{path}: the class of image {name} is not known, neither by a folder n01440764 nor by one "
+            f"category of that name ({len(known)} categories)"
+        )
+    return found

@@ -1,0 +1,154 @@
+"""`Sample`, a picture with what is known of it, and `Source`, a list of them with a name and a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+
+from layermask.errors import InputError
+from layermask.images import load_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Size = tuple[int, int]
+Known = Literal["label", "mask", "saliency"]
+
+
+class Overlay(Protocol):
+    """A picture that goes with a picture, read when it is asked for."""
+
+    def __call__(self, size: Size) -> Image.Image:
+        """Return an "L" picture of this (width, height)."""
+        ...
+
+    def fingerprint(self, root: Path) -> str:
+        """Return what changes when it does, without reading much; paths are those below `root`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture and what is known of it; nothing is read before it is asked for.
+
+    `name`: its place in the source. `label`: the class index. `mask`: of the object, white on black.
+    `saliency`: how much each pixel speaks for the label, 0 to 255.
+    """
+
+    name: str
+    path: Path
+    label: int | None = None
+    mask: Overlay | None = None
+    saliency: Overlay | None = None
+
+    def load_image(self) -> Image.Image:
+        """Return the picture as RGB, upright.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return load_image(self.path)
+
+    def load_mask(self, size: Size | None = None) -> Image.Image:
+        """Return the mask, 0 and 255 (object); `size` is that of the picture, which saves reading it."""
+        return self._overlay("mask", size)
+
+    def load_saliency(self, size: Size | None = None) -> Image.Image:
+        return self._overlay("saliency", size)
+
+    def _overlay(self, what: Known, size: Size | None) -> Image.Image:
+        found = getattr(self, what)
+        if found is None:
+            raise InputError(f"image {self.path} has no {what}: see Source.having")
+        return found(size or self.load_image().size)
+
+
+@dataclass(frozen=True)
+class Source(Sequence[Sample]):
+    """Samples of one folder. `kind`: its layout; `root`: the folder; `summary`: what is in it."""
+
+    kind: str
+    root: Path
+    samples: tuple[Sample, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise InputError(f"{self.root} ({self.kind}) holds no usable images: give another folder")
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}:{self.root.name}"
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    def __getitem__(self, index):  # type: ignore[override]  # slices give tuples
+        return self.samples[index]
+
+    def count(self, what: Known) -> int:  # type: ignore[override]  # of what is known, not of a sample
+        """Return the number of samples that have a label, a mask or a saliency map."""
+        return sum(getattr(sample, what) is not None for sample in self.samples)
+
+    @property
+    def summary(self) -> str:
+        known = ", ".join(f"{self.count(what)} with {what}" for what in ("label", "mask", "saliency"))
+        return f"{self.kind} {self.root}: {len(self)} images, {known}"
+
+    def having(self, what: Known, skip: bool = False) -> Source:
+        """Return the source if all samples have it; with `skip`, those samples that do.
+
+        Raises:
+            InputError: some have not and `skip` is False, or none have; the first ones are named.
+        """
+        lacking = [sample.name for sample in self.samples if getattr(sample, what) is None]
+        if not lacking:
+            return self
+        some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        if len(lacking) == len(self) or not skip:
+            raise InputError(
+                f"{len(lacking)} of {len(self)} images of {self.root} have no {what} ({some}): "
+                f"give a source that has them{'' if len(lacking) == len(self) else ', or skip those'}"
+            )
+        return replace(self, samples=tuple(s for s in self.samples if getattr(s, what) is not None))
+
+    def pick(self, limit: int | None, seed: int = 0) -> Source:
+        """Return `limit` samples at random, in the order of the source; all where it has no more."""
+        if limit is None or limit >= len(self):
+            return self
+        if limit < 1:
+            raise InputError(f"limit {limit}: give a whole number above 0")
+        chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:limit]
+        return replace(self, samples=tuple(self.samples[i] for i in sorted(chosen.tolist())))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the list: names, labels, sizes of files; contents are not read.
+
+        Raises:
+            InputError: a file is not there.
+        """
+        lines = [
+            [
+                s.name,
+                s.label,
+                file_size(s.path),
+                *(o and o.fingerprint(self.root) for o in (s.mask, s.saliency)),
+            ]
+            for s in self.samples
+        ]
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise InputError(f"image {path} cannot be read: {error.strerror}") from error
