@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from layermask.errors import InputError
-from layermask.explain.asking import Plan, Segments
+from layermask.explain.asking import Ask, Plan, Segments
 from layermask.explain.attribution import Attribution
 from layermask.explain.curve import Curve
 from layermask.metrics.measure import measure, stacked
@@ -59,9 +59,14 @@ def flipping_curves(
 def _curve(segments: Segments, scores: Tensor, order: Order, steps: int) -> Plan:
     numbers = torch.linspace(0, segments.count, min(steps, segments.count) + 1).round()
     place = scores.argsort(dim=1, descending=order != "lerf", stable=True).argsort(1)
-    moved = place[:, None] < numbers[:, None]  # (T, K, S)
-    rows = moved if order == "insertion" else ~moved
-    answers = yield segments.show(rows.flatten(0, 1))
+
+    # made when asked for: with pixels for segments, the rows are larger than the image
+    def visible(start: int, stop: int) -> Tensor:
+        row = torch.arange(start, stop)
+        moved = place[row // len(numbers)] < numbers[row % len(numbers), None]
+        return segments.masks(moved if order == "insertion" else ~moved)
+
+    answers = yield Ask(len(scores) * len(numbers), visible)
     values = answers.values.unflatten(0, (len(scores), -1))  # (T, K, T): each order asked of each target
     return numbers.double() / segments.count, values.diagonal(dim1=0, dim2=2).T
 

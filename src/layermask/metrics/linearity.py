@@ -76,7 +76,7 @@ def measure_linearity(
                 alone = labels == numbers.view(-1, 1, *[1] * labels.ndim)
                 total += _answers(removal, image, alone).sum(0)
                 advance(len(numbers))
-            found.append(torch.stack([total, whole]))
+            found.append(torch.stack([total, whole]).cpu())
     return linearity(*torch.stack(found, 1))
 
 

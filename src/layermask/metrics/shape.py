@@ -109,6 +109,7 @@ def measure_shape_bias(
             f"objects are {objects.dtype} {tuple(objects.shape)} for images {tuple(images.shape)}: give bool "
             f"({len(images)}, 1, *S), True = object, resized by nearest neighbour"
         )
+    objects = objects.to(images.device)
     masks = (torch.ones_like(objects), ~objects, ~broken_mask(objects))
     with progress(show_progress, "shape bias", 3 * len(images)) as advance:
         whole, hidden, broken = (classes_of(removal, images, mask, batch_size, advance) for mask in masks)

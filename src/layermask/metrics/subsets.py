@@ -7,6 +7,7 @@ alone, so every removal operator and attribution is asked the same ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -44,10 +45,8 @@ def infidelity(
         )
 
     def planner(segments: Segments, scores: Tensor) -> Plan:
-        draws = torch.rand(n_samples, segments.count, generator=generator(seed, 0))
-        hidden = draws < probability
-        answers = yield _hide(segments, hidden)
-        foretold, lost = _pair(hidden, scores, answers)
+        shown = _bernoulli(segments.count, 1 - probability, n_samples, seed)
+        foretold, lost = _pair(shown, scores, (yield segments.show(shown)))
         return (_fitted(foretold, lost) if normalize else foretold).sub(lost).square().mean(0)
 
     return stacked(measure(planner, removal, images, attributions, n_samples + 1, **settings))
@@ -65,8 +64,8 @@ def sensitivity_n(
 ) -> Tensor:
     """Return the correlation of summed scores and lost answer over subsets of n segments, (N, T).
 
-    The mean over n = `shares` of the segments, at least 1 (Ancona et al. 2018, arXiv 1711.06104, with hidden
-    segments for features set to 0); see `sensitivity_curve` for each n.
+    The mean over n = `shares` of the segments, 1 to all but one (Ancona et al. 2018, arXiv 1711.06104, with
+    hidden segments for features set to 0); see `sensitivity_curve` for each n.
     """
     return sensitivity_curve(
         removal, images, attributions, shares=shares, n_samples=n_samples, seed=seed, **settings
@@ -93,31 +92,42 @@ def sensitivity_curve(
         )
 
     def planner(segments: Segments, scores: Tensor) -> Plan:
-        hidden = torch.cat([_subsets(segments.count, share, n_samples, seed) for share in shares])
-        answers = yield _hide(segments, hidden)
-        foretold, lost = (each.unflatten(0, (len(shares), -1)) for each in _pair(hidden, scores, answers))
-        return _correlation(foretold, lost).T
+        shown = _all_but(segments.count, tuple(shares), n_samples, seed)
+        pair = _pair(shown, scores, (yield segments.show(shown)))
+        return _correlation(*(each.unflatten(0, (len(shares), -1)) for each in pair)).T
 
     count = len(shares) * n_samples + 1
     return stacked(measure(planner, removal, images, attributions, count, **settings))
 
 
-def _subsets(segments: int, share: float, n_samples: int, seed: int) -> Tensor:
-    """Draw (n_samples, segments) bool with `share` of the segments in each."""
-    number = max(1, round(share * segments))
+# Rows of shown segments, all of them in the first. Cached, so that images of equally many segments share
+# them: with pixels for segments they are larger than the images.
+
+
+@lru_cache(4)
+def _bernoulli(segments: int, probability: float, n_samples: int, seed: int) -> Tensor:
+    """Draw (1 + n_samples, segments) bool, each segment shown with `probability`."""
+    draws = torch.rand(n_samples, segments, generator=generator(seed, 0))
+    return torch.cat([torch.ones(1, segments, dtype=torch.bool), draws < probability])
+
+
+@lru_cache(4)
+def _all_but(segments: int, shares: tuple[float, ...], n_samples: int, seed: int) -> Tensor:
+    """Draw (1 + K · n_samples, segments) bool, with K shares of the segments hidden."""
+    numbers = [min(max(1, round(share * segments)), segments - 1) for share in shares]
+    whole = torch.ones(1, segments, dtype=torch.bool)
+    return torch.cat([whole, *(_without(segments, number, n_samples, seed) for number in numbers)])
+
+
+def _without(segments: int, number: int, n_samples: int, seed: int) -> Tensor:
     draws = torch.rand(n_samples, segments, generator=generator(seed, number))
-    return draws.argsort(1).argsort(1) < number
+    return draws.argsort(1).argsort(1) >= number
 
 
-def _hide(segments: Segments, hidden: Tensor):
-    """Ask for the whole picture, then for it without each hidden subset."""
-    whole = torch.ones(1, segments.count, dtype=torch.bool)
-    return segments.show(torch.cat([whole, ~hidden]))
-
-
-def _pair(hidden: Tensor, scores: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:
+def _pair(shown: Tensor, scores: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:
     """Return the summed scores and the losses of the hidden subsets, each (n_samples, T)."""
-    return hidden.double() @ scores.T, answers.values[0] - answers.values[1:]
+    foretold = torch.cat([(~part).double() @ scores.T for part in shown[1:].split(100)])
+    return foretold, answers.values[0] - answers.values[1:]
 
 
 def _fitted(foretold: Tensor, lost: Tensor) -> Tensor:
