@@ -195,6 +195,9 @@ def test_infidelity_is_its_expectation() -> None:
     off[:, 3] += torch.tensor([0.5, 2.0], dtype=torch.double)
     got = infidelity(additive(WEIGHTS), IMAGES[:1], [found(off, CELLS)], n_samples=20000, output="logit")
     assert got.tolist() == [pytest.approx([0.125, 2.0], rel=0.05)]
+    rare = {"n_samples": 20000, "probability": 0.2, "output": "logit"}
+    got = infidelity(additive(WEIGHTS), IMAGES[:1], [found(off, CELLS)], **rare)
+    assert got.tolist() == [pytest.approx([0.05, 0.8], rel=0.08)]
     scaled = replace(TRUE, scores=7 * TRUE.scores)
     assert (
         float(infidelity(additive(WEIGHTS), IMAGES[:1], [scaled], normalize=True, output="logit").max())

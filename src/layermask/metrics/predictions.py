@@ -18,6 +18,7 @@ from layermask.metrics.bootstrap import Interval, average, bootstrap
 from layermask.metrics.wordnet import similarity
 
 Rule = Literal["mean", "trapezoid"]
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def accuracy(predicted: Tensor, labels: Tensor, *, weights: Tensor | None = None) -> Tensor:
@@ -71,7 +72,7 @@ def area(values: Tensor, fractions: Tensor, rule: Rule = "mean") -> Tensor:
 
 def check_classes(name: str, classes: Tensor, count: int | None = None) -> None:
     """Refuse what are not classes of images (N, ...), whole numbers from 0 to `count` - 1."""
-    if classes.ndim < 1 or classes.dtype.is_floating_point or classes.dtype in (torch.bool, torch.complex64):
+    if classes.ndim < 1 or classes.dtype not in _WHOLE:
         raise InputError(
             f"{name} are whole numbers (N, ...), got {classes.dtype} of {tuple(classes.shape)}: "
             "give classes, as logits.argmax(1)"
