@@ -143,6 +143,14 @@ def test_masks_beside_pictures(kind, root):
         source.having("saliency", skip=True)
 
 
+def test_masks_whose_images_are_elsewhere(root, tmp_path):
+    opened("imagenet", root)
+    shutil.move(root / "masks", tmp_path / "masks")
+    source = open_source(tmp_path / "masks", "imagenet", images=root)
+    assert ([s.name for s in source], source.count("mask")) == (FOUND["imagenet"][0], 1)
+    assert [s.label for s in source.having("mask", skip=True)] == [1]
+
+
 def test_imagenet_s_takes_the_pixels_of_the_class(root):
     mask = np.asarray(opened("imagenet-s", root)[0].load_mask())
     assert (mask[:2] == 0).all()

@@ -85,10 +85,11 @@ def _once_each(samples: list[Sample], root: Path) -> None:
 def imagenet(root: Path, images: Path | None) -> list[Sample]:
     """ImageNet as torchvision reads it: folders by WordNet id, here or in val/ or train/.
 
-    Masks may lie in masks/, in the same folders, as PNG.
+    Masks may lie in masks/, in the same folders, as PNG; or, if the images are elsewhere, right here, as
+    those of Pixel ImageNet do in the paper's released code.
     """
     place = split_of(images or root)
-    masks = by_stem(root / "masks")
+    masks = by_stem(root / "masks") or (by_stem(root) if images else {})
     samples = []
     for path, label in by_class(place):
         name = path.relative_to(place)
