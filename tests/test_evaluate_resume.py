@@ -1,0 +1,416 @@
+"""Runs that are stopped, in every way, end with the table of an unbroken run; and the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_cli import refused
+from test_cli import run as command
+from test_evaluate import five, make_pictures
+
+from layermask import files
+from layermask.data import open_source
+from layermask.errors import ImageError, InputError
+from layermask.evaluate import SegmentRemoval, Store, read_results, run, runner
+from layermask.evaluate.store import changes
+from layermask.images import load_image
+from layermask.zoo.labels import numbered
+from layermask.zoo.loaded import Loaded
+from layermask.zoo.preprocessing import Preprocessing
+
+EXPERIMENT = SegmentRemoval(("layermask", "greyout"), ("grid:8",), ("random", "salient-first"))
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return make_pictures(tmp_path / "data", 10)
+
+
+@pytest.fixture
+def loaded() -> Loaded:
+    return Loaded(five(), Preprocessing((36, 36), (32, 32)), numbered(5), "five")
+
+
+@pytest.fixture
+def reference(data, loaded, tmp_path) -> bytes:
+    return run(EXPERIMENT, loaded, open_source(data), tmp_path / "reference").results.read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(runner, "SHARD_IMAGES", 2)
+
+
+class Stop(Exception):
+    pass
+
+
+def stopping_after(count: int) -> SegmentRemoval:
+    """The experiment, ending with an error when so many pictures are done."""
+
+    done: list[str] = []
+
+    class Stopping(SegmentRemoval):
+        def rows(self, scene, loaded, device, batch_size):
+            if len(done) == count:
+                raise Stop
+            done.append(scene.sample.name)
+            return super().rows(scene, loaded, device, batch_size)
+
+    values = {f.name: getattr(EXPERIMENT, f.name) for f in dataclasses.fields(EXPERIMENT) if f.init}
+    return Stopping(**values)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 9])
+def test_an_error_loses_nothing(count, data, loaded, reference, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(Stop):
+        run(stopping_after(count), loaded, open_source(data), out)
+    assert not (out / "results.parquet").exists()
+    left: list[int] = []
+    store = run(EXPERIMENT, loaded, open_source(data), out, progress=noting(left))
+    assert left == [10 - count]
+    assert store.results.read_bytes() == reference
+
+
+def noting(left: list[int]):
+    from contextlib import nullcontext
+
+    return lambda store, count: left.append(count) or nullcontext(lambda done: None)
+
+
+def test_a_finished_run_is_not_done_again(data, loaded, reference, tmp_path):
+    left: list[int] = []
+    store = run(EXPERIMENT, loaded, open_source(data), tmp_path / "reference", progress=noting(left))
+    assert (left, store.results.read_bytes()) == ([0], reference)
+
+
+SLOW = """
+import time, torch
+from test_evaluate import five as plain
+from layermask import Loaded, Preprocessing
+from layermask.images import load_image
+from layermask.zoo.labels import numbered
+def slow():
+    model = plain()
+    model.register_forward_pre_hook(lambda *_: time.sleep(0.02))
+    return Loaded(model, Preprocessing((36, 36), (32, 32)), numbered(5), "slow")
+"""
+ARGUMENTS = ["--model", "slow_model:slow", "--removals", "layermask,greyout", "--segments", "grid:8"]
+ARGUMENTS += ["--orders", "random,salient-first", "--device", "cpu", "--batch-size", "8"]
+
+
+@pytest.fixture
+def slow_model(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "slow_model.py").write_text(SLOW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "slow_model", raising=False)
+    return tmp_path
+
+
+def start(data: Path, out: Path) -> subprocess.Popen[str]:
+    here = str(Path(__file__).parent)
+    code = (
+        f"import sys; sys.path.insert(0, {here!r})\n"
+        "from layermask.evaluate import runner; runner.SHARD_IMAGES = 2\n"
+        "from layermask.cli import main; main()"
+    )
+    arguments = ["evaluate", "segments", "--data", str(data), *ARGUMENTS, "--out", str(out)]
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_shards(out: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while len(list((out / "shards").glob("*.parquet"))) < count:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline, "no shard after a minute"
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_sigkill_at_any_moment(data, slow_model):
+    """Killed twice, once after a time by chance; then it goes on and the tables are the same bytes."""
+    arguments = ["evaluate", "segments", "--data", data, *ARGUMENTS, "--quiet"]
+    command(*arguments, "--out", "whole")
+    out = slow_model / "out"
+    for shards, pause in ((1, 0.0), (2, random.uniform(0, 0.3))):
+        with start(data, out) as process:
+            wait_for_shards(out, shards, process)
+            time.sleep(pause)
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, "killed at work"
+        assert not (out / "results.parquet").exists()
+    done = 2 * len(list((out / "shards").glob("*.parquet")))
+    assert 4 <= done < 10
+    result = command(*arguments[:-1], "--out", out)
+    assert f"{done} of 10 images were done by an earlier run" in result.stderr
+    assert (out / "results.parquet").read_bytes() == Path("whole/results.parquet").read_bytes()
+    assert not list(out.rglob("*.part"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_two_runs_in_one_folder(data, slow_model):
+    out = slow_model / "out"
+    with start(data, out) as process:
+        wait_for_shards(out, 1, process)
+        message = refused("evaluate", "segments", "--data", data, *ARGUMENTS, "--out", out, "--quiet")
+        assert f"another run (process {process.pid}) is writing into {out}: wait for it" in message
+        process.kill()
+    command("evaluate", "segments", "--data", data, *ARGUMENTS, "--out", out, "--quiet")
+
+
+def stopped(data: Path, loaded: Loaded, out: Path, count: int = 7) -> list[Path]:
+    with pytest.raises(Stop):
+        run(stopping_after(count), loaded, open_source(data), out)
+    return sorted((out / "shards").glob("*.parquet"))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1  # within the first page: only its checksum can tell
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def another(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"x": [1]}), path)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, empty, another])
+def test_a_damaged_shard_is_done_again(damage, data, loaded, reference, tmp_path):
+    shards = stopped(data, loaded, tmp_path / "out")
+    damage(shards[1])
+    left: list[int] = []
+    store = run(EXPERIMENT, loaded, open_source(data), tmp_path / "out", progress=noting(left))
+    assert (store.damaged, left) == ([shards[1]], [5])
+    assert store.results.read_bytes() == reference
+
+
+def test_half_written_files_are_cleared_away(data, loaded, reference, tmp_path):
+    shards = stopped(data, loaded, tmp_path / "out")
+    part = shards[0].with_name(".0000000-0000001.parquet.123.part")
+    part.write_bytes(b"half")
+    store = run(EXPERIMENT, loaded, open_source(data), tmp_path / "out")
+    assert not part.exists()
+    assert store.results.read_bytes() == reference
+
+
+def test_other_settings_are_refused_and_named(data, loaded, reference, tmp_path):
+    out, source = tmp_path / "reference", open_source(data)
+    other = dataclasses.replace(EXPERIMENT, seed=3, removals=("layermask",))
+    message = r'removals was \["layermask", "greyout"\] and is \["layermask"\]; seed was 0 and is 3\)'
+    with pytest.raises(InputError, match=f"holds the results of other settings.*{message}.*--force"):
+        run(other, loaded, source, out)
+    fewer = dataclasses.replace(source, samples=source.samples[1:])
+    with pytest.raises(InputError, match=r"data.images was 10 and is 9; data.digest was"):
+        run(EXPERIMENT, loaded, fewer, out)
+    trained = dataclasses.replace(loaded, model=five())
+    next(trained.model.parameters()).data += 1
+    with pytest.raises(InputError, match=r"\(model.parameters was [0-9a-f]+\.\.\. and is [0-9a-f]+\.\.\.\)"):
+        run(EXPERIMENT, trained, source, out)
+    assert (out / "results.parquet").read_bytes() == reference
+    assert len(set(read_results(run(other, loaded, source, out, force=True).folder)[0]["removal"])) == 1
+    assert run(EXPERIMENT, loaded, source, out, force=True).results.read_bytes() == reference
+
+
+def test_another_batch_size_may_go_on(data, loaded, tmp_path):
+    stopped(data, loaded, tmp_path / "out")
+    run(EXPERIMENT, loaded, open_source(data), tmp_path / "out", batch_size=5)
+
+
+def test_settings_that_cannot_be_read(data, loaded, reference, tmp_path):
+    (tmp_path / "reference" / "settings.json").write_text("{ half")
+    with pytest.raises(InputError, match=r"settings.json cannot be read"):
+        run(EXPERIMENT, loaded, open_source(data), tmp_path / "reference")
+    (tmp_path / "reference" / "settings.json").unlink()
+    with pytest.raises(InputError, match=r"settings.json is missing"):
+        run(EXPERIMENT, loaded, open_source(data), tmp_path / "reference")
+
+
+def test_changes_are_named_by_their_path():
+    assert changes({"a": {"b": 1, "c": [1]}}, {"a": {"b": 1, "c": [2], "d": "x"}}) == [
+        "a.c was [1] and is [2]",
+        "a.d was not set and is x",
+    ]
+    assert changes({"a": "y" * 99}, {"a": None}) == [f"a was {'y' * 57}... and is not set"]
+
+
+def test_a_full_disk_loses_nothing(data, loaded, reference, tmp_path, monkeypatch):
+    written, whole = [], Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.suffix == ".part" and ".parquet" in path.name:
+            written.append(path)
+            if len(written) > 2:
+                path.touch()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return whole(path, content)
+
+    monkeypatch.setattr(files.Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"No space left on device; the 4 images done before are kept"):
+        run(EXPERIMENT, loaded, open_source(data), tmp_path / "out")
+    monkeypatch.setattr(files.Path, "write_bytes", whole)
+    assert not list((tmp_path / "out").rglob("*.part"))
+    left: list[int] = []
+    store = run(EXPERIMENT, loaded, open_source(data), tmp_path / "out", progress=noting(left))
+    assert (left, store.results.read_bytes()) == ([6], reference)
+
+
+def test_a_folder_that_cannot_be_written(data, loaded, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match="cannot write in the folder"):
+        run(EXPERIMENT, loaded, open_source(data), tmp_path / "file" / "out")
+
+
+def test_unreadable_images_are_skipped_only_if_asked(data, loaded, tmp_path):
+    whole = read_results(run(EXPERIMENT, loaded, open_source(data), tmp_path / "whole").folder)[0]
+    shutil.copy(data / "3.png", tmp_path)
+    (data / "3.png").write_bytes(b"no picture")
+    out, source = tmp_path / "out", open_source(data)
+    with pytest.raises(ImageError, match=r"3.png is not an image.*--skip-unreadable"):
+        run(EXPERIMENT, loaded, source, out)
+    left: list[int] = []
+    run(EXPERIMENT, loaded, source, out, skip_unreadable=True, progress=noting(left))
+    found, content = read_results(out)
+    assert left == [7]
+    assert (content["images"], len(content["skipped"])) == (9, 1)
+    assert "3.png is not an image" in content["skipped"][0]
+    kept = whole["image"] != "3.png"
+    assert all((found[name] == whole[name][kept]).all() for name in whole)
+
+
+def test_no_usable_image(data, loaded, tmp_path):
+    for path in data.glob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"no usable images, all 10 were skipped: .*0.png is not an image"):
+        run(EXPERIMENT, loaded, open_source(data), tmp_path / "out", skip_unreadable=True)
+
+
+def test_results_that_are_not_there(data, loaded, reference, tmp_path):
+    with pytest.raises(InputError, match=r"there are no results .*: let layermask evaluate finish"):
+        read_results(tmp_path)
+    for damage in (flip, another, cut):
+        path = tmp_path / "reference" / "results.parquet"
+        path.write_bytes(reference)
+        damage(path)
+        with pytest.raises(InputError, match=r"cannot be read: .*; run layermask evaluate again"):
+            read_results(path)
+
+
+def test_a_store_alone(tmp_path):
+    with Store.open(tmp_path / "new", {"a": 1}, {"x": "int32"}) as store:
+        store.add({2: [{"x": 20}, {"x": 21}], 0: [{"x": 1}]}, {1: "bad"})
+        assert store.left(4) == [3]
+        store.add({3: [{"x": 30}]}, {})
+        with (
+            pytest.raises(InputError, match="another run"),
+            Store.open(tmp_path / "new", {"a": 1}, {"x": "int32"}),
+        ):
+            pass
+        store.finish()
+    found, content = read_results(tmp_path / "new")
+    assert found["x"].tolist() == [1, 20, 21, 30]
+    assert content == {"settings": {"a": 1}, "images": 3, "skipped": ["bad"]}
+
+
+# The command
+
+
+def test_the_command(data, slow_model):
+    result = command("evaluate", "segments", "--data", data, *ARGUMENTS, "--limit", "4", "--seed", "1")
+    assert "10 images, 10 with label" not in result.stdout
+    assert "folder" in result.stdout and "4 images" in result.stdout
+    assert "4/4" in result.stderr
+    assert "| layermask | grid:8       | random        | random " in result.stdout
+    assert "salient orders follow the plain model's input gradient" in result.stdout
+    found, content = read_results("evaluation")
+    assert len(found["image"]) == 4 * 2 * 2 * 11
+    assert content["settings"]["seed"] == 1
+    assert "wrote evaluation/results.parquet" in result.stdout
+    result = command("evaluate", "segments", "--data", data, *ARGUMENTS, "--limit", "4", "--seed", "1", "-q")
+    assert result.output == ""
+
+
+def test_what_the_command_refuses(data, slow_model):
+    ask = ("evaluate", "segments", "--quiet", "--data")
+    assert "does not exist: give a folder" in refused(*ask, "nowhere")
+    assert "unknown kind of data" in refused(*ask, data, "--kind", "imagnet")
+    assert "unknown removal 'gray'" in refused(*ask, data, "--removals", "gray")
+    assert "unknown order" in refused(*ask, data, "--orders", "upside-down")
+    assert "batch size '0'" in refused(*ask, data, *ARGUMENTS[:-1], "0")
+    assert not Path("evaluation").exists()
+
+
+def test_the_command_halves_batches_when_memory_runs_out(data, slow_model, monkeypatch):
+    from layermask.removal.constant import Greyout
+
+    forward = Greyout.painted
+
+    def tight(self, images, visible):
+        if len(visible) > 4:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return forward(self, images, visible)
+
+    monkeypatch.setattr(Greyout, "painted", tight)
+    few = ["--model", "slow_model:slow", "--removals", "greyout", "--segments", "grid:8", "--limit", "2"]
+    result = command("evaluate", "segments", "--data", data, *few, "--device", "cpu")
+    assert result.stderr.count("out of memory: going on with 2 pictures at a time") == 1
+    few += ["--batch-size", "9", "--out", "other", "--quiet"]
+    assert "out of memory: give a smaller" in refused("evaluate", "segments", "--data", data, *few, status=1)
+
+
+def test_lists_of_names_keep_the_parameters_of_segmenters():
+    from layermask.cli.evaluate import _names
+
+    assert _names("grid, slic:n_segments=50,sigma=1,quickshift:3,max_dist=9,boxes:0,0,9,9;1,1,2,2") == (
+        "grid",
+        "slic:n_segments=50,sigma=1",
+        "quickshift:3,max_dist=9",
+        "boxes:0,0,9,9;1,1,2,2",
+    )
+
+
+def test_the_help_names_every_kind_and_order():
+    from layermask.data import SOURCES
+    from layermask.evaluate.orders import ORDERS
+
+    text = " ".join(command("evaluate", "segments", "--help").stdout.replace("│", " ").split())
+    assert all(name in text for name in (*SOURCES, *ORDERS))
+
+
+def test_plot_needs_the_results_alone(data, loaded, reference, tmp_path):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "results.parquet").write_bytes(reference)
+    result = command("plot", tmp_path / "alone")
+    assert "| greyout   | grid:8 " in result.stdout
+    table = (tmp_path / "alone" / "results.md").read_text()
+    assert table in result.stdout and "10 images of folder:data" in table
+    lines = (tmp_path / "alone" / "results.csv").read_text().splitlines()
+    assert lines[0] == "removal,segmentation,order,ranking,images,fraction,accuracy,entropy,unchanged"
+    assert len(lines) == 1 + 2 * 2 * 11
+    assert lines[1].startswith("layermask,grid:8,random,random,10,0,") and lines[1].endswith(",1.000000")
+    picture = load_image(tmp_path / "alone" / "results.png")
+    assert picture.width > 1500 and picture.height > 900
+    command("plot", tmp_path / "alone" / "results.parquet", "--out", tmp_path / "else")
+    assert (tmp_path / "else" / "results.png").read_bytes() == (tmp_path / "alone/results.png").read_bytes()
+    assert "there are no results" in refused("plot", tmp_path)
