@@ -115,16 +115,16 @@ def test_alignment_and_jaccard_are_their_slow_twins() -> None:
         assert top_k_jaccard(scores[0], segments, mask, k=5) == pytest.approx(want)
 
 
-@pytest.mark.parametrize("removal", REMOVALS)
 @pytest.mark.parametrize("row", [0, 1])
-def test_top_k_ablation_is_its_slow_twin(removal: nn.Module, row: int) -> None:
-    with torch.no_grad():
-        labels = MODEL(IMAGES).argmax(1)
+def test_top_k_ablation_is_its_slow_twin(row: int) -> None:
+    removal = additive(torch.randn(16, 3, generator=torch.Generator().manual_seed(5), dtype=torch.double))
+    labels = torch.tensor([0, 1, 1, 2])
     right = top_k_ablation(removal, IMAGES, FOUND, labels, k=6, row=row, batch_size=3)
+    assert right.any() and not right.all()
     for i, each in enumerate(FOUND):
         best = each.scores[row].argsort(descending=True)[:6].tolist()
         shown = set(range(each.scores.shape[1])) - set(best)
-        answers = [ask(removal, IMAGES[i], each.segments, shown, c) for c in range(5)]
+        answers = [ask(removal, IMAGES[i], each.segments, shown, c) for c in range(3)]
         assert bool(right[i]) == (answers.index(max(answers)) == int(labels[i]))
 
 
