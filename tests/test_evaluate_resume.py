@@ -22,6 +22,7 @@ from layermask import files
 from layermask.data import open_source
 from layermask.errors import ImageError, InputError
 from layermask.evaluate import SegmentRemoval, Store, read_results, run, runner
+from layermask.evaluate.figure import segments_sheet
 from layermask.evaluate.store import changes
 from layermask.images import load_image
 from layermask.zoo.labels import numbered
@@ -409,6 +410,8 @@ def test_plot_needs_the_results_alone(data, loaded, reference, tmp_path):
     assert lines[0] == "removal,segmentation,order,ranking,images,fraction,accuracy,entropy,unchanged"
     assert len(lines) == 1 + 2 * 2 * 11
     assert lines[1].startswith("layermask,grid:8,random,random,10,0,") and lines[1].endswith(",1.000000")
+    axes = segments_sheet(*read_results(tmp_path / "alone")).axes
+    assert len(axes) == 2 * 3 and all(len(each.get_yticks()) > 3 and len(each.lines) == 2 for each in axes)
     picture = load_image(tmp_path / "alone" / "results.png")
     assert picture.width > 1500 and picture.height > 900
     command("plot", tmp_path / "alone" / "results.parquet", "--out", tmp_path / "else")

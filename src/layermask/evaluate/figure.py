@@ -9,6 +9,7 @@ import torch
 
 from layermask.draw.curves import COLORS, FOOT, ROOM, STYLES, WIDTH
 from layermask.draw.figure import CELL, MARGIN, new_figure, place_axes
+from layermask.errors import require
 from layermask.evaluate.summary import Group, curves, in_words
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def _plot(axes: Axes, groups: list[Group], metric: str) -> Axes:
         axes.plot(each.fractions, values, color=color, linestyle=line, linewidth=1.6, label=label)
     axes.set_xlabel("share of the segments hidden", fontsize=8)
     axes.set_xlim(0, 1)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, None if metric == "entropy" else 1.02)
     axes.tick_params(labelsize=8, length=2)
     axes.set_xticks(torch.linspace(0, 1, 6).tolist())
-    axes.locator_params(axis="y", nbins=5)
+    axes.yaxis.set_major_locator(require("matplotlib.ticker", "cli").MaxNLocator(5))
     axes.legend(fontsize=7, frameon=False)
     return axes
