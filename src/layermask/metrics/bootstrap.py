@@ -26,11 +26,19 @@ class Interval(NamedTuple):
 
 
 def bootstrap(
-    statistic: Statistic, n_images: int, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0
+    statistic: Statistic,
+    n_images: int,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    center: bool = False,
 ) -> Interval:
     """Return the interval of `statistic(weights (B, N)) -> (B, *shape)` over resamples of N images.
 
     Differences are paired when one statistic computes both sides from the same weights. NaN is left out.
+    `center` shifts the resamples to have their mean at the statistic of the images themselves: for what
+    repeated images lower, as an entropy.
 
     Raises:
         InputError: there are no images, or `level` or `n_resamples` has no such value.
@@ -41,6 +49,8 @@ def bootstrap(
             "1 resample or more, and a level between 0 and 1"
         )
     drawn = torch.cat([statistic(weights) for weights in resamples(n_images, n_resamples, seed)])
+    if center:
+        drawn = drawn + statistic(torch.ones(1, n_images, dtype=torch.float64)) - drawn.nanmean(0)
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=drawn.dtype, device=drawn.device)
     low, high = drawn.nanquantile(tails, dim=0)
     return Interval(low, high)

@@ -104,16 +104,20 @@ def _beside(predicted: Tensor, classes: Tensor, name: str) -> Tensor:
 
 @dataclass(frozen=True)
 class PredictionMetric:
-    """A metric of predicted classes: its function, what it compares them with, and which way is better."""
+    """A metric of predicted classes: its function, what it compares them with, and which way is better.
+
+    `center`: see `bootstrap`.
+    """
 
     function: Callable[..., Tensor]
     against: Literal["labels", "whole", ""]
     higher_is_better: bool
+    center: bool = False
 
 
 PREDICTION_METRICS: dict[str, PredictionMetric] = {
     "accuracy": PredictionMetric(accuracy, "labels", True),
-    "class-entropy": PredictionMetric(class_entropy, "", True),
+    "class-entropy": PredictionMetric(class_entropy, "", True, center=True),
     "wordnet-similarity": PredictionMetric(wordnet_similarity, "labels", True),
     "unchanged": PredictionMetric(unchanged, "whole", True),
 }
@@ -179,10 +183,12 @@ class Predictions:
         seed: int = 0,
     ) -> Interval:
         """Return the bootstrap interval of the area over images."""
+        center = metric in PREDICTION_METRICS and PREDICTION_METRICS[metric].center
         return bootstrap(
             lambda weights: self.area(metric, rule, weights=weights),
             len(self.predicted),
             level=level,
             n_resamples=n_resamples,
             seed=seed,
+            center=center,
         )
