@@ -338,3 +338,8 @@ def test_real_folders(shared_data):
     source = open_source(shared_data / "davis16_masks")
     assert (len(source), source.count("label"), source.count("mask")) == (150, 0, 150)
     assert set(np.unique(np.asarray(source[0].load_mask()))) == {0, 255}
+
+
+def test_the_page_names_every_kind():
+    page = Path(__file__).parents[1].joinpath("docs/evaluate.md").read_text()
+    assert [name for name in SOURCES if f"\n| `{name}` |" not in page] == []
