@@ -41,6 +41,8 @@ def curve_sheet(
 
 
 def _plot(figure: Figure, corner: tuple[float, float], curves: Mapping[str, Curve], row: int) -> Axes:
+    from matplotlib.ticker import MaxNLocator
+
     axes = place_axes(figure, corner, WIDTH, CELL)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(True)
@@ -54,7 +56,7 @@ def _plot(figure: Figure, corner: tuple[float, float], curves: Mapping[str, Curv
     axes.set_xlabel(f"share of the segments {word}", fontsize=8)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    axes.locator_params(axis="y", nbins=5)
+    axes.yaxis.set_major_locator(MaxNLocator(5))  # which place_axes has emptied
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     axes.tick_params(labelsize=8, length=2)
     axes.legend(fontsize=7, frameon=False)
