@@ -16,6 +16,7 @@ from layermask.errors import InputError
 from layermask.explain.curve import curve
 from layermask.explain.explainer import Explainer
 from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
+from layermask.explain.sampling import Ranking
 from layermask.explain.table import EXPLAINERS, explainer
 
 SIDE = 12
@@ -137,6 +138,14 @@ def test_sampled_shapley_values_agree_with_brute_force(name: str) -> None:
     torch.testing.assert_close(found.scores.sum(1), (values[-1] - values[0])[:2], atol=1e-5, rtol=0)
 
 
+def test_an_order_and_its_reverse_are_exact_where_segments_meet_in_pairs() -> None:
+    game = smooth_game(12)
+    one = build("shapley", game, n_samples=22).attribute(IMAGE, [0, 1], stripes(12))
+    many = build("shapley", game, n_samples=2200).attribute(IMAGE, [0, 1], stripes(12))
+    torch.testing.assert_close(one.scores, many.scores, atol=1e-5, rtol=0)
+    assert many.stderr is not None and many.stderr.max() < 1e-5
+
+
 @pytest.mark.parametrize("p", [0.5, 0.2])
 def test_banzhaf_is_the_gradient_of_the_multilinear_extension(p: float) -> None:
     game, values = table_game(7)
@@ -197,6 +206,22 @@ def test_the_page_lists_every_explainer() -> None:
     listed = re.findall(r"^\| `(.*?)` \| `(.*?)` \|", page, re.MULTILINE)
     assert listed == [(name, each.__name__) for name, each in EXPLAINERS.items()]
     assert all(hasattr(layermask, each.__name__) for each in EXPLAINERS.values())
+
+
+def test_a_ranking_has_settled_when_it_agreed_twice_running() -> None:
+    up, down = torch.arange(5.0)[None], torch.arange(5.0).flip(0)[None]
+    near = torch.tensor([[1.0, 0, 2, 3, 4]])  # correlation 0.9 with up
+    assert [Ranking(0.05).settled(up)] == [False]
+    for tolerance, looks, want in (
+        (0.05, [up, up, up], [False, False, True]),
+        (0.05, [up, up, down, up, up, up], [False, False, False, False, False, True]),
+        (0.05, [up, near, up, near], [False] * 4),
+        (0.15, [up, near, up], [False, False, True]),
+        (0.15, [torch.cat([up, up]), torch.cat([up, down]), torch.cat([up, up])], [False] * 3),
+        (None, [up, up, up], [False] * 3),
+    ):
+        ranking = Ranking(tolerance)
+        assert [ranking.settled(look) for look in looks] == want
 
 
 # --- slow twins --------------------------------------------------------------------------------------------
@@ -295,6 +320,19 @@ def test_the_region_is_sufficient_and_minimal(kind, step) -> None:
     for index in region.nonzero()[:, 0]:
         less = region.index_fill(0, index, False)
         assert game(image, found.visible(less))[0].argmax() == 0
+
+
+def test_a_segment_that_turns_out_not_to_be_needed_goes_again() -> None:
+    """Segment 0 alone says most, and 1 and 2 together all."""
+
+    def value(rows: Tensor) -> Tensor:
+        near = torch.maximum(0.6 * rows[:, 0], rows[:, 1:3].mean(1))
+        return torch.stack([torch.full_like(near, 0.99), near], 1)
+
+    image = torch.zeros(1, 3, SIDE, SIDE)
+    found = GreedyInsertion(Game(stripes(4), value), output="logit").attribute(image, None, stripes(4))
+    assert found.region is not None and found.region[0].tolist() == [False, True, True, False]
+    assert found.scores[0, 0] == 0
 
 
 def test_a_region_for_another_class_than_the_prediction_is_refused() -> None:
