@@ -18,7 +18,8 @@ from layermask.errors import InputError, ModelError
 from layermask.evaluate import SegmentRemoval, read_results, run
 from layermask.evaluate.loading import ahead
 from layermask.evaluate.orders import input_gradient
-from layermask.evaluate.summary import as_text, curves, in_words
+from layermask.evaluate.reports.curves import curves
+from layermask.evaluate.reports.segments import summarise, words
 from layermask.removal.table import removal
 from layermask.segment import segmenter
 from layermask.zoo.labels import numbered
@@ -192,7 +193,7 @@ def test_without_labels_the_plain_prediction_is_the_label(tmp_path, loaded):
         plain = int(loaded.model(SMALL(sample.load_image())).argmax())
         assert set(found["label"][mine]) == {plain}
     np.testing.assert_array_equal(found["unchanged"], found["label"] == found["prediction"])
-    assert any("agreement with the plain model's prediction" in line for line in in_words(content))
+    assert any("agreement with the plain model's prediction" in line for line in words(found, content))
 
 
 def test_each_picture_is_decoded_once(data, loaded, tmp_path, monkeypatch):
@@ -261,8 +262,8 @@ def test_the_summary_by_hand(data, loaded, tmp_path):
     assert [(each.removal, each.order) for each in groups] == [
         (removal, order) for removal in ("greyout", "zero") for order in ("random", "salient-first")
     ]
-    lines = as_text(groups).splitlines()
-    for group, line in zip(groups, lines[2:], strict=True):
+    lines = summarise(found, content)[0].as_markdown().splitlines()
+    for group, line in zip(groups, lines[2:-2], strict=True):
         assert (group.images, group.fractions.tolist()) == (6, sorted(fractions))
         mine = (found["removal"] == group.removal) & (found["order"] == group.order)
         right, entropy, unchanged = [], [], []
@@ -279,8 +280,9 @@ def test_the_summary_by_hand(data, loaded, tmp_path):
         assert cells[:4] == [group.removal, "grid:8", group.order, group.ranking]
         assert cells[4:] == [f"{np.mean(values):.4f}" for values in (right, entropy, unchanged)]
     assert lines[0].startswith("| removal | segmentation | order ")
-    assert len({len(line) for line in lines}) == 1
-    assert any("plain model's input gradient" in line for line in in_words(content))
+    assert len({len(line) for line in lines[:-2]}) == 1
+    assert lines[-1] == "Higher is better: accuracy, entropy, unchanged."
+    assert any("plain model's input gradient" in line for line in words(found, content))
 
 
 BAD = {

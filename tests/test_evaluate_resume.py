@@ -22,7 +22,7 @@ from layermask import files
 from layermask.data import open_source
 from layermask.errors import ImageError, InputError
 from layermask.evaluate import SegmentRemoval, Store, read_results, run, runner
-from layermask.evaluate.figure import segments_sheet
+from layermask.evaluate.reports.segments import sheet
 from layermask.evaluate.store import changes
 from layermask.images import load_image
 from layermask.zoo.labels import numbered
@@ -381,9 +381,9 @@ def test_the_command_halves_batches_when_memory_runs_out(data, slow_model, monke
 
 
 def test_lists_of_names_keep_the_parameters_of_segmenters():
-    from layermask.cli.evaluate import _names
+    from layermask.cli.evaluate.conduct import names
 
-    assert _names("grid, slic:n_segments=50,sigma=1,quickshift:3,max_dist=9,boxes:0,0,9,9;1,1,2,2") == (
+    assert names("grid, slic:n_segments=50,sigma=1,quickshift:3,max_dist=9,boxes:0,0,9,9;1,1,2,2") == (
         "grid",
         "slic:n_segments=50,sigma=1",
         "quickshift:3,max_dist=9",
@@ -405,12 +405,12 @@ def test_plot_needs_the_results_alone(data, loaded, reference, tmp_path):
     result = command("plot", tmp_path / "alone")
     assert "| greyout   | grid:8 " in result.stdout
     table = (tmp_path / "alone" / "results.md").read_text()
-    assert table in result.stdout and "10 images of folder:data" in table
-    lines = (tmp_path / "alone" / "results.csv").read_text().splitlines()
+    assert "10 images of folder:data" in table and "## Areas under the curves" in table
+    lines = (tmp_path / "alone" / "curves.csv").read_text().splitlines()
     assert lines[0] == "removal,segmentation,order,ranking,images,fraction,accuracy,entropy,unchanged"
     assert len(lines) == 1 + 2 * 2 * 11
     assert lines[1].startswith("layermask,grid:8,random,random,10,0,") and lines[1].endswith(",1.000000")
-    axes = segments_sheet(*read_results(tmp_path / "alone")).axes
+    axes = sheet(*read_results(tmp_path / "alone")).axes
     assert len(axes) == 2 * 3 and all(len(each.get_yticks()) > 3 and len(each.lines) == 2 for each in axes)
     picture = load_image(tmp_path / "alone" / "results.png")
     assert picture.width > 1500 and picture.height > 900

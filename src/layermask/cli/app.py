@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from layermask.cli import check, compare, evaluate, explain, models, predict, segments
+from layermask.cli import check, compare, evaluate, explain, models, plot, predict, segments
 
 app = typer.Typer(
     help="Ask a pretrained vision model about only the visible part of an image.",
@@ -19,7 +19,7 @@ app.command("predict")(predict.command)
 app.command("compare")(compare.command)
 app.command("check")(check.command)
 app.add_typer(evaluate.app, name="evaluate")
-app.command("plot")(evaluate.plot)
+app.command("plot")(plot.command)
 app.command("segments")(segments.command)
 app.command("models")(models.command)
 

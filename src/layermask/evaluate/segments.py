@@ -5,15 +5,15 @@ Balasubramanian and Feizi 2023, section 4.1; Jain et al. 2022, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from layermask.data.source import Sample, Source
-from layermask.errors import InputError, ModelError
+from layermask.errors import InputError
 from layermask.evaluate.orders import (
     GRADIENT,
     MAPS,
@@ -24,22 +24,21 @@ from layermask.evaluate.orders import (
     saliency_map,
     salient_order,
 )
+from layermask.evaluate.removing import (
+    OverRemovals,
+    ask,
+    check_each_once,
+    check_labels,
+    kind_of_labels,
+    label_of,
+)
 from layermask.evaluate.store import Row
 from layermask.explain.asking import Segments
-from layermask.outputs import class_scores
-from layermask.removal.table import REMOVALS, check_name, removal
+from layermask.removal.table import REMOVALS
 from layermask.segment import Segmenter, segmenter
 from layermask.zoo.loaded import Loaded
 
 TENTHS = tuple(tenth / 10 for tenth in range(11))
-
-Operator = Callable[..., Any]
-MakeOperator = Callable[[str, Loaded, "Tensor | None"], Operator]
-
-
-def from_table(name: str, loaded: Loaded, segments: Tensor | None) -> Operator:
-    """Return the removal operator of a name in `layermask.REMOVALS`."""
-    return removal(check_name(name), loaded.model, loaded.preprocessing, segments)
 
 
 @dataclass(frozen=True)
@@ -65,24 +64,19 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class SegmentRemoval:
+class SegmentRemoval(OverRemovals):
     """Rows for each picture × removal × segmentation × order × fraction.
 
     `fractions` of the segments are hidden, int(fraction × segments) of them. Salient orders follow the
     saliency maps of the data; where it has none, the input gradient of the plain model, which favours no
     removal and costs one backward pass. Where the data has no labels, the prediction of the plain model is
-    the label. `operator` makes the removal of a name: give your own, with names of your own, for variants.
+    the label.
     """
 
-    removals: Sequence[str] = ("layermask", "greyout", "blackout")
     segmentations: Sequence[str] = ("grid",)
     orders: Sequence[str] = ("random",)
     fractions: Sequence[float] = TENTHS
     seed: int = 0
-    operator: MakeOperator = field(default=from_table, compare=False)
-    _made: dict[Any, tuple[Loaded, Operator]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     name: ClassVar[str] = "segments"
     columns: ClassVar[dict[str, str]] = {
@@ -103,16 +97,13 @@ class SegmentRemoval:
     }
 
     def __post_init__(self) -> None:
-        for name in ("removals", "segmentations", "orders", "fractions"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise InputError(f"{name} are {', '.join(map(str, values)) or 'none'}: give some, each once")
+        super().__post_init__()
+        for name in ("segmentations", "orders", "fractions"):
+            check_each_once(name, getattr(self, name))
         if odd := [order for order in self.orders if order not in ORDERS]:
             raise InputError(f"unknown order {odd[0]!r}: choose from {', '.join(ORDERS)}")
         if not all(0 <= fraction <= 1 for fraction in self.fractions):
             raise InputError(f"fractions are {list(self.fractions)}: give numbers from 0 to 1")
-        if self.operator is from_table:
-            list(map(check_name, self.removals))
         self._segmenters()
 
     def _segmenters(self) -> dict[str, Segmenter]:
@@ -129,17 +120,9 @@ class SegmentRemoval:
 
     def check(self, source: Source, loaded: Loaded) -> None:
         """Raise `InputError` if the experiment cannot be made with this data and model."""
-        if source.count("label"):
-            source.having("label")
+        check_labels(source, loaded)
         if self._ranking(source) == MAPS:
             source.having("saliency")
-        classes = len(loaded.labels)
-        alien = [s for s in source.samples if s.label is not None and not 0 <= s.label < classes]
-        if alien:
-            raise InputError(
-                f"image {alien[0].name} has label {alien[0].label} and {loaded.name} has {classes} classes "
-                f"({len(alien)} such images): give the data that the model is for"
-            )
 
     def settings(self, source: Source) -> dict[str, Any]:
         """Return what rows depend on besides the pictures and the model."""
@@ -150,7 +133,7 @@ class SegmentRemoval:
             "fractions": list(self.fractions),
             "seed": self.seed,
             "saliency": self._ranking(source),
-            "labels": "of the data" if source.count("label") else "predictions of the plain model",
+            "labels": kind_of_labels(source),
         }
 
     def prepare(self, sample: Sample, loaded: Loaded) -> Scene:
@@ -170,17 +153,15 @@ class SegmentRemoval:
         """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
         scene = replace(scene, x=scene.x.to(device))
         settings, masks = self._settings_and_masks(scene, loaded)
-        label = scene.sample.label
-        if label is None:
-            label = int(_ask(lambda x, part: loaded.model(x), scene, masks[:1], 1).argmax())
+        label = label_of(scene.sample, scene.x, loaded)
         rows = []
         for name in self.removals:
             for segmentation in self._groups(name):
                 group = [each for each in settings if segmentation in (None, each.segmentation)]
                 numbers = sorted({0, *(each.mask for each in group)})
                 segments = scene.segments[segmentation].to(device) if segmentation else None
-                operator = self._operator(name, loaded, segments)
-                found = _ask(operator, scene, masks[numbers], batch_size)
+                operator = self.made(name, loaded, segments)
+                found = ask(operator, scene.x, masks[numbers], batch_size, scene.sample.name)
                 answers = dict(zip(numbers, found, strict=True))
                 rows += [self._row(scene, name, each, label, answers) for each in group]
         return rows
@@ -189,15 +170,6 @@ class SegmentRemoval:
         """A removal that paints by segments is asked about each segmentation; others about all at once."""
         known = REMOVALS.get(name)
         return self.segmentations if known is not None and known.needs_segments else [None]
-
-    def _operator(self, name: str, loaded: Loaded, segments: Tensor | None) -> Operator:
-        """Made once for all pictures where it can be: some try themselves out at first."""
-        if segments is not None:
-            return self.operator(name, loaded, segments)
-        key = name, id(loaded)
-        if key not in self._made:  # with the model, so that its number stays its own
-            self._made[key] = loaded, self.operator(name, loaded, None)
-        return self._made[key][1]
 
     def _settings_and_masks(self, scene: Scene, loaded: Loaded) -> tuple[list[Setting], Tensor]:
         """Return the settings, and the masks (M, 1, H, W) that they number; mask 0 shows everything."""
@@ -251,17 +223,3 @@ class SegmentRemoval:
 
 def _bits(mask: Tensor) -> bytes:
     return mask.numpy().tobytes()
-
-
-@torch.no_grad()
-def _ask(operator: Operator, scene: Scene, masks: Tensor, batch_size: int) -> Tensor:
-    """Return the probabilities (M, classes) under masks (M, 1, H, W)."""
-    parts = [part.to(scene.x.device) for part in masks.split(batch_size)]
-    return torch.cat([_probabilities(operator(scene.x, part), len(part), scene) for part in parts])
-
-
-def _probabilities(output: Any, count: int, scene: Scene) -> Tensor:
-    scores = class_scores(output, count).detach().float().cpu()
-    if not scores.isfinite().all():
-        raise ModelError(f"the scores for image {scene.sample.name} are not all finite: try float32")
-    return scores.double().softmax(-1)

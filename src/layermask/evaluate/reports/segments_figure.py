@@ -1,30 +1,30 @@
-"""Figures of results, from the table alone: curves per segmentation and order (the paper's Figure 4)."""
+"""The figure of segment removal: curves per segmentation and order (the paper's Figure 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from layermask.draw.curves import COLORS, FOOT, ROOM, STYLES, WIDTH
 from layermask.draw.figure import CELL, MARGIN, new_figure, place_axes
 from layermask.errors import require
-from layermask.evaluate.summary import Group, curves, in_words
+from layermask.evaluate.reports.curves import Group, curves
+from layermask.evaluate.reports.tables import common_words
+from layermask.evaluate.table import Columns, Content
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 METRICS = {"accuracy": "accuracy", "entropy": "class entropy", "unchanged": "unchanged predictions"}
 
 
-def segments_sheet(columns: dict[str, np.ndarray], content: Mapping[str, Any]) -> Figure:
+def sheet(columns: Columns, content: Content) -> Figure:
     """Draw a row per segmentation × order, a column per metric, a curve per removal."""
     found = curves(columns)
     rows = list(dict.fromkeys((each.segmentation, each.order, each.ranking) for each in found))
-    notes = in_words(dict(content))
+    notes = common_words(content)
     width = 2 * MARGIN + len(METRICS) * (WIDTH + ROOM)
     tall = CELL + FOOT + 0.3
     height = 2 * MARGIN + 0.4 + len(rows) * tall + 0.18 * len(notes)

@@ -1,0 +1,140 @@
+"""What all experiments' commands share: options, the run with its progress, and the conclusion."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layermask.cli import options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layermask.evaluate.store import Store
+    from layermask.zoo.loaded import Loaded
+
+_NAME = re.compile(r"[A-Za-z][\w-]*(:|$)")  # how the name of a segmenter, removal or order begins
+
+Data = Annotated[Path, typer.Option(help="Folder of labelled pictures; see --kind.", show_default=False)]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the pictures, if not that of their masks or saliency maps.", show_default=False
+    ),
+]
+Kind = Annotated[
+    str,
+    typer.Option(help="Layout: auto, folder, imagenet, imagenet-s, pixel-imagenet or salient-imagenet."),
+]
+Removals = Annotated[str, typer.Option(help="Removals, separated by commas; see docs/removals.md.")]
+Segmentations = Annotated[
+    str,
+    typer.Option("--segments", help="Segmenters, separated by commas, as grid,slic:50,paper-quickshift."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="Only so many pictures, drawn by the seed.", show_default="all"),
+]
+Seed = Annotated[int, typer.Option(help="Of the random orders, and of the pictures drawn.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results; a run that was stopped goes on there.")]
+Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out, and count, unreadable pictures.")]
+Force = Annotated[bool, typer.Option("--force", help="Start over where --out holds other settings' results.")]
+
+REMOVALS = "layermask,greyout,blackout"
+OUT = Path("evaluation")
+
+
+def conduct(
+    experiment: Any,
+    *,
+    data: Path,
+    kind: str,
+    images: Path | None,
+    model: str,
+    weights: Path | None,
+    limit: int | None,
+    seed: int,
+    out: Path,
+    batch_size: str,
+    device: str,
+    skip_unreadable: bool,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Run an experiment that compares removals, and print its first table; call it within `outcome`."""
+    from layermask.cli.scene import load_model
+    from layermask.data import open_source
+    from layermask.evaluate import run
+
+    if batch_size == "auto":
+        experiment = replace(experiment, operator=_halving)
+    source = open_source(data, kind, images).pick(limit, seed)
+    say = options.voice(quiet)
+    say(source.summary)
+    loaded, where = load_model(model, weights, device)
+    store = run(
+        experiment,
+        loaded,
+        source,
+        out,
+        weights=weights,
+        device=where,
+        batch_size=options.batch_size(batch_size, where),
+        skip_unreadable=skip_unreadable,
+        force=force,
+        progress=_progress(quiet, len(source)),
+    )
+    if not quiet:
+        _conclude(store, say)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Split at commas, but not at those within the parameters of a segmenter: slic:n_segments=50,sigma=1."""
+    found: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if found and part and not _NAME.match(part):
+            found[-1] += f",{part}"
+        elif part:
+            found.append(part)
+    return tuple(found)
+
+
+def _halving(name: str, loaded: Loaded, segments: Tensor | None) -> Any:
+    from layermask.evaluate.removing import from_table
+    from layermask.removal.halving import Halving
+
+    operator: Any = from_table(name, loaded, segments)
+    return Halving(operator, lambda text: typer.echo(f"layermask: {text}", err=True))
+
+
+def _progress(quiet: bool, total: int) -> Any:
+    """Return what says what an earlier run has done, and shows a bar over the rest."""
+
+    def show(store: Store, left: int) -> Any:
+        if quiet:
+            return nullcontext(lambda done: None)
+        from layermask.progress import bar
+
+        for path in store.damaged:
+            typer.echo(f"layermask: {path} is damaged: its images are done again", err=True)
+        if left < total:
+            typer.echo(f"{total - left} of {total} images were done by an earlier run", err=True)
+        return bar("evaluating", left)
+
+    return show
+
+
+def _conclude(store: Store, say: Callable[[str], None]) -> None:
+    from layermask.evaluate.store import read_results
+    from layermask.evaluate.table import experiment_of
+
+    columns, content = read_results(store.results)
+    entry = experiment_of(content)
+    table = entry.summarise(columns, content)[0].as_markdown()
+    say("\n".join([*entry.words(columns, content), "", table, "", f"wrote {store.results}"]))

@@ -1,0 +1,1 @@
+"""What experiments found: from the rows alone to words, tables and a figure, one file per experiment."""

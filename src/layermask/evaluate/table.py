@@ -1,0 +1,88 @@
+"""The experiments by name: the one list that the command line, `plot`, the tests and the docs read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from layermask.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from layermask.evaluate.reports.tables import Table
+
+Columns = Mapping[str, "np.ndarray"]
+Content = Mapping[str, Any]
+"""What `read_results` returns: the columns, and what the file says of itself."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An experiment: `home`, the module of its class here, of its report in reports/, of its command in
+    cli/evaluate/. Modules are imported when asked for, so that the list itself costs nothing.
+    """
+
+    home: str
+    class_name: str
+    summary: str
+    source: str
+    has_areas: bool = False
+    """It measures areas under curves: `summarise` takes `rule`, "mean" or "trapezoid"."""
+
+    @property
+    def experiment(self) -> Any:
+        """The class, of `runner.Experiment`."""
+        return getattr(import_module(f"layermask.evaluate.{self.home}"), self.class_name)
+
+    @property
+    def command(self) -> Any:
+        """The function of `layermask evaluate NAME`."""
+        return import_module(f"layermask.cli.evaluate.{self.home}").command
+
+    @property
+    def _report(self) -> Any:
+        return import_module(f"layermask.evaluate.reports.{self.home}")
+
+    def words(self, columns: Columns, content: Content) -> list[str]:
+        """Return what a reader of the numbers has to know, a line each."""
+        return self._report.words(columns, content)
+
+    def summarise(self, columns: Columns, content: Content, **options: Any) -> list[Table]:
+        """Return the tables of the results; the first is the one to print."""
+        return self._report.summarise(columns, content, **options)
+
+    def sheet(self, columns: Columns, content: Content) -> Figure:
+        """Return the figure of the results."""
+        return self._report.sheet(columns, content)
+
+
+PAPER = "Balasubramanian and Feizi 2023, arXiv 2211.14646"
+
+EXPERIMENTS: dict[str, Entry] = {
+    "segments": Entry(
+        "segments",
+        "SegmentRemoval",
+        "Hide 0, 10, ... 100 % of the segments, and see what the model predicts.",
+        PAPER + ", section 4.1",
+        has_areas=True,
+    ),
+}
+
+
+def experiment_of(content: Content) -> Entry:
+    """Return the entry of the experiment that results are of.
+
+    Raises:
+        InputError: it is none of this version.
+    """
+    name = (content.get("settings") or {}).get("experiment")
+    if name not in EXPERIMENTS:
+        raise InputError(
+            f"the results are of the experiment {name!r}, and this version of layermask knows "
+            f"{', '.join(EXPERIMENTS)}: read them with the version that made them"
+        )
+    return EXPERIMENTS[name]
