@@ -24,9 +24,14 @@ MAPS, GRADIENT, UNUSED = "saliency map", "input gradient", "not used"
 
 def random_order(count: int, sample: Sample, segmentation: str, seed: int) -> Tensor:
     """Return segments (S,) in an order that is the picture's own, whichever pictures were done before."""
-    text = f"{seed}/{segmentation}/{sample.name}"
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+    number = own_seed(sample, segmentation, seed)
     return torch.randperm(count, generator=torch.Generator().manual_seed(number))
+
+
+def own_seed(sample: Sample, segmentation: str, seed: int) -> int:
+    """Return a seed that is the picture's and the segmentation's own, whichever others were done before."""
+    text = f"{seed}/{segmentation}/{sample.name}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def salient_order(labels: Tensor, saliency: Tensor, first: bool) -> Tensor:

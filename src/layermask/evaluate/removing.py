@@ -12,7 +12,7 @@ from torch import Tensor
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError, ModelError
 from layermask.outputs import class_scores
-from layermask.removal.table import check_name, removal
+from layermask.removal.table import REMOVALS, check_name, removal
 from layermask.zoo.loaded import Loaded
 
 Operator = Callable[..., Any]
@@ -53,6 +53,11 @@ class OverRemovals:
         if key not in self._made:  # with the model, so that its number stays its own
             self._made[key] = loaded, self.operator(name, loaded, None)
         return self._made[key][1]
+
+    def painting(self, name: str, loaded: Loaded, segments: Tensor) -> Operator:
+        """Return a removal that, if it paints segments, paints these (H, W), on the device of the picture."""
+        known = REMOVALS.get(name)
+        return self.made(name, loaded, segments if known is not None and known.needs_segments else None)
 
 
 def check_each_once(name: str, values: Sequence[Any]) -> None:
