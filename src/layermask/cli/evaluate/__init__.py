@@ -9,8 +9,13 @@ import typer
 
 from layermask.evaluate.table import EXPERIMENTS
 
+AFTER = (
+    "Writes results.parquet and settings.json. Interrupted or killed, the same command goes on where it was. "
+    "Exit status: 1 failed, 2 bad input, 130 interrupted."
+)
+
 app = typer.Typer(
     help="Measure a model and its removals on many labelled pictures; resumable.", no_args_is_help=True
 )
 for _name, _entry in EXPERIMENTS.items():
-    app.command(_name, short_help=_entry.summary)(_entry.command)
+    app.command(_name, help=f"{_entry.summary}\n\n{AFTER}", short_help=_entry.summary)(_entry.command)

@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layermask.cli import options
+from layermask.cli.outcome import outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,27 +49,26 @@ Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out, and co
 Force = Annotated[bool, typer.Option("--force", help="Start over where --out holds other settings' results.")]
 
 REMOVALS = "layermask,greyout,blackout"
-OUT = Path("evaluation")
 
 
 def conduct(
     experiment: Any,
     *,
-    data: Path,
-    kind: str,
-    images: Path | None,
-    model: str,
-    weights: Path | None,
-    limit: int | None,
-    seed: int,
-    out: Path,
-    batch_size: str,
-    device: str,
-    skip_unreadable: bool,
-    force: bool,
-    quiet: bool,
+    data: Data,
+    kind: Kind = "auto",
+    images: Images = None,
+    model: options.Model = "builtin",
+    weights: options.Weights = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    out: Out = Path("evaluation"),
+    batch_size: options.BatchSize = "auto",
+    device: options.Device = "auto",
+    skip_unreadable: Skip = False,
+    force: Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Run an experiment that compares removals, and print its first table; call it within `outcome`."""
+    """Run an experiment that compares removals, and print its first table."""
     from layermask.cli.scene import load_model
     from layermask.data import open_source
     from layermask.evaluate import run
@@ -92,6 +93,29 @@ def conduct(
     )
     if not quiet:
         _conclude(store, say)
+
+
+def command_of(make: Callable[..., Any]) -> Callable[..., None]:
+    """Return the command with the options of `make`, which returns the experiment, and those of `conduct`.
+
+    `make` may ask for `seed`, too.
+    """
+    shared = dict(list(signature(conduct, eval_str=True).parameters.items())[1:])
+    own = signature(make, eval_str=True).parameters
+
+    def command(**given: Any) -> None:
+        with outcome(given["quiet"]):
+            experiment = make(**{name: given[name] for name in own})
+            conduct(experiment, **{name: given[name] for name in shared})
+
+    places = [*shared.values()]
+    after = list(shared).index("weights") + 1
+    places[after:after] = [
+        one.replace(kind=one.KEYWORD_ONLY) for one in own.values() if one.name not in shared
+    ]
+    command.__signature__ = Signature(places)  # type: ignore[attr-defined]  # which typer reads
+    command.__annotations__ = {one.name: one.annotation for one in places}
+    return command
 
 
 def names(text: str) -> tuple[str, ...]:
