@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from io import BytesIO
-from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from layermask.draw.overlay import DETRACTS, SUPPORTS
-from layermask.errors import InputError, require
+from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.record import of_segments
+from layermask.report.parts import Page, data_uri, settings_table, template
 
 if TYPE_CHECKING:
     import numpy as np
 
 TINT = 0.8  # how much of the colour there is at the end of the scale, as in `draw.overlay`
-
-
-class _Page(Template):
-    delimiter = "@@"  # "$" is JavaScript's, and "@" begins CSS rules
 
 
 def report_page(
@@ -55,11 +48,11 @@ def report_page(
     count = first.scores.shape[1]
     shown = max(1, round(count / 5))
     sections = [_target(found, row, _name(labels, target)) for row, target in enumerate(first.targets)]
-    return _Page(_file("page.html")).substitute(
+    return Page(template("page.html")).substitute(
         title=escape(title),
-        style=_Page(_file("page.css")).substitute(supports=_end(SUPPORTS), detracts=_end(DETRACTS)),
-        script=_file("page.js"),
-        picture=_data_uri(picture),
+        style=Page(template("page.css")).substitute(supports=_end(SUPPORTS), detracts=_end(DETRACTS)),
+        script=template("page.js"),
+        picture=data_uri(picture),
         width=width,
         height=height,
         count=count,
@@ -67,7 +60,7 @@ def report_page(
         shown=shown,
         predictions=_predictions(predictions),
         targets="\n".join(sections),
-        settings=_table(settings),
+        settings=settings_table(settings),
         data=embedded(_data(first.segments, found)),
     )
 
@@ -190,26 +183,6 @@ def _predictions(predictions: Sequence[tuple[str, float]]) -> str:
     return "<ol>\n" + "\n".join(rows) + "\n</ol>"
 
 
-def _table(settings: Mapping[str, Any]) -> str:
-    rows = (
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
-        for name, value in _flat(settings)
-    )
-    return "<table>\n<tbody>\n" + "\n".join(rows) + "\n</tbody>\n</table>"
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    rows = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{above}{name}: ")
-        else:
-            value = "none" if value is None else value
-            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-            rows.append((f"{above}{name}", text))
-    return rows
-
-
 def _name(labels: Sequence[str], target: int) -> str:
     return labels[target] if target < len(labels) else f"class {target}"
 
@@ -217,13 +190,3 @@ def _name(labels: Sequence[str], target: int) -> str:
 def _end(color: tuple[float, float, float]) -> str:
     """Return the colour at an end of the scale: a full tint over white."""
     return "rgb({}, {}, {})".format(*(round(255 * (1 - TINT + TINT * part)) for part in color))
-
-
-def _data_uri(picture: np.ndarray) -> str:
-    buffer = BytesIO()
-    require("PIL.Image", "cli").fromarray(picture).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _file(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
