@@ -22,6 +22,7 @@ from layermask import Loaded
 from layermask.data import open_source
 from layermask.data.source import Source
 from layermask.evaluate import Store, run
+from layermask.files import write_all
 from layermask.progress import bar
 from layermask.zoo import labels
 from layermask.zoo.preprocessing import IMAGENET_STD, Preprocessing
@@ -108,8 +109,8 @@ def options(doc: str, limit: int, model: str = "resnet50_v1.keras_in1k") -> Argu
     return parser
 
 
-def measure(experiment: Any, source: Source, given: Namespace, name: str) -> Path:
-    """Make the experiment, or the rest of it, and return the folder of its rows."""
+def measure(experiment: Any, source: Source, given: Namespace, name: str) -> None:
+    """Make the experiment, or the rest of it, and keep its rows as results/NAME.parquet."""
     loaded = load(given.model)
 
     def progress(store: Store, left: int) -> Any:
@@ -118,7 +119,7 @@ def measure(experiment: Any, source: Source, given: Namespace, name: str) -> Pat
     folder = given.out / name
     weights = data() / "weights" / f"{given.model}.safetensors"
     source = source.pick(given.limit, given.seed)
-    run(
+    store = run(
         experiment, loaded, source, folder, weights=weights, batch_size=given.batch_size, progress=progress
     )
-    return folder
+    write_all({RESULTS / f"{name}.parquet": store.results.read_bytes()})

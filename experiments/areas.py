@@ -1,0 +1,38 @@
+"""Areas under the curves of a kept run, beside the figures that others printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from setting import RESULTS
+
+from layermask.evaluate import read_results
+from layermask.evaluate.reports.tables import Cell, Estimate
+from layermask.evaluate.table import Content, experiment_of
+
+Areas = dict[tuple[str, ...], dict[str, Cell]]
+NAMES = {"blackout": "black", "greyout": "grey", "layermask": "layer masking"}
+
+
+def kept(name: str) -> tuple[dict[str, Any], Content]:
+    """Return the rows of a run that are kept beside the experiments."""
+    return read_results(RESULTS / f"{name}.parquet")
+
+
+def areas(columns: Any, content: Content) -> Areas:
+    """Return by (removal, segmentation, order) the area of every metric, with its interval."""
+    table = experiment_of(content).summarise(columns, content)[0]
+    return {tuple(row[:3]): dict(zip(table.header, row, strict=True)) for row in table.rows}
+
+
+def cell(value: Cell, digits: int = 3) -> str:
+    """Return a number as tables have it, its interval in brackets."""
+    if isinstance(value, Estimate):
+        return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    return value if isinstance(value, str) else f"{value:.{digits}f}"
+
+
+def rows(header: list[str], body: list[list[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    lines = [header, ["---"] * len(header), *body]
+    return [f"| {' | '.join(line)} |" for line in lines]
