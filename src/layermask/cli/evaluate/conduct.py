@@ -74,7 +74,7 @@ def conduct(
     from layermask.evaluate import run
 
     if batch_size == "auto":
-        experiment = replace(experiment, operator=_halving)
+        experiment = replace(experiment, operator=halving)
     source = open_source(data, kind, images).pick(limit, seed)
     say = options.voice(quiet)
     say(source.summary)
@@ -89,7 +89,7 @@ def conduct(
         batch_size=options.batch_size(batch_size, where),
         skip_unreadable=skip_unreadable,
         force=force,
-        progress=_progress(quiet, len(source)),
+        progress=progress(quiet, len(source)),
     )
     if not quiet:
         _conclude(store, say)
@@ -129,7 +129,7 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _halving(name: str, loaded: Loaded, segments: Tensor | None) -> Any:
+def halving(name: str, loaded: Loaded, segments: Tensor | None) -> Any:
     from layermask.evaluate.removing import from_table
     from layermask.removal.halving import Halving
 
@@ -137,7 +137,7 @@ def _halving(name: str, loaded: Loaded, segments: Tensor | None) -> Any:
     return Halving(operator, lambda text: typer.echo(f"layermask: {text}", err=True))
 
 
-def _progress(quiet: bool, total: int) -> Any:
+def progress(quiet: bool, total: int, what: str = "evaluating") -> Any:
     """Return what says what an earlier run has done, and shows a bar over the rest."""
 
     def show(store: Store, left: int) -> Any:
@@ -149,7 +149,7 @@ def _progress(quiet: bool, total: int) -> Any:
             typer.echo(f"layermask: {path} is damaged: its images are done again", err=True)
         if left < total:
             typer.echo(f"{total - left} of {total} images were done by an earlier run", err=True)
-        return bar("evaluating", left)
+        return bar(what, left)
 
     return show
 
