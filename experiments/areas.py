@@ -6,9 +6,11 @@ from typing import Any
 
 from setting import RESULTS
 
+from layermask.draw.figure import png
 from layermask.evaluate import read_results
 from layermask.evaluate.reports.tables import Cell, Estimate
 from layermask.evaluate.table import Content, experiment_of
+from layermask.files import write_all
 
 Areas = dict[tuple[str, ...], dict[str, Cell]]
 NAMES = {"blackout": "black", "greyout": "grey", "layermask": "layer masking"}
@@ -23,6 +25,13 @@ def areas(columns: Any, content: Content) -> Areas:
     """Return by (removal, segmentation, order) the area of every metric, with its interval."""
     table = experiment_of(content).summarise(columns, content)[0]
     return {tuple(row[:3]): dict(zip(table.header, row, strict=True)) for row in table.rows}
+
+
+def drawing(name: str) -> str:
+    """Draw the figure of a kept run, and return the line that shows it."""
+    columns, content = kept(name)
+    write_all({RESULTS / f"{name}.png": png(experiment_of(content).sheet(columns, content))})
+    return f"![{name}](results/{name}.png)"
 
 
 def cell(value: Cell, digits: int = 3) -> str:

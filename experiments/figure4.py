@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from areas import NAMES, areas, cell, kept, rows
+from areas import NAMES, areas, cell, drawing, kept, rows
 from setting import WEIGHTS, images, measure, options
 from table1 import REMOVALS
 
@@ -24,7 +24,14 @@ def section() -> list[str]:
             [NAMES[removal], *(cell(found[removal, "paper-grid", "random"][metric]) for metric in METRICS)]
             for removal in REMOVALS
         ]
-        lines += [f"{weights.title}, {content['images']} images:", "", *rows(["removal", *METRICS], body), ""]
+        lines += [
+            f"{weights.title}, {content['images']} images:",
+            "",
+            *rows(["removal", *METRICS], body),
+            "",
+            drawing(f"figure4-{name}"),
+            "",
+        ]
     return lines
 
 

@@ -27,6 +27,9 @@ PAPER = {  # in the order of SEGMENTATIONS
         "layermask": (0.273, 0.186, 0.216),
     },
 }
+CAVEAT = (
+    "The paper's images are of Pixel ImageNet, with labels; here the class explained is the one predicted."
+)
 
 
 def section() -> list[str]:

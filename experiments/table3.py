@@ -31,6 +31,10 @@ PAPER = {
     "first-convolution": ("in the first convolution, norm, ReLU", None, None, None, None),
     "zero-padding": ("with zero padding", 0.4502, 5.0388, 0.7262, 0.4747),
 }
+CAVEAT = (
+    "Means over the nine settings of Table 1. The paper's means are of another run than its Table 1 "
+    "(its figures are not the means of that table), and it has no row for the first convolution alone."
+)
 
 
 def operator(name: str, loaded: Loaded, segments: Tensor | None) -> Any:
