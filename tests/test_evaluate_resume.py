@@ -331,7 +331,7 @@ def test_a_store_alone(tmp_path):
         store.finish()
     found, content = read_results(tmp_path / "new")
     assert found["x"].tolist() == [1, 20, 21, 30]
-    assert content == {"settings": {"a": 1}, "images": 3, "skipped": ["bad"]}
+    assert content == {"settings": {"a": 1}, "images": 3, "skipped": ["bad"], "classes": []}
 
 
 # The command

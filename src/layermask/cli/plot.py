@@ -17,12 +17,23 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder for the files.",
 Rule = Annotated[
     str | None,
     typer.Option(
-        help="Area under a curve: mean of its points, or trapezoid.", show_default="mean, as in the paper"
+        help="Of segments: area under a curve, the mean of its points, or by trapezoid.",
+        show_default="mean, as in the paper",
+    ),
+]
+Hits = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Of shape: draw classes that the model gets right in more images than this.",
+        show_default="10, as in the paper",
     ),
 ]
 
 
-def command(folder: Folder, rule: Rule = None, out: Out = None, quiet: options.Quiet = False) -> None:
+def command(
+    folder: Folder, rule: Rule = None, hits: Hits = None, out: Out = None, quiet: options.Quiet = False
+) -> None:
     """Draw the results of `layermask evaluate` from results.parquet alone.
 
     Writes results.png, the tables as results.md, and each as a CSV file. Exit status: 1 failed, 2 bad input,
@@ -36,12 +47,13 @@ def command(folder: Folder, rule: Rule = None, out: Out = None, quiet: options.Q
 
         columns, content = read_results(folder)
         entry = experiment_of(content)
-        tables = entry.summarise(columns, content, **_options(rule, entry))
+        told = _options(entry, rule=rule, hits=hits)
+        tables = entry.summarise(columns, content, **told)
         place = output_folder(out or (folder if folder.is_dir() else folder.parent))
         head = "\n".join(entry.words(columns, content))
         page = [head, *(f"## {each.title}\n\n{each.as_markdown()}" for each in tables if each.on_page)]
         files = {
-            place / "results.png": png(entry.sheet(columns, content)),
+            place / "results.png": png(entry.sheet(columns, content, **told)),
             place / "results.md": ("\n\n".join(page) + "\n").encode(),
             **{place / f"{each.name}.csv": each.as_csv().encode() for each in tables},
         }
@@ -50,15 +62,15 @@ def command(folder: Folder, rule: Rule = None, out: Out = None, quiet: options.Q
         options.voice(quiet)(f"{head}\n\n{tables[0].as_markdown()}\n\nwrote {written} in {place}")
 
 
-def _options(rule: str | None, entry: Any) -> dict[str, Any]:
+def _options(entry: Any, **given: Any) -> dict[str, Any]:
+    """Return the options that were given, if they mean anything to the experiment."""
     from layermask.errors import InputError
 
-    if rule is None:
-        return {}
-    if rule not in ("mean", "trapezoid"):
-        raise InputError(f"rule {rule!r}: choose mean or trapezoid")
-    if not entry.has_areas:
+    found = {name: value for name, value in given.items() if value is not None}
+    if found.get("rule", "mean") not in ("mean", "trapezoid"):
+        raise InputError(f"rule {found['rule']!r}: choose mean or trapezoid")
+    if useless := [name for name in found if name not in entry.options]:
         raise InputError(
-            f"--rule {rule} is for areas under curves, and these results have none: leave it out"
+            f"--{useless[0]} {found[useless[0]]} means nothing for results of {entry.home}: leave it out"
         )
-    return {"rule": rule}
+    return found

@@ -6,17 +6,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layermask.evaluate.lime import LimeQuality as LimeQuality
+    from layermask.evaluate.linearity import PatchSums as PatchSums
+    from layermask.evaluate.operators import OperatorTrust as OperatorTrust
     from layermask.evaluate.runner import Progress as Progress
     from layermask.evaluate.runner import run as run
     from layermask.evaluate.segments import SegmentRemoval as SegmentRemoval
+    from layermask.evaluate.shape import MaskShape as MaskShape
     from layermask.evaluate.store import Store as Store
     from layermask.evaluate.store import read_results as read_results
     from layermask.evaluate.table import EXPERIMENTS as EXPERIMENTS
 
-__all__ = ["EXPERIMENTS", "Progress", "SegmentRemoval", "Store", "read_results", "run"]
+__all__ = [
+    "EXPERIMENTS",
+    "MaskShape",
+    "PatchSums",
+    "Progress",
+    "SegmentRemoval",
+    "Store",
+    "read_results",
+    "run",
+]
 
 _HOME = {
     "EXPERIMENTS": "table",
+    "LimeQuality": "lime",
+    "OperatorTrust": "operators",
+    "MaskShape": "shape",
+    "PatchSums": "linearity",
     "Progress": "runner",
     "SegmentRemoval": "segments",
     "Store": "store",

@@ -79,7 +79,7 @@ def run(
                 else:
                     shard.keep(index, experiment.rows(ready, loaded, device, batch_size))
                 advance(1)
-        store.finish()
+        store.finish(loaded.labels)
         return store
 
 

@@ -137,8 +137,10 @@ class Store:
         self.done |= set(images)
         self.skipped |= skipped
 
-    def finish(self) -> Path:
+    def finish(self, classes: Sequence[str] = ()) -> Path:
         """Write all rows, in the order of the pictures, as `results.parquet`, and return its path.
+
+        `classes`: the names of the model's classes, for those who read the rows.
 
         Raises:
             InputError: there are no rows, since all pictures were skipped.
@@ -151,7 +153,12 @@ class Store:
             )
         table = _arrow().concat_tables([table.replace_schema_metadata(None) for table in tables])
         table = table.sort_by([(name, "ascending") for name in _PLACE]).drop_columns(list(_PLACE))
-        content = {"settings": self.settings, "images": len(self.done) - len(skipped), "skipped": skipped}
+        content = {
+            "settings": self.settings,
+            "images": len(self.done) - len(skipped),
+            "skipped": skipped,
+            "classes": list(classes),
+        }
         self._write(self.results, table.combine_chunks(), content)
         return self.results
 
@@ -196,7 +203,7 @@ def _brief(value: Any) -> str:
 def read_results(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the columns of a results.parquet (or of the folder that holds it), and what it says of itself.
 
-    That is "settings", the number of "images", and why some were "skipped".
+    That is "settings", the number of "images", why some were "skipped", the names of the "classes".
 
     Raises:
         InputError: there is none, or it cannot be read.

@@ -30,8 +30,8 @@ class Entry:
     class_name: str
     summary: str
     source: str
-    has_areas: bool = False
-    """It measures areas under curves: `summarise` takes `rule`, "mean" or "trapezoid"."""
+    options: tuple[str, ...] = ()
+    """What its `summarise` and `sheet` can be told: "rule" of areas under curves, "hits" of classes."""
 
     @property
     def experiment(self) -> Any:
@@ -55,9 +55,9 @@ class Entry:
         """Return the tables of the results; the first is the one to print."""
         return self._report.summarise(columns, content, **options)
 
-    def sheet(self, columns: Columns, content: Content) -> Figure:
+    def sheet(self, columns: Columns, content: Content, **options: Any) -> Figure:
         """Return the figure of the results."""
-        return self._report.sheet(columns, content)
+        return self._report.sheet(columns, content, **options)
 
 
 PAPER = "Balasubramanian and Feizi 2023, arXiv 2211.14646"
@@ -68,7 +68,20 @@ EXPERIMENTS: dict[str, Entry] = {
         "SegmentRemoval",
         "Hide 0, 10, ... 100 % of the segments, and see what the model predicts.",
         PAPER + ", section 4.1",
-        has_areas=True,
+        ("rule",),
+    ),
+    "shape": Entry(
+        "shape",
+        "MaskShape",
+        "Hide the object, then a hole of its shape elsewhere: does the shape tell what was in it?",
+        PAPER + ", section 4.2",
+        ("hits",),
+    ),
+    "linearity": Entry(
+        "linearity",
+        "PatchSums",
+        "Compare the answer to the whole picture with the sum of the answers to its patches.",
+        PAPER + ", supplement",
     ),
 }
 

@@ -9,6 +9,7 @@ from io import StringIO
 from typing import Any, NamedTuple
 
 from layermask.evaluate.removing import OF_THE_DATA
+from layermask.zoo.labels import short
 
 
 class Estimate(NamedTuple):
@@ -38,6 +39,8 @@ class Table:
 
     def as_markdown(self) -> str:
         """Return the table, columns of equal width, and below it which way is better."""
+        if not self.rows:
+            return "None."
         rows = [list(self.header), *(list(map(_text, row)) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows]
@@ -92,3 +95,8 @@ def common_words(content: Mapping[str, Any], accuracy: str = "accuracy") -> list
     if settings.get("labels", OF_THE_DATA) != OF_THE_DATA:
         lines.append(f"The data has no labels: {accuracy} is agreement with the plain model's prediction.")
     return lines
+
+
+def class_names(content: Mapping[str, Any]) -> list[str]:
+    """Return the first name of each class of the model."""
+    return [short(name) for name in content["classes"]]
