@@ -131,6 +131,8 @@ def test_all_removals_are_asked_about_the_same_masks(data, loaded, tmp_path):
     assert torch.equal(masks["a"], masks["b"]) and len(masks["a"]) == 6 * 2 * 65  # the whole, and 64
     assert len({mask.numpy().tobytes() for mask in masks["a"]}) > 6 * 60  # each picture has its own
     assert len(masks["c"]) == 6 * 2 * 2
+    on_the_grid = masks["c"].unflatten(0, (6, 2, 2))[:, 0]
+    assert set((~on_the_grid).sum((-1, -2)).flatten().tolist()) == {3 * 8 * 8}  # the top 3 are gone
 
 
 def test_the_seed_fixes_the_masks(data, loaded, tmp_path):

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPERIMENTS",
+    "LimeQuality",
     "MaskShape",
+    "OperatorTrust",
     "PatchSums",
     "Progress",
     "SegmentRemoval",
@@ -31,8 +33,8 @@ __all__ = [
 _HOME = {
     "EXPERIMENTS": "table",
     "LimeQuality": "lime",
-    "OperatorTrust": "operators",
     "MaskShape": "shape",
+    "OperatorTrust": "operators",
     "PatchSums": "linearity",
     "Progress": "runner",
     "SegmentRemoval": "segments",

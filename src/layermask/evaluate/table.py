@@ -83,6 +83,18 @@ EXPERIMENTS: dict[str, Entry] = {
         "Compare the answer to the whole picture with the sum of the answers to its patches.",
         PAPER + ", supplement",
     ),
+    "lime": Entry(
+        "lime",
+        "LimeQuality",
+        "Explain pictures with LIME under each removal, and compare that with their object masks.",
+        PAPER + ", section 4.4.2",
+    ),
+    "operators": Entry(
+        "operators",
+        "OperatorTrust",
+        "See what each removal does to answers by the mere act of hiding, and how it ranks methods.",
+        "Bluecher et al. 2024, arXiv 2401.06654; after Hsieh et al. 2026, arXiv 2605.16905",
+    ),
 }
 
 
