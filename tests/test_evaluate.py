@@ -18,7 +18,6 @@ from layermask.errors import InputError, ModelError
 from layermask.evaluate import SegmentRemoval, read_results, run
 from layermask.evaluate.loading import ahead
 from layermask.evaluate.orders import input_gradient
-from layermask.evaluate.reports.curves import curves
 from layermask.evaluate.reports.segments import summarise, words
 from layermask.removal.table import removal
 from layermask.segment import segmenter
@@ -253,36 +252,116 @@ def test_loading_goes_ahead_and_keeps_errors_in_place():
     assert [get() for get in results] == [9, 16, 25]
 
 
-def test_the_summary_by_hand(data, loaded, tmp_path):
-    fractions = (0.0, 0.9, 0.4)  # in any order
-    experiment = SegmentRemoval(("greyout", "zero"), ("grid:8",), ("random", "salient-first"), fractions)
-    store = run(experiment, loaded, open_source(data), tmp_path / "out")
-    found, content = read_results(store.folder)
-    groups = curves(found)
-    assert [(each.removal, each.order) for each in groups] == [
-        (removal, order) for removal in ("greyout", "zero") for order in ("random", "salient-first")
+FRACTIONS = (0.0, 0.9, 0.4)  # in any order
+BY_HAND = SegmentRemoval(("greyout", "zero"), ("grid:8",), ("random", "salient-first"), FRACTIONS)
+
+
+@pytest.mark.parametrize("rule", ["mean", "trapezoid"])
+def test_the_summary_by_hand(rule, data, loaded, tmp_path):
+    found, content = read_results(run(BY_HAND, loaded, open_source(data), tmp_path / "out").folder)
+    areas, differences, points = summarise(found, content, rule)
+    assert [row[:4] for row in areas.rows] == [
+        (removal, "grid:8", order, {"random": "random"}.get(order, "input gradient"))
+        for removal in ("greyout", "zero")
+        for order in ("random", "salient-first")
     ]
-    lines = summarise(found, content)[0].as_markdown().splitlines()
-    for group, line in zip(groups, lines[2:-2], strict=True):
-        assert (group.images, group.fractions.tolist()) == (6, sorted(fractions))
-        mine = (found["removal"] == group.removal) & (found["order"] == group.order)
+    assert list(areas.header[4:]) == ["accuracy", "entropy", "unchanged"]
+    point = iter(points.rows)
+    for row in areas.rows:
+        mine = (found["removal"] == row[0]) & (found["order"] == row[2])
         right, entropy, unchanged = [], [], []
-        for fraction in sorted(fractions):
+        for fraction in sorted(FRACTIONS):
             at = mine & (found["fraction"] == fraction)
             right.append(np.mean(found["prediction"][at] == found["label"][at]))
             shares = np.unique(found["prediction"][at], return_counts=True)[1] / 6
             entropy.append(-np.sum(shares * np.log(shares + 1e-7)))
             unchanged.append(np.mean(found["unchanged"][at]))
-        np.testing.assert_allclose(group.curves["accuracy"], right)
-        np.testing.assert_allclose(group.curves["entropy"], entropy)
-        np.testing.assert_allclose(group.curves["unchanged"], unchanged)
-        cells = [cell.strip() for cell in line.split("|")[1:-1]]
-        assert cells[:4] == [group.removal, "grid:8", group.order, group.ranking]
-        assert cells[4:] == [f"{np.mean(values):.4f}" for values in (right, entropy, unchanged)]
-    assert lines[0].startswith("| removal | segmentation | order ")
-    assert len({len(line) for line in lines[:-2]}) == 1
-    assert lines[-1] == "Higher is better: accuracy, entropy, unchanged."
+            *names, images, told, one, two, three = next(point)
+            assert (tuple(names), images, told) == (row[:4], 6, f"{fraction:g}")
+            assert (one.value, two.value, three.value) == pytest.approx(
+                (right[-1], entropy[-1], unchanged[-1])
+            )
+        for values, cell in zip((right, entropy, unchanged), row[4:], strict=True):
+            x = np.array(sorted(FRACTIONS))
+            middles = (np.array(values[1:]) + values[:-1]) / 2
+            expected = np.mean(values) if rule == "mean" else (middles * np.diff(x)).sum() / (x[-1] - x[0])
+            assert cell.value == pytest.approx(expected)
+            assert cell.low <= cell.value <= cell.high
+    assert next(point, None) is None
+    for row in differences.rows:
+        zero, grey = ({r[2]: r for r in areas.rows if r[0] == name}[row[2]] for name in ("zero", "greyout"))
+        assert row[:4] == ("zero - greyout", *zero[1:4])
+        for a, b, cell in zip(zero[4:], grey[4:], row[4:], strict=True):
+            assert cell.value == pytest.approx(a.value - b.value, abs=1e-12)
     assert any("plain model's input gradient" in line for line in words(found, content))
+
+
+def test_the_printed_table(data, loaded, tmp_path):
+    found, content = read_results(run(BY_HAND, loaded, open_source(data), tmp_path / "out").folder)
+    table = summarise(found, content)[0]
+    *lines, nothing, directions = table.as_markdown().splitlines()
+    assert lines[0].startswith("| removal | segmentation | order ")
+    assert len({len(line) for line in lines}) == 1 and nothing == ""
+    assert directions == "Higher is better: accuracy, entropy, unchanged."
+    one = table.rows[0][4]
+    assert f" {one.value:.3f} [{one.low:.3f}, {one.high:.3f}] " in lines[2]
+    head, first, *_ = table.as_csv().splitlines()
+    assert head.startswith("removal,segmentation,order,ranking,accuracy,accuracy low,accuracy high,entropy,")
+    assert first.startswith(f"greyout,grid:8,random,random,{one.value:.6f},{one.low:.6f},{one.high:.6f},")
+
+
+def test_differences_are_paired(data, loaded, tmp_path):
+    """Two removals that are the same differ by nothing on every resample, though their areas vary."""
+    twice = SegmentRemoval(
+        ("one", "two"),
+        ("grid:8",),
+        operator=lambda name, loaded, segments: removal("zero", loaded.model, SMALL),
+    )
+    found, content = read_results(run(twice, loaded, open_source(data), tmp_path / "out").folder)
+    areas, differences, _ = summarise(found, content)
+    assert all(cell.low < cell.high for cell in areas.rows[0][4:])
+    assert all(cell == pytest.approx((0, 0, 0), abs=1e-12) for cell in differences.rows[0][4:])
+
+
+def test_unchanged_needs_no_fraction_0(data, loaded, tmp_path):
+    experiment = dataclasses.replace(BY_HAND, fractions=(0.9, 0.4))
+    found, content = read_results(run(experiment, loaded, open_source(data), tmp_path / "out").folder)
+    for row in summarise(found, content)[0].rows:
+        mine = (found["removal"] == row[0]) & (found["order"] == row[2])
+        assert row[-1].value == pytest.approx(np.mean(found["unchanged"][mine]))
+
+
+def test_wordnet_similarity_is_for_the_classes_of_imagenet():
+    from layermask.metrics.wordnet import imagenet_hierarchy, wu_palmer_matrix
+
+    tree = imagenet_hierarchy()
+    imagenet = [tree.words[each].replace("_", " ") for each in tree.classes]
+    settings = {"removals": ["a"], "saliency": "not used", "labels": "of the data"}
+    content = {"classes": imagenet, "settings": settings}
+    rows = {"removal": "a", "segmentation": "grid", "order": "random", "ranking": "random", "unchanged": True}
+    found = {name: np.array([value] * 4) for name, value in rows.items()}
+    found |= {"fraction": np.array([0, 1.0] * 2), "label": np.array([3, 3, 8, 8])}
+    found["prediction"] = np.array([3, 8, 8, 900])
+    table = summarise(found, content)[0]
+    near = wu_palmer_matrix()[[3, 8, 8, 900], [3, 3, 8, 8]].mean()
+    assert dict(zip(table.header, table.rows[0], strict=True))["wordnet"].value == pytest.approx(float(near))
+    others = (imagenet[1:], imagenet[:500] + imagenet[500:][::-1], list(numbered(1000)), [])
+    for names in others:
+        header = summarise(found, content | {"classes": names})[0].header
+        assert "wordnet" not in header
+        lines = words(
+            found,
+            content
+            | {
+                "classes": names,
+                "images": 2,
+                "skipped": [],
+                "settings": settings | {"data": {"name": "x"}, "model": {"name": "y"}},
+            },
+        )
+        assert any("WordNet similarity is left out" in line for line in lines)
+    french = [f"{name}, nom" for name in imagenet[:950]] + ["?"] * 50
+    assert "wordnet" in summarise(found, content | {"classes": french})[0].header
 
 
 BAD = {

@@ -407,7 +407,7 @@ def test_plot_needs_the_results_alone(data, loaded, reference, tmp_path):
     table = (tmp_path / "alone" / "results.md").read_text()
     assert "10 images of folder:data" in table and "## Areas under the curves" in table
     lines = (tmp_path / "alone" / "curves.csv").read_text().splitlines()
-    assert lines[0] == "removal,segmentation,order,ranking,images,fraction,accuracy,entropy,unchanged"
+    assert lines[0].startswith("removal,segmentation,order,ranking,images,fraction,accuracy,accuracy low,")
     assert len(lines) == 1 + 2 * 2 * 11
     assert lines[1].startswith("layermask,grid:8,random,random,10,0,") and lines[1].endswith(",1.000000")
     axes = sheet(*read_results(tmp_path / "alone")).axes

@@ -1,43 +1,67 @@
-"""The curves of segment removal, from its rows."""
+"""The curves of segment removal, from its rows: metrics of predictions, with intervals over images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from layermask.evaluate.table import Columns
-from layermask.metrics.predictions import Predictions
+from layermask.evaluate.reports.estimates import estimates
+from layermask.evaluate.reports.tables import Estimate
+from layermask.evaluate.table import Columns, Content
+from layermask.metrics.predictions import PREDICTION_METRICS, Predictions, Rule, area
+from layermask.metrics.wordnet import imagenet_hierarchy
+
+Setting = tuple[str, str, str]
+"""Segmentation, order, and what the order followed."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """A removal under a segmentation and an order: `curves` (K,) by name at rising `fractions` (K,)."""
+class Measured:
+    """A metric under a setting, by removal: the `points` of the curve, its `area`, and the area less that of
+    the first removal, for which there is no `difference`.
+    """
 
-    removal: str
-    segmentation: str
-    order: str
-    ranking: str
-    images: int
-    fractions: Tensor
-    curves: dict[str, Tensor]
-
-    @property
-    def setting(self) -> tuple[str, str, str, str]:
-        return self.removal, self.segmentation, self.order, self.ranking
+    points: list[Estimate]
+    area: Estimate
+    difference: Estimate | None
 
 
-def curves(columns: Columns) -> list[Group]:
-    """Return the curves of accuracy, entropy and unchanged predictions, in the order of the settings."""
-    keys = [columns[key].tolist() for key in ("removal", "segmentation", "order")]
-    return [_group(columns, group) for group in dict.fromkeys(zip(*keys, strict=True))]
+def metrics_of(content: Content) -> list[str]:
+    """Return the metrics that the results can be measured by."""
+    known = are_imagenet(content.get("classes", ()))
+    return [name for name in PREDICTION_METRICS if known or name != "wordnet-similarity"]
 
 
-def _group(columns: Columns, group: tuple[str, str, str]) -> Group:
-    named = zip(("removal", "segmentation", "order"), group, strict=True)
-    matches = [columns[key] == value for key, value in named]
-    chosen = matches[0] & matches[1] & matches[2]
+def are_imagenet(names: Sequence[str]) -> bool:
+    """Whether these are the 1,000 ImageNet classes in their order, told by their WordNet words.
+
+    Libraries name a few of them otherwise, so nine in ten of the words have to be among the names.
+    """
+    tree = imagenet_hierarchy()
+    words = [tree.words[each].replace("_", " ").casefold() for each in tree.classes]
+    if len(names) != len(words):
+        return False
+    pairs = zip(words, names, strict=True)
+    alike = sum(word in {part.strip().casefold() for part in name.split(",")} for word, name in pairs)
+    return alike > 0.9 * len(words)
+
+
+def predictions(columns: Columns, content: Content) -> dict[Setting, dict[str, Predictions]]:
+    """Return the predictions by setting and removal, in the order of the settings."""
+    keys = [columns[key].tolist() for key in ("segmentation", "order", "ranking")]
+    removals = content["settings"]["removals"]
+    settings = dict.fromkeys(zip(*keys, strict=True))
+    return {each: {name: _predictions(columns, name, each) for name in removals} for each in settings}
+
+
+def _predictions(columns: Columns, removal: str, setting: Setting) -> Predictions:
+    named = zip(("segmentation", "order", "ranking"), setting, strict=True)
+    chosen = columns["removal"] == removal
+    for key, value in named:
+        chosen = chosen & (columns[key] == value)
     fractions, place = torch.unique(torch.from_numpy(columns["fraction"][chosen]), return_inverse=True)
     # The rows of a picture stand together, its fractions in the order of the settings.
     order = place.view(-1, len(fractions))[0].argsort()
@@ -45,10 +69,38 @@ def _group(columns: Columns, group: tuple[str, str, str]) -> Group:
     def grid(name: str) -> Tensor:
         return torch.from_numpy(columns[name][chosen]).view(-1, len(fractions))[:, order]
 
-    found = Predictions(grid("prediction").long(), fractions, labels=grid("label")[:, 0].long())
-    values = {
-        "accuracy": found.curve("accuracy"),
-        "entropy": found.curve("class-entropy"),
-        "unchanged": grid("unchanged").double().mean(0),
+    predicted, unchanged = grid("prediction").long(), grid("unchanged")
+    return Predictions(predicted, fractions, grid("label")[:, 0].long(), _whole(predicted, unchanged))
+
+
+def _whole(predicted: Tensor, unchanged: Tensor) -> Tensor:
+    """Return the classes (N,) with nothing hidden, from those at which a prediction is unchanged.
+
+    Nothing hidden need not be among the fractions; where all predictions changed, a class that none is.
+    """
+    first = unchanged.byte().argmax(1, keepdim=True)
+    return torch.where(unchanged.any(1), predicted.gather(1, first)[:, 0], predicted.max() + 1)
+
+
+def measure(found: dict[str, Predictions], metric: str, rule: Rule) -> dict[str, Measured]:
+    """Measure the removals of one setting, all by the same resamples of the images."""
+    each = list(found.values())
+    images, fractions = len(each[0].predicted), each[0].fractions
+
+    def statistic(weights: Tensor) -> Tensor:
+        points = torch.stack([one.curve(metric, weights=weights) for one in each], 1)  # (B, removals, K)
+        areas = area(points, fractions, rule)
+        return torch.cat([points.flatten(1), areas, areas[:, 1:] - areas[:, :1]], 1)
+
+    count, stages = len(each), len(fractions)
+    center = PREDICTION_METRICS[metric].center
+    numbers = estimates(statistic, images, count * (stages + 2) - 1, center=center)
+    points, areas, differences = (
+        numbers[: count * stages],
+        numbers[count * stages : count * (stages + 1)],
+        [None, *numbers[count * (stages + 1) :]],
+    )
+    return {
+        name: Measured(points[place * stages : (place + 1) * stages], areas[place], differences[place])
+        for place, name in enumerate(found)
     }
-    return Group(*group, columns["ranking"][chosen][0], len(found.predicted), fractions, values)

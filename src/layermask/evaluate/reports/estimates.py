@@ -13,15 +13,16 @@ from layermask.metrics.bootstrap import Statistic, average, bootstrap
 UNKNOWN = Estimate(torch.nan, torch.nan, torch.nan)
 
 
-def estimates(statistic: Statistic, images: int, count: int) -> list[Estimate]:
+def estimates(statistic: Statistic, images: int, count: int, center: bool = False) -> list[Estimate]:
     """Return the `count` numbers of a statistic (see `metrics.bootstrap`); unknown where there are no images.
 
     The resamples are the same at every call with as many images: differences of two means are paired.
+    `center`: as `bootstrap` has it.
     """
     if not images:
         return [UNKNOWN] * count
     values = statistic(torch.ones(1, images, dtype=torch.float64))[0]
-    low, high = bootstrap(statistic, images)
+    low, high = bootstrap(statistic, images, center=center)
     return [Estimate(*numbers) for numbers in zip(values.tolist(), low.tolist(), high.tolist(), strict=True)]
 
 

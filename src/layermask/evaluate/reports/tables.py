@@ -73,8 +73,8 @@ class Table:
 
 def _text(cell: Cell) -> str:
     if isinstance(cell, Estimate):
-        return f"{cell.value:.4f} [{cell.low:.4f}, {cell.high:.4f}]"
-    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+        return f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]"
+    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
 
 
 def _texts(cell: Cell) -> list[str]:
