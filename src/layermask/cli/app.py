@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from layermask.cli import check, compare, evaluate, explain, models, plot, predict, segments
+from layermask.cli import audit, check, compare, evaluate, explain, models, plot, predict, segments
 
 app = typer.Typer(
     help="Ask a pretrained vision model about only the visible part of an image.",
@@ -18,6 +18,7 @@ app.command("explain")(explain.command)
 app.command("predict")(predict.command)
 app.command("compare")(compare.command)
 app.command("check")(check.command)
+app.command("audit")(audit.command)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("plot")(plot.command)
 app.command("segments")(segments.command)

@@ -1,0 +1,110 @@
+"""`layermask audit MODEL`: the missingness bias of a model, and which removal to use with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layermask.cli import options
+from layermask.cli.evaluate import conduct
+from layermask.cli.outcome import outcome
+
+if TYPE_CHECKING:
+    from layermask.audit.plan import Plan
+    from layermask.evaluate.store import Store
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, or module:function of your own code.",
+        show_default=False,
+    ),
+]
+LinearityImages = Annotated[
+    int, typer.Option(min=0, help="Pictures for linearity, the costliest part; 0 to leave it out.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for the page; an audit that was stopped goes on there.")]
+REMOVALS = "layermask,greyout,blackout,mean,push-pull,blur"
+
+
+def command(
+    model: Model,
+    data: conduct.Data,
+    kind: conduct.Kind = "auto",
+    images: conduct.Images = None,
+    weights: options.Weights = None,
+    removals: conduct.Removals = REMOVALS,
+    segmentations: conduct.Segmentations = "grid",
+    limit: conduct.Limit = None,
+    linearity_images: LinearityImages = 10,
+    seed: conduct.Seed = 0,
+    out: Out = Path("audit"),
+    batch_size: options.BatchSize = "auto",
+    device: options.Device = "auto",
+    skip_unreadable: conduct.Skip = False,
+    force: conduct.Force = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Say which removal to use with a model and how sure that is: audit.html, one page, and audit.json.
+
+    Hides segments of the pictures under each removal, their objects where there are masks, and all but single
+    patches. Interrupted or killed, the same command goes on where it was. Exit status: 1 failed, 2 bad input,
+    130 interrupted.
+    """
+    with outcome(quiet):
+        from layermask.audit import audit
+        from layermask.cli.scene import load_model
+        from layermask.data import open_source
+        from layermask.evaluate.removing import from_table
+        from layermask.record import to_json
+        from layermask.removal.table import check_name
+
+        wanted = [check_name(name) for name in conduct.names(removals)]
+        source = open_source(data, kind, images).pick(limit, seed)
+        say = options.voice(quiet or json)
+        say(source.summary)
+        loaded, where = load_model(model, weights, device)
+        found = audit(
+            loaded,
+            source,
+            out,
+            removals=wanted,
+            segmentations=conduct.names(segmentations),
+            linearity_images=linearity_images,
+            seed=seed,
+            weights=weights,
+            device=where,
+            batch_size=options.batch_size(batch_size, where),
+            skip_unreadable=skip_unreadable,
+            force=force,
+            operator=conduct.halving if batch_size == "auto" else from_table,
+            planned=lambda plan: _tell(plan, quiet, say),
+            progress=_progress(quiet),
+        )
+        say(f"\n{found}\n\nwrote {found.page} and audit.json")
+        if json:
+            typer.echo(to_json(found.record), nl=False)
+
+
+def _tell(plan: Plan, quiet: bool, say: Callable[[str], None]) -> None:
+    """Say what will be done, and on standard error what will not."""
+    parts = ", ".join(f"{part.name} ({len(part.source)} images)" for part in plan.parts)
+    say(f"{', '.join(plan.parts[0].experiment.removals)}: {parts}")
+    if not quiet:
+        for name, why in plan.left_out.items():
+            typer.echo(f"layermask: {name} is left out: {why}", err=True)
+
+
+def _progress(quiet: bool) -> Any:
+    """Return what shows a bar with the time left for each experiment."""
+
+    def show(name: str, store: Store, left: int) -> Any:
+        total = store.settings["data"]["images"]
+        return conduct.progress(quiet, total, name)(store, left)
+
+    return show
