@@ -121,7 +121,10 @@ class Source(Sequence[Sample]):
         return replace(self, samples=tuple(s for s in self.samples if getattr(s, what) is not None))
 
     def pick(self, limit: int | None, seed: int = 0) -> Source:
-        """Return `limit` samples at random, in the order of the source; all where it has no more."""
+        """Return `limit` samples at random, in the order of the source; all where it has no more.
+
+        Those of a smaller limit are among those of a larger one.
+        """
         if limit is None or limit >= len(self):
             return self
         if limit < 1:
@@ -135,16 +138,25 @@ class Source(Sequence[Sample]):
         Raises:
             InputError: a file is not there.
         """
-        lines = [
-            [
-                s.name,
-                s.label,
-                file_size(s.path),
-                *(o and o.fingerprint(self.root) for o in (s.mask, s.saliency)),
-            ]
-            for s in self.samples
-        ]
-        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self._line(s) for s in self.samples]).encode()).hexdigest()
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return by name what changes when a sample does: its label, the size of a file; see `digest`.
+
+        Raises:
+            InputError: a file is not there, or a name stands for two samples.
+        """
+        found: dict[str, str] = {}
+        for sample in self.samples:
+            if sample.name in found:
+                raise InputError(f"{self.root} lists image {sample.name} twice: list it once")
+            line = json.dumps(self._line(sample)).encode()
+            found[sample.name] = hashlib.sha256(line).hexdigest()[:16]
+        return found
+
+    def _line(self, s: Sample) -> list[str | int | None]:
+        overlays = (None if o is None else o.fingerprint(self.root) for o in (s.mask, s.saliency))
+        return [s.name, s.label, file_size(s.path), *overlays]
 
 
 def file_size(path: Path) -> int:

@@ -53,10 +53,10 @@ def run(
 ) -> Store:
     """Make the experiment with every picture, and write `folder`/results.parquet.
 
-    A run that was stopped, however, goes on where it was and ends with the same table. `batch_size` masks
-    are asked about at a time, all of one picture. `weights`: the file that the model was loaded from.
-    `skip_unreadable`: leave out pictures that cannot be read; they are counted in the results. `force`: start
-    over where the folder holds results of other settings.
+    A run that was stopped, however, goes on where it was and ends with the same table; so does one with more
+    or fewer of the same pictures. `batch_size` masks are asked about at a time, all of one picture.
+    `weights`: the file that the model was loaded from. `skip_unreadable`: leave out pictures that cannot be
+    read; they are counted in the results. `force`: start over, whatever the folder holds.
 
     Raises:
         ImageError: a picture cannot be read; those before it are kept.
@@ -65,19 +65,20 @@ def run(
     experiment.check(source, loaded)
     device = device or next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
     settings = describe(experiment, loaded, source, weights, device)
-    with Store.open(folder, settings, experiment.columns, force) as store:
-        left = store.left(len(source))
-        scenes = ahead(lambda index: experiment.prepare(source[index], loaded), left)
+    samples = {sample.name: sample for sample in source}
+    with Store.open(folder, settings, experiment.columns, source.fingerprints(), force) as store:
+        left = store.left()
+        scenes = ahead(lambda name: experiment.prepare(samples[name], loaded), left)
         with closing(scenes), progress(store, len(left)) as advance, _Shard(store) as shard:
-            for index, scene in zip(left, scenes, strict=True):
+            for name, scene in zip(left, scenes, strict=True):
                 try:
                     ready = scene()
                 except ImageError as error:
                     if not skip_unreadable:
                         raise _with_advice(error) from error
-                    shard.skip(index, str(error))
+                    shard.skip(name, str(error))
                 else:
-                    shard.keep(index, experiment.rows(ready, loaded, device, batch_size))
+                    shard.keep(name, experiment.rows(ready, loaded, device, batch_size))
                 advance(1)
         store.finish(loaded.labels)
         return store
@@ -95,16 +96,16 @@ class _Shard:
         self._clear()
 
     def _clear(self) -> None:
-        self.rows: dict[int, list[Row]] = {}
-        self.skipped: dict[int, str] = {}
+        self.rows: dict[str, list[Row]] = {}
+        self.skipped: dict[str, str] = {}
         self.begun = time.monotonic()
 
-    def keep(self, index: int, rows: list[Row]) -> None:
-        self.rows[index] = rows
+    def keep(self, name: str, rows: list[Row]) -> None:
+        self.rows[name] = rows
         self._flush_if_full()
 
-    def skip(self, index: int, why: str) -> None:
-        self.skipped[index] = why
+    def skip(self, name: str, why: str) -> None:
+        self.skipped[name] = why
         self._flush_if_full()
 
     def _flush_if_full(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 KEY = b"layermask"
 """The entry of a Parquet file's metadata that says what the file is, as JSON."""
-_PLACE = {"index": "int64", "row": "int64"}
-"""Columns of shards alone: the number of the picture, and of the row among those of the picture."""
+_PLACE = {"picture": "string", "row": "int64"}
+"""Columns of shards alone: the picture, and the number of the row among those of the picture."""
 
 
 def _parquet() -> Any:
@@ -32,30 +32,42 @@ def _arrow() -> Any:
     return require("pyarrow", "evaluate")
 
 
+def _compute() -> Any:
+    return require("pyarrow.compute", "evaluate")
+
+
 @dataclass
 class Store:
     """The rows of one run in `folder`. Make it with `Store.open`.
 
-    `settings`: all that rows depend on. `columns`: their names and Arrow types. `done`: the pictures, by
-    number; `skipped`: those that have no rows, and why.
+    `settings`: all that rows depend on. `columns`: their names and Arrow types. `images`: the fingerprints of
+    the run's pictures, by name, in their order. `done`: the shards of those that are done; `skipped`: those
+    that have no rows, and why.
     """
 
     folder: Path
     settings: dict[str, Any]
     columns: Mapping[str, str]
-    done: set[int] = field(default_factory=set, repr=False)
-    skipped: dict[int, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(repr=False)
+    done: dict[str, Path] = field(default_factory=dict, repr=False)
+    skipped: dict[str, str] = field(default_factory=dict)
     damaged: list[Path] = field(default_factory=list)
     """Shards that could not be read, and were removed."""
 
     @classmethod
     @contextmanager
     def open(
-        cls, folder: str | Path, settings: Mapping[str, Any], columns: Mapping[str, str], force: bool = False
+        cls,
+        folder: str | Path,
+        settings: Mapping[str, Any],
+        columns: Mapping[str, str],
+        images: Mapping[str, str],
+        force: bool = False,
     ) -> Iterator[Store]:
         """Open a folder for one run, with what an earlier run of the same settings left in it.
 
-        `force`: if the settings differ, remove the earlier run's rows and start over.
+        One of the two runs may have more pictures, if they include those of the other. `force`: remove the
+        earlier run's rows and start over.
 
         Raises:
             InputError: the settings differ, another run is at work there, or it cannot be written.
@@ -63,7 +75,7 @@ class Store:
         _parquet()
         place = output_folder(folder)
         with locked(place):
-            store = cls(place, json.loads(json.dumps(settings)), columns)
+            store = cls(place, json.loads(json.dumps(settings)), columns, images)
             store._begin(force)
             yield store
 
@@ -74,17 +86,22 @@ class Store:
     def _begin(self, force: bool) -> None:
         for part in [*self.folder.glob(".*.part"), *self._shards.glob(".*.part")]:
             part.unlink()  # of a run that was killed while it wrote
-        changes = self._changes()
-        if changes and not force:
+        changes = [] if force else self._changes()
+        if changes:
             raise InputError(
                 f"{self.folder} holds the results of other settings ({'; '.join(changes)}): give another "
                 "--out, or --force to start over"
             )
-        if changes:
+        if force:
             for path in (*self._shards.glob("*.parquet"), self.results):
                 path.unlink(missing_ok=True)
-        write_all({self.folder / "settings.json": to_json(self.settings).encode()})
         self._shards.mkdir(exist_ok=True)
+        write_all(
+            {
+                self.folder / "settings.json": to_json(self.settings).encode(),
+                self._shards / "images.json": to_json(self.images).encode(),
+            }
+        )
         self._read()
 
     @property
@@ -92,50 +109,64 @@ class Store:
         return self.folder / "shards"
 
     def _changes(self) -> list[str]:
-        path = self.folder / "settings.json"
-        if not path.exists():
+        """Return what differs from the earlier run in the folder, if there was one."""
+        settings, images = self.folder / "settings.json", self._shards / "images.json"
+        if not settings.exists():
             return ["settings.json is missing"] if any(self._shards.glob("*.parquet")) else []
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            return [f"settings.json cannot be read: {error}"]
-        return changes(before, self.settings)
+        found = []
+        for path in (settings, images):
+            try:
+                found.append(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError) as error:
+                return [f"{path.name} cannot be read: {error}"]
+        before, now = (_without_list(each) for each in (found[0], self.settings))
+        return [*changes(before, now), *changed_images(found[1], self.images)]
 
     def _read(self) -> None:
         for path in sorted(self._shards.glob("*.parquet")):
             try:
                 content = _told(_read_table(path))
-                images, skipped = content["images"], content["skipped"]
+                images, skipped = dict(content["images"]), dict(content["skipped"])
             except (*_damage(), KeyError, TypeError):
                 path.unlink()
                 self.damaged.append(path)
                 continue
-            self.done |= set(images)
-            self.skipped |= {int(index): why for index, why in skipped.items()}
+            mine = [name for name, mark in images.items() if self.images.get(name) == mark]
+            self._know(mine, path, skipped)
 
-    def left(self, count: int) -> list[int]:
-        """Return which of so many pictures are still to be done."""
-        return [index for index in range(count) if index not in self.done]
+    def _know(self, names: Iterable[str], path: Path, skipped: Mapping[str, str]) -> None:
+        for name in names:
+            self.done[name] = path
+            self.skipped.pop(name, None)
+            if name in skipped:
+                self.skipped[name] = skipped[name]
 
-    def add(self, found: Mapping[int, Sequence[Row]], skipped: Mapping[int, str]) -> None:
+    def left(self) -> list[str]:
+        """Return which of the pictures are still to be done."""
+        return [name for name in self.images if name not in self.done]
+
+    def add(self, found: Mapping[str, Sequence[Row]], skipped: Mapping[str, str]) -> None:
         """Keep the rows of some pictures, in one shard; pictures that were skipped are kept as such.
 
         Raises:
             InputError: the disk is full or the folder cannot be written; what was there stays.
         """
-        images = sorted({*found, *skipped})
-        if not images:
+        names = [*found, *skipped]
+        if not names:
             return
-        content = {"images": images, "skipped": {str(index): why for index, why in skipped.items()}}
+        content = {"images": {name: self.images[name] for name in names}, "skipped": dict(skipped)}
         rows = [
-            {"index": index, "row": number, **row}
-            for index in images
-            for number, row in enumerate(found.get(index, ()))
+            {"picture": name, "row": number, **row}
+            for name, mine in found.items()
+            for number, row in enumerate(mine)
         ]
-        path = self._shards / f"{images[0]:07d}-{images[-1]:07d}.parquet"
+        path = self._new_shard()
         self._write(path, self._table(rows, {**_PLACE, **self.columns}), content)
-        self.done |= set(images)
-        self.skipped |= skipped
+        self._know(names, path, skipped)
+
+    def _new_shard(self) -> Path:
+        taken = [int(path.stem) for path in self._shards.glob("*.parquet") if path.stem.isdecimal()]
+        return self._shards / f"{max(taken, default=0) + 1:06d}.parquet"
 
     def finish(self, classes: Sequence[str] = ()) -> Path:
         """Write all rows, in the order of the pictures, as `results.parquet`, and return its path.
@@ -145,14 +176,16 @@ class Store:
         Raises:
             InputError: there are no rows, since all pictures were skipped.
         """
-        tables = [_read_table(path) for path in sorted(self._shards.glob("*.parquet"))]
-        skipped = [self.skipped[index] for index in sorted(self.skipped)]
+        tables = [self._rows(path) for path in sorted(set(self.done.values()))]
+        skipped = [self.skipped[name] for name in self.images if name in self.skipped]
         if not sum(map(len, tables)):
             raise InputError(
                 f"there are no usable images, all {len(skipped)} were skipped: {'; '.join(skipped[:2])}"
             )
-        table = _arrow().concat_tables([table.replace_schema_metadata(None) for table in tables])
-        table = table.sort_by([(name, "ascending") for name in _PLACE]).drop_columns(list(_PLACE))
+        table = _arrow().concat_tables(tables)
+        order = _compute().index_in(table["picture"], value_set=_arrow().array(list(self.images)))
+        table = table.append_column("place", order).sort_by([("place", "ascending"), ("row", "ascending")])
+        table = table.drop_columns(["place", *_PLACE])
         content = {
             "settings": self.settings,
             "images": len(self.done) - len(skipped),
@@ -161,6 +194,12 @@ class Store:
         }
         self._write(self.results, table.combine_chunks(), content)
         return self.results
+
+    def _rows(self, path: Path) -> Any:
+        """Return the rows of a shard that are of this run: pictures of a larger one are not asked for."""
+        table = _read_table(path).replace_schema_metadata(None)
+        mine = [name for name, shard in self.done.items() if shard == path]
+        return table.filter(_compute().is_in(table["picture"], value_set=_arrow().array(mine)))
 
     def _table(self, rows: list[Row], columns: Mapping[str, str]) -> Any:
         types = _arrow()
@@ -179,6 +218,27 @@ class Store:
                 f"{error}; the {len(self.done)} images done before are kept: put that right and run the "
                 "same command again"
             ) from error
+
+
+def _without_list(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out how many pictures there are, and which: see `changed_images`."""
+    data = {k: v for k, v in settings.get("data", {}).items() if k not in ("images", "digest")}
+    return {**settings, "data": data}
+
+
+def changed_images(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return what keeps two runs from sharing rows: pictures that are not the same, or two other lists."""
+    other = [name for name, mark in before.items() if now.get(name, mark) != mark]
+    if other:
+        return [f"{len(other)} images or what belongs to them have changed: {_some(other)}"]
+    gone = [name for name in before if name not in now]
+    if gone and any(name not in before for name in now):
+        return [f"{len(gone)} of {len(before)} images are not among the {len(now)} now: {_some(gone)}"]
+    return []
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def changes(before: Any, now: Any, name: str = "") -> list[str]:

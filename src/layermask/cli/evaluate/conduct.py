@@ -41,12 +41,16 @@ Segmentations = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(min=1, help="Only so many pictures, drawn by the seed.", show_default="all"),
+    typer.Option(
+        min=1,
+        help="Only so many pictures, drawn by the seed; more of them may follow in the same --out.",
+        show_default="all",
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Of the random orders, and of the pictures drawn.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; a run that was stopped goes on there.")]
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out, and count, unreadable pictures.")]
-Force = Annotated[bool, typer.Option("--force", help="Start over where --out holds other settings' results.")]
+Force = Annotated[bool, typer.Option("--force", help="Start over, whatever --out holds.")]
 
 REMOVALS = "layermask,greyout,blackout"
 
@@ -149,7 +153,7 @@ def progress(quiet: bool, total: int, what: str = "evaluating") -> Any:
             typer.echo(f"layermask: {path} is damaged: its images are done again", err=True)
         if left < total:
             typer.echo(f"{total - left} of {total} images were done by an earlier run", err=True)
-        return bar(what, left)
+        return bar(what, left) if left else nullcontext(lambda done: None)
 
     return show
 
