@@ -10,7 +10,7 @@ from html import escape
 WIDE, TALL = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 40, 24, 12, 44
 _DASHES = ("", "7 3", "2 3", "10 3 2 3", "5 2", "1 2 6 2")
-_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10)
+_STEPS = (1, 2, 2.5, 5, 10)  # fifths of which are short
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def holes(record: Record) -> str:
     low, high = (percent(share, 0) for share in record["mistaken_at"])
     intro = (
         f"With {low} to {high} hidden: classes that the model answers oftener than for whole images, by more "
-        "than chance. They are what the holes themselves look like to the model."
+        "than chance. They are what holes look like to the model, or what it falls back on without details."
     )
     parts = "\n".join(_holes_of(record, name) for name in record["removals"])
     return section(
@@ -155,13 +155,13 @@ def shape(record: Record) -> str:
         "If the object is hidden, does the shape of the hole tell the model what was there? Then it would "
         "often be right without the object. If as much is hidden elsewhere (the hole cut into quarters "
         "that change places) it should be right; where it is not, the paint disturbs. So the difference of "
-        f"the two should be large. Of {found['images']} images with a mask the model gets {found['right']} "
-        "right when whole, and these count."
+        f"the two should be large. Of {found['images']} images with a mask {found['right']} count: an object "
+        "is in view, and the model is right about the whole image."
     )
     if found["labels"] != "of the data":
-        intro += " There are no labels, so right is what the model says of the whole image."
+        intro += " There are no labels: right is what the model says of the whole image."
     header = ("removal", "right without the object", "right with as much hidden elsewhere", "difference")
-    header = (*header, "less that of the recommended")
+    header = (*header, f"less that of {escape(record['verdict']['recommended'])}")
     rows = [_shape_row(record, name, each) for name, each in found["removals"].items()]
     return section("shape", "Mask shape", f"<p>{intro}</p>", table("With intervals.", header, rows))
 

@@ -28,7 +28,7 @@ def samples(record: Record, shown: Sequence[Shown]) -> str:
     parts = []
     for chosen, intro in _INTRO.items():
         found = [_sample(record, *pair) for pair in pairs if pair[0]["chosen"] == chosen]
-        parts += [f"<p>{intro}</p>", *found] if found else []
+        parts += [f'<p class="chosen">{intro}</p>', *found] if found else []
     if not pairs:
         return ""
     hidden = percent(pairs[0][0]["hidden"], 0)
