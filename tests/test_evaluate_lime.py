@@ -265,7 +265,7 @@ def test_too_few_masks_are_said_once(data, loaded, tmp_path):
     found = read_results(run(experiment, loaded, open_source(data), tmp_path / "o").folder)
     counted = int(((found[0]["left_out"] == "") & (found[0]["segments"] == 64)).sum())
     assert words(*found)[-1] == (
-        f"Of {counted} explanations 20 masks are less than 2 per segment (up to 64 segments): their "
+        f"In {counted} of 12 explanations 20 masks are less than 2 per segment (up to 64 segments): those "
         "scores are noisy."
     )
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from layermask.evaluate.lime import LEFT_OUT
-from layermask.evaluate.removing import OF_THE_DATA
 from layermask.evaluate.reports.estimates import differences, means
 from layermask.evaluate.reports.lime_figure import sheet as sheet
 from layermask.evaluate.reports.lime_scores import BETTER, scores
-from layermask.evaluate.reports.tables import Cell, Table, common_words
+from layermask.evaluate.reports.lime_words import words as words
+from layermask.evaluate.reports.tables import Cell, Table
 from layermask.evaluate.table import Columns, Content
 
 
@@ -55,43 +52,3 @@ def _as_in_the_paper(columns: Columns, content: Content) -> Table:
     rows = [(removal, *(each[number] for each in found.values())) for number, removal in enumerate(removals)]
     better = {title: BETTER[title.partition(" ")[0]] for title in found}
     return Table("table2", "Means, as in the paper's Table 2", ("removal", *found), rows, better)
-
-
-def words(columns: Columns, content: Content) -> list[str]:
-    """Return what a reader of the numbers has to know."""
-    settings = content["settings"]
-    lines = common_words(content, "accuracy without the top segments")
-    lines.append(
-        f"LIME explains {_explained(content)} from {settings['n_samples']} masks; the top {settings['k']} "
-        f"segments are hidden by {settings['ablation']}."
-    )
-    return [*lines, *_left_out(columns, content), *_too_few(columns, content)]
-
-
-def _explained(content: Content) -> str:
-    settings = content["settings"]
-    known = settings["labels"] == OF_THE_DATA and settings["explain"] == "label"
-    return "the label" if known else "the plain model's prediction"
-
-
-def _left_out(columns: Columns, content: Content) -> list[str]:
-    removals = len(content["settings"]["removals"])
-    lines = []
-    for reason, meaning in LEFT_OUT.items():
-        count = int((columns["left_out"] == reason).sum()) // removals
-        if count:
-            whole = len(columns["left_out"]) // removals
-            lines.append(f"Left out, {count} of {whole} images × segmentations: {meaning}.")
-    return lines
-
-
-def _too_few(columns: Columns, content: Content) -> list[str]:
-    samples = content["settings"]["n_samples"]
-    few = (columns["left_out"] == "") & (2 * columns["segments"] > samples)
-    if not few.any():
-        return []
-    most = int(np.max(columns["segments"][few]))
-    return [
-        f"Of {int(few.sum())} explanations {samples} masks are less than 2 per segment (up to {most} "
-        "segments): their scores are noisy."
-    ]

@@ -8,7 +8,7 @@ from layermask.draw.bars import common_limits, line_height, line_width, place_ba
 from layermask.draw.figure import MARGIN, new_figure
 from layermask.evaluate.reports.estimates import means
 from layermask.evaluate.reports.lime_scores import BETTER, scores, titles
-from layermask.evaluate.reports.tables import common_words
+from layermask.evaluate.reports.lime_words import words
 from layermask.evaluate.table import Columns, Content
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def sheet(columns: Columns, content: Content) -> Figure:
     """Draw the means and their intervals; a measure has one scale for all segmentations."""
-    settings, notes = content["settings"], common_words(content, "accuracy without the top segments")
+    settings, notes = content["settings"], words(columns, content)
     notes.append("Lines: 95 % intervals over images. (higher), (lower): which way is better.")
     found = {
         segmentation: {name: means(values) for name, values in measures.items()}

@@ -8,7 +8,8 @@ from layermask.evaluate.operators import OF_METHODS, OF_REMOVALS
 from layermask.evaluate.reports.estimates import means
 from layermask.evaluate.reports.operators_figure import sheet as sheet
 from layermask.evaluate.reports.operators_found import BETTER, Found, found
-from layermask.evaluate.reports.tables import Cell, Table, common_words
+from layermask.evaluate.reports.operators_found import words as words
+from layermask.evaluate.reports.tables import Cell, Table
 from layermask.evaluate.table import Columns, Content
 from layermask.metrics.table import METRICS
 
@@ -55,18 +56,3 @@ def _agreement(each: list[Found]) -> Table:
     ]
     header = ("segmentation", "removal", *each[0].removals)
     return Table("agreement", "Kendall's tau of the rankings by two removals", header, rows)
-
-
-def words(columns: Columns, content: Content) -> list[str]:
-    """Return what a reader of the numbers has to know."""
-    settings = content["settings"]
-    lines = common_words(content)
-    lines.append(
-        f"Explained is the plain model's prediction; {settings['n_orders']} random orders per image, "
-        f"{settings['steps']} steps."
-    )
-    for one in found(columns, content):
-        if one.images < content["images"]:
-            left = content["images"] - one.images
-            lines.append(f"Left out, {left} images: {one.segmentation} finds one segment in them.")
-    return lines

@@ -17,8 +17,7 @@ from layermask.draw.bars import (
 from layermask.draw.figure import MARGIN, new_figure
 from layermask.evaluate.operators import OF_REMOVALS
 from layermask.evaluate.reports.estimates import means
-from layermask.evaluate.reports.operators_found import BETTER, Found, found
-from layermask.evaluate.reports.tables import common_words
+from layermask.evaluate.reports.operators_found import BETTER, Found, found, words
 from layermask.evaluate.table import Columns, Content
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ PLAIN = ("#7f9fb5",)
 
 def sheet(columns: Columns, content: Content) -> Figure:
     """Draw, for each segmentation, bars per removal, the SRG of each method, and the matrix of agreement."""
-    settings, notes = content["settings"], common_words(content)
+    settings, notes = content["settings"], words(columns, content)
     notes.append("Lines: 95 % intervals over images. (higher), (lower): which way is better.")
     notes.append("SRG: the area of LeRF less that of MoRF. #1: the best method by the removal above.")
     each, width = found(columns, content), 2 * MARGIN + line_width(ACROSS)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layermask.evaluate.operators import OF_REMOVALS, RANDOM_ORDERS
 from layermask.evaluate.reports.estimates import means, roots
-from layermask.evaluate.reports.tables import Estimate
+from layermask.evaluate.reports.tables import Estimate, common_words
 from layermask.evaluate.table import Columns, Content
 from layermask.metrics.operators import kendall, rank_stability
 from layermask.metrics.table import METRICS
@@ -83,3 +83,18 @@ def found(columns: Columns, content: Content) -> list[Found]:
         Found(segmentation, settings["removals"], settings["methods"], columns)
         for segmentation in settings["segmentations"]
     ]
+
+
+def words(columns: Columns, content: Content) -> list[str]:
+    """Return what a reader of the numbers has to know."""
+    settings = content["settings"]
+    lines = common_words(content)
+    lines.append(
+        f"Explained is the plain model's prediction; {settings['n_orders']} random orders per image, "
+        f"{settings['steps']} steps."
+    )
+    for one in found(columns, content):
+        if one.images < content["images"]:
+            left = content["images"] - one.images
+            lines.append(f"Left out, {left} images: {one.segmentation} finds one segment in them.")
+    return lines
