@@ -48,6 +48,8 @@ def words(columns: Columns, content: Content) -> list[str]:
     lines = common_words(content)
     if has_classes(content):
         lines.append("Only images count that the model gets right when they are whole.")
+        if not all(len(each.labels) for each in biases(columns, content).values()):
+            lines.append("There are none: check that the labels are of this model's classes.")
     none, all_of_it = _left_out(columns)
     if none:
         lines.append(f"{none} images are left out: nothing of the object is in what the model sees.")
@@ -73,6 +75,8 @@ def common_classes(found: dict[str, ShapeBias], count: int, hits: int) -> list[i
 
     Or rather, by how much more it is than the others' (paper, Figure 6): the most comes first.
     """
+    if not all(len(each.labels) for each in found.values()):
+        return []
     tables, counts = zip(*(each.by_class(count) for each in found.values()), strict=True)
     enough = (torch.stack(counts) > hits).all(0).nonzero()[:, 0]
     differences = torch.stack(tables)[:, enough, 2]

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
+from math import isnan
 from typing import Any, NamedTuple
 
 from layermask.evaluate.removing import OF_THE_DATA
@@ -72,9 +73,12 @@ class Table:
 
 
 def _text(cell: Cell) -> str:
-    if isinstance(cell, Estimate):
+    if isinstance(cell, Estimate) and not isnan(cell.value):
         return f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]"
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    number = cell.value if isinstance(cell, Estimate) else cell
+    if isinstance(number, float):
+        return "-" if isnan(number) else f"{number:.3f}"
+    return str(number)
 
 
 def _texts(cell: Cell) -> list[str]:
