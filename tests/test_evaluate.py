@@ -424,8 +424,3 @@ def test_settings_are_all_that_rows_depend_on(data, loaded, tmp_path):
         "digest": open_source(data).digest(),
     }
     assert str(tmp_path) not in json.dumps(settings)
-
-
-def test_the_page_names_every_column():
-    page = Path(__file__).parents[1].joinpath("docs/evaluate.md").read_text()
-    assert [name for name in SegmentRemoval.columns if f"`{name}`" not in page] == []
