@@ -83,7 +83,7 @@ def paint(root: Path, masks: bool = False, labels: bool = True) -> Path:
         if masks:
             (root / "masks").mkdir(exist_ok=True)
             mask = np.zeros((32, 32), np.uint8)
-            mask[4 : 8 + number // 2, 4:12] = 255
+            mask[4 : 8 + number // 2, 4:12] = 255 if number else 0  # the first has no object
             Image.fromarray(mask).save(root / "masks" / f"{number:02}.png")
     if labels:
         rows = [f"{number:02}.png,{number % 6}" for number in range(COUNT)]
@@ -163,17 +163,24 @@ def test_numbers_are_those_of_the_results(found):
         chosen = rows["removal"] == name
         area = rows["unchanged"][chosen].mean()
         assert found.record["removals"][name]["areas"]["unchanged"]["value"] == pytest.approx(area)
+        if name != found.recommended:
+            best = rows["unchanged"][rows["removal"] == found.recommended].mean()
+            lead = found.record["removals"][name]["differences"]["unchanged"]
+            assert lead["value"] == pytest.approx(best - area) and lead["low"] > 0
         right = rows["prediction"] == rows["label"]
         for place, fraction in enumerate(found.record["fractions"]):
             value = found.record["removals"][name]["curves"]["accuracy"]["grid:8"]["value"][place]
             assert value == pytest.approx(right[chosen & (rows["fraction"] == fraction)].mean())
     rows, _ = read_results(found.folder / "shape")
-    assert found.record["shape"]["right"] == COUNT
+    assert (found.record["shape"]["images"], found.record["shape"]["right"]) == (COUNT, COUNT - 1)
     for name, each in found.record["shape"]["removals"].items():
-        chosen = rows["removal"] == name
+        chosen = (rows["removal"] == name) & (rows["object"] > 0)
         without, elsewhere = (rows[key][chosen] == rows["label"][chosen] for key in ("hidden", "broken"))
         assert each["hidden"]["value"] == pytest.approx(without.mean())
         assert each["difference"]["value"] == pytest.approx(elsewhere.mean() - without.mean())
+        if name != found.recommended:
+            best = found.record["shape"]["removals"][found.recommended]["difference"]["value"]
+            assert each["lead"]["value"] == pytest.approx(best - each["difference"]["value"])
     rows, _ = read_results(found.folder / "linearity")
     assert found.record["linearity"]["images"] == 2
     for name, each in found.record["linearity"]["patches"]["8"].items():
