@@ -352,9 +352,10 @@ def limited(limit: int | None, data: Path, loaded: Loaded, out: Path, **options)
 def test_more_pictures_extend_a_run_and_fewer_select_from_it(data, loaded, tmp_path):
     """The table is to the byte that of a run with as many pictures, and nothing is asked about twice."""
     alone = {limit: limited(limit, data, loaded, tmp_path / f"{limit}")[0] for limit in (4, 7, None)}
-    out = tmp_path / "out"
-    for limit, asked in ((4, 4), (7, 3), (4, 0), (None, 3), (7, 0), (None, 0)):
-        assert limited(limit, data, loaded, out) == (alone[limit], asked)
+    for steps in (((4, 4), (7, 3), (4, 0), (None, 3), (7, 0), (None, 0)), ((None, 10), (4, 0), (7, 0))):
+        out = tmp_path / f"from-{steps[0][0]}"
+        for limit, asked in steps:
+            assert limited(limit, data, loaded, out) == (alone[limit], asked)
 
 
 def test_a_stopped_run_may_be_extended(data, loaded, reference, tmp_path):
@@ -362,6 +363,15 @@ def test_a_stopped_run_may_be_extended(data, loaded, reference, tmp_path):
     with pytest.raises(Stop):
         run(stopping_after(3), loaded, open_source(data).pick(6, 3), out)
     assert limited(None, data, loaded, out) == (reference, 7)
+
+
+def test_a_smaller_run_takes_nothing_from_a_larger_one_that_stopped(data, loaded, reference, tmp_path):
+    out, few = tmp_path / "out", {sample.name for sample in open_source(data).pick(4, 3)}
+    with pytest.raises(Stop):
+        run(stopping_after(6), loaded, open_source(data), out)
+    common = sum(sample.name in few for sample in open_source(data)[:6])
+    assert limited(4, data, loaded, out)[1] == 4 - common
+    assert limited(None, data, loaded, out) == (reference, 10 - 6 - (4 - common))
 
 
 def test_pictures_that_are_skipped_belong_to_runs_that_ask_for_them(data, loaded, tmp_path):
