@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from layermask.audit.answers import Answers
-from layermask.metrics.bootstrap import average, bootstrap
+from layermask.metrics.bootstrap import mean_interval
 
 AT = (0.4, 0.6)
 """The shares hidden that are looked at: holes enough to be seen, and enough left to be recognised."""
@@ -35,33 +34,27 @@ def mistaken_for(answers: Answers, removal: str, level: float = 0.95) -> list[Mi
     """Return the classes whose excess is above 0 by its interval over images, the largest first."""
     fractions = torch.tensor(answers.fractions)
     chosen = (fractions >= AT[0] - 1e-9) & (fractions <= AT[1] + 1e-9)
-    if not bool(chosen.any()):
-        return []
     given = answers.predicted[:, answers.removals.index(removal)][..., chosen].flatten(1)  # (N, S * k)
-    found = [_one(int(label), given, answers.whole, level) for label in _candidates(given, answers.whole)]
-    return sorted((each for each in found if each.low > 0), key=lambda each: (-each.excess, each.label))
-
-
-def _candidates(given: Tensor, whole: Tensor) -> Tensor:
-    """Return the classes of at least two images that are oftener answered than for whole images."""
     classes = given.unique()
-    shares = torch.stack([(given == label).double().mean() for label in classes])
-    usual = torch.stack([(whole == label).double().mean() for label in classes])
-    spread = torch.stack([(given == label).any(1).sum() for label in classes])
-    return classes[(shares > usual) & (spread >= 2)]
-
-
-def _one(label: int, given: Tensor, whole: Tensor, level: float) -> Mistaken:
-    hits, usual = given == label, whole == label
-    excess = hits.double().mean(1) - usual.double()
-    low, high = bootstrap(lambda weights: average(excess, weights), len(excess), level=level)
-    return Mistaken(
-        label,
-        int(hits.sum()),
-        int(hits.any(1).sum()),
-        float(hits.double().mean()),
-        float(usual.double().mean()),
-        float(excess.mean()),
-        float(low),
-        float(high),
-    )
+    shares = torch.stack([(given == label).double().mean(1) for label in classes], 1)  # (N, classes)
+    usual = (answers.whole[:, None] == classes).double()
+    likely = ((shares > 0).sum(0) >= 2) & (shares.mean(0) > usual.mean(0))
+    if not bool(likely.any()):
+        return []
+    classes, shares, usual = classes[likely], shares[:, likely], usual[:, likely]
+    low, high = mean_interval(shares - usual, level=level)
+    found = [
+        Mistaken(
+            label,
+            int((given == label).sum()),
+            int((shares[:, place] > 0).sum()),
+            float(shares[:, place].mean()),
+            float(usual[:, place].mean()),
+            float((shares - usual)[:, place].mean()),
+            float(low[place]),
+            float(high[place]),
+        )
+        for place, label in enumerate(classes.tolist())
+        if low[place] > 0
+    ]
+    return sorted(found, key=lambda each: (-each.excess, each.label))
