@@ -58,6 +58,6 @@ if __name__ == "__main__":
         for name, each in REMOVALS.items()
     }
     ranking = [(loaded.labels[i].partition(",")[0], float(p)) for p, i in zip(*best, strict=True)]
-    title, unit = "LIME, the ten strongest segments", "probability, as a share of the strongest segment's"
-    sheet = explanation_sheet(title, pixels, ranking, found, loaded.labels, unit)
+    title = "LIME, the ten strongest segments, in shares of the strongest of each picture"
+    sheet = explanation_sheet(title, pixels, ranking, found, loaded.labels)
     write_all({RESULTS / "figure8.png": png(sheet)})
