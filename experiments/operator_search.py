@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import torch
+from areas import rows
 from setting import RESULTS, ROOT, WEIGHTS, images, load
 from torch import Tensor
 from variants import VARIANTS, Varied
@@ -26,9 +26,9 @@ from layermask.removal.table import removal
 
 FRACTIONS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8)
 MCAL = "paper, MCal"
-REFERENCES = ("greyout", "neighbor", "push-pull", MCAL)
+REFERENCES = ("greyout", "neighbor", "push-pull")
 FITTED = 110  # images that MCal is fitted on, one random mask each
-HALVES = {"choosing": (60, 30), "confirming": (200, 80)}
+HALVES = {"choosing": (60, 30), "confirming": (120, 60)}
 """Images for small models and for ResNet-50."""
 SUMMARY = RESULTS / "operator_search.parquet"
 PAPER = "paper"
@@ -57,9 +57,9 @@ def operator(name: str, loaded: Loaded, segments: Tensor | None) -> Any:
     return removal(name, loaded.model, loaded.preprocessing, segments)
 
 
-def measure(rows: Path, name: str, loaded: Loaded, which: str, limits: tuple[int, int]) -> None:
+def measure(folder: Path, name: str, loaded: Loaded, which: str, limits: tuple[int, int]) -> None:
     """Ask one operator about so many images of a half; what was asked before is left."""
-    folder = rows / which / loaded.name / name.replace(" ", "-").replace("*", "x")
+    folder = folder / which / loaded.name / name.replace(" ", "-").replace("*", "x")
     experiment = SegmentRemoval((name,), ("grid",), ("random",), FRACTIONS, operator=operator)
     limit = limits["resnet" in loaded.name]
     store = run(experiment, loaded, half(which, limit), folder, batch_size=len(FRACTIONS))
@@ -73,12 +73,13 @@ def right(folder: Path) -> Tensor:
     return found.view(-1, len(FRACTIONS)).double()
 
 
-def summarise(rows: Path) -> list[dict[str, Any]]:
+def summarise(folder: Path) -> list[dict[str, Any]]:
     """Return a row per half, model and operator: accuracies, and how their mean differs from the paper's."""
     found = []
     for which in HALVES:
         for model in WEIGHTS:
-            results = {_name(path): right(path.parent) for path in (rows / which / model).glob("*/*.parquet")}
+            paths = (folder / which / model).glob("*/results.parquet")
+            results = {_name(path): right(path.parent) for path in paths}
             found += [_row(which, model, name, results) for name in _in_order(results)]
     return found
 
@@ -88,7 +89,7 @@ def _name(path: Path) -> str:
 
 
 def _in_order(results: dict[str, Tensor]) -> list[str]:
-    return [name for name in (*REFERENCES, *VARIANTS) if name in results]
+    return [name for name in (*REFERENCES, *VARIANTS, MCAL) if name in results]
 
 
 def _row(which: str, model: str, name: str, results: dict[str, Tensor]) -> dict[str, Any]:
@@ -112,40 +113,123 @@ def _row(which: str, model: str, name: str, results: dict[str, Tensor]) -> dict[
     }
 
 
-def average_difference(rows: list[dict[str, Any]], which: str) -> dict[str, float]:
+def average_difference(found: list[dict[str, Any]], which: str) -> dict[str, float]:
     """Return the mean over models of what an operator gains over the paper's; 0 where it cannot act."""
     gains: dict[str, float] = {}
-    for row in rows:
+    for row in found:
         if row["half"] == which:
             gains[row["operator"]] = gains.get(row["operator"], 0.0) + row["difference"] / len(WEIGHTS)
     return gains
 
 
-def finalists(rows: list[dict[str, Any]], overall: int = 5, each: int = 1) -> list[str]:
+def finalists(found: list[dict[str, Any]], overall: int = 5, each: int = 1) -> list[str]:
     """Return what goes to the confirming half: the best overall and for each model, paper's, references."""
-    gains = average_difference(rows, "choosing")
+    gains = average_difference(found, "choosing")
     best = sorted(gains, key=lambda name: -gains[name])[:overall]
     for model in WEIGHTS:
-        mine = [row for row in rows if row["half"] == "choosing" and row["model"] == model]
+        mine = [row for row in found if row["half"] == "choosing" and row["model"] == model]
         best += [row["operator"] for row in sorted(mine, key=lambda row: -row["mean"])[:each]]
     return list(dict.fromkeys([PAPER, *best, *REFERENCES]))
 
 
-def write(rows: list[dict[str, Any]]) -> None:
+def write(found: list[dict[str, Any]]) -> None:
     RESULTS.mkdir(exist_ok=True)
-    parquet.write_table(arrow.Table.from_pylist(rows), SUMMARY, compression="zstd")
+    parquet.write_table(arrow.Table.from_pylist(found), SUMMARY, compression="zstd")
+
+
+def section() -> list[str]:
+    """Return what the search found: the confirming half with intervals, then all that was tried."""
+    found = parquet.read_table(SUMMARY).to_pylist()
+    confirmed = [row for row in found if row["half"] == "confirming"]
+    tried = [row for row in found if row["half"] == "choosing"]
+    return [
+        f"Mean accuracy with {', '.join(f'{fraction:.0%}' for fraction in FRACTIONS)} of 16x16 patches "
+        "hidden at random. Names say what differs from the paper's operator (experiments/variants.py).",
+        "",
+        *_confirmed(confirmed),
+        "",
+        *_verdict(confirmed),
+        "",
+        f"All that was tried, on the choosing half ({_counts(tried)}): difference from the paper's operator, "
+        "whose own accuracy is in the first row; * where its interval excludes 0; empty where the model "
+        "lacks the layers.",
+        "",
+        *_tried(tried),
+    ]
+
+
+def _confirmed(found: list[dict[str, Any]]) -> list[str]:
+    header = ["operator", *(WEIGHTS[model].title for model in WEIGHTS)]
+    body = [
+        [name, *(_interval(cells[model]) if model in cells else "" for model in WEIGHTS)]
+        for name, cells in _by_operator(found).items()
+    ]
+    return [f"Confirming half ({_counts(found)}), difference from the paper's:", "", *rows(header, body)]
+
+
+def _interval(row: dict[str, Any]) -> str:
+    if row["operator"] == PAPER:
+        return f"{row['mean']:.3f}"
+    return f"{row['mean']:.3f} ({_signed(row)} [{row['difference low']:+.3f}, {row['difference high']:+.3f}])"
+
+
+def _signed(row: dict[str, Any]) -> str:
+    return f"{row['difference']:+.3f}"
+
+
+def _verdict(found: list[dict[str, Any]]) -> list[str]:
+    """Say on which models an operator is better, or worse, than the paper's outside the interval."""
+    lines = []
+    for name, cells in _by_operator(found).items():
+        better = [WEIGHTS[m].title for m, row in cells.items() if row["difference low"] > 0]
+        worse = [WEIGHTS[m].title for m, row in cells.items() if row["difference high"] < 0]
+        parts = [f"better on {', '.join(better)}"] * bool(better) + [f"worse on {', '.join(worse)}"] * bool(
+            worse
+        )
+        if name != PAPER:
+            lines.append(f"- {name}: {'; '.join(parts) or 'no difference outside the interval'}.")
+    return lines
+
+
+def _tried(found: list[dict[str, Any]]) -> list[str]:
+    header = ["operator", *(WEIGHTS[model].title for model in WEIGHTS), "mean"]
+    gains = average_difference(found, "choosing")
+    body = [
+        [name, *(_cell(cells[model]) if model in cells else "" for model in WEIGHTS), f"{gains[name]:+.3f}"]
+        for name, cells in _by_operator(found).items()
+    ]
+    return rows(header, body)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if row["operator"] == PAPER:
+        return f"{row['mean']:.3f}"
+    sure = row["difference low"] > 0 or row["difference high"] < 0
+    return _signed(row) + "*" * sure
+
+
+def _by_operator(found: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the rows by operator, then model; the paper's first."""
+    names = dict.fromkeys([PAPER, *(row["operator"] for row in found)])
+    return {name: {row["model"]: row for row in found if row["operator"] == name} for name in names}
+
+
+def _counts(found: list[dict[str, Any]]) -> str:
+    counts = {WEIGHTS[row["model"]].title: row["images"] for row in found}
+    return ", ".join(f"{title}: {count} images" for title, count in counts.items())
 
 
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("halves", nargs="*", default=list(HALVES), help=" or ".join(HALVES))
+    parser.add_argument("--only", nargs="+", metavar="OPERATOR", help="by name, in this order")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "operator_search", help="of all rows")
     given = parser.parse_args()
     torch.set_num_threads(1)
     models = [load(name) for name in WEIGHTS]
     for which in given.halves:
-        chosen = finalists(summarise(given.out)) if which == "confirming" else [*REFERENCES, *VARIANTS]
-        for name in chosen:
+        chosen = finalists(summarise(given.out)) if which == "confirming" else [*REFERENCES, *VARIANTS, MCAL]
+        for name in given.only or chosen:
             for model in models:
                 if name not in VARIANTS or VARIANTS[name].acts_on(model.model):
                     measure(given.out, name, model, which, HALVES[which])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.fill import FILLS, neighbor
+from layermask.fills.neighbor import Neighbors
 from layermask.fills.pushpull import PushPull
 from layermask.masked import RULES, settled
 from layermask.rules.convolve import conv_window
@@ -58,10 +59,10 @@ class Variant:
         return ", ".join(f"{axis} {value}" for axis, value in self.changes.items()) or "paper"
 
     def acts_on(self, model: nn.Module) -> bool:
-        """Whether the model has the layers that every change is about."""
+        """Whether the model has the layers that a change is about; for the paper's, True."""
         needs = {"pool": nn.MaxPool2d, "norm": nn.BatchNorm2d}
-        kinds = [needs[axis] for axis in self.changes if axis in needs]
-        return all(any(isinstance(m, kind) for m in model.modules()) for kind in kinds)
+        kinds = [needs.get(axis, nn.Module) for axis in self.changes]
+        return not kinds or any(isinstance(module, tuple(kinds)) for module in model.modules())
 
 
 class Varied(nn.Module):
@@ -101,6 +102,10 @@ class Varied(nn.Module):
 # What becomes of the mask: function(x, window, pixels) -> (visible, frame), `pixels` the mask of the image.
 
 
+def _grown(growth: str, x: Masked, window: Window, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    return grow(x.run, x.visible, x.frame, window, growth)
+
+
 def _by_stride(strided: str, x: Masked, window: Window, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
     """Unchanged at stride 1, grown where the window strides."""
     growth = "center" if max(window.stride) == 1 else strided
@@ -120,22 +125,20 @@ def _by_block(least: float, x: Masked, window: Window, pixels: Tensor) -> tuple[
 def _by_depth(
     early: str, late: str, x: Masked, window: Window, pixels: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """One growth in the maps finer than 1/12 of the image, another from there on."""
+    """One growth in maps finer than 1/12 of the image, another from there on."""
     fine = 12 * x.value.shape[-1] > pixels.shape[-1]
-    return grow(x.run, x.visible, x.frame, window, early if fine else late)
+    return MASKS[early if fine else late](x, window, pixels)
 
 
 MASKS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
-    **{
-        name: partial(lambda name, x, w, p: grow(x.run, x.visible, x.frame, w, name), name)
-        for name in GROWTHS
-    },
+    **{name: partial(_grown, name) for name in GROWTHS},
     "keep-any": partial(_by_stride, "any"),
     "keep-half": partial(_by_stride, "half"),
     "block-any": partial(_by_block, 0.0),
     "block-half": partial(_by_block, 0.5),
     "center-then-any": partial(_by_depth, "center", "any"),
     "any-then-center": partial(_by_depth, "any", "center"),
+    "keep-any-then-any": partial(_by_depth, "keep-any", "any"),
 }
 
 
@@ -168,8 +171,14 @@ def _push_pull(value: Tensor, known: Tensor, reach: tuple[int, ...]) -> Tensor:
 @_only_hidden
 def _box(value: Tensor, known: Tensor, reach: tuple[int, ...]) -> Tensor:
     """The mean of all visible cells within reach, near or far."""
-    box = Window(tuple(2 * r + 1 for r in reach), (1, 1), reach, reach, (1, 1))
+    box = _around(reach)
     return window_sum(value, box) / count(known, box).clamp(min=1)
+
+
+@_only_hidden
+def _all_neighbors(value: Tensor, known: Tensor, reach: tuple[int, ...]) -> Tensor:
+    """Neighbour padding as far as there are hidden cells."""
+    return Neighbors().paint(value, known)
 
 
 def _scaled_neighbors(scale: float, x: Masked, reach: tuple[int, ...]) -> Tensor:
@@ -209,7 +218,8 @@ def _own(part: float, x: Masked, reach: tuple[int, ...]) -> Tensor:
     """What hidden cells became by themselves, once the image's holes are filled; the rest from neighbours."""
     if _enters(x):
         return _neighbors(x, tuple(x.value.shape[2:]))
-    return x.value if part == 1 else part * x.value + (1 - part) * _known_neighbors(x, reach)
+    mixed = part * x.value + (1 - part) * _neighbors(x, reach)
+    return torch.where(x.visible | ~_reached(x, reach), x.value, mixed)
 
 
 def _enters(x: Masked) -> bool:
@@ -220,11 +230,13 @@ def _enters(x: Masked) -> bool:
     return first
 
 
-def _known_neighbors(x: Masked, reach: tuple[int, ...]) -> Tensor:
-    """Neighbour padding, and what was there where it does not reach."""
-    known = Masked(torch.ones_like(x.visible).to(x.value.dtype), x.visible, frame=x.frame)
-    known.run = x.run
-    return torch.where(_neighbors(known, reach) > 0, _neighbors(x, reach), x.value)
+def _reached(x: Masked, reach: tuple[int, ...]) -> Tensor:
+    """Cells within reach of a visible one."""
+    return count(_sources(x), _around(reach)) > 0
+
+
+def _around(reach: tuple[int, ...]) -> Window:
+    return Window(tuple(2 * r + 1 for r in reach), (1,) * len(reach), reach, reach, (1,) * len(reach))
 
 
 def _neighbors(x: Masked, reach: tuple[int, ...]) -> Tensor:
@@ -235,17 +247,18 @@ def _neighbors(x: Masked, reach: tuple[int, ...]) -> Tensor:
 
 
 FILLINGS: dict[str, Callable[[Masked, tuple[int, ...]], Tensor]] = {
-    "mean": _visible_mean,
-    "pushpull": _push_pull,
-    "box": _box,
-    "neighbor*0.75": partial(_scaled_neighbors, 0.75),
-    "neighbor+mean": _half_mean,
     "nearest": _nearest,
     "own": partial(_own, 1.0),
     "own+neighbor": partial(_own, 0.5),
+    "own+3*neighbor": partial(_own, 0.25),
+    "box": _box,
+    "neighbor*0.75": partial(_scaled_neighbors, 0.75),
+    "neighbor+mean": _half_mean,
+    "pushpull": _push_pull,
+    "mean": _visible_mean,
 }
 
-CARRIED = ("own", "own+neighbor")
+CARRIED = ("own", "own+neighbor", "own+3*neighbor")
 """Fills that read what hidden cells hold, so that max pools pass it on."""
 
 POOLED: dict[str, Callable[[Masked, tuple[int, ...]], Tensor]] = {
@@ -273,7 +286,7 @@ def _weighted(radius: int, x: Masked, pixels: Tensor) -> Tensor:
 
 HEADS: dict[str, Callable[[Masked, Tensor], Tensor]] = {
     "zero": lambda x, pixels: settled(x).mean((2, 3), keepdim=True),
-    "filled": lambda x, pixels: _neighbors(x, tuple(x.value.shape[2:])).mean((2, 3), keepdim=True),
+    "filled": lambda x, pixels: _all_neighbors(x, ()).mean((2, 3), keepdim=True),
     "share": partial(_weighted, 0),
     "wide-share": partial(_weighted, 1),
 }
@@ -370,11 +383,11 @@ def _one_at_a_time() -> list[Variant]:
     """Every choice of every axis, the other axes as the paper has them."""
     choices: dict[str, tuple] = {
         "growth": tuple(MASKS),
-        "fill": (*FILLS, *FILLINGS),
-        "rings": (1,),
+        "pool": ("neighbor",),  # zero is nothing, behind a ReLU
         "join": ("union",),
-        "pool": tuple(POOLED),
         "head": tuple(HEADS),
+        "fill": (*FILLINGS, *FILLS),
+        "rings": (1,),
         "norm": (0.1, 0.3),
         "prior": (1.0,),
     }
@@ -387,5 +400,14 @@ def by_name(variants: list[Variant]) -> dict[str, Variant]:
 
 
 SINGLE = by_name(_one_at_a_time())
-COMBINED = by_name([])
+COMBINED = by_name(
+    [
+        Variant(growth="keep-any", pool="neighbor"),
+        Variant(growth="keep-any", pool="neighbor", head="share"),
+        Variant(growth="keep-any-then-any", pool="neighbor", head="share"),
+        Variant(growth="keep-any", fill="own+neighbor"),
+        Variant(growth="keep-any", fill="own+neighbor", head="share"),
+    ]
+)
+"""What helped alone, together."""
 VARIANTS = {**SINGLE, **COMBINED}
