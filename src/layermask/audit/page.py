@@ -40,8 +40,8 @@ def audit_page(record: Record, shown: Sequence[Shown]) -> str:
         shares=len(record["fractions"]),
         segments=escape(words.listed(record["segmentations"])),
         same=verdict["same_when_whole"],
-        level=words.percent(record["level"], 4),
-        each_level=words.percent(verdict["level"], 4),
+        level=words.percent(record["level"], 2),
+        each_level=words.percent(verdict["level"], 2),
         settings=_settings(record),
     )
     return re.sub(r"(\d) %", "\\1&nbsp;%", page)  # no line begins with a %

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from layermask.metrics.bootstrap import average, bootstrap
-from layermask.removal.table import REMOVALS
 
 FEWEST = 20
 """With fewer images a bootstrap says nothing: its resamples are too much alike."""
@@ -121,5 +120,5 @@ def _break_tie(tied: Sequence[str]) -> tuple[str, str]:
             return name, "it paints nothing, so there is no colour to choose and no paint to be explained"
     for name in _ONE_COLOUR:
         if name in tied:
-            return name, f"it is the cheapest: one colour ({REMOVALS[name].summary})"
+            return name, "one colour is the cheapest to paint"
     return tied[0], "it has the highest share here"

@@ -55,10 +55,10 @@ def _measured(record: Record) -> str:
 
 def _certainty(record: Record) -> str:
     verdict = record["verdict"]
+    told = [each["removal"] for each in verdict["comparisons"] if each["removal"] not in verdict["tied"]]
     count = len(verdict["comparisons"])
-    told = count + 1 - len(verdict["tied"])
-    others = "it" if count == 1 else f"all {count} others" if told == count else f"{told} of {count} others"
-    together = f", at {percent(verdict['level'], 4)} each, so that they hold together" if count > 1 else ""
+    others = "each of the others" if len(told) == count > 1 else listed(told)
+    together = f", at {percent(verdict['level'], 2)} each, so that they hold together" if count > 1 else ""
     return (
         f"How sure: {percent(record['level'], 0)} or more. The same {record['images']} images were asked "
         f"about under every removal, and the interval of the difference to {others} lies above 0{together}."
@@ -80,11 +80,11 @@ def _needed(gap: Mapping[str, Any]) -> str:
         return ": for every image they keep equally many answers"
     if gap["images_needed"] is None:
         return "; so small a difference would not show with 100,000 images either"
-    return f"; about {rounded(gap['images_needed'])} images might settle it, if it is what it is here"
+    return f"; about {rounded(gap['images_needed'])} images might settle it, if it is as large as here"
 
 
 def _way_out(verdict: Mapping[str, Any]) -> str:
-    text = f"Take {verdict['recommended']}: {verdict['because']}."
+    text = f"Why {verdict['recommended']}: {verdict['because']}."
     if verdict["cheapest"]:
         text += f" Where time counts take {verdict['cheapest']}: it only writes one colour."
     return text
