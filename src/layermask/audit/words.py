@@ -57,7 +57,7 @@ def _certainty(record: Record) -> str:
     verdict = record["verdict"]
     told = [each["removal"] for each in verdict["comparisons"] if each["removal"] not in verdict["tied"]]
     count = len(verdict["comparisons"])
-    others = "each of the others" if len(told) == count > 1 else listed(told)
+    others = "each of the other candidates" if len(told) == count > 1 else listed(told)
     together = f", at {percent(verdict['level'], 2)} each, so that they hold together" if count > 1 else ""
     return (
         f"How sure: {percent(record['level'], 0)} or more. The same {record['images']} images were asked "
@@ -100,11 +100,11 @@ def meaning(record: Record) -> str:
 
 def remarks(record: Record) -> list[str]:
     """Return what else one has to know before acting on the verdict, a line each."""
+    few = record["verdict"]["kind"] == "few"
+    usual = [line for name in USUAL for line in _usual(record, name)]
+    against = [*_own_holes(record), *_against(record), *_shape_against(record)]
     return [
-        *(line for name in USUAL for line in _usual(record, name)),
-        *_own_holes(record),
-        *_against(record),
-        *_shape_against(record),
+        *([] if few else usual + against),
         *_leaks(record),
         *(f"{name} was left out: {why.removesuffix('.')}." for name, why in record["left_out"].items()),
     ]
