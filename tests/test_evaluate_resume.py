@@ -251,6 +251,17 @@ def test_settings_that_cannot_be_read(data, loaded, reference, tmp_path):
         run(EXPERIMENT, loaded, open_source(data), tmp_path / "reference")
 
 
+def test_a_run_without_rows_binds_to_nothing(data, loaded, reference, tmp_path):
+    """Killed before its first shard, maybe between its two files of settings."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "settings.json").write_text("{ half")
+    assert run(EXPERIMENT, loaded, open_source(data), out).results.read_bytes() == reference
+    (out / "shards" / "images.json").unlink()
+    with pytest.raises(InputError, match=r"images.json cannot be read"):
+        run(EXPERIMENT, loaded, open_source(data), out)
+
+
 def test_changes_are_named_by_their_path():
     assert changes({"a": {"b": 1, "c": [1]}}, {"a": {"b": 1, "c": [2], "d": "x"}}) == [
         "a.c was [1] and is [2]",

@@ -111,8 +111,10 @@ class Store:
     def _changes(self) -> list[str]:
         """Return what differs from the earlier run in the folder, if there was one."""
         settings, images = self.folder / "settings.json", self._shards / "images.json"
+        if not self.results.exists() and not any(self._shards.glob("*.parquet")):
+            return []
         if not settings.exists():
-            return ["settings.json is missing"] if any(self._shards.glob("*.parquet")) else []
+            return ["settings.json is missing"]
         found = []
         for path in (settings, images):
             try:
