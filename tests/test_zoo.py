@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import setting
 import timm
 import torch
 import torchvision
@@ -22,7 +23,7 @@ from layermask.zoo import hub, labels, load, names
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing
 from layermask.zoo.processor import from_processor, from_timm
-from layermask.zoo.weights import load_state, read_state
+from layermask.zoo.weights import read_state
 
 SIZES = [(451, 300), (300, 451), (224, 224), (257, 1000), (97, 60)]
 
@@ -62,14 +63,6 @@ def test_the_embedded_model_is_the_shared_file(builtin, shared_data):
 # Real weights: the preprocessing is right only if the accuracy is the known one
 
 
-def resnet50_v1() -> nn.Module:
-    """The Caffe ResNet-50, which strides in the first convolution of a block."""
-    model = timm.create_model("resnet50")
-    for layer in (model.layer2, model.layer3, model.layer4):
-        layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
-    return model
-
-
 def correct(loaded: Loaded, folder: Path, count: int) -> int:
     with (folder / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))[:count]
@@ -85,11 +78,7 @@ def correct(loaded: Loaded, folder: Path, count: int) -> int:
 
 @pytest.fixture(scope="module")
 def caffe(shared_data) -> Loaded:
-    path = shared_data / "weights" / "resnet50_v1.keras_in1k.safetensors"
-    model = resnet50_v1()
-    load_state(model, read_state(path), path)
-    preprocessing = Preprocessing(mean=(123.68 / 255, 116.779 / 255, 103.939 / 255))
-    return Loaded(model.eval(), preprocessing, labels.imagenet(), "resnet50")
+    return setting.load("resnet50_v1.keras_in1k")
 
 
 def test_top_1_of_the_embedded_model(builtin, shared_data):
