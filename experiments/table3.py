@@ -33,7 +33,8 @@ PAPER = {
 }
 CAVEAT = (
     "Means over the nine settings of Table 1. The paper's means are of another run than its Table 1 "
-    "(its figures are not the means of that table), and it has no row for the first convolution alone. Where masking ends, hidden cells hold zeros from there on."
+    "(its figures are not the means of that table), and it has no row for the first convolution alone. "
+    "Where masking ends, hidden cells hold zeros from there on."
 )
 
 
