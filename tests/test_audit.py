@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from layermask.audit import audit, recommend, words
 from layermask.audit.answers import Answers, read_answers
-from layermask.audit.findings import is_imagenet, shows_hidden
+from layermask.audit.findings import shows_hidden
 from layermask.audit.mistaken import mistaken_for
 from layermask.audit.page import audit_page
 from layermask.audit.plan import DEFAULT
@@ -28,6 +28,7 @@ from layermask.cli.audit import REMOVALS as CLI_REMOVALS
 from layermask.data import open_source
 from layermask.errors import InputError
 from layermask.evaluate import PatchSums, read_results
+from layermask.metrics.wordnet import are_imagenet
 from layermask.removal.table import REMOVALS, removal
 from layermask.segment import Grid
 from layermask.zoo.labels import imagenet, numbered
@@ -407,8 +408,8 @@ def test_who_shows_what_is_hidden():
 
 
 def test_classes_of_imagenet():
-    assert is_imagenet(imagenet()) and is_imagenet([name.upper() for name in imagenet()])
-    assert not is_imagenet(imagenet()[::-1]) and not is_imagenet(numbered(1000)) and not is_imagenet(["a"])
+    assert are_imagenet(imagenet()) and are_imagenet([name.upper() for name in imagenet()])
+    assert not are_imagenet(imagenet()[::-1]) and not are_imagenet(numbered(1000)) and not are_imagenet(["a"])
 
 
 def test_samples_are_those_on_which_removals_differ():

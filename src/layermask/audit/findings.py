@@ -12,12 +12,13 @@ from torch import Tensor
 from layermask.audit.answers import Answers, read_answers
 from layermask.audit.mistaken import AT, mistaken_for
 from layermask.audit.verdict import Verdict, recommend
-from layermask.errors import InputError, MissingPackage
+from layermask.errors import InputError
 from layermask.metrics.bootstrap import Interval, mean_interval
 from layermask.metrics.predictions import PREDICTION_METRICS
 from layermask.metrics.shape import shape_bias
+from layermask.metrics.wordnet import are_imagenet
 from layermask.removal.table import REMOVALS
-from layermask.zoo.labels import imagenet, short
+from layermask.zoo.labels import short
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,20 +72,8 @@ def findings(
 
 def _metrics(labels: Sequence[str], labelled: bool) -> tuple[str, ...]:
     """Without labels accuracy is what `unchanged` is; WordNet knows ImageNet's classes only."""
-    known = {"accuracy": labelled, "wordnet-similarity": is_imagenet(labels)}
+    known = {"accuracy": labelled, "wordnet-similarity": are_imagenet(labels)}
     return (CRITERION, *(name for name in PREDICTION_METRICS if name != CRITERION and known.get(name, True)))
-
-
-def is_imagenet(labels: Sequence[str]) -> bool:
-    """Whether the classes are ImageNet's, in its order: by most names, as some are spelt in several ways."""
-    if len(labels) != 1000:
-        return False
-    try:
-        known = imagenet()
-    except MissingPackage:
-        return False
-    same = sum(short(a).casefold() == short(b).casefold() for a, b in zip(labels, known, strict=True))
-    return same >= 950
 
 
 def shows_hidden(name: str, answers: Answers) -> bool:

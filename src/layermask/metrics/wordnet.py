@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -108,6 +108,20 @@ def imagenet_hierarchy() -> Hierarchy:
     return hierarchy_of(_FILE.read_text(encoding="utf-8").splitlines())
 
 
+def are_imagenet(names: Sequence[str]) -> bool:
+    """Whether these are the 1,000 ImageNet classes in their order, told by their WordNet words.
+
+    Libraries name a few of them otherwise, so nine in ten of the words have to be among the names.
+    """
+    tree = imagenet_hierarchy()
+    words = [tree.words[each].replace("_", " ").casefold() for each in tree.classes]
+    if len(names) != len(words):
+        return False
+    pairs = zip(words, names, strict=True)
+    alike = sum(word in {part.strip().casefold() for part in name.split(",")} for word, name in pairs)
+    return alike > 0.9 * len(words)
+
+
 @lru_cache(1)
 def wu_palmer_matrix() -> Tensor:
     """Return the (1000, 1000) float64 Wu-Palmer similarities of the ImageNet classes, [first, second].
@@ -121,12 +135,16 @@ def wu_palmer_matrix() -> Tensor:
 def wu_palmer_all(tree: Hierarchy) -> Tensor:
     """Return `tree.wu_palmer` of all pairs of its classes at once, float64."""
     number = {name: row for row, name in enumerate(tree.ids)}
-    up = torch.full((len(number), len(number)), _FAR)  # steps up from one to the other
+    up = torch.full((len(number), len(number)), _FAR, dtype=torch.int16)  # steps up from one to the other
     for name, steps in tree.ups.items():
-        up[number[name], [number[above] for above in steps]] = torch.tensor(list(steps.values()))
+        up[number[name], [number[above] for above in steps]] = torch.tensor(
+            list(steps.values()), dtype=torch.int16
+        )
     of_classes = up[[number[name] for name in tree.classes]].T.contiguous()
     tops = torch.stack([_subsumers(tree, name, number, of_classes) for name in tree.classes])
-    ways = torch.full((len(number), len(tops)), _FAR)  # steps to each synset that is a subsumer
+    ways = torch.full(
+        (len(number), len(tops)), _FAR, dtype=torch.int16
+    )  # steps to each synset that is a subsumer
     for top in tops.unique():
         above = (up[top] < _FAR).nonzero()[:, 0]
         ways[top] = (of_classes[above] + up[top, above, None]).amin(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from layermask.evaluate.reports.estimates import estimates
 from layermask.evaluate.reports.tables import Estimate
 from layermask.evaluate.table import Columns, Content
 from layermask.metrics.predictions import PREDICTION_METRICS, Predictions, Rule, area
-from layermask.metrics.wordnet import imagenet_hierarchy
+from layermask.metrics.wordnet import are_imagenet
 
 Setting = tuple[str, str, str]
 """Segmentation, order, and what the order followed."""
@@ -33,20 +32,6 @@ def metrics_of(content: Content) -> list[str]:
     """Return the metrics that the results can be measured by."""
     known = are_imagenet(content.get("classes", ()))
     return [name for name in PREDICTION_METRICS if known or name != "wordnet-similarity"]
-
-
-def are_imagenet(names: Sequence[str]) -> bool:
-    """Whether these are the 1,000 ImageNet classes in their order, told by their WordNet words.
-
-    Libraries name a few of them otherwise, so nine in ten of the words have to be among the names.
-    """
-    tree = imagenet_hierarchy()
-    words = [tree.words[each].replace("_", " ").casefold() for each in tree.classes]
-    if len(names) != len(words):
-        return False
-    pairs = zip(words, names, strict=True)
-    alike = sum(word in {part.strip().casefold() for part in name.split(",")} for word, name in pairs)
-    return alike > 0.9 * len(words)
 
 
 def predictions(columns: Columns, content: Content) -> dict[Setting, dict[str, Predictions]]:
