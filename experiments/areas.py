@@ -38,7 +38,7 @@ def cell(value: Cell, digits: int = 3) -> str:
     """Return a number as tables have it, its interval in brackets."""
     if isinstance(value, Estimate):
         return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
-    return value if isinstance(value, str) else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
 def rows(header: list[str], body: list[list[str]]) -> list[str]:
