@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from areas import NAMES, areas, cell, drawing, kept, rows
-from setting import WEIGHTS, images, measure, options
+from setting import WEIGHTS, images, measure, of_every_model
 from table1 import REMOVALS
 
 from layermask.evaluate import SegmentRemoval
@@ -53,10 +53,6 @@ def _beside_the_released() -> list[str]:
 
 
 if __name__ == "__main__":
-    parser = options(__doc__, limit=300)
-    parser.set_defaults(model=None)
-    given = parser.parse_args()
-    for name in [given.model] if given.model else WEIGHTS:
-        given.model = name
+    for given in of_every_model(__doc__, limit=300):
         experiment = SegmentRemoval(REMOVALS, ("paper-grid",), ("random",), seed=given.seed)
-        measure(experiment, images(), given, f"figure4-{name}")
+        measure(experiment, images(), given, f"figure4-{given.model}")

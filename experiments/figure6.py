@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from areas import NAMES, cell, drawing, kept, rows
-from setting import WEIGHTS, measure, objects, options
+from setting import WEIGHTS, measure, objects, of_every_model
 from table1 import REMOVALS
 
 from layermask.evaluate import MaskShape
@@ -49,9 +49,5 @@ def section() -> list[str]:
 
 
 if __name__ == "__main__":
-    parser = options(__doc__, limit=150)
-    parser.set_defaults(model=None)
-    given = parser.parse_args()
-    for name in [given.model] if given.model else WEIGHTS:
-        given.model = name
-        measure(MaskShape(REMOVALS), objects(), given, f"figure6-{name}")
+    for given in of_every_model(__doc__, limit=150):
+        measure(MaskShape(REMOVALS), objects(), given, f"figure6-{given.model}")

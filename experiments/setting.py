@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,15 @@ def options(doc: str, limit: int, model: str = "resnet50_v1.keras_in1k") -> Argu
     parser.add_argument("--batch-size", type=int, default=64 if torch.cuda.is_available() else 16)
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "experiments", help="of all rows")
     return parser
+
+
+def of_every_model(doc: str, limit: int) -> Iterator[Namespace]:
+    """Yield the options for each weight file, or for the one that --model names."""
+    parser = options(doc, limit)
+    parser.set_defaults(model=None)
+    given = parser.parse_args()
+    for name in [given.model] if given.model else WEIGHTS:
+        yield Namespace(**{**vars(given), "model": name})
 
 
 def measure(experiment: Any, source: Source, given: Namespace, name: str) -> None:
