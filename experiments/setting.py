@@ -106,6 +106,7 @@ def options(doc: str, limit: int, model: str = "resnet50_v1.keras_in1k") -> Argu
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=64 if torch.cuda.is_available() else 16)
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "experiments", help="of all rows")
+    parser.add_argument("--keep", action="store_true", help="put the rows in place of those in results/")
     return parser
 
 
@@ -119,7 +120,7 @@ def of_every_model(doc: str, limit: int) -> Iterator[Namespace]:
 
 
 def measure(experiment: Any, source: Source, given: Namespace, name: str) -> None:
-    """Make the experiment, or the rest of it, and keep its rows as results/NAME.parquet."""
+    """Make the experiment, or the rest of it; its rows are then in the folder NAME of `--out`."""
     loaded = load(given.model)
 
     def progress(store: Store, left: int) -> Any:
@@ -131,4 +132,5 @@ def measure(experiment: Any, source: Source, given: Namespace, name: str) -> Non
     store = run(
         experiment, loaded, source, folder, weights=weights, batch_size=given.batch_size, progress=progress
     )
-    write_all({RESULTS / f"{name}.parquet": store.results.read_bytes()})
+    if given.keep:
+        write_all({RESULTS / f"{name}.parquet": store.results.read_bytes()})
