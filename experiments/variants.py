@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -96,7 +96,7 @@ class Varied(nn.Module):
         if self._empty is None:
             nothing = torch.zeros_like(images[:1, :1], dtype=torch.bool)
             self._empty = self._masking(nothing)(torch.zeros_like(images[:1]), nothing)
-        return self._empty
+        return cast(Tensor, self._empty)
 
 
 # What becomes of the mask: function(x, window, pixels) -> (visible, frame), `pixels` the mask of the image.
@@ -117,7 +117,7 @@ def _by_block(least: float, x: Masked, window: Window, pixels: Tensor) -> tuple[
     if max(window.stride) == 1:
         return grow(x.run, x.visible, x.frame, window, "center")
     visible, frame = grow(x.run, x.visible, x.frame, window, "any")
-    share = F.adaptive_avg_pool2d(pixels.float(), visible.shape[2:])
+    share = F.adaptive_avg_pool2d(pixels.float(), (visible.shape[2], visible.shape[3]))
     wanted = (share > 0) if least == 0 else share >= least - 1e-6
     return visible & (wanted if frame is None else wanted | frame), frame
 
@@ -270,8 +270,8 @@ POOLED: dict[str, Callable[[Masked, tuple[int, ...]], Tensor]] = {
 
 def _weighted(radius: int, x: Masked, pixels: Tensor) -> Tensor:
     """The mean of visible cells, each weighing what share of the pixels around it is visible."""
-    size = x.value.shape[2:]
-    weights = F.adaptive_avg_pool2d(pixels.to(x.value.dtype), size)
+    height, width = x.value.shape[2:]
+    weights = F.adaptive_avg_pool2d(pixels.to(x.value.dtype), (height, width))
     if radius:
         weights = F.avg_pool2d(weights, 2 * radius + 1, 1, radius, count_include_pad=False)
     weights = torch.where(x.visible, weights, 0.0)
@@ -405,8 +405,8 @@ COMBINED = by_name(
         Variant(growth="keep-any", pool="neighbor"),
         Variant(growth="keep-any", pool="neighbor", head="share"),
         Variant(growth="keep-any-then-any", pool="neighbor", head="share"),
+        Variant(growth="keep-any", pool="neighbor", norm=0.1),
         Variant(growth="keep-any", fill="own+neighbor"),
-        Variant(growth="keep-any", fill="own+neighbor", head="share"),
     ]
 )
 """What helped alone, together."""
