@@ -161,7 +161,7 @@ def section() -> list[str]:
         "",
         f"All that was tried, on the choosing half ({_counts(tried)}): difference from the paper's operator, "
         "whose own accuracy is in the first row; * where its interval excludes 0; empty where the model "
-        "lacks the layers.",
+        "lacks the layers, or it was not measured.",
         "",
         *_tried(tried),
     ]
@@ -204,7 +204,11 @@ def _tried(found: list[dict[str, Any]]) -> list[str]:
     header = ["operator", *(WEIGHTS[model].title for model in WEIGHTS), "mean"]
     gains = average_difference(found, "choosing")
     body = [
-        [name, *(_cell(cells[model]) if model in cells else "" for model in WEIGHTS), f"{gains[name]:+.3f}"]
+        [
+            name,
+            *(_cell(cells[model]) if model in cells else "" for model in WEIGHTS),
+            f"{gains[name]:+.3f}" if len(cells) > 1 else "",
+        ]
         for name, cells in _by_operator(found).items()
     ]
     return rows(header, body)
