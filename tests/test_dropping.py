@@ -346,7 +346,7 @@ class PatchViT(nn.Module):
         return self.head(self.blocks(x)[:, 0])
 
 
-@pytest.mark.parametrize("growth", ["any", "half", "center"])
+@pytest.mark.parametrize("growth", ["any", "half", "center", "keep"])
 def test_a_vision_transformer_drops_hidden_patches(growth: str) -> None:
     model = PatchViT().double().eval()
     images = torch.randn(3, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

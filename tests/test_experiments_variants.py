@@ -117,6 +117,18 @@ def test_what_cannot_differ_from_the_paper(model: nn.Module, images: Tensor, vis
     assert Varied(model, Variant(pool="zero"))(images, visible).equal(paper)
 
 
+@torch.no_grad()
+def test_the_preset_is_the_variant_that_was_measured(
+    model: nn.Module, images: Tensor, visible: Tensor
+) -> None:
+    measured = Varied(model, Variant(growth="keep-any", pool="neighbor"))(images, visible)
+    preset = LayerMasking(model, preset="steady")
+    assert preset(images, visible).equal(measured)
+    assert LayerMasking(model, preset="steady", growth="any", pool="nothing")(images, visible).equal(
+        LayerMasking(model)(images, visible)
+    )
+
+
 def test_every_choice_is_tried() -> None:
     assert {v.growth for v in VARIANTS.values()} == set(MASKS)
     assert {v.fill for v in VARIANTS.values()} >= set(FILLINGS)

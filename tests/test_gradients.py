@@ -102,6 +102,7 @@ OPTIONS = [
     {"compat": "paper"},
     {"compat": "release"},
     {"growth": "half"},
+    {"growth": "keep", "pool": "neighbor"},
     {"join": "union"},
 ]
 

@@ -119,7 +119,9 @@ def _conv(n: int, kernel: tuple, groups: int, channels: int = 4) -> tuple[Tensor
     return x, blotches(n), weight, draw(channels, seed=2)
 
 
-@pytest.mark.parametrize("growth, channels", [("any", 4), ("half", 4), ("center", 4), ("any", 12)])
+@pytest.mark.parametrize(
+    "growth, channels", [("any", 4), ("half", 4), ("center", 4), ("keep", 4), ("any", 12)]
+)
 @pytest.mark.parametrize("n, kernel, stride, padding, dilation, groups", CONVS)
 def test_convolution(
     n: int,
@@ -196,7 +198,7 @@ def test_convolution_of_channels_with_masks_of_their_own(outs: int, groups: int)
 
 
 @pytest.mark.parametrize("constant", [0.0, -3.0])
-@pytest.mark.parametrize("growth", ["any", "half", "center"])
+@pytest.mark.parametrize("growth", ["any", "half", "center", "keep"])
 @pytest.mark.parametrize(
     "pads, kernel, stride",
     [((1, 1, 1, 1), 3, 1), ((0, 1, 0, 1), 3, 2), ((3, 2, 0, 5), 3, 1), ((2, 0, 1, 4), 4, 3)],
@@ -229,7 +231,7 @@ def test_convolution_of_padded_maps(
 
 
 @pytest.mark.parametrize("padding", [(1, 1), (2, 0), (0, 3)])
-@pytest.mark.parametrize("growth", ["any", "half", "center"])
+@pytest.mark.parametrize("growth", ["any", "half", "center", "keep"])
 def test_padding_inside_and_before_a_convolution_are_one(padding: tuple, growth: str) -> None:
     x, visible, weight = draw(2, 3, 6, 7), blotches(2), draw(2, 3, 3, 3, seed=1)
     inside = F.conv2d(pair(x, visible, growth=growth), weight, padding=padding)

@@ -102,6 +102,8 @@ def slide(
     The value is None in implicit padding. A window in padding alone has nothing hidden: it is visible.
     """
     pads = np.zeros_like(visible) if pads is None else pads
+    if growth == "keep":
+        growth = "any" if any(s > 1 for s in windows.stride) else "center"
     counts = windows.count(visible.shape)
     out, shown = {}, np.zeros(counts, dtype=bool)
     for place in cells(counts):

@@ -73,6 +73,7 @@ class Settings:
     growth: str = "any"
     join: str | Callable = "intersection"
     compat: str | None = None
+    pool: str | None = None  # as `compat` has it
 
 
 DEFAULTS = Settings()

@@ -14,9 +14,10 @@ from torch import Tensor
 from .masked import Masked, Run
 from .visibility import _contains, derive
 
-GROWTHS = ("any", "half", "center", "all")
+GROWTHS = ("any", "half", "center", "keep", "all")
 """What makes a window's output visible: any visible cell (the paper's max pool), at least half of its cells
-in the image, a visible cell at its centre (unchanged at stride 1), or all cells (the released code's ViT)."""
+in the image, a visible cell at its centre (unchanged at stride 1), its centre at stride 1 and else any cell
+("keep"), or all cells (the released code's ViT)."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,10 @@ def grow(
     window = window.along([n != 1 or (frame is not None and frame.shape[d] != 1) for d, n in _axes(spatial)])
     if window.pointlike:
         return visible, frame
+    if growth == "keep":
+        growth = "center" if max(window.stride) == 1 else "any"
+    if growth == "center" and window.centered and frame is None:
+        return visible, None
     masks = (visible,) if frame is None else (visible, frame)
     return derive(run, "grow", masks, (window, growth), lambda: _grow(run, visible, frame, window, growth))
 

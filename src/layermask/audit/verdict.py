@@ -14,7 +14,7 @@ from layermask.metrics.bootstrap import average, bootstrap
 FEWEST = 20
 """With fewer images a bootstrap says nothing: its resamples are too much alike."""
 POWER, MOST = 0.8, 100_000
-_PAINTS_NOTHING = ("layermask", "tokendrop")
+_PAINTS_NOTHING = ("layermask", "layermask-steady", "tokendrop")
 _ONE_COLOUR = ("zero", "greyout", "blackout", "mean")  # the cheapest first: one write per hidden pixel
 _RESAMPLES = 4000  # the bounds of many comparisons lie far out in the tails
 

@@ -15,9 +15,17 @@ from .. import rules as _rules
 from ..fill import EPSILON, FILLS
 from ..masked import Masked, Run, Settings, masked_in, settled
 from ..release import release_rules
+from ..rules.pool import POOLS
 from ..visibility import JOINS
 from ..window import GROWTHS
 from .inputs import check_inputs
+
+PRESETS = {
+    "paper": Settings(),
+    "steady": Settings(growth="keep", pool="neighbor"),
+}
+"""Options that go together. "steady" was more accurate than the default on all four models of the search in
+experiments/."""
 
 _NORMS = nn.modules.batchnorm._BatchNorm
 
@@ -32,11 +40,15 @@ class LayerMasking(nn.Module):
         fill: what convolutions read at hidden cells: "neighbor" (the paper), "zero", or "renormalize"
             (partial convolution, Liu et al. 2018).
         growth: what makes the output of a window visible: "any" visible cell (the paper), at least "half"
-            of its cells, or its "center" (unchanged at stride 1).
+            of its cells, its "center" (unchanged at stride 1), or "keep": unchanged at stride 1, any cell
+            where the window strides.
+        pool: what max pools read at hidden cells: "nothing", their "neighbor" mean (the paper's formula),
+            or "zero" (its released code); by default as `compat` has it, else nothing.
         join: the mask where two meet: "intersection" (the paper), "majority", "union", or a function
             `join(run, *masks) -> mask`.
         compat: "paper" or "release" for the paper's formulas and its released code, where they differ from
             what we think right (docs/semantics.md lists each).
+        preset: a name in `PRESETS` for options that are not given.
         until: name of a submodule after whose first call nothing is masked any more (Table 3).
         rules: rules of this model alone: torch function -> rule.
 
@@ -49,21 +61,26 @@ class LayerMasking(nn.Module):
         model: nn.Module,
         *,
         fill: str = "neighbor",
-        growth: str = "any",
+        growth: str | None = None,
+        pool: str | None = None,
         join: str | Callable = "intersection",
         compat: str | None = None,
+        preset: str = "paper",
         until: str | None = None,
         rules: Mapping[Callable, Callable] | None = None,
     ) -> None:
         super().__init__()
+        _check_option("preset", preset, tuple(PRESETS))
+        growth, pool = growth or PRESETS[preset].growth, pool or PRESETS[preset].pool
         _check_option("fill", fill, FILLS)
         _check_option("growth", growth, GROWTHS)
+        _check_option("pool", pool, (*POOLS, None))
         _check_option("compat", compat, tuple(EPSILON))
         if not callable(join):
             _check_option("join", join, tuple(JOINS))
         self.model = model
         self.training = model.training
-        self.settings = Settings(fill, growth, join, compat)
+        self.settings = Settings(fill, growth, join, compat, pool)
         self.until = until
         self.rules = {**(release_rules(model) if compat == "release" else {}), **(rules or {})}
         if until is not None:

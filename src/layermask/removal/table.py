@@ -57,6 +57,12 @@ REMOVALS: dict[str, Removal] = {
         "nothing: every layer answers from visible positions only",
         "Balasubramanian and Feizi 2023, arXiv 2211.14646",
     ),
+    "layermask-steady": Removal(
+        lambda model, p, segments: LayerMasking(model, preset="steady"),
+        "LayerMasking",
+        'nothing, as layermask, by the preset "steady"',
+        "ours: experiments/operator_search.py",
+    ),
     "tokendrop": Removal(
         lambda model, p, segments: TokenDropping(model),
         "TokenDropping",

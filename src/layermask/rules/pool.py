@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fill import neighbor
-from ..masked import Masked, rule, settled
+from ..masked import DEFAULTS, Masked, rule, settled
 from ..visibility import derive
 from ..window import Window, grow, windowed
 from .convolve import Sizes, filled, per_axis
@@ -57,11 +57,18 @@ def _max_pool(n: int, pool: Callable) -> Callable:
 
 
 def _below_maximum(x: Masked, window: Window) -> Tensor:
-    """Hidden cells as a max pool is to read them: nothing (-inf), or as the paper or its code has it."""
-    compat = x.run.settings.compat if x.run else None
-    if compat == "paper":
+    """Hidden cells as a max pool is to read them."""
+    settings = x.run.settings if x.run else DEFAULTS
+    how = settings.pool or _POOL_OF[settings.compat]
+    if how == "neighbor":
         return neighbor(x, window.reach)
-    return settled(x) if compat == "release" else torch.where(x.visible, x.value, -math.inf)
+    return settled(x) if how == "zero" else torch.where(x.visible, x.value, -math.inf)
+
+
+POOLS = ("nothing", "neighbor", "zero")
+"""What max pools read at hidden cells: nothing (-inf), their neighbours' mean (the paper's formula), or zero
+(its released code: the same as nothing behind a ReLU)."""
+_POOL_OF: dict[str | None, str] = {None: "nothing", "paper": "neighbor", "release": "zero"}
 
 
 def _avg_pool(n: int, pool: Callable) -> Callable:
