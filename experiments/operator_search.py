@@ -41,8 +41,8 @@ CAVEAT = (
     "cannot change an accuracy: more rings than a kept window reads, the majority of two masks, zeros for a "
     "max pool behind a ReLU (tests/test_experiments_variants.py), and the temperature of logits. Intervals "
     "on the choosing half are not corrected for the number of operators. MCal alone is fitted, to few images "
-    "for its 1,000 classes, and does not keep law 1. 'growth keep-any, pool neighbor' is what the package offers "
-    "as LayerMasking(model, preset='steady')."
+    "for its 1,000 classes, and does not keep law 1. The package offers 'growth keep-any, pool neighbor' as "
+    "LayerMasking(model, preset='steady')."
 )
 
 
