@@ -353,7 +353,9 @@ def test_a_failed_run_leaves_older_files(own_code, photograph, tmp_path, monkeyp
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_leaves_no_file(photograph, tmp_path):
-    command = [sys.executable, "-c", "from layermask.cli import main; main()"]
+    # A runner in the background may ignore Ctrl-C, and its children would, too.
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", heeds + "from layermask.cli import main; main()"]
     arguments = ["explain", str(photograph), "--samples", "100000", "--out", str(tmp_path / "out")]
     with subprocess.Popen(
         [*command, *arguments],
@@ -367,7 +369,10 @@ def test_ctrl_c_leaves_no_file(photograph, tmp_path):
             assert line, process.stderr.read()
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        try:
+            assert process.wait(timeout=30) == 130
+        finally:
+            process.kill()  # or the test would wait for it
         error = process.stderr.read()
     assert error.splitlines()[-1] == "layermask: interrupted"
     assert "Traceback" not in error

@@ -146,9 +146,11 @@ def test_sigkill_at_any_moment(data, slow_model):
     out = slow_model / "out"
     for shards, pause in ((1, 0.0), (2, random.uniform(0, 0.3))):
         with start(data, out) as process:
-            wait_for_shards(out, shards, process)
-            time.sleep(pause)
-            process.send_signal(signal.SIGKILL)
+            try:
+                wait_for_shards(out, shards, process)
+                time.sleep(pause)
+            finally:
+                process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL, "killed at work"
         assert not (out / "results.parquet").exists()
     done = 2 * len(list((out / "shards").glob("*.parquet")))
@@ -164,9 +166,11 @@ def test_two_runs_in_one_folder(data, slow_model):
     out = slow_model / "out"
     with start(data, out) as process:
         wait_for_shards(out, 1, process)
-        message = refused("evaluate", "segments", "--data", data, *ARGUMENTS, "--out", out, "--quiet")
+        try:
+            message = refused("evaluate", "segments", "--data", data, *ARGUMENTS, "--out", out, "--quiet")
+        finally:
+            process.kill()
         assert f"another run (process {process.pid}) is writing into {out}: wait for it" in message
-        process.kill()
     command("evaluate", "segments", "--data", data, *ARGUMENTS, "--out", out, "--quiet")
 
 
