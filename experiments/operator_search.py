@@ -40,8 +40,9 @@ CAVEAT = (
     "hidden cells as the released code's do; the paper's formula fills them (pool neighbor). Some choices "
     "cannot change an accuracy: more rings than a kept window reads, the majority of two masks, zeros for a "
     "max pool behind a ReLU (tests/test_experiments_variants.py), and the temperature of logits. Intervals "
-    "on the choosing half are not corrected for the number of operators. MCal alone is fitted, to few images "
-    "for its 1,000 classes, and does not keep law 1. The package offers 'growth keep-any, pool neighbor' as "
+    "on the choosing half are not corrected for the number of operators. MCal alone is fitted; with one "
+    "image per class at hand, it never sees the classes it is judged on and unlearns them: its rows say "
+    "nothing about MCal. It does not keep law 1. The package offers 'growth keep-any, pool neighbor' as "
     "LayerMasking(model, preset='steady')."
 )
 
