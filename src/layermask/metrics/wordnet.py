@@ -142,9 +142,8 @@ def wu_palmer_all(tree: Hierarchy) -> Tensor:
         )
     of_classes = up[[number[name] for name in tree.classes]].T.contiguous()
     tops = torch.stack([_subsumers(tree, name, number, of_classes) for name in tree.classes])
-    ways = torch.full(
-        (len(number), len(tops)), _FAR, dtype=torch.int16
-    )  # steps to each synset that is a subsumer
+    # Steps to each synset that is a subsumer.
+    ways = torch.full((len(number), len(tops)), _FAR, dtype=torch.int16)
     for top in tops.unique():
         above = (up[top] < _FAR).nonzero()[:, 0]
         ways[top] = (of_classes[above] + up[top, above, None]).amin(0)

@@ -20,11 +20,8 @@ from ..visibility import JOINS
 from ..window import GROWTHS
 from .inputs import check_inputs
 
-PRESETS = {
-    "paper": Settings(),
-    "steady": Settings(growth="keep", pool="neighbor"),
-}
-"""Options that go together. "steady" was more accurate than the default on all four models of the search in
+PRESETS: dict[str, tuple[str, str | None]] = {"paper": ("any", None), "steady": ("keep", "neighbor")}
+"""Growth and pool that go together. "steady" was more accurate than the default on all four models of the search in
 experiments/."""
 
 _NORMS = nn.modules.batchnorm._BatchNorm
@@ -48,7 +45,7 @@ class LayerMasking(nn.Module):
             `join(run, *masks) -> mask`.
         compat: "paper" or "release" for the paper's formulas and its released code, where they differ from
             what we think right (docs/semantics.md lists each).
-        preset: a name in `PRESETS` for options that are not given.
+        preset: a name in `PRESETS`, for `growth` and `pool` where they are not given.
         until: name of a submodule after whose first call nothing is masked any more (Table 3).
         rules: rules of this model alone: torch function -> rule.
 
@@ -71,7 +68,7 @@ class LayerMasking(nn.Module):
     ) -> None:
         super().__init__()
         _check_option("preset", preset, tuple(PRESETS))
-        growth, pool = growth or PRESETS[preset].growth, pool or PRESETS[preset].pool
+        growth, pool = growth or PRESETS[preset][0], pool or PRESETS[preset][1]
         _check_option("fill", fill, FILLS)
         _check_option("growth", growth, GROWTHS)
         _check_option("pool", pool, (*POOLS, None))
