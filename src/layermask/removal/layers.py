@@ -21,8 +21,8 @@ from ..window import GROWTHS
 from .inputs import check_inputs
 
 PRESETS: dict[str, tuple[str, str | None]] = {"paper": ("any", None), "steady": ("keep", "neighbor")}
-"""Growth and pool that go together. "steady" was more accurate than the default on all four models of the search in
-experiments/."""
+"""Growth and pool that go together. "steady" was more accurate than the default on all four models of the
+search in experiments/."""
 
 _NORMS = nn.modules.batchnorm._BatchNorm
 
