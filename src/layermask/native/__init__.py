@@ -1,0 +1,9 @@
+"""Compiled kernels for CPUs: C sources beside this file, built once per machine by the user's own compiler.
+
+Nothing depends on them: where there is no compiler, or `LAYERMASK_NATIVE=0` is set, the same work is done by
+torch operators.
+"""
+
+from .build import library, pointer
+
+__all__ = ["library", "pointer"]

@@ -1,0 +1,93 @@
+"""Building the C sources into one shared library, kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_FOLDER = Path(__file__).parent
+_FLAGS = "-O3 -fPIC -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=fast".split()
+# The best first. Some compilers know no OpenMP, some processors no -march.
+_CHOICES = (["-march=native", "-fopenmp"], ["-mcpu=native", "-fopenmp"], ["-march=native"], [])
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, built now if this machine has not yet; None where that cannot be or is not wanted."""
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if os.environ.get("LAYERMASK_NATIVE") == "0" or compiler is None or os.name != "posix":
+        return None
+    path = _cache() / f"kernels-{_fingerprint(compiler)}.so"
+    try:
+        if not path.exists():
+            _build(compiler, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def pointer(x: Tensor | None) -> ctypes.c_void_p:
+    """The address of a tensor's first entry, or NULL."""
+    return ctypes.c_void_p(None if x is None else x.data_ptr())
+
+
+def _sources() -> list[Path]:
+    return sorted(_FOLDER.glob("*.c"))
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "layermask"
+
+
+def _fingerprint(compiler: str) -> str:
+    """What the library depends on: sources, flags, compiler, torch (whose OpenMP it uses), processor."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else [platform.processor()]
+    kind = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))][:2]
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    parts = [path.read_bytes() for path in sorted(_FOLDER.glob("*.[ch]"))]
+    parts += [str((_FLAGS, _CHOICES, kind, platform.machine(), torch.__version__)).encode(), version]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def _build(compiler: str, path: Path) -> None:
+    """Compile into a folder of its own, then move in one step: two processes may build at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        built = Path(folder) / path.name
+        for choice in _CHOICES:
+            if _compiles(compiler, choice, built):
+                built.replace(path)
+                return
+    raise OSError(f"{compiler} could not build the kernels")
+
+
+def _compiles(compiler: str, choice: Sequence[str], out: Path) -> bool:
+    """Objects are linked without -fopenmp: its functions are then torch's own, and its threads too."""
+    objects = []
+    for source in _sources():
+        objects.append(str(out.with_name(source.stem + ".o")))
+        if not _runs(compiler, *_FLAGS, *choice, "-c", str(source), "-o", objects[-1]):
+            return False
+    if not _runs(compiler, "-shared", *objects, "-o", str(out), "-lm"):
+        return False
+    try:
+        ctypes.CDLL(str(out))
+    except OSError:  # torch brings no OpenMP of this compiler's kind
+        return "-fopenmp" in choice and _runs(compiler, "-shared", "-fopenmp", *objects, "-o", str(out), "-lm")
+    return True
+
+
+def _runs(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
