@@ -26,7 +26,8 @@ Progress = bool | Callable[[int], None]
 class Explainer:
     """Scores the segments of pictures by what `removal(images, visible) -> logits` answers without them.
 
-    `perturbations_per_eval`: masks in one forward pass; memory follows it, and results do not depend on it.
+    `perturbations_per_eval`: masks in one forward pass; memory follows it, and results do not depend on it,
+    up to the rounding of the model's kernels. Masks that show about as much share a pass.
     `output`: what of the model is explained.
     """
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from layermask.errors import InputError
-from layermask.explain.asking import Ask, Plan, Segments
+from layermask.explain.asking import Ask, Plan, Segments, by_visibility
 from layermask.explain.explainer import Explainer
 from layermask.explain.sampling import Ranking, chunk_sizes, generator
 
@@ -82,4 +82,4 @@ class Rise(Explainer):
 
 
 def _ask(masks: Tensor, device: torch.device) -> Ask:
-    return Ask(len(masks), lambda start, stop: masks[start:stop, None].to(device))
+    return by_visibility(masks.flatten(1).sum(1), lambda indices: masks[indices, None].to(device))
