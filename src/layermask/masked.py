@@ -87,6 +87,7 @@ class Run:
     rules: Mapping[Callable, Callable] = field(default_factory=dict)
     memo: dict = field(default_factory=dict)
     grad: bool = field(default_factory=torch.is_grad_enabled)
+    packing: Any = None  # the packed engine, tried first (layermask.packed)
     ended: bool = False  # True once the module named by `until` has run: from there on nothing is masked
 
 
@@ -242,17 +243,24 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
         return function(*replace_masked(args, settled), **replace_masked(kwargs, settled))
     _refuse_lost_writes(function, args, kwargs)
     _refuse_lost_gradient(function, run, inputs)
+    options = {str(NUMPY_NAMES.get(name, name)): option for name, option in kwargs.items()}
+    if run.packing is not None and (out := run.packing(run, function, args, options)) is not NotImplemented:
+        return replace_masked(out, lambda x: _in_run(x, run))
     body = run.rules.get(function) or RULES.get(function)
     if body is None:
         return _no_rule(function, args, kwargs)
     if args and not isinstance(args[0], Masked):
         _refuse_other_argument(function, body, args[0])
-    options = {str(NUMPY_NAMES.get(name, name)): option for name, option in kwargs.items()}
     out = body(*args, **options)
     for x in masked_in(out):
         x.run = run
         _note_sharing(x, inputs)
     return out
+
+
+def _in_run(x: Masked, run: Run) -> Masked:
+    x.run = run
+    return x
 
 
 NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as well

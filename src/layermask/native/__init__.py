@@ -4,6 +4,6 @@ Nothing depends on them: where there is no compiler, or `LAYERMASK_NATIVE=0` is 
 torch operators.
 """
 
-from .build import library, pointer
+from .build import call, library, pointer
 
-__all__ = ["library", "pointer"]
+__all__ = ["call", "library", "pointer"]

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,20 @@ def library() -> ctypes.CDLL | None:
 def pointer(x: Tensor | None) -> ctypes.c_void_p:
     """The address of a tensor's first entry, or NULL."""
     return ctypes.c_void_p(None if x is None else x.data_ptr())
+
+
+def call(function: Any, *args: Tensor | float | ctypes._SimpleCData | None) -> Any:
+    """Call a kernel: tensors become pointers (None: NULL), int becomes long, float becomes float.
+
+    The number of threads, which every kernel takes last, is added.
+    """
+    return function(*map(_as_c, (*args, torch.get_num_threads())))
+
+
+def _as_c(x: Any) -> Any:
+    if x is None or isinstance(x, Tensor):
+        return pointer(x)
+    return ctypes.c_long(x) if isinstance(x, int) else ctypes.c_float(x) if isinstance(x, float) else x
 
 
 def _sources() -> list[Path]:

@@ -175,7 +175,7 @@ def _tagged() -> Iterator[str]:
             yield name
 
 
-def _functions() -> Iterator[tuple[Callable, bool]]:
+def functions() -> Iterator[tuple[Callable, bool]]:
     """Every torch function of a pointwise name, and whether it writes in place."""
     names = {*_tagged(), *_UNTAGGED}
     seen = set()
@@ -201,7 +201,7 @@ def _stem(name: str, in_place: bool) -> str:
     return name[:-1] if in_place and not name.startswith("__") else name
 
 
-for function, in_place in _functions():
+for function, in_place in functions():
     if function is not Tensor.__setitem__:
         rule(function)(pointwise_in_place(function) if in_place else pointwise(function))
 

@@ -1,0 +1,106 @@
+// What else is done to rows of channels, one row per visible cell: sums and maxima over windows, scaling.
+#include "vectors.h"
+
+#define BLOCK (4 * LANES)
+
+INLINE const float *row(const float *first, long split, const float *second, long channels, long s) {
+  return s < split ? first + s * channels : second + (s - split) * channels;
+}
+
+// out[m, c] = clamp(bias[c] + sum over t of source[table[m, t], c] * weights[t, c]): depthwise convolution
+void depthwise(const float *first, long split, const float *second, const int32_t *table, long rows, long taps,
+               long channels, const float *weights, const float *bias, float *out, float low, float high,
+               long threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long m = 0; m < rows; m++) {
+    const int32_t *at = table + m * taps;
+    float *o = out + m * channels;
+    long c = 0;
+    for (; c + BLOCK <= channels; c += BLOCK) {
+      vec acc[4];
+      for (int j = 0; j < 4; j++) acc[j] = bias ? LOAD(bias + c + j * LANES) : (vec){0};
+      for (long t = 0; t < taps; t++) {
+        const float *a = row(first, split, second, channels, at[t]) + c, *w = weights + t * channels + c;
+        for (int j = 0; j < 4; j++) acc[j] += LOAD(a + j * LANES) * LOAD(w + j * LANES);
+      }
+      for (int j = 0; j < 4; j++) STORE(o + c + j * LANES, acc[j]);
+    }
+    for (; c + LANES <= channels; c += LANES) {
+      vec acc = bias ? LOAD(bias + c) : (vec){0};
+      for (long t = 0; t < taps; t++)
+        acc += LOAD(row(first, split, second, channels, at[t]) + c) * LOAD(weights + t * channels + c);
+      STORE(o + c, acc);
+    }
+    for (; c < channels; c++) {
+      float acc = bias ? bias[c] : 0;
+      for (long t = 0; t < taps; t++)
+        acc += row(first, split, second, channels, at[t])[c] * weights[t * channels + c];
+      o[c] = acc;
+    }
+    for (c = 0; c < channels; c++) o[c] = clamped(o[c], low, high);
+  }
+}
+
+// out[m, c] = the largest of source[table[m, t], c] over the taps that name a row (not -1)
+void maximum(const float *source, const int32_t *table, long rows, long taps, long channels, float *out,
+             long threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long m = 0; m < rows; m++) {
+    float *o = out + m * channels;
+    long seen = 0;
+    for (long t = 0; t < taps; t++) {
+      long s = table[m * taps + t];
+      if (s < 0) continue;
+      const float *a = source + s * channels;
+      if (!seen++) memcpy(o, a, channels * sizeof(float));
+      else
+        for (long c = 0; c < channels; c++) o[c] = a[c] > o[c] || a[c] != a[c] ? a[c] : o[c];
+    }
+  }
+}
+
+// out[m, c] = clamp(source[at[m], c] * scale[c] + shift[c]); `at` NULL: row m; scale NULL: 1; shift NULL: 0
+void affine(const float *source, const int32_t *at, long rows, long channels, const float *scale,
+            const float *shift, float *out, long out_stride, float low, float high, long threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long m = 0; m < rows; m++) {
+    const float *a = source + (at ? at[m] : m) * channels;
+    float *o = out + m * out_stride;
+    if (scale)
+      for (long c = 0; c < channels; c++) o[c] = clamped(a[c] * scale[c] + shift[c], low, high);
+    else
+      for (long c = 0; c < channels; c++) o[c] = clamped(a[c], low, high);
+  }
+}
+
+// out[r, :] = the mean of the rows sources[offsets[r]] .. sources[offsets[r + 1] - 1], for begin <= r < end.
+// A source of `split` or more is a row of `out` itself, made before.
+void means(const float *source, long split, const int32_t *offsets, const int32_t *sources, long begin, long end,
+           long channels, float *out, long threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long r = begin; r < end; r++) {
+    float *o = out + r * channels;
+    for (long i = offsets[r]; i < offsets[r + 1]; i++) {
+      const float *a = row(source, split, out, channels, sources[i]);
+      if (i == offsets[r]) memcpy(o, a, channels * sizeof(float));
+      else
+        for (long c = 0; c < channels; c++) o[c] += a[c];
+    }
+    float part = 1.0f / (float)(offsets[r + 1] - offsets[r]);
+    for (long c = 0; c < channels; c++) o[c] *= part;
+  }
+}
+
+// out[image, :] = the mean of rows begins[image] .. begins[image + 1] - 1, or 0 where there are none
+void image_means(const float *source, const int64_t *begins, long images, long channels, float *out, long threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long image = 0; image < images; image++) {
+    float *o = out + image * channels;
+    long begin = begins[image], end = begins[image + 1];
+    memset(o, 0, channels * sizeof(float));
+    for (long r = begin; r < end; r++)
+      for (long c = 0; c < channels; c++) o[c] += source[r * channels + c];
+    if (end > begin)
+      for (long c = 0; c < channels; c++) o[c] /= (float)(end - begin);
+  }
+}

@@ -1,0 +1,68 @@
+"""Which engine runs an op: packed rows, or the dense map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..masked import RULES, Run, Settings
+from .kernels import compiled
+from .operands import NoRows
+from .rules import PACKED
+from .weights import Prepared
+
+ENGINES = ("auto", "dense", "packed")
+"""How masked models run: on whole maps ("dense"), on rows of visible cells where there is a form for it
+("packed"), or packed wherever that is the faster by our measurements ("auto")."""
+
+
+class Packing:
+    """The packed engine of one model: tried on every op, it declines what it has no form for."""
+
+    def __init__(self, wherever: bool) -> None:
+        self.wherever = wherever  # and not only where compiled kernels do the work
+        self.prepared = Prepared()
+
+    def __call__(self, run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
+        body, stands_for = PACKED.get(function, (None, None))
+        if body is None or function in run.rules or RULES.get(function) is not stands_for:
+            return NotImplemented
+        try:
+            return body(*args, **kwargs)
+        except NoRows:
+            return NotImplemented
+
+    def takes(self, value: Tensor) -> bool:
+        """Whether a dense map may become rows: nobody traces, transforms or differentiates what is done."""
+        if torch.compiler.is_compiling() or torch._C._is_tracing() or _watched():
+            return False
+        if type(value) is not Tensor or torch.is_autocast_enabled(value.device.type):
+            return False
+        if torch.is_grad_enabled() and value.requires_grad:
+            return False
+        return value.is_floating_point() and (self.wherever or compiled(value) is not None)
+
+
+def _watched() -> bool:
+    """A dispatch mode (make_fx, FakeTensorMode) or a functorch transform sees the ops that are called."""
+    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._are_functorch_transforms_active()
+
+
+def packing(engine: str, settings: Settings) -> Packing | None:
+    """The packed engine for a model, or None where the dense one is to do everything.
+
+    Raises:
+        ValueError: "packed" was asked for with settings that only the dense engine knows.
+    """
+    ours = Settings(growth=settings.growth, pool=settings.pool)
+    if engine == "dense" or (engine == "auto" and settings != ours):
+        return None
+    if settings != ours:
+        raise ValueError(
+            f'engine="packed" knows fill="neighbor", join="intersection" and no compat, not {settings}: '
+            'use engine="auto" or "dense".'
+        )
+    return Packing(wherever=engine == "packed")

@@ -1,0 +1,213 @@
+"""What is done to rows: compiled kernels (float32 on a CPU), and their twins in torch operators for the rest."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..native import call, library
+from .plan import Plan
+
+Limits = tuple[float, float]
+OPEN: Limits = (-math.inf, math.inf)
+
+
+def compiled(like: Tensor) -> ctypes.CDLL | None:
+    """The compiled kernels, if they take tensors of this kind."""
+    return library() if like.dtype is torch.float32 and like.device.type == "cpu" else None
+
+
+@dataclass(eq=False)
+class Source:
+    """Numbered rows to read: `rows` (V, C), then `filled` (R, C), the last of which are zeros."""
+
+    rows: Tensor
+    filled: Tensor | None = None
+
+    def all(self) -> Tensor:
+        return self.rows if self.filled is None else torch.cat([self.rows, self.filled])
+
+
+@dataclass(eq=False)
+class Weights:
+    """A convolution's weights as `product` takes them.
+
+    `each`: (G, K / G, T, C / G), or (T, C) for a depthwise one. `panels`: the compiled kernel's own order.
+    """
+
+    each: Tensor
+    panels: Tensor | None
+    bias: Tensor | None
+
+    @property
+    def depthwise(self) -> bool:
+        return self.each.ndim == 2
+
+
+def prepare(weight: Tensor, bias: Tensor | None, groups: int) -> Weights:
+    """Weights (K, C / G, *kernel), or (K, C) of a linear layer, in the order of rows."""
+    out, each = weight.shape[0], weight.reshape(*weight.shape[:2], -1).transpose(1, 2)
+    if weight.shape[1] == 1 and groups == out:
+        return Weights(each[:, :, 0].t().contiguous(), None, bias)
+    each = each.reshape(groups, out // groups, *each.shape[1:])
+    return Weights(each, _panels(each) if compiled(weight) else None, bias)
+
+
+def _panels(each: Tensor) -> Tensor:
+    """(G, panels, T, C / G, width): columns side by side, the last panel padded with zeros."""
+    lib = library()
+    assert lib is not None
+    groups, columns, window, channels = each.shape
+    width = int(lib.panel_width())
+    count = -(-columns // width)
+    padded = each.new_zeros(groups, count * width, window, channels)
+    padded[:, :columns] = each
+    return padded.view(groups, count, width, window, channels).permute(0, 1, 3, 4, 2).contiguous()
+
+
+def fill(rows: Tensor, plan: Plan) -> Source:
+    """The rows with those that the plan fills, ring after ring, and one of zeros."""
+    count = len(plan.offsets) - 1
+    filled = rows.new_empty(count + 1, rows.shape[1])
+    filled[count] = 0
+    begin = 0
+    for end in plan.ends:
+        _means(rows, plan, begin, end, filled)
+        begin = end
+    return Source(rows, filled)
+
+
+def _means(rows: Tensor, plan: Plan, begin: int, end: int, filled: Tensor) -> None:
+    if lib := compiled(rows):
+        call(lib.means, rows, len(rows), plan.offsets, plan.sources, begin, end, rows.shape[1], filled)
+        return
+    sizes = plan.offsets.diff()[begin:end].long()
+    listed = plan.sources[plan.offsets[begin] : plan.offsets[end]].long()
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    read = torch.cat([rows, filled[:begin]])[listed].to(wide)
+    place = torch.arange(end - begin, device=rows.device).repeat_interleave(sizes)
+    sums = read.new_zeros(end - begin, rows.shape[1]).index_add_(0, place, read)
+    filled[begin:end] = (sums / sizes[:, None]).to(rows.dtype)
+
+
+def product(
+    source: Source,
+    table: Tensor | None,
+    weights: Weights,
+    added: tuple[Tensor, Tensor | None] | None = None,
+    limits: Limits = OPEN,
+) -> Tensor:
+    """(M, K): clamp(bias + sum over taps of the rows that `table` (M, T) names times their weights + added).
+
+    No table: one tap, every row its own. `added`: rows, and which of them for each output (None: its own).
+    """
+    rows = len(table) if table is not None else len(source.rows)
+    lib = compiled(source.rows)
+    if lib is None:
+        return _product(source, table, weights, added, limits)
+    groups, columns, window, channels = weights.each.shape
+    out = source.rows.new_empty(rows, groups * columns)
+    for g in range(groups):
+        _product_group(lib, source, table, weights, added, limits, out, g)
+    return out
+
+
+def _product_group(
+    lib: ctypes.CDLL,
+    source: Source,
+    table: Tensor | None,
+    weights: Weights,
+    added: tuple[Tensor, Tensor | None] | None,
+    limits: Limits,
+    out: Tensor,
+    g: int,
+) -> None:
+    groups, columns, window, channels = weights.each.shape
+    assert weights.panels is not None
+
+    def part(x: Tensor | None, step: int) -> ctypes.c_void_p:
+        return ctypes.c_void_p(None if x is None else x.data_ptr() + 4 * g * step)
+
+    extra, at = added or (None, None)
+    first = (part(source.rows, channels), source.rows.stride(0), len(source.rows))
+    second = (part(source.filled, channels), groups * channels)
+    sizes = (len(out), window, channels, columns)
+    more = (part(extra, columns), at, groups * columns)
+    target = (part(out, columns), groups * columns)
+    matrix = (weights.panels[g], part(weights.bias, columns))
+    call(lib.product, *first, *second, table, *sizes, *matrix, *more, *target, *map(float, limits))
+
+
+def _product(
+    source: Source,
+    table: Tensor | None,
+    weights: Weights,
+    added: tuple[Tensor, Tensor | None] | None,
+    limits: Limits,
+) -> Tensor:
+    read = source.all()
+    read = read[:, None] if table is None else read[table.long()]  # (M, T, C)
+    groups = len(weights.each)
+    grouped = read.unflatten(2, (groups, -1)).transpose(1, 2)  # (M, G, T, C / G)
+    out = torch.einsum("mgtc,gktc->mgk", grouped, weights.each.to(read.dtype)).flatten(1)
+    out = out if weights.bias is None else out + weights.bias
+    if added is not None:
+        out = out + (added[0] if added[1] is None else added[0][added[1].long()])
+    return out if limits == OPEN else out.clamp(*limits)
+
+
+def depthwise(source: Source, table: Tensor, weights: Weights, limits: Limits = OPEN) -> Tensor:
+    """(M, C): each channel's sum over taps of the rows that `table` (M, T) names, with weights (T, C)."""
+    if lib := compiled(source.rows):
+        out = source.rows.new_empty(len(table), source.rows.shape[1])
+        first = (source.rows, len(source.rows), source.filled)
+        sizes = (len(table), table.shape[1], out.shape[1])
+        call(lib.depthwise, *first, table, *sizes, weights.each, weights.bias, out, *map(float, limits))
+        return out
+    out = torch.einsum("mtc,tc->mc", source.all()[table.long()], weights.each.to(source.rows.dtype))
+    out = out if weights.bias is None else out + weights.bias
+    return out if limits == OPEN else out.clamp(*limits)
+
+
+def maximum(rows: Tensor, table: Tensor) -> Tensor:
+    """(M, C): the largest of the rows that `table` (M, T) names; -1 names none."""
+    if lib := compiled(rows):
+        out = rows.new_empty(len(table), rows.shape[1])
+        call(lib.maximum, rows, table, *table.shape, rows.shape[1], out)
+        return out
+    low = torch.cat([rows, rows.new_full((1, rows.shape[1]), -math.inf)])
+    return low[torch.where(table < 0, len(rows), table).long()].amax(1)
+
+
+def affine(
+    rows: Tensor,
+    at: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    limits: Limits,
+    out: Tensor,
+) -> None:
+    """Write clamp(rows[at] * scale + shift) into `out` (M, C), which may be a slice of wider rows."""
+    if lib := compiled(rows):
+        target = (out, out.stride(0))
+        call(lib.affine, rows, at, len(out), rows.shape[1], scale, shift, *target, *map(float, limits))
+        return
+    read = rows if at is None else rows[at.long()]
+    read = read if scale is None or shift is None else read * scale + shift
+    out.copy_(read if limits == OPEN else read.clamp(*limits))
+
+
+def image_means(rows: Tensor, begins: Tensor, images: Tensor) -> Tensor:
+    """(N, C): the mean of each image's rows, which follow each other from `begins`; 0 where it has none."""
+    count = len(begins) - 1
+    if lib := compiled(rows):
+        out = rows.new_empty(count, rows.shape[1])
+        call(lib.image_means, rows, begins, count, rows.shape[1], out)
+        return out
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    sums = rows.new_zeros(count, rows.shape[1], dtype=wide).index_add_(0, images, rows.to(wide))
+    return (sums / begins.diff().clamp(min=1)[:, None]).to(rows.dtype)

@@ -1,0 +1,309 @@
+"""Operations put off until somebody needs their rows.
+
+Putting off serves two ends. Where masks meet, only cells of the joined mask are computed of either side, back
+to the last op that reads neighbours. And a convolution takes norm, sum and clamp behind it into its own loop.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..masked import Run
+from ..window import Window
+from . import kernels
+from .kernels import OPEN, Limits, Source, Weights
+from .sites import plan_of, rows_within, seen_taps, sites_of
+from .weights import Norm, folded
+
+
+class Node:
+    """Rows of channels at the visible cells of `mask`, computed once they are asked for.
+
+    `mask`: (N or 1, 1, H, W) bool of `batch` images. `kind`: (0, C), of the rows' dtype and device.
+    """
+
+    def __init__(self, run: Run, mask: Tensor, batch: int, kind: Tensor, *sources: Node) -> None:
+        self.run, self.mask, self.batch, self.kind, self.sources = run, mask, batch, kind, sources
+        self.uses = 0  # how many nodes read this one
+        self.holders: list[weakref.ref] = []  # the values that stand for it, outside
+        self.rows: Tensor | None = None
+        self.rows_mask: Tensor | None = None
+        for source in sources:
+            source.uses += 1
+
+    @property
+    def channels(self) -> int:
+        return self.kind.shape[1]
+
+    @property
+    def private(self) -> bool:
+        """Not computed yet, and asked for by the one node that reads it alone."""
+        held = any(holder() is not None for holder in self.holders)
+        return self.rows is None and self.uses == 1 and not held
+
+    def at(self, mask: Tensor) -> Tensor:
+        """(V, C): the rows at the cells of `mask`, which lies within this node's own."""
+        rows, at = self.chosen(mask)
+        return rows if at is None else rows.index_select(0, at)
+
+    def chosen(self, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same as rows and which of them, (V,) int32: what is there already is not copied."""
+        if self.rows is None or (self.rows_mask is not mask and self.rows_mask is not self.mask):
+            self.rows, self.rows_mask = self.compute(mask), mask
+            if mask is self.mask:
+                self.sources = ()  # what the rows were made of may go
+        assert self.rows_mask is not None
+        if self.rows_mask is mask:
+            return self.rows, None
+        return self.rows, rows_within(self.run, self.rows_mask, mask, self.batch)
+
+    def compute(self, mask: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Given(Node):
+    """A dense map (N, C, H, W)."""
+
+    def __init__(self, run: Run, mask: Tensor, value: Tensor) -> None:
+        super().__init__(run, mask, len(value), value.new_empty(0, value.shape[1]))
+        self.value: Tensor | None = value
+
+    def compute(self, mask: Tensor) -> Tensor:
+        assert self.value is not None
+        cells = sites_of(self.run, mask, self.batch).cells
+        rows = self.value.permute(0, 2, 3, 1).reshape(-1, self.channels).index_select(0, cells)
+        if mask is self.mask:
+            self.value = None
+        return rows
+
+
+class Conv(Node):
+    """A convolution, or a linear layer of channels."""
+
+    def __init__(
+        self, source: Node, mask: Tensor, window: Window, weight: Tensor, bias: Tensor | None, groups: int = 1
+    ) -> None:
+        super().__init__(source.run, mask, source.batch, source.kind.new_empty(0, len(weight)), source)
+        self.window, self.weight, self.bias, self.groups = window, weight, bias, groups
+
+    def compute(self, mask: Tensor) -> Tensor:
+        return self.fused(mask, [], None, OPEN)
+
+    def fused(self, mask: Tensor, norms: list[Norm], added: Node | None, limits: Limits) -> Tensor:
+        """clamp(norms(convolution) + added) at the cells of `mask`."""
+        weights = self.weights(norms)
+        source, table = self.read(mask)
+        if not weights.depthwise:
+            return kernels.product(source, table, weights, added and added.chosen(mask), limits)
+        assert table is not None
+        if added is None:
+            return kernels.depthwise(source, table, weights, limits)
+        out = kernels.depthwise(source, table, weights).add_(added.at(mask))
+        return out if limits == OPEN else out.clamp_(*limits)
+
+    def read(self, mask: Tensor) -> tuple[Source, Tensor | None]:
+        """What is read for the cells of `mask`, and the table of it."""
+        (source,) = self.sources
+        if self.window.pointlike:
+            rows, at = source.chosen(mask)
+            return Source(rows), None if at is None else at[:, None]
+        plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
+        return kernels.fill(source.at(source.mask), plan), plan.table
+
+    def weights(self, norms: list[Norm]) -> Weights:
+        tensors = (self.weight, self.bias, *(tensor for norm in norms for tensor in norm.tensors))
+        params = (type(self), self.groups, *(norm.eps for norm in norms))
+        return self.run.packing.prepared.get(tensors, params, lambda: self.prepare(norms))
+
+    def prepare(self, norms: list[Norm]) -> Weights:
+        return kernels.prepare(*folded(self.weight, self.bias, norms), self.groups)
+
+
+class Stem(Conv):
+    """A convolution of an image of few channels: what one row of a window reads lies side by side."""
+
+    def __init__(
+        self,
+        run: Run,
+        image: Tensor,
+        mask: Tensor,
+        window: Window,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> None:
+        """`image`: (N, C, H, W), filled as far as the window reads."""
+        super().__init__(Given(run, mask, image), mask, window, weight, bias)
+        self.sources = ()
+        (top, left), (bottom, right) = window.before, window.after
+        self.image = F.pad(image.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom)).contiguous()
+
+    def read(self, mask: Tensor) -> tuple[Source, Tensor | None]:
+        n, h, w, c = self.image.shape
+        (down, right), reach = self.window.stride, self.window.kernel[0]
+        place = sites_of(self.run, mask, self.batch).cells
+        out_h, out_w = mask.shape[2:]
+        y, x = place // out_w % out_h * down, place % out_w * right
+        steps = torch.arange(reach, dtype=torch.int32, device=place.device) * self.window.dilation[0]
+        table = ((place // (out_h * out_w) * h + y)[:, None] + steps) * w + x[:, None]
+        width = self.window.kernel[1] * c
+        return Source(self.image.view(-1).as_strided((n * h * w - self.window.kernel[1] + 1, width), (c, 1))), table
+
+    def prepare(self, norms: list[Norm]) -> Weights:
+        weight, bias = folded(self.weight, self.bias, norms)
+        return kernels.prepare(weight.permute(0, 3, 1, 2).flatten(1, 2), bias, 1)
+
+
+class MaxPool(Node):
+    def __init__(self, source: Node, mask: Tensor, window: Window) -> None:
+        super().__init__(source.run, mask, source.batch, source.kind, source)
+        self.window = window
+
+    def compute(self, mask: Tensor) -> Tensor:
+        (source,) = self.sources
+        table = seen_taps(self.run, source.mask, mask, self.window, self.batch)
+        return kernels.maximum(source.at(source.mask), table)
+
+
+class MeanPool(Node):
+    """The mean over windows that lie within the map, hidden cells filled."""
+
+    def __init__(self, source: Node, mask: Tensor, window: Window) -> None:
+        super().__init__(source.run, mask, source.batch, source.kind, source)
+        self.window = window
+
+    def compute(self, mask: Tensor) -> Tensor:
+        (source,) = self.sources
+        plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
+        taps = math.prod(self.window.kernel)
+        weights = Weights(self.kind.new_full((taps, self.channels), 1 / taps), None, None)
+        return kernels.depthwise(kernels.fill(source.at(source.mask), plan), plan.table, weights)
+
+
+class Cat(Node):
+    """Channels side by side."""
+
+    def __init__(self, mask: Tensor, *sources: Node) -> None:
+        first = sources[0]
+        channels = sum(source.channels for source in sources)
+        super().__init__(first.run, mask, first.batch, first.kind.new_empty(0, channels), *sources)
+
+    def compute(self, mask: Tensor) -> Tensor:
+        return self.scaled(mask, None, OPEN)
+
+    def scaled(self, mask: Tensor, norm: tuple[Tensor, Tensor] | None, limits: Limits) -> Tensor:
+        out = self.kind.new_empty(sites_of(self.run, mask, self.batch).count, self.channels)
+        begin = 0
+        for source in self.sources:
+            end = begin + source.channels
+            part = (None, None) if norm is None else (norm[0][begin:end], norm[1][begin:end])
+            kernels.affine(*source.chosen(mask), *part, limits, out[:, begin:end])
+            begin = end
+        return out
+
+
+class Pointwise(Node):
+    """Any function of each entry by itself; `function` takes the sources' rows and the sites."""
+
+    def __init__(self, function: Callable[..., Tensor], mask: Tensor, *sources: Node) -> None:
+        first = sources[0]
+        super().__init__(first.run, mask, first.batch, first.kind, *sources)
+        self.function = function
+
+    def compute(self, mask: Tensor) -> Tensor:
+        return self.function(mask, *(source.at(mask) for source in self.sources))
+
+
+class _Absorbed(Node):
+    """What a convolution before it can do in its own loop."""
+
+    def compute(self, mask: Tensor) -> Tensor:
+        found = _convolution_behind(self)
+        return self.alone(mask) if found is None else found[0].fused(mask, *found[1:])
+
+    def alone(self, mask: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Affine(_Absorbed):
+    """A batch norm in evaluation."""
+
+    def __init__(self, source: Node, norm: Norm) -> None:
+        super().__init__(source.run, source.mask, source.batch, source.kind, source)
+        self.norm = norm
+
+    def alone(self, mask: Tensor) -> Tensor:
+        return self.clamped(mask, OPEN)
+
+    def clamped(self, mask: Tensor, limits: Limits) -> Tensor:
+        norm, (source,) = self.norm, self.sources
+        vectors = self.run.packing.prepared.get(
+            norm.tensors,
+            ("affine", norm.eps),
+            lambda: tuple(v.to(self.kind.dtype) for v in norm.scale_and_shift()),
+        )
+        if isinstance(source, Cat) and source.private:
+            return source.scaled(mask, vectors, limits)
+        rows, at = source.chosen(mask)
+        out = rows.new_empty(len(rows) if at is None else len(at), self.channels)
+        kernels.affine(rows, at, *vectors, limits, out)
+        return out
+
+
+class Clamp(_Absorbed):
+    def __init__(self, source: Node, limits: Limits) -> None:
+        super().__init__(source.run, source.mask, source.batch, source.kind, source)
+        self.limits = limits
+
+    def alone(self, mask: Tensor) -> Tensor:
+        (source,) = self.sources
+        if isinstance(source, Affine) and source.private:
+            return source.clamped(mask, self.limits)
+        rows, at = source.chosen(mask)
+        out = rows.new_empty(len(rows) if at is None else len(at), self.channels)
+        kernels.affine(rows, at, None, None, self.limits, out)
+        return out
+
+
+class Sum(_Absorbed):
+    def __init__(self, mask: Tensor, a: Node, b: Node) -> None:
+        super().__init__(a.run, mask, a.batch, a.kind, a, b)
+
+    def alone(self, mask: Tensor) -> Tensor:
+        a, b = self.sources
+        return a.at(mask) + b.at(mask)
+
+
+def _convolution_behind(node: Node) -> tuple[Conv, list[Norm], Node | None, Limits] | None:
+    """The convolution that can do all of `node`: its norms, what is added and the clamp, in this order."""
+    limits, added = OPEN, None
+    if isinstance(node, Clamp):
+        limits, node = node.limits, node.sources[0]
+        if not node.private:
+            return None
+    branches = node.sources if isinstance(node, Sum) else (node,)
+    for i, branch in enumerate(branches):
+        added = branches[1 - i] if len(branches) == 2 else None
+        found = _normed(branch, top=branch is node)
+        if found is not None:
+            return *found, added, limits
+    return None
+
+
+def _normed(node: Node, top: bool) -> tuple[Conv, list[Norm]] | None:
+    norms: list[Norm] = []
+    while top or node.private:
+        top = False
+        if isinstance(node, Conv):
+            return node, norms[::-1]
+        if not isinstance(node, Affine):
+            return None
+        norms.append(node.norm)
+        node = node.sources[0]
+    return None

@@ -1,0 +1,389 @@
+"""What torch functions do to packed values. Whatever is not here, or not in this form, the dense rule does."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..masked import INPLACE, RULES, Masked
+from ..rules.convolve import conv_window, filled
+from ..rules.pointwise import functions
+from ..rules.pool import pool_window
+from ..rules.shape import pad as padding_rule
+from ..visibility import any_over
+from ..window import Window, grow
+from . import kernels
+from .node import Affine, Cat, Clamp, Conv, Given, MaxPool, MeanPool, Node, Pointwise, Stem, Sum
+from .operands import NoRows, joined, meet
+from .sites import sites_of
+from .value import ORDERS, Packed, Padded
+from .weights import Norm
+
+PACKED: dict[Callable, tuple[Callable, Callable | None]] = {}
+"""torch function -> its packed form, and the dense rule it stands for (none other may have replaced that)."""
+
+FEW_CHANNELS = 8  # of an image
+
+
+def packed(*functions_: Callable) -> Callable[[Callable], Callable]:
+    """Register the packed form of functions; it takes their parameters, and raises NoRows to decline."""
+
+    def register(body: Callable) -> Callable:
+        for function in functions_:
+            PACKED[function] = (body, RULES.get(function))
+        return body
+
+    return register
+
+
+def require(*conditions: bool) -> None:
+    if not all(conditions):
+        raise NoRows
+
+
+def rows_of(x: Any, order: str | None = "first") -> Node:
+    """The node of a packed value in that order (None: any)."""
+    require(type(x) is Packed, getattr(x, "node", None) is not None)
+    require(order is None or x.order == order)
+    return x.node
+
+
+def constant(*tensors: Tensor | None) -> None:
+    """Decline what is to be differentiated."""
+    require(all(t is None or isinstance(t, Tensor) for t in tensors))
+    require(not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in tensors))
+
+
+@packed(F.conv2d, torch.conv2d)
+def conv2d(
+    input: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Packed:
+    require(isinstance(input, Masked))
+    constant(weight, bias)
+    window = conv_window(weight, stride, padding, dilation)
+    require(_fits(weight, groups, window))
+    if not isinstance(input, Packed) or input.node is None:
+        return _entering(input, window, weight, bias, groups)
+    node = input.node
+    require(weight.shape[1] * groups == node.channels, weight.dtype == node.kind.dtype, input.order == "first")
+    visible = _grown(input, window)
+    if isinstance(input, Padded):
+        require(not window.pointlike)
+        window = _widened(window, input.pads)
+    last = input.strided_last or _strided_last(weight)
+    return Packed(Conv(node, visible, window, weight, bias, groups), strided_last=last)
+
+
+def _grown(x: Masked, window: Window) -> Tensor:
+    """The mask behind a window op; declines where a window lies in padding alone."""
+    visible, frame = grow(x.run, x.visible, x.frame, window)
+    require(frame is None or not bool(frame.any()))
+    return visible
+
+
+def _fits(weight: Tensor, groups: int, window: Window) -> bool:
+    """Groups of few channels are left to the dense engine, but for one channel each."""
+    depthwise = weight.shape[1] == 1 and groups == len(weight) and not window.pointlike
+    return groups == 1 or depthwise or weight.shape[1] >= FEW_CHANNELS
+
+
+def _widened(window: Window, pads: tuple[int, int, int, int]) -> Window:
+    left, right, top, bottom = pads
+    before = (window.before[0] + top, window.before[1] + left)
+    after = (window.after[0] + bottom, window.after[1] + right)
+    return dataclasses.replace(window, before=before, after=after)
+
+
+def _strided_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, groups: int) -> Packed:
+    """From here on only what is visible is computed."""
+    value, run = x.value, x.run
+    require(run is not None and run.packing.takes(value), value.ndim == 4, value.dtype == weight.dtype)
+    assert run is not None
+    require(x.visible.shape[1] == 1, x.visible.shape[2:] == value.shape[2:], value[0, 0].numel() > 1)
+    require(value.shape[1] == weight.shape[1] * groups, x.weights is None)
+    visible = _grown(x, window)
+    last = _strided_last(value) or _strided_last(weight)
+    if value.shape[1] <= FEW_CHANNELS and groups == 1 and window.dilation[1] == 1:
+        node: Node = Stem(run, filled(x, window), visible, window, weight, bias)
+    else:
+        require(x.frame is None)
+        node = Conv(Given(run, x.visible, value), visible, window, weight, bias, groups)
+    return Packed(node, strided_last=last)
+
+
+@packed(F.linear)
+def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> Packed:
+    node = rows_of(input, "last")
+    constant(weight, bias)
+    require(weight.ndim == 2, weight.dtype == node.kind.dtype)
+    point = Window((1, 1), (1, 1), (0, 0), (0, 0), (1, 1))
+    return Packed(Conv(node, node.mask, point, weight, bias), "last", input.strided_last)
+
+
+@packed(F.batch_norm, torch.batch_norm)
+def batch_norm(
+    input: Any,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Packed:
+    node = rows_of(input)
+    constant(weight, bias)
+    require(not training, running_mean is not None, running_var is not None)
+    assert running_mean is not None and running_var is not None
+    return Packed(Affine(node, Norm(running_mean, running_var, weight, bias, eps)), strided_last=input.strided_last)
+
+
+@packed(F.layer_norm, torch.layer_norm)
+def layer_norm(
+    input: Any,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Packed:
+    node = rows_of(input, "last")
+    constant(weight, bias)
+    require(tuple(normalized_shape) == (node.channels,))
+
+    def norm(mask: Tensor, rows: Tensor) -> Tensor:
+        return F.layer_norm(rows, tuple(normalized_shape), weight, bias, eps)
+
+    return Packed(Pointwise(norm, node.mask, node), "last", input.strided_last)
+
+
+@packed(F.max_pool2d, torch.max_pool2d)
+def max_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Packed:
+    node = rows_of(input)
+    require(not return_indices, node.run.settings.pool in (None, "nothing"))
+    window = pool_window(input, 2, kernel_size, stride, padding, dilation, ceil_mode)
+    visible = _grown(input, window)
+    return Packed(MaxPool(node, visible, window), strided_last=input.strided_last)
+
+
+@packed(F.avg_pool2d)
+def avg_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    node = rows_of(input)
+    window = pool_window(input, 2, kernel_size, stride, padding, 1, False)
+    require(not any(window.before), divisor_override is None)
+    if window.kernel == tuple(node.mask.shape[2:]):
+        return _global_mean(node, (2, 3), True)
+    require(not ceil_mode or pool_window(input, 2, kernel_size, stride, padding, 1, True) == window)
+    visible = _grown(input, window)
+    return Packed(MeanPool(node, visible, window), strided_last=input.strided_last)
+
+
+@packed(F.adaptive_avg_pool2d)
+def adaptive_avg_pool2d(input: Any, output_size: Any) -> Masked:
+    require(output_size in (1, (1, 1), [1, 1]))
+    return _global_mean(rows_of(input), (2, 3), True)
+
+
+@packed(torch.mean, Tensor.mean)
+def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Masked:
+    node = rows_of(input, None)
+    spatial = tuple(ORDERS[input.order].index(axis) for axis in (2, 3))
+    require(dtype is None, dim is not None)
+    dims = tuple(sorted(d % 4 for d in ([dim] if isinstance(dim, int) else dim)))
+    require(dims == spatial)
+    return _global_mean(node, dims, keepdim)
+
+
+def _global_mean(node: Node, dims: tuple[int, ...], keepdim: bool) -> Masked:
+    """Over what is visible (section 3.2, h_m)."""
+    sites = sites_of(node.run, node.mask, node.batch)
+    value = kernels.image_means(node.at(node.mask), sites.begins, sites.images)
+    visible = any_over(node.run, node.mask, (2, 3), True)
+    shape = list(value.shape)
+    for axis in dims if keepdim else ():
+        shape.insert(axis, 1)
+    return Masked(value.reshape(shape), visible.reshape([len(visible)] + [1] * (len(shape) - 1)))
+
+
+@packed(torch.permute, Tensor.permute)
+def permute(input: Any, *dims: Any) -> Packed:
+    node = rows_of(input, None)
+    order = tuple(d % 4 for d in (dims[0] if len(dims) == 1 else dims))
+    axes_now = tuple(ORDERS[input.order][d] for d in order)
+    names = {axes: name for name, axes in ORDERS.items()}
+    require(axes_now in names, not input.laid_out)
+    return Packed(node, names[axes_now], input.strided_last)
+
+
+@packed(torch.cat, torch.concat, torch.concatenate)
+def cat(tensors: Sequence[Any], dim: int = 0) -> Packed:
+    require(dim % 4 == 1, any(type(t) is Packed for t in tensors))
+    nodes = [rows_of(t) for t in tensors]
+    require(len({(n.batch, n.mask.shape[2:], n.kind.dtype) for n in nodes}) == 1)
+    mask = joined(nodes[0].run, [node.mask for node in nodes])
+    return Packed(Cat(mask, *nodes), strided_last=tensors[0].strided_last)
+
+
+@packed(F.pad, torch.constant_pad_nd)
+def pad(input: Any, pad: Sequence[int], mode: Any = "constant", value: float | None = None) -> Packed:
+    if isinstance(mode, (int, float)):
+        mode, value = "constant", mode
+    node = rows_of(input)
+    require(len(pad) == 4, mode == "constant", not value, min(pad) >= 0, any(pad))
+    flat = node.mask.new_empty(1).expand(node.batch, 1, *node.mask.shape[2:])
+    shell = Masked(flat, node.mask)
+    shell.run = node.run
+    left, right, top, bottom = pad
+    return Padded(input, (left, right, top, bottom), padding_rule(shell, pad))
+
+
+def _metadata(name: str) -> None:
+    function = getattr(Tensor, name)
+
+    @packed(function)
+    def answer(input: Any, *args: Any) -> Any:
+        require(isinstance(input, Packed), getattr(input, "node", None) is not None)
+        return function(torch.empty(input.shape, dtype=input.dtype, device="meta"), *args)
+
+
+for name in "size dim ndimension numel nelement is_floating_point is_complex".split():
+    _metadata(name)
+
+
+def _clamp(input: Any, limits: tuple[float, float], in_place: bool) -> Packed:
+    node = rows_of(input, None)
+    return _replaced(input, Clamp(node, limits), in_place)
+
+
+def _replaced(x: Packed, node: Node, in_place: bool) -> Packed:
+    if not in_place:
+        return Packed(node, x.order, x.strided_last)
+    require(not x.laid_out)  # what views it must see the change
+    return x.hold(node)
+
+
+@packed(F.relu, torch.relu, Tensor.relu)
+def relu(input: Any, inplace: bool = False) -> Packed:
+    return _clamp(input, (0.0, math.inf), inplace)
+
+
+@packed(torch.relu_, Tensor.relu_)
+def relu_(input: Any) -> Packed:
+    return _clamp(input, (0.0, math.inf), True)
+
+
+@packed(F.relu6)
+def relu6(input: Any, inplace: bool = False) -> Packed:
+    return _clamp(input, (0.0, 6.0), inplace)
+
+
+@packed(F.hardtanh)
+def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Packed:
+    return _clamp(input, (float(min_val), float(max_val)), inplace)
+
+
+@packed(F.dropout, F.dropout2d, torch.dropout)
+def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Packed:
+    rows_of(input, None)
+    require(not training)
+    return input
+
+
+@packed(Tensor.contiguous)
+def contiguous(input: Any, memory_format: torch.memory_format = torch.contiguous_format) -> Packed:
+    rows_of(input)
+    require(memory_format is not torch.preserve_format)
+    input.strided_last = memory_format is torch.channels_last
+    return input
+
+
+_ENTRYWISE = frozenset(
+    """
+    silu gelu hardswish hardsigmoid sigmoid tanh leaky_relu elu selu celu mish softplus exp neg abs sqrt rsqrt
+    square reciprocal add sub rsub mul div truediv radd rmul rtruediv iadd isub imul itruediv pow maximum minimum
+    multiply divide subtract true_divide logit expm1 log1p clamp clamp_min clamp_max softsign logsigmoid
+    """.split()
+)
+_SUMS = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__}
+
+
+def _entrywise(function: Callable, in_place: bool) -> Callable:
+    apart = _out_of_place(function) if in_place else function
+
+    def rule(*args: Any, **kwargs: Any) -> Packed:
+        in_place_now = in_place or bool(kwargs.pop("inplace", False))
+        operands = [a for a in args if isinstance(a, (Masked, Tensor))]
+        inputs = [a for a in operands if isinstance(a, Packed)]
+        require(bool(inputs), not any(isinstance(v, (Masked, Tensor)) for v in kwargs.values()))
+        require(not in_place_now or operands[0] is inputs[0])
+        node = _met(apart, args, kwargs, inputs)
+        return _replaced(inputs[0], node, in_place_now)
+
+    return rule
+
+
+def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) -> Node:
+    others = [a for a in args if isinstance(a, (Masked, Tensor)) and not isinstance(a, Packed)]
+    mask, forms = meet(inputs, others)
+    form_of = dict(zip(map(id, others), forms, strict=True))
+    parts = [a.node if isinstance(a, Packed) else form_of.get(id(a), a) for a in args]
+    nodes = [part for part in parts if isinstance(part, Node)]
+    channels = max(node.channels for node in nodes)
+    require(nodes[0].channels == channels)
+    if function in _SUMS and not kwargs and len(nodes) == 2 and nodes[1].channels == channels:
+        return Sum(mask, *nodes)
+
+    def apply(mask: Tensor, *rows: Tensor) -> Tensor:
+        left = iter(rows)
+        given = [
+            next(left) if isinstance(part, Node) else part(mask) if id(a) in form_of else part
+            for a, part in zip(args, parts, strict=True)
+        ]
+        return function(*given, **kwargs)
+
+    return Pointwise(apply, mask, *nodes)
+
+
+def _out_of_place(function: Callable) -> Callable:
+    name = function.__name__
+    apart = f"__{name[3:]}" if name in INPLACE else name[:-1]
+    return next(getattr(space, apart) for space in (Tensor, torch, F) if hasattr(space, apart))
+
+
+for function, in_place in functions():
+    stem = function.__name__.strip("_")
+    if stem in _ENTRYWISE and function not in PACKED:
+        packed(function)(_entrywise(function, in_place))

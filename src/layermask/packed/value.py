@@ -1,0 +1,127 @@
+"""The packed form of `Masked`: a map of which only the visible cells are there, as rows of channels."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..masked import Masked, Run
+from ..visibility import derive
+from .node import Node
+from .sites import sites_of
+
+ORDERS = {"first": (0, 1, 2, 3), "last": (0, 2, 3, 1)}
+"""Where channels are: the axes of (N, C, H, W) in the order that the value has them."""
+
+
+class Packed(Masked):
+    """A Masked whose value is laid out as a map only when a rule asks for it; hidden entries are then 0.
+
+    `order` says where channels are (a key of `ORDERS`), `strided_last` whether the map is channels-last in
+    memory.
+    """
+
+    def __init__(self, node: Node, order: str = "first", strided_last: bool = False) -> None:
+        self.order, self.strided_last = order, strided_last
+        self.frame = self.weights = None
+        self.phase, self.shared = False, False
+        self.run: Run | None = node.run
+        self.hold(node)
+
+    def hold(self, node: Node) -> Packed:
+        """Stand for `node` from here on."""
+        if (before := getattr(self, "node", None)) is not None:
+            before.holders = [holder for holder in before.holders if holder() is not self]
+        node.holders.append(weakref.ref(self))
+        self.node: Node | None = node
+        self._value: Tensor | None = None
+        self.visible = in_order(node.run, node.mask, self.order)
+        return self
+
+    @property
+    def laid_out(self) -> bool:
+        return self._value is not None
+
+    @property
+    def value(self) -> Tensor:  # type: ignore[override]  # an attribute of Masked
+        if self._value is None:
+            assert self.node is not None
+            self._value = _laid_out(self.node, self.strided_last).permute(ORDERS[self.order])
+        return self._value
+
+    @value.setter
+    def value(self, value: Tensor) -> None:
+        self._value, self.node = value, None
+
+    @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        if self.node is None:
+            return self.value.shape
+        whole = (self.node.batch, self.node.channels, *self.node.mask.shape[2:])
+        return torch.Size(whole[axis] for axis in ORDERS[self.order])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Packed(shape={tuple(self.shape)}, dtype={self.dtype})"
+
+
+def _of_node(name: str) -> Any:
+    """A property that rows and the laid out map share."""
+    return property(lambda self: getattr(self.value if self.node is None else self.node.kind, name))
+
+
+for name in ("dtype", "device", "is_cuda", "is_cpu", "requires_grad", "layout"):
+    setattr(Packed, name, _of_node(name))
+Packed.ndim = property(lambda self: 4 if self.node is not None else self.value.ndim)  # type: ignore
+
+
+def in_order(run: Run, mask: Tensor, order: str) -> Tensor:
+    """A mask (N, 1, H, W) with its axes as the value has them."""
+    if order == "first":
+        return mask
+    return derive(run, "channels last", (mask,), None, lambda: mask.permute(ORDERS[order]))
+
+
+def _laid_out(node: Node, strided_last: bool) -> Tensor:
+    """(N, C, H, W), zero where hidden."""
+    size = tuple(node.mask.shape[2:])
+    flat = node.kind.new_zeros(node.batch * size[0] * size[1], node.channels)
+    flat.index_copy_(0, sites_of(node.run, node.mask, node.batch).cells.long(), node.at(node.mask))
+    value = flat.view(node.batch, *size, node.channels).permute(0, 3, 1, 2)
+    return value if strided_last else value.contiguous()
+
+
+class Padded(Packed):
+    """A packed value with rows and columns of zeros around it: (left, right, top, bottom).
+
+    `like`: the mask and frame of the padded value, by the rule of padding.
+    """
+
+    def __init__(self, inner: Packed, pads: tuple[int, int, int, int], like: Masked) -> None:
+        assert inner.node is not None
+        super().__init__(inner.node, "first", inner.strided_last)
+        self.pads, self.visible, self.frame = pads, like.visible, like.frame
+
+    @property
+    def value(self) -> Tensor:  # type: ignore[override]
+        if self._value is None:
+            assert self.node is not None
+            self._value = F.pad(_laid_out(self.node, self.strided_last), self.pads)
+        return self._value
+
+    @value.setter
+    def value(self, value: Tensor) -> None:
+        self._value, self.node = value, None
+
+    @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        if self.node is None:
+            return self.value.shape
+        (left, right, top, bottom), (h, w) = self.pads, self.node.mask.shape[2:]
+        return torch.Size((self.node.batch, self.node.channels, h + top + bottom, w + left + right))
