@@ -1,0 +1,13 @@
+"""Layer masking outside of this library: one graph of two inputs, images and visible, and the files of it.
+
+program = deploy.export(removal, images, visible)  # torch.export.ExportedProgram
+folded = deploy.fold(program)  # nn.Module
+deploy.to_onnx(program, "model.onnx")
+"""
+
+from .check import answers, difference
+from .fold import fold
+from .program import export
+from .write import OPSET, to_onnx, to_pt2
+
+__all__ = ["OPSET", "answers", "difference", "export", "fold", "to_onnx", "to_pt2"]

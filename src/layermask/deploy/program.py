@@ -1,0 +1,73 @@
+"""A model under a removal as a graph of torch operations, with nothing of this library in it."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from layermask.errors import InputError
+from layermask.removal.inputs import check_inputs
+from layermask.removal.layers import LayerMasking
+
+from .fold import fold as folded
+
+
+def export(
+    model: nn.Module, images: Tensor, visible: Tensor, dynamic_batch: bool = True, fold: bool = True
+) -> ExportedProgram:
+    """The graph of `model(images, visible)`, which takes both with one batch size.
+
+    Args:
+        model: a removal operator, or a model, which is then put under `LayerMasking`. In eval mode.
+        images: (N, C, *S), an example; all but N is fixed in the graph.
+        visible: (N or 1, 1, *S), True = visible.
+        dynamic_batch: whether the graph takes any batch size, or that of the example.
+        fold: whether batch norm and constants are folded (`deploy.fold`).
+
+    Raises:
+        InputError: the model is in training mode.
+        TypeError, ValueError: as `LayerMasking.forward`.
+        NoMaskRule: as `LayerMasking.forward`.
+    """
+    removal = as_removal(model)
+    _refuse_training(removal)
+    example = _example(images, check_inputs(images, visible), dynamic_batch)
+    program = _traced(removal, example, dynamic_batch)
+    if fold:
+        program = _traced(folded(program), example, dynamic_batch)
+    _forget_whereabouts(program)
+    return program
+
+
+def as_removal(model: nn.Module) -> nn.Module:
+    """The module itself if it takes `visible`, else its layer masking."""
+    return model if "visible" in inspect.signature(model.forward).parameters else LayerMasking(model)
+
+
+def _refuse_training(removal: nn.Module) -> None:
+    training = [name or "the model" for name, module in removal.named_modules() if module.training]
+    if training:
+        raise InputError(f"{training[0]} is in training mode: call .eval() on what is to be exported.")
+
+
+def _example(images: Tensor, visible: Tensor, dynamic_batch: bool) -> tuple[Tensor, Tensor]:
+    """Both of one batch size; of at least 2 if any is wanted, as a size of 1 would be taken for fixed."""
+    batch = max(len(images), len(visible), 2 if dynamic_batch else 1)
+    images, visible = (x.expand(batch, *x.shape[1:]).contiguous() for x in (images, visible))
+    return images, visible
+
+
+def _traced(module: nn.Module, example: tuple[Tensor, Tensor], dynamic_batch: bool) -> ExportedProgram:
+    batch = {0: Dim("batch")} if dynamic_batch else None
+    with torch.no_grad():
+        return torch.export.export(module, example, dynamic_shapes=(batch, batch), strict=False)
+
+
+def _forget_whereabouts(program: ExportedProgram) -> None:
+    """Drop where each operation came from: files of the graph would name paths of this machine."""
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "torch_fn", "from_node", "source_fn_stack"):
+            node.meta.pop(key, None)

@@ -1,0 +1,103 @@
+"""Files of an exported program: ONNX, and torch's own .pt2."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from layermask.errors import require
+from layermask.files import write_all
+
+from .program import export
+
+OPSET = 18
+"""Of ONNX: the lowest that torch writes without converting, and so the one that most runtimes read."""
+
+
+def to_onnx(
+    program: ExportedProgram | nn.Module,
+    path: str | Path,
+    images: Tensor | None = None,
+    visible: Tensor | None = None,
+    *,
+    fold: bool = True,
+    opset: int = OPSET,
+) -> Path:
+    """Write an ONNX file with the inputs "images" (N, C, *S) and "visible" (N, 1, *S) bool; return its path.
+
+    Args:
+        program: of `export`; or a removal or model, to be exported with the example `images` and `visible`.
+        fold: as in `export`; a program is written as it is.
+        opset: version of ONNX's operators.
+
+    Raises:
+        MissingPackage: onnx or onnxscript is not installed.
+        InputError: the file cannot be written.
+    """
+    for package in ("onnx", "onnxscript"):
+        require(package, "onnx")
+    program = _program(program, images, visible, fold)
+    with warnings.catch_warnings():  # torch's own, about its own code
+        warnings.simplefilter("ignore")
+        written: Any = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            input_names=["images", "visible"],
+            external_data=False,
+        )
+    model = written.model_proto
+    _name_batch(model)
+    _forget_whereabouts(model)
+    write_all({Path(path): model.SerializeToString()})
+    return Path(path)
+
+
+def to_pt2(
+    program: ExportedProgram | nn.Module,
+    path: str | Path,
+    images: Tensor | None = None,
+    visible: Tensor | None = None,
+    *,
+    fold: bool = True,
+) -> Path:
+    """Write torch's own file, to be read by `torch.export.load(path).module()`; arguments as of `to_onnx`."""
+    content = io.BytesIO()
+    torch.export.save(_program(program, images, visible, fold), content)
+    write_all({Path(path): content.getvalue()})
+    return Path(path)
+
+
+def _program(
+    program: ExportedProgram | nn.Module, images: Tensor | None, visible: Tensor | None, fold: bool
+) -> ExportedProgram:
+    if isinstance(program, ExportedProgram):
+        return program
+    if images is None or visible is None:
+        raise TypeError(
+            "a module is exported with an example: give images and visible, or an ExportedProgram."
+        )
+    return export(program, images, visible, fold=fold)
+
+
+def _name_batch(model: Any) -> None:
+    """Give the batch size, which torch numbers as a symbol, its name."""
+    symbol = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if symbol and symbol in axis.dim_param:
+                axis.dim_param = axis.dim_param.replace(symbol, "batch")
+
+
+def _forget_whereabouts(model: Any) -> None:
+    """Drop torch's notes on where each operation came from."""
+    graph = model.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        del part.metadata_props[:]

@@ -1,0 +1,312 @@
+"""Exported, folded and written models: they answer as the model, keep laws 1 and 2, and stand alone."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from families import FAMILIES
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from layermask import Greyout, InputError, LayerMasking, deploy
+from layermask.check.samples import masks, sample_images
+from layermask.deploy.check import RUNNERS
+from layermask.errors import MissingPackage
+from layermask.outputs import scores
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
+
+
+class Block(nn.Module):
+    """Norms behind a convolution, a grouped and a depthwise one, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(3, 12, 3, stride=2, bias=False), nn.BatchNorm2d(12)
+        self.grouped, self.second = nn.Conv2d(12, 12, 3, padding="same", groups=3), nn.BatchNorm2d(12)
+        self.depthwise, self.third = nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.BatchNorm2d(12)
+        self.hidden, self.fourth, self.head = nn.Linear(12, 6), nn.BatchNorm1d(6), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(self.stem(F.pad(x, (0, 1, 0, 1)))), inplace=True)
+        x = x + F.relu(self.second(self.grouped(x)), inplace=True)
+        x += self.third(self.depthwise(x))
+        return self.head(self.fourth(self.hidden(x.mean((2, 3)))))
+
+
+class Transposed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up = nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 6, 2, 2, groups=2)
+        self.norm, self.head = nn.BatchNorm2d(6, affine=False), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.up(self.stem(x))).relu().mean((2, 3)))
+
+
+class Standardised(nn.Module):
+    """A weight that is computed from a parameter, and a convolution that two norms read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.conv = nn.Parameter(torch.randn(8, 3, 3, 3)), nn.Conv2d(8, 8, 1)
+        self.one, self.other, self.head = nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, std = self.weight.mean((1, 2, 3), keepdim=True), self.weight.std((1, 2, 3), keepdim=True)
+        x = self.conv(F.conv2d(x, (self.weight - mean) / std, padding=1))
+        return self.head((self.one(x) * self.other(x).sigmoid()).mean((2, 3)))
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "block": Block,
+    "transposed": Transposed,
+    "standardised": Standardised,
+}
+
+
+def made(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return model
+
+
+@functools.cache
+def program(name: str, fold: bool = True) -> ExportedProgram:
+    return deploy.export(made(name), *example(2, 0), fold=fold)
+
+
+def example(batch: int, seed: int, side: int = 12) -> tuple[Tensor, Tensor]:
+    images = sample_images(batch, (3, side, side), seed)
+    return images, masks(images, ["coarse", "block", "pixel", "none"], seed)
+
+
+def assert_close(ours: Tensor, theirs: Tensor, bound: float = 1e-5) -> None:
+    gap = ((ours - theirs).abs() / theirs.abs().clamp(min=1)).max().item()
+    assert gap <= bound, f"{gap:.1e}"
+
+
+def operations(module: nn.Module) -> list[str]:
+    return [str(node.target) for node in module.graph.nodes if node.op == "call_function"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("fold", [False, True])
+def test_exported_answers_as_the_model(name: str, fold: bool) -> None:
+    removal, module = LayerMasking(made(name)), program(name, fold).module()
+    with torch.no_grad():
+        for batch, seed in ((1, 1), (2, 2), (5, 3)):
+            assert_close(module(*example(batch, seed)), removal(*example(batch, seed)))
+
+
+def test_exported_from_one_image_and_many_masks() -> None:
+    images, visible = example(3, 0)
+    module = deploy.export(made("standardised"), images[:1], visible).module()
+    with torch.no_grad():
+        assert_close(module(*example(5, 1)), LayerMasking(made("standardised"))(*example(5, 1)))
+
+
+def test_exported_with_a_fixed_batch() -> None:
+    exported = deploy.export(made("standardised"), *example(1, 0), dynamic_batch=False)
+    assert not exported.range_constraints
+    with pytest.raises(AssertionError, match="Guard failed"):
+        exported.module()(*example(2, 0))
+
+
+def test_other_removals_are_exported_as_they_are() -> None:
+    removal = Greyout(made("block"))
+    module = deploy.export(removal, *example(2, 0)).module()
+    with torch.no_grad():
+        assert_close(module(*example(3, 1)), removal(*example(3, 1)))
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_nothing_of_this_library_is_in_the_graph(fold: bool) -> None:
+    nodes = program("block", fold).graph.nodes
+    assert {node.op for node in nodes} <= {"placeholder", "call_function", "output"}
+    notes = [f"{node.target} {node.meta}" for node in nodes]
+    assert not [note for note in notes if "layermask" in note or os.sep + "site-packages" in note]
+
+
+def test_norms_and_constants_are_folded() -> None:
+    for name, norms in (("block", 0), ("transposed", 0), ("standardised", 2)):
+        plain = torch.export.export(made(name), example(2, 0)[:1], strict=False)
+        folded = deploy.fold(plain)
+        assert sum("batch_norm" in operation for operation in operations(folded)) == norms, name
+        assert not any("std" in operation or "div" in operation for operation in operations(folded))
+        with torch.no_grad():
+            assert_close(folded(example(2, 1)[0]), made(name)(example(2, 1)[0]))
+
+
+def test_a_mask_is_computed_once() -> None:
+    layers = [nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)) for _ in range(4)]
+
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.layers = nn.Conv2d(3, 8, 1), nn.ModuleList(layers)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return torch.stack([layer(x) for layer in self.layers]).sum(0).mean((2, 3))
+
+    counts = []
+    for fold in (False, True):
+        exported = deploy.export(Parallel().eval(), *example(2, 0), fold=fold)
+        counts.append(operations(exported).count("aten.__and__.Tensor"))
+    assert counts[1] * 3 <= counts[0]
+
+
+def test_in_place_operations_are_not_merged() -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x + 1
+            before = y * 2
+            y[:, :1].mul_(3)
+            return before + y * 2
+
+    x = torch.randn(2, 3, 4, 4)
+    folded = deploy.fold(torch.export.export(InPlace().eval(), (x,), strict=False))
+    assert torch.equal(folded(x), InPlace()(x))
+
+
+def test_folding_leaves_the_model_as_it_was() -> None:
+    model = made("block")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    folded = deploy.fold(torch.export.export(model, example(2, 0)[:1], strict=False))
+    with torch.no_grad():
+        for tensor in folded.state_dict().values():
+            tensor.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+FOLDED = [
+    "torchvision/resnet18",
+    "torchvision/mobilenet_v2",
+    "timm+/test_vit",
+    "timm+/test_nfnet",  # standardised weights
+]
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.name in FOLDED], ids=lambda f: f.name)
+def test_folded_models_keep_laws_1_and_2(family) -> None:
+    """To 1e-5, or twice the model's own distance from float64 where that is more (many layers, random)."""
+    model, images = family.build()
+    visible = masks(images, ["coarse", "block", "pixel", "all"], 1)
+    everything = torch.ones_like(visible)
+    folded = deploy.fold(deploy.export(model, images, visible, fold=False))
+    exact = deepcopy(model).double()
+    plain, theirs = answer(model, images), answer(LayerMasking(model), images, visible)
+    ours = answer(folded, images, visible)
+    assert_as_exact(answer(folded, images, everything), plain, answer(exact, images.double()))
+    assert_as_exact(ours, theirs, answer(LayerMasking(exact), images.double(), visible))
+    for junk in (float("nan"), float("inf"), 1e3):
+        assert torch.equal(answer(folded, images.where(visible, junk), visible), ours), junk
+
+
+def answer(model: nn.Module, *inputs: Tensor) -> Tensor:
+    with torch.no_grad():
+        return scores(model(*inputs))
+
+
+def assert_as_exact(ours: Tensor, theirs: Tensor, exact: Tensor) -> None:
+    own = (theirs - exact).abs().max().item()
+    assert_close(ours, exact, max(1e-5, 2 * own))
+
+
+def test_folding_is_exact_in_float64() -> None:
+    model, (images, visible) = made("block").double(), example(3, 1)
+    folded = deploy.fold(deploy.export(model, images.double(), visible, fold=False))
+    with torch.no_grad():
+        assert_close(folded(images.double(), visible), LayerMasking(model)(images.double(), visible), 1e-12)
+
+
+WRITERS = {".onnx": deploy.to_onnx, ".pt2": deploy.to_pt2}
+# Operations of a rule that a runtime does not have.
+CANNOT = {("transposed", ".onnx"): "onnxruntime has no ConvTranspose of float64, by which the mask goes"}
+
+
+def test_every_kind_of_file_is_tried() -> None:
+    assert set(WRITERS) == set(RUNNERS)
+
+
+@pytest.mark.parametrize("suffix", RUNNERS)
+@pytest.mark.parametrize("name", MODELS)
+def test_files_answer_as_the_model(name: str, suffix: str, tmp_path: Path) -> None:
+    _require(suffix)
+    if (name, suffix) in CANNOT:
+        pytest.skip(CANNOT[name, suffix])
+    removal, path = LayerMasking(made(name)), WRITERS[suffix](program(name), tmp_path / f"model{suffix}")
+    assert deploy.difference(path, removal, *example(1, 1)) <= 1e-5
+    images, visible = example(4, 2)
+    ways = [(images, visible), (images.where(visible, float("nan")), visible), (images, ~visible)]
+    ours, hidden, inverted = deploy.answers(path, *map(torch.cat, zip(*ways, strict=True)))[0].split(4)
+    assert_close(ours, answer(removal, images, visible))
+    assert_close(hidden, ours)
+    assert not torch.allclose(inverted, ours, atol=1e-3)
+    content = path.read_bytes()
+    assert b"layermask" not in content and b"site-packages" not in content
+
+
+def _require(suffix: str) -> None:
+    if suffix == ".onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
+
+
+def test_onnx_inputs_and_batch_are_named(tmp_path: Path) -> None:
+    _require(".onnx")
+    import onnx
+
+    path = deploy.to_onnx(program("block"), tmp_path / "model.onnx")
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    output = model.graph.output[0].name
+    assert shapes == {"images": ["batch", 3, 12, 12], "visible": ["batch", 1, 12, 12], output: ["batch", 5]}
+    assert [entry.version for entry in model.opset_import] == [deploy.OPSET]
+
+
+def test_a_pt2_file_needs_nothing_of_this_library(tmp_path: Path) -> None:
+    path = deploy.to_pt2(program("block"), tmp_path / "model.pt2")
+    code = f"""
+import sys
+sys.modules["layermask"] = None
+import torch
+module = torch.export.load({str(path)!r}).module()
+print(tuple(module(torch.zeros(3, 3, 12, 12), torch.ones(3, 1, 12, 12, dtype=torch.bool)).shape))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "(3, 5)", done.stderr
+
+
+def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, visible = example(2, 0)
+    with pytest.raises(InputError, match=r"training mode: call \.eval"):
+        deploy.export(made("block").train(), images, visible)
+    with pytest.raises(ValueError, match="visible must be"):
+        deploy.export(made("block"), images, visible[..., :4])
+    with pytest.raises(TypeError, match="give images and visible"):
+        deploy.to_onnx(made("block"), tmp_path / "model.onnx")
+    with pytest.raises(InputError, match=r"none of the files that can be run: \.onnx, \.pt2"):
+        deploy.answers(tmp_path / "model.bin", images, visible)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingPackage, match=r'pip install "layermask\[onnx\]"'):
+        deploy.to_onnx(made("block"), tmp_path / "model.onnx", images, visible)
