@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import opaque_fill as opaque
 from .masked import Masked, settled
+from .native import filling
 from .visibility import derive
-from .window import Window, count, window_sum
+from .window import FEW_CHANNELS, Window, box_sum, count, neighborhood
 
 EPSILON: dict[str | None, float] = {"paper": 1e-8, "release": 1e-5, None: 0.0}
 """Added to the neighbour count by the paper's algorithm and by its released code; by default nothing is."""
@@ -25,17 +27,38 @@ def neighbor(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """The value with the hidden cells within `reach` (cells per spatial axis) of a visible one filled.
 
     `x.value`: (N, C, *S) with len(S) == len(reach); the mask varies along all of S or along none of it.
-    What lies further away is zero or, as no window that is kept reads it, unspecified still.
+    What lies further away is zero or, as no window that is kept reads it, unspecified still. Where nothing
+    else holds the value and nothing is differentiated, it is filled in place.
     """
     if all(n == 1 for n in x.visible.shape[2:]):
         return settled(x)
-    return _fill_edges(x, reach) if _edges_pay(x) else _fill_dense(x, reach)
+    return _way(x, reach)(x, reach)
 
 
-def _box(reach: tuple[int, ...], ring: int) -> Window:
-    """The 3-wide neighbourhood along the axes that the ring still extends on."""
-    on = tuple(int(r > ring) for r in reach)
-    return Window(tuple(1 + 2 * o for o in on), (1,) * len(on), on, on, (1,) * len(on))
+def _way(x: Masked, reach: tuple[int, ...]) -> Callable[[Masked, tuple[int, ...]], Tensor]:
+    """Which of the ways below to take: the fastest that may be."""
+    if not _shares_mask(x) or x.value.requires_grad or max(reach) >= filling.NEVER:
+        return _fill_dense  # the reference
+    if torch.compiler.is_compiling():
+        return _fill_opaquely if opaque.wanted() else _fill_dense
+    if _is_watched(x.value) or x.value.dtype not in filling.KINDS:
+        return _fill_dense
+    if filling.kernel(x.value.device) is not None:
+        return _fill_by_kernel
+    return _fill_edges if x.value.is_cpu and x.value.shape[1] > FEW_CHANNELS else _fill_dense
+
+
+def _shares_mask(x: Masked) -> bool:
+    """Whether all channels have one mask."""
+    return x.visible.shape[1] == 1 and (x.frame is None or x.frame.shape[1] == 1)
+
+
+def _is_watched(value: Tensor) -> bool:
+    """Something must see every operator: a tracer, a mode, a transform, a subclass, a forward derivative."""
+    if torch._C._is_tracing() or type(value) not in (Tensor, torch.nn.Parameter):
+        return True
+    watched = torch._C._len_torch_dispatch_stack() > 0 or torch._C._are_functorch_transforms_active()
+    return watched or torch.autograd.forward_ad._current_level >= 0
 
 
 def _sources(x: Masked) -> Tensor:
@@ -49,16 +72,19 @@ def _rings(x: Masked, reach: tuple[int, ...]) -> list[tuple[Window, Tensor, Tens
     def compute() -> list[tuple[Window, Tensor, Tensor, Tensor]]:
         rings, known = [], _sources(x)
         open_cells = ~x.visible
-        for ring in range(max(reach)):
-            box = _box(reach, ring)
+        for ring in range(1, max(reach) + 1):
+            box = neighborhood(reach, ring)
             near = count(known, box)
             cells = open_cells & (near > 0)
             rings.append((box, known, near, cells))
             known, open_cells = known | cells, open_cells & ~cells
         return rings
 
-    masks = (x.visible,) if x.frame is None else (x.visible, x.frame)
-    return derive(x.run, "rings", masks, reach, compute)
+    return derive(x.run, "rings", _masks(x), reach, compute)
+
+
+def _masks(x: Masked) -> tuple[Tensor, ...]:
+    return (x.visible,) if x.frame is None else (x.visible, x.frame)
 
 
 def _epsilon(x: Masked) -> float:
@@ -73,40 +99,34 @@ def _fill_dense(x: Masked, reach: tuple[int, ...]) -> Tensor:
     framed = value if x.frame is None else torch.where(x.frame, 0.0, value)
     for box, _, near, cells in _rings(x, reach):
         divisor = near.clamp(min=1).to(value.dtype) + _epsilon(x)
-        framed = torch.where(cells, _box_sum(framed, box) / divisor, framed)
+        framed = torch.where(cells, box_sum(framed, box) / divisor, framed)
     return (framed if x.frame is None else torch.where(x.frame, value, framed)).to(x.value.dtype)
 
 
-def _box_sum(value: Tensor, box: Window) -> Tensor:
-    """The sum over each cell's neighbourhood: shifted slices for few channels, else a depthwise conv."""
-    channels = value.shape[1]
-    if channels <= FEW_CHANNELS:
-        return window_sum(value, box)
-    conv: Callable = (F.conv1d, F.conv2d, F.conv3d)[len(box.kernel) - 1]
-    ones = value.new_ones((1, 1, *box.kernel)).expand(channels, 1, *box.kernel)
-    with torch.autocast(value.device.type, enabled=False):
-        return conv(value, ones, padding=box.before, groups=channels)
+def _fill_by_kernel(x: Masked, reach: tuple[int, ...]) -> Tensor:
+    """The same by the compiled kernel of the device: edge cells only, in place where that shows nowhere."""
+    kernel = filling.kernel(x.value.device)
+    if kernel is None or not any(reach):
+        return x.value
+    rings = derive(x.run, "ring map", _masks(x), reach, lambda: kernel.rings(x.visible, x.frame, reach))
+    value = x.value if _is_ours(x) else x.value.clone()
+    kernel.fill_(value, rings, reach, _epsilon(x))
+    return value
 
 
-FEW_CHANNELS = 8  # measured on CPU at 3 channels, 224 x 224: slices 3.7 ms, depthwise convolution 51 ms
+def _is_ours(x: Masked) -> bool:
+    """Nothing else holds the value, autograd included, and no two entries share a place."""
+    strides = zip(x.value.shape, x.value.stride(), strict=True)
+    return not x.shared and not torch.is_grad_enabled() and all(step or n == 1 for n, step in strides)
 
 
-def _edges_pay(x: Masked) -> bool:
-    """Whether to touch edge cells only: not while tracing or differentiating, nor with few channels."""
-    value, frame = x.value, x.frame
-    if torch.compiler.is_compiling() or torch._C._is_tracing() or type(value) is not Tensor:
-        return False
-    if x.visible.shape[1] != 1 or (frame is not None and frame.shape[1] != 1):
-        return False  # rows share one mask
-    if value.requires_grad or value.shape[1] <= FEW_CHANNELS:
-        return False
-    return not _intercepted() and value.dtype in (torch.float32, torch.float64)
-
-
-def _intercepted() -> bool:
-    """A dispatch mode (make_fx, FakeTensorMode) or a functorch transform sees the ops that are called."""
-    modes = torch._C._len_torch_dispatch_stack()
-    return bool(modes) or torch._C._are_functorch_transforms_active()
+def _fill_opaquely(x: Masked, reach: tuple[int, ...]) -> Tensor:
+    """The same as operators that a compiler does not look into. It may find that no copy is needed."""
+    if not any(reach):
+        return x.value
+    value = x.value.clone()
+    opaque.fill_(value, opaque.rings(x.visible, x.frame, reach), reach, _epsilon(x))
+    return value
 
 
 def _fill_edges(x: Masked, reach: tuple[int, ...]) -> Tensor:
@@ -136,8 +156,7 @@ def _plan(x: Masked, reach: tuple[int, ...], grid: tuple[int, ...]) -> list[tupl
         plans = [_ring_plan(ring, grid, _epsilon(x)) for ring in _rings(x, reach)]
         return [plan for plan in plans if plan is not None]
 
-    masks = (x.visible,) if x.frame is None else (x.visible, x.frame)
-    return derive(x.run, "plan", masks, (reach, grid), compute)
+    return derive(x.run, "plan", _masks(x), (reach, grid), compute)
 
 
 def _ring_plan(

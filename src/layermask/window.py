@@ -128,6 +128,26 @@ def window_sum(x: Tensor, window: Window) -> Tensor:
     return out
 
 
+def neighborhood(reach: tuple[int, ...], ring: int) -> Window:
+    """The 3-wide window along the axes that the ring (counted from 1) still extends on."""
+    on = tuple(int(r >= ring) for r in reach)
+    return Window(tuple(1 + 2 * o for o in on), (1,) * len(on), on, on, (1,) * len(on))
+
+
+def box_sum(value: Tensor, box: Window) -> Tensor:
+    """The sum over each cell's neighbourhood: shifted slices for few channels, else a depthwise conv."""
+    channels = value.shape[1]
+    if channels <= FEW_CHANNELS:
+        return window_sum(value, box)
+    conv: Callable = (F.conv1d, F.conv2d, F.conv3d)[len(box.kernel) - 1]
+    ones = value.new_ones((1, 1, *box.kernel)).expand(channels, 1, *box.kernel)
+    with torch.autocast(value.device.type, enabled=False):
+        return conv(value, ones, padding=box.before, groups=channels)
+
+
+FEW_CHANNELS = 8  # measured on CPU at 3 channels, 224 x 224: slices 3.7 ms, depthwise convolution 51 ms
+
+
 def _sum_along(x: Tensor, dim: int, kernel: int, stride: int, dilation: int) -> Tensor:
     if kernel == stride == 1:
         return x

@@ -1,0 +1,272 @@
+/* Neighbour padding (the paper's Algorithm 1) in place: hidden cells near the visible part, ring by ring.
+
+   A map of rings says of each cell 0 = to fill from, r = filled in ring r, 255 = neither. A ring's cell takes
+   the mean of its neighbours in earlier rings, in a fixed order: the same bits for any batch and any threads.
+   Maps are laid out with one spare cell behind every axis, so that no neighbour wraps round. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NEVER 255
+#define BLOCK 1024 /* cells */
+#define FEW 4 /* channels up to which a plane at a time is faster even where channels lie together */
+
+typedef struct { long size[3], step[3], guard, length; } grid;
+typedef struct { int32_t z, y, x; uint8_t ring; } cell;
+typedef struct {
+  grid grid;
+  const long *reach;
+  double eps;
+  int last;             /* the outermost ring there is */
+  uint8_t *rings;       /* on the grid, its guards included; points at its first cell */
+  uint8_t *counts;      /* known neighbours of each cell that is filled */
+  long from[256], to[256]; /* where on the grid each ring begins and ends */
+  uint8_t *near, *filled;  /* rows of cells that are read, that are written */
+  int by_rows;          /* whether channels are filled together */
+  cell *cells;          /* ring by ring */
+  long number;
+} plan;
+
+static grid make_grid(const long *size) {
+  grid g;
+  memcpy(g.size, size, sizeof g.size);
+  g.step[2] = 1;
+  g.step[1] = size[2] + 1;
+  g.step[0] = (size[1] + 1) * g.step[1];
+  g.length = size[0] * g.step[0];
+  g.guard = g.step[1] + 1 + (size[0] > 1 ? g.step[0] : 0);
+  return g;
+}
+
+static long place(const grid *g, long z, long y) { return g->guard + z * g->step[0] + y * g->step[1]; }
+
+static int along(const plan *p, int axis, int ring) { return p->reach[axis] >= ring && p->grid.size[axis] > 1; }
+
+static void spread(const grid *g, const uint8_t *map, uint8_t *out, uint8_t rest) {
+  memset(out, rest, g->length + 2 * g->guard);
+  for (long z = 0; z < g->size[0]; z++)
+    for (long y = 0; y < g->size[1]; y++, map += g->size[2]) memcpy(out + place(g, z, y), map, g->size[2]);
+}
+
+/* How many known cells lie around each: sums of three along the axes that the ring extends on. */
+static const uint8_t *around(const plan *p, const uint8_t *known, uint8_t *a, uint8_t *b, int ring) {
+  const grid *g = &p->grid;
+  long whole = g->length + 2 * g->guard;
+  const uint8_t *sums = known;
+  for (int axis = 2; axis >= 0; axis--) {
+    if (!along(p, axis, ring)) continue;
+    uint8_t *restrict out = sums == a ? b : a;
+    long step = g->step[axis];
+    const uint8_t *restrict in = sums;
+    for (long i = step; i < whole - step; i++) out[i] = in[i - step] + in[i] + in[i + step];
+    sums = out;
+  }
+  return sums;
+}
+
+/* The map of rings of each image. `frame` (padding that is no neighbour) may be NULL, or one for all. */
+void fill_rings(const uint8_t *visible, const uint8_t *frame, uint8_t *rings, long images, long frames,
+                const long *size, const long *reach, long threads) {
+  plan p = {.grid = make_grid(size), .reach = reach};
+  const grid *g = &p.grid;
+  long cells = size[0] * size[1] * size[2], whole = g->length + 2 * g->guard, most = 0;
+  for (int axis = 0; axis < 3; axis++) most = reach[axis] > most ? reach[axis] : most;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long n = 0; n < images; n++) {
+    const uint8_t *seen = visible + n * cells, *padding = frame ? frame + (frames == 1 ? 0 : n * cells) : NULL;
+    uint8_t *out = rings + n * cells, *known = calloc(5, whole);
+    if (!known) abort();
+    uint8_t *open = known + whole, *ring = open + whole, *a = ring + whole, *b = a + whole;
+    for (long i = 0; i < cells; i++) out[i] = seen[i] && !(padding && padding[i]);
+    spread(g, out, known, 0);
+    for (long i = 0; i < cells; i++) out[i] = !seen[i];
+    spread(g, out, open, 0);
+    for (long i = 0; i < whole; i++) ring[i] = known[i] ? 0 : NEVER;
+    for (int r = 1; r <= most; r++) {
+      const uint8_t *restrict sums = around(&p, known, a, b, r);
+      int found = 0;
+      for (long i = 0; i < whole; i++) {
+        uint8_t now = open[i] & (sums[i] > 0);
+        ring[i] = now ? r : ring[i];
+        known[i] |= now;
+        open[i] ^= now;
+        found |= now;
+      }
+      if (!found) break;
+    }
+    for (long z = 0; z < size[0]; z++)
+      for (long y = 0; y < size[1]; y++, out += size[2]) memcpy(out, ring + place(g, z, y), size[2]);
+    free(known);
+  }
+}
+
+static void mark_rows(plan *p) {
+  const grid *g = &p->grid;
+  long rows = g->size[0] * g->size[1];
+  p->near = calloc(2, rows);
+  if (!p->near) abort();
+  p->filled = p->near + rows;
+  for (int r = 1; r <= p->last; r++) p->from[r] = g->guard + g->length, p->to[r] = 0;
+  for (long z = 0, n = 0; z < g->size[0]; z++)
+    for (long y = 0; y < g->size[1]; y++, n++)
+      for (long x = 0, i = place(g, z, y); x < g->size[2]; x++, i++) {
+        uint8_t r = p->rings[i];
+        if (!r || r == NEVER) continue;
+        if (i < p->from[r]) p->from[r] = i;
+        if (i >= p->to[r]) p->to[r] = i + 1;
+        p->filled[n] = 1;
+      }
+  for (long z = 0; z < g->size[0]; z++)
+    for (long y = 0; y < g->size[1]; y++)
+      for (long dz = -1; dz <= 1; dz++)
+        for (long dy = -1; dy <= 1; dy++) {
+          long v = z + dz, u = y + dy;
+          if (v >= 0 && v < g->size[0] && u >= 0 && u < g->size[1] && p->filled[v * g->size[1] + u])
+            p->near[z * g->size[1] + y] = 1;
+        }
+}
+
+static void count_known(plan *p) {
+  long whole = p->grid.length + 2 * p->grid.guard;
+  uint8_t *known = calloc(3, whole), *a = known + whole, *b = a + whole;
+  p->counts = calloc(1, whole);
+  if (!known || !p->counts) abort();
+  for (int r = 1; r <= p->last; r++) {
+    for (long i = 0; i < whole; i++) known[i] = p->rings[i] < r;
+    const uint8_t *restrict sums = around(p, known, a, b, r);
+    for (long i = 0; i < whole; i++) p->counts[i] = p->rings[i] == r ? sums[i] : p->counts[i];
+  }
+  free(known);
+}
+
+static void list_cells(plan *p) {
+  const grid *g = &p->grid;
+  long starts[257] = {0};
+  for (long z = 0; z < g->size[0]; z++)
+    for (long y = 0; y < g->size[1]; y++)
+      for (long x = 0, i = place(g, z, y); x < g->size[2]; x++, i++) starts[p->rings[i] + 1]++;
+  starts[1] = 0;
+  for (int r = 1; r < 256; r++) starts[r + 1] += starts[r];
+  p->number = starts[NEVER];
+  p->cells = malloc((p->number + 1) * sizeof(cell));
+  if (!p->cells) abort();
+  for (long z = 0; z < g->size[0]; z++)
+    for (long y = 0; y < g->size[1]; y++)
+      for (long x = 0, i = place(g, z, y); x < g->size[2]; x++, i++) {
+        uint8_t r = p->rings[i];
+        if (r && r != NEVER) p->cells[starts[r]++] = (cell){z, y, x, r};
+      }
+}
+
+static void neighbours(const plan *p, const cell *at, const long *stride, const void *value, long width,
+                       const void **found, int *count) {
+  const grid *g = &p->grid;
+  const uint8_t *ring = p->rings + place(g, at->z, at->y) + at->x;
+  long oz = along(p, 0, at->ring), oy = along(p, 1, at->ring), ox = along(p, 2, at->ring);
+  for (long z = -oz; z <= oz; z++)
+    for (long y = -oy; y <= oy; y++)
+      for (long x = -ox; x <= ox; x++)
+        if (ring[z * g->step[0] + y * g->step[1] + x] < at->ring)
+          found[(*count)++] = (const char *)value + width * ((at->z + z) * stride[0] + (at->y + y) * stride[1] +
+                                                            (at->x + x) * stride[2]);
+}
+
+static plan make_plan(const uint8_t *map, const long *size, const long *reach, double eps, int rows) {
+  plan p = {.grid = make_grid(size), .reach = reach, .eps = eps, .by_rows = rows};
+  long cells = size[0] * size[1] * size[2];
+  for (long i = 0; i < cells; i++) {
+    int ring = map[i] == NEVER ? 0 : map[i];
+    p.last = ring > p.last ? ring : p.last;
+  }
+  if (!p.last) return p;
+  p.rings = malloc(p.grid.length + 2 * p.grid.guard);
+  if (!p.rings) abort();
+  spread(&p.grid, map, p.rings, NEVER);
+  if (rows) list_cells(&p);
+  else mark_rows(&p), count_known(&p);
+  return p;
+}
+
+static void drop_plan(plan *p) {
+  free(p->rings);
+  free(p->counts);
+  free(p->near);
+  free(p->cells);
+}
+
+static inline float of_bits(uint32_t bits) { float x; memcpy(&x, &bits, 4); return x; }
+static inline uint32_t bits_of(float x) { uint32_t bits; memcpy(&bits, &x, 4); return bits; }
+
+static inline float from_bfloat(uint16_t x) { return of_bits((uint32_t)x << 16); }
+static inline uint16_t to_bfloat(float x) {
+  uint32_t bits = bits_of(x), nan = (bits & 0x7fffffff) > 0x7f800000;
+  return nan ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+/* IEEE half: exponents shifted by a product, subnormals and overflow included. */
+static inline float from_half(uint16_t x) {
+  uint32_t sign = (uint32_t)(x & 0x8000) << 16, rest = (uint32_t)(x & 0x7fff) << 13;
+  uint32_t bits = bits_of(of_bits(rest) * 0x1p112f);
+  return of_bits(sign | (rest >= 0x0f800000 ? rest | 0x7f800000 : bits));
+}
+static inline uint16_t to_half(float x) {
+  uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+  uint32_t small = bits_of(of_bits(rest) + 0.5f) - 0x3f000000;  /* subnormals: rounded by the sum */
+  uint32_t normal = (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13;
+  uint32_t large = rest > 0x7f800000 ? 0x7e00 : 0x7c00;
+  return sign | (rest >= 0x477ff000 ? large : rest < 0x38800000 ? small : normal);
+}
+
+#define SAME(x) (x)
+#define NAME(name) name##_float
+#define TYPE float
+#define REAL float
+#define READ SAME
+#define WRITE SAME
+#include "fill.h"
+
+#define NAME(name) name##_double
+#define TYPE double
+#define REAL double
+#define READ SAME
+#define WRITE SAME
+#include "fill.h"
+
+#define NAME(name) name##_bfloat
+#define TYPE uint16_t
+#define REAL float
+#define READ from_bfloat
+#define WRITE to_bfloat
+#include "fill.h"
+
+#define NAME(name) name##_half
+#define TYPE uint16_t
+#define REAL float
+#define READ from_half
+#define WRITE to_half
+#include "fill.h"
+
+/* Fill `value` (images, channels, *size) of the given strides (in entries) in place. kind: 0 float, 1 double,
+   2 bfloat16, 3 half. `rings`: one map per image, or one for all. */
+void fill_values(void *value, long kind, const uint8_t *rings, long maps, long images, long channels,
+                 const long *size, const long *stride, const long *reach, double eps, long threads) {
+  static const long widths[] = {4, 8, 2, 2};
+  long cells = size[0] * size[1] * size[2], step = stride[1];
+  long parts = images >= 2 * threads ? 1 : (2 * threads + images - 1) / images;
+  long block = ((channels + parts - 1) / parts + 63) / 64 * 64;
+  parts = (channels + block - 1) / block;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (long task = 0; task < images * parts; task++) {
+    long n = task / parts, first = task % parts * block;
+    long number = channels - first < block ? channels - first : block;
+    plan p = make_plan(rings + (maps == 1 ? 0 : n * cells), size, reach, eps, step == 1 && channels > FEW);
+    char *start = (char *)value + (n * stride[0] + first * step) * widths[kind];
+    if (p.last) switch (kind) {
+      case 0: fill_float(&p, (float *)start, number, step, stride + 2); break;
+      case 1: fill_double(&p, (double *)start, number, step, stride + 2); break;
+      case 2: fill_bfloat(&p, (uint16_t *)start, number, step, stride + 2); break;
+      default: fill_half(&p, (uint16_t *)start, number, step, stride + 2);
+    }
+    drop_plan(&p);
+  }
+}

@@ -1,0 +1,30 @@
+"""Neighbour padding by a device's compiled kernel: which there is, and the two steps it takes."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from types import ModuleType
+
+import torch
+
+from . import fill
+from .fill import KINDS
+
+__all__ = ["KINDS", "NEVER", "kernel"]
+NEVER = 255  # in a map of rings: neither to fill from nor to be filled
+
+
+def kernel(device: torch.device) -> ModuleType | None:
+    """The module with `rings` and `fill_` for tensors on the device, if it can run here."""
+    if device.type == "cpu":
+        return fill if fill.available() else None
+    return _triton() if device.type == "cuda" else None
+
+
+@functools.cache
+def _triton() -> ModuleType | None:
+    return (
+        importlib.import_module(".fill_triton", __package__) if importlib.util.find_spec("triton") else None
+    )
