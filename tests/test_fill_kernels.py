@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,23 @@ def test_a_value_of_our_own_is_filled_in_place() -> None:
         assert not same(x.value, before)
         seen = x.visible.expand_as(before)
         assert torch.equal(x.value[seen], before[seen])
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda x: F.relu(x, inplace=True),
+        lambda x: F.hardtanh(x, -9, 9, inplace=True),
+        lambda x: x.contiguous(),
+    ],
+    ids=["relu", "hardtanh", "contiguous"],
+)
+def test_what_gives_back_its_argument_gives_back_the_pair(act: Callable) -> None:
+    """As torch does: so its value is still held once only."""
+    with torch.no_grad():
+        x = inner()
+        y = act(x)
+    assert y is x and not y.shared
 
 
 @pytest.mark.parametrize("hold", ["a view", "autograd", "an expansion"])

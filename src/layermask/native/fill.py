@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor
 
 def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
     """Fill `value` (N, C, *S), of a type in KINDS and of any strides without overlap, in place."""
-    steps = (ctypes.c_long * 5)(*value.stride()[:2], *_three(value.stride()[2:], 0))
+    steps: Any = (ctypes.c_long * 5)(*value.stride()[:2], *_three(value.stride()[2:], 0))
     maps, images, channels = rings.shape[0], *value.shape[:2]
     geometry = (_longs(value.shape[2:], 1), steps, _longs(reach, 0), ctypes.c_double(eps))
     call(_kernels().fill_values, value, KINDS[value.dtype], rings, maps, images, channels, *geometry)
@@ -60,5 +61,5 @@ def _three(sizes: Sequence[int], rest: int) -> tuple[int, ...]:
     return (rest,) * (3 - len(sizes)) + tuple(sizes)
 
 
-def _longs(sizes: Sequence[int], rest: int) -> ctypes.Array:
+def _longs(sizes: Sequence[int], rest: int) -> Any:
     return (ctypes.c_long * 3)(*_three(sizes, rest))

@@ -44,7 +44,11 @@ def pointwise(function: Callable) -> Callable:
             inputs = list(masked_in((args, kwargs)))
         if len(inputs) == 1:
             value = function(*replace_masked(args, read), **replace_masked(kwargs, read))
-            return _with_mask_of(inputs[0], value, _weights(function, inputs, value.ndim))
+            weights = _weights(function, inputs, value.ndim)
+            if _is_the_same(value, inputs[0]):
+                inputs[0].weights = weights
+                return inputs[0]
+            return _with_mask_of(inputs[0], value, weights)
         ndim = max(x.value.ndim for x in inputs)
         visible, frame, values = join(inputs, ndim)
         swap = dict(zip(map(id, inputs), values, strict=True))
@@ -56,6 +60,11 @@ def pointwise(function: Callable) -> Callable:
         )
 
     return rule
+
+
+def _is_the_same(value: Tensor, x: Masked) -> bool:
+    """Torch gave back its very argument: it acted in place (`inplace=True`), or had nothing to do."""
+    return not torch.compiler.is_compiling() and value is x.value
 
 
 _LIKENESS = {"to", "type_as"}
