@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
+BENCH_MINUTES ?= 60
 
-.PHONY: help demo test test-all lint bench coverage clean
+.PHONY: help demo test test-all lint bench bench-all coverage clean
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -32,9 +33,15 @@ test: lint  ## lint, types, and the tests that take minutes at most
 test-all: lint  ## every test, the slow ones too
 	$(BIN)/pytest -n 2 --dist worksteal
 
-bench: .venv/dev  ## time layer masking against the plain model; writes docs/benchmarks.md
-	for each in forward overhead road; do \
-	  OMP_NUM_THREADS=$$(nproc) $(BIN)/python -W ignore benchmarks/$$each.py || exit; done
+bench: export OMP_NUM_THREADS = $(shell nproc)
+bench: .venv/dev  ## time everything, BENCH_MINUTES of the forward passes; goes on where it stopped; writes docs/benchmarks.md
+	$(BIN)/python -W ignore benchmarks/forward.py --limit-minutes $(BENCH_MINUTES)
+	for each in explaining overhead road start; do $(BIN)/python -W ignore benchmarks/$$each.py || exit; done
+
+bench-all: export OMP_NUM_THREADS = $(shell nproc)
+bench-all: .venv/dev  ## build and check the compiled kernels, time everything, within BENCH_MINUTES in all
+	$(BIN)/python -W ignore benchmarks/all.py --minutes $(BENCH_MINUTES)
+	$(BIN)/python benchmarks/page.py
 
 coverage: .venv/dev  ## laws 1, 2 and 5 over every torchvision and timm architecture; writes docs/coverage.md
 	$(BIN)/python benchmarks/coverage.py

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from page import peak_memory, write_section
+from memory import peak_memory
+from page import write_section
 from torch import Tensor, nn
 
 import layermask as lm

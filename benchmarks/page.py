@@ -1,15 +1,16 @@
-"""docs/benchmarks.md: every benchmark writes its own section and leaves the others as they are."""
+"""docs/benchmarks.md: every benchmark writes its own section and leaves the others as they are.
+
+`python benchmarks/page.py FOLDER...` writes the sections that are made of lines of results, from the lines in
+several folders: those of this machine, and those that another one has brought back.
+"""
 
 from __future__ import annotations
 
-import os
+import argparse
 import platform
 import re
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,53 +18,69 @@ import torch
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Written by `make bench`; nothing here is typed by hand. Ratios are medians over rounds in which the sides
-alternate, the middle half of the rounds in brackets. No GPU was measured.
+Written by `make bench`; nothing here is typed by hand. Ratios are medians over rounds in which the sides take
+turns, the middle half of the rounds in brackets.
 """
+ORDER = (
+    "Forward pass",
+    "Cost and visible part",
+    "Peak memory",
+    "LIME from end to end",
+    "What explaining adds to a model that is almost free",
+    "ROAD's linear imputation",
+    "Start",
+)
+"""The sections of the page; one that is not among them is taken away."""
 
 
-EXACT_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-"""With these glibc gives freed memory back at once: a peak is then what was in use, without its caches."""
-
-
-def peak_memory(setup: str, call: str, runs: int = 5) -> float:
-    """Return the peak of memory during `call` above that before it, in MiB: the median of processes."""
-    code = f"""
-import torch, warnings
-from pathlib import Path
-warnings.simplefilter("ignore")
-
-def memory(line):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(text.split()[1]) for text in lines if text.startswith(line))
-
-{setup}
-Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
-before = memory("VmRSS")
-{call}
-print(memory("VmHWM") - before)
-"""
-    environment = {**os.environ, **EXACT_MEMORY, "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", code]
-    found = [
-        subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-        for _ in range(runs)
-    ]
-    return statistics.median(map(int, found)) / 1024
-
-
-def machine() -> str:
+def here() -> str:
     return (
         f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"CPU {platform.machine()}, {torch.get_num_threads()} threads."
     )
 
 
-def write_section(title: str, lines: Iterable[str]) -> None:
-    """Replace the section `title`, or add it at the end."""
+def write_section(title: str, lines: Iterable[str], head: str | None = None) -> None:
+    """Write the section `title` anew, under `head`: by default the date, the versions and the machine."""
     text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else HEAD
     sections = dict(re.findall(r"^## (.*?)\n+(.*?)\s*(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
-    sections[title] = "\n".join([machine(), "", *lines])
-    parts = [HEAD.rstrip(), *(f"## {name}\n\n{body.strip()}" for name, body in sections.items())]
-    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    sections[title] = "\n".join([here() if head is None else head, "", *lines])
+    parts = [f"## {name}\n\n{sections[name].strip()}" for name in ORDER if name in sections]
+    PAGE.write_text("\n\n".join([HEAD.rstrip(), *parts]) + "\n", encoding="utf-8")
     print(f"wrote {PAGE.name}, {title}")
+
+
+def write_all(folders: Sequence[Path]) -> None:
+    """Write the sections that are made of the lines in these folders."""
+    from cost import cost_section, plot, points
+    from explaining import lime_section
+    from forward_tables import forward_section, memory_section
+    from lines import latest
+    from start import start_section
+
+    forward = latest(folders, "forward")
+    write_section("Forward pass", forward_section(forward), "")
+    write_section("Peak memory", memory_section(forward), "")
+    if drawn := points(forward):
+        plot(drawn, PAGE.parent / "pictures" / "cost.png")
+        write_section("Cost and visible part", cost_section(drawn), "")
+    if lime := latest(folders, "lime"):
+        write_section("LIME from end to end", lime_section(lime), "")
+    if start := latest(folders, "start"):
+        write_section("Start", start_section(start), "")
+
+
+def main() -> None:
+    from lines import FILE, FOLDER
+
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("folders", nargs="*", type=Path, default=[FOLDER])
+    folders = options.parse_args().folders
+    for folder in folders:
+        if not (folder / FILE).exists():
+            options.error(f"{folder} holds no {FILE}: measure first, or give the folder of --out")
+    write_all(folders)
+
+
+if __name__ == "__main__":
+    main()
