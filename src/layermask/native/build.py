@@ -100,7 +100,9 @@ def _compiles(compiler: str, choice: Sequence[str], out: Path) -> bool:
     try:
         ctypes.CDLL(str(out))
     except OSError:  # torch brings no OpenMP of this compiler's kind
-        return "-fopenmp" in choice and _runs(compiler, "-shared", "-fopenmp", *objects, "-o", str(out), "-lm")
+        return "-fopenmp" in choice and _runs(
+            compiler, "-shared", "-fopenmp", *objects, "-o", str(out), "-lm"
+        )
     return True
 
 

@@ -34,31 +34,34 @@ class Source:
 
 @dataclass(eq=False)
 class Weights:
-    """A convolution's weights as `product` takes them.
+    """A convolution's weights as `product` and `depthwise` take them; copies, that keep no model alive.
 
-    `each`: (G, K / G, T, C / G), or (T, C) for a depthwise one. `panels`: the compiled kernel's own order.
+    `shape`: (groups, outputs and taps and channels of each). `values`: in this shape, for a depthwise one as
+    (T, C), or for the compiled product as (groups, panels, T, C / groups, width).
     """
 
-    each: Tensor
-    panels: Tensor | None
+    shape: tuple[int, int, int, int]
+    values: Tensor
     bias: Tensor | None
 
     @property
     def depthwise(self) -> bool:
-        return self.each.ndim == 2
+        return self.values.ndim == 2
 
 
 def prepare(weight: Tensor, bias: Tensor | None, groups: int) -> Weights:
     """Weights (K, C / G, *kernel), or (K, C) of a linear layer, in the order of rows."""
-    out, each = weight.shape[0], weight.reshape(*weight.shape[:2], -1).transpose(1, 2)
-    if weight.shape[1] == 1 and groups == out:
-        return Weights(each[:, :, 0].t().contiguous(), None, bias)
-    each = each.reshape(groups, out // groups, *each.shape[1:])
-    return Weights(each, _panels(each) if compiled(weight) else None, bias)
+    out, channels = weight.shape[:2]
+    bias = None if bias is None else bias.detach().clone()
+    each = weight.detach().reshape(groups, out // groups, channels, -1).transpose(2, 3)
+    shape = (groups, out // groups, each.shape[2], channels)
+    if channels == 1 and groups == out:
+        return Weights(shape, each[:, 0, :, 0].t().clone(memory_format=torch.contiguous_format), bias)
+    return Weights(shape, _panels(each) if compiled(weight) else each.contiguous().clone(), bias)
 
 
 def _panels(each: Tensor) -> Tensor:
-    """(G, panels, T, C / G, width): columns side by side, the last panel padded with zeros."""
+    """Columns side by side, the last panel padded with zeros."""
     lib = library()
     assert lib is not None
     groups, columns, window, channels = each.shape
@@ -109,7 +112,7 @@ def product(
     lib = compiled(source.rows)
     if lib is None:
         return _product(source, table, weights, added, limits)
-    groups, columns, window, channels = weights.each.shape
+    groups, columns = weights.shape[:2]
     out = source.rows.new_empty(rows, groups * columns)
     for g in range(groups):
         _product_group(lib, source, table, weights, added, limits, out, g)
@@ -126,8 +129,7 @@ def _product_group(
     out: Tensor,
     g: int,
 ) -> None:
-    groups, columns, window, channels = weights.each.shape
-    assert weights.panels is not None
+    groups, columns, window, channels = weights.shape
 
     def part(x: Tensor | None, step: int) -> ctypes.c_void_p:
         return ctypes.c_void_p(None if x is None else x.data_ptr() + 4 * g * step)
@@ -138,7 +140,7 @@ def _product_group(
     sizes = (len(out), window, channels, columns)
     more = (part(extra, columns), at, groups * columns)
     target = (part(out, columns), groups * columns)
-    matrix = (weights.panels[g], part(weights.bias, columns))
+    matrix = (weights.values[g], part(weights.bias, columns))
     call(lib.product, *first, *second, table, *sizes, *matrix, *more, *target, *map(float, limits))
 
 
@@ -151,9 +153,9 @@ def _product(
 ) -> Tensor:
     read = source.all()
     read = read[:, None] if table is None else read[table.long()]  # (M, T, C)
-    groups = len(weights.each)
+    groups = weights.shape[0]
     grouped = read.unflatten(2, (groups, -1)).transpose(1, 2)  # (M, G, T, C / G)
-    out = torch.einsum("mgtc,gktc->mgk", grouped, weights.each.to(read.dtype)).flatten(1)
+    out = torch.einsum("mgtc,gktc->mgk", grouped, weights.values.to(read.dtype)).flatten(1)
     out = out if weights.bias is None else out + weights.bias
     if added is not None:
         out = out + (added[0] if added[1] is None else added[0][added[1].long()])
@@ -166,9 +168,9 @@ def depthwise(source: Source, table: Tensor, weights: Weights, limits: Limits = 
         out = source.rows.new_empty(len(table), source.rows.shape[1])
         first = (source.rows, len(source.rows), source.filled)
         sizes = (len(table), table.shape[1], out.shape[1])
-        call(lib.depthwise, *first, table, *sizes, weights.each, weights.bias, out, *map(float, limits))
+        call(lib.depthwise, *first, table, *sizes, weights.values, weights.bias, out, *map(float, limits))
         return out
-    out = torch.einsum("mtc,tc->mc", source.all()[table.long()], weights.each.to(source.rows.dtype))
+    out = torch.einsum("mtc,tc->mc", source.all()[table.long()], weights.values.to(source.rows.dtype))
     out = out if weights.bias is None else out + weights.bias
     return out if limits == OPEN else out.clamp(*limits)
 

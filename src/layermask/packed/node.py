@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +91,8 @@ class Conv(Node):
     ) -> None:
         super().__init__(source.run, mask, source.batch, source.kind.new_empty(0, len(weight)), source)
         self.window, self.weight, self.bias, self.groups = window, weight, bias, groups
+        if not window.pointlike:
+            source.at(source.mask)  # of which it reads all in any case; so nothing piles up
 
     def compute(self, mask: Tensor) -> Tensor:
         return self.fused(mask, [], None, OPEN)
@@ -153,7 +154,9 @@ class Stem(Conv):
         steps = torch.arange(reach, dtype=torch.int32, device=place.device) * self.window.dilation[0]
         table = ((place // (out_h * out_w) * h + y)[:, None] + steps) * w + x[:, None]
         width = self.window.kernel[1] * c
-        return Source(self.image.view(-1).as_strided((n * h * w - self.window.kernel[1] + 1, width), (c, 1))), table
+        return Source(
+            self.image.view(-1).as_strided((n * h * w - self.window.kernel[1] + 1, width), (c, 1))
+        ), table
 
     def prepare(self, norms: list[Norm]) -> Weights:
         weight, bias = folded(self.weight, self.bias, norms)
@@ -182,7 +185,8 @@ class MeanPool(Node):
         (source,) = self.sources
         plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
         taps = math.prod(self.window.kernel)
-        weights = Weights(self.kind.new_full((taps, self.channels), 1 / taps), None, None)
+        values = self.kind.new_full((taps, self.channels), 1 / taps)
+        weights = Weights((self.channels, 1, taps, 1), values, None)
         return kernels.depthwise(kernels.fill(source.at(source.mask), plan), plan.table, weights)
 
 

@@ -77,7 +77,9 @@ def conv2d(
     if not isinstance(input, Packed) or input.node is None:
         return _entering(input, window, weight, bias, groups)
     node = input.node
-    require(weight.shape[1] * groups == node.channels, weight.dtype == node.kind.dtype, input.order == "first")
+    require(
+        weight.shape[1] * groups == node.channels, weight.dtype == node.kind.dtype, input.order == "first"
+    )
     visible = _grown(input, window)
     if isinstance(input, Padded):
         require(not window.pointlike)
@@ -152,7 +154,9 @@ def batch_norm(
     constant(weight, bias)
     require(not training, running_mean is not None, running_var is not None)
     assert running_mean is not None and running_var is not None
-    return Packed(Affine(node, Norm(running_mean, running_var, weight, bias, eps)), strided_last=input.strided_last)
+    return Packed(
+        Affine(node, Norm(running_mean, running_var, weight, bias, eps)), strided_last=input.strided_last
+    )
 
 
 @packed(F.layer_norm, torch.layer_norm)

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_map
 from .. import rules as _rules
 from ..fill import EPSILON, FILLS
 from ..masked import Masked, Run, Settings, masked_in, settled
-from ..release import release_rules
 from ..packed import ENGINES, packing
+from ..release import release_rules
 from ..rules.pool import POOLS
 from ..visibility import JOINS
 from ..window import GROWTHS
@@ -135,7 +135,10 @@ class LayerMasking(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{k}={v!r}" for k, v in vars(self.settings).items()) + f", engine={self.engine!r}, until={self.until!r}"
+        return (
+            ", ".join(f"{k}={v!r}" for k, v in vars(self.settings).items())
+            + f", engine={self.engine!r}, until={self.until!r}"
+        )
 
 
 def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:

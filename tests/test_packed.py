@@ -1,0 +1,371 @@
+"""The packed engine: its kernels against their twins, its answers against the dense engine's, its choices."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_blocks import BLOCKS, Chain, chain, images
+from torch import Tensor, nn
+
+from layermask import LayerMasking, Masked
+from layermask.check.samples import masks
+from layermask.masked import Run
+from layermask.native import library
+from layermask.packed import kernels
+from layermask.packed import plan as plans
+from layermask.packed.engine import Packing
+from layermask.packed.sites import plan_of, sites_of
+from layermask.packed.value import Packed
+from layermask.removal import layers
+from layermask.window import Window, grow
+
+needs_compiler = pytest.mark.skipif(library() is None, reason="no C compiler: nothing to compare with")
+MASKS = ["patches", "all", "coarse", "none", "pixel"]
+
+
+@pytest.fixture(autouse=True)
+def without_gradients():
+    with torch.no_grad():
+        yield
+
+
+# --- kernels against their twins in torch operators ----------------------------------------------------
+
+
+def window(kernel, stride=(1, 1), before=(0, 0), after=None) -> Window:
+    return Window(kernel, stride, before, before if after is None else after, (1, 1))
+
+
+WINDOWS = {
+    "point": window((1, 1)),
+    "strided point": window((1, 1), (2, 2)),
+    "3x3": window((3, 3), before=(1, 1)),
+    "3x5, strided": window((3, 5), (2, 1), (1, 2)),
+    "even": window((4, 2), (1, 2), (1, 0), (2, 1)),
+    "7x7": window((7, 7), before=(3, 3)),
+}
+# channels, outputs, groups: less and more than a panel of columns, one tile and several
+SHAPES = [(5, 3, 1), (40, 70, 1), (200, 64, 1), (16, 24, 2), (20, 20, 20), (130, 130, 130)]
+
+
+def situation(window: Window, channels: int):
+    """Rows at random visible cells, and the plan of what a window op reads of them."""
+    run, draw = Run(), torch.Generator().manual_seed(channels)
+    visible = (torch.rand(3, 1, 13, 11, generator=draw) < 0.3) & torch.tensor([True, True, False]).view(
+        3, 1, 1, 1
+    )
+    grown = grow(run, visible, None, window)[0]
+    rows = torch.randn(sites_of(run, visible, 3).count, channels, generator=draw)
+    return rows, plan_of(run, visible, grown, window, 3), run, visible, grown
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", WINDOWS)
+def test_plans_are_those_of_torch_operators(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, ours, run, visible, grown = situation(WINDOWS[name], 4)
+    monkeypatch.setattr(plans, "library", lambda: None)
+    run.memo.clear()
+    theirs = plan_of(run, visible, grown, WINDOWS[name], 3)
+    assert ours.ends == theirs.ends
+    assert torch.equal(ours.table, theirs.table)
+    assert torch.equal(ours.offsets, theirs.offsets)
+    for begin, end in zip(ours.offsets[:-1], ours.offsets[1:], strict=True):
+        assert sorted(ours.sources[begin:end].tolist()) == sorted(theirs.sources[begin:end].tolist())
+
+
+def close(ours: Tensor, theirs: Tensor) -> bool:
+    return torch.allclose(ours.double(), theirs.double(), rtol=1e-5, atol=3e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", WINDOWS)
+def test_products_are_those_of_torch_operators(name: str, shape: tuple[int, int, int]) -> None:
+    """With a bias, something added of which rows are chosen, and a clamp; in float64 the twin runs."""
+    channels, out, groups = shape
+    rows, plan, *_ = situation(WINDOWS[name], channels)
+    kernel = WINDOWS[name].kernel
+    weight = torch.randn(out, channels // groups, *kernel) / math.sqrt(channels // groups * math.prod(kernel))
+    bias = torch.randn(out)
+    answers = []
+    for dtype in (torch.float32, torch.float64):
+        weights = kernels.prepare(weight.to(dtype), bias.to(dtype), groups)
+        source = kernels.fill(rows.to(dtype), plan)
+        if weights.depthwise:
+            answers.append(kernels.depthwise(source, plan.table, weights, (-1.0, 2.0)))
+        else:
+            more = torch.randn(2 * len(plan.table), out, generator=torch.Generator().manual_seed(0)).to(dtype)
+            chosen = torch.arange(len(plan.table), dtype=torch.int32) * 2
+            answers.append(kernels.product(source, plan.table, weights, (more, chosen), (-1.0, 2.0)))
+    assert close(*answers)
+    assert answers[0].min() == -1 and answers[0].max() == 2
+
+
+@needs_compiler
+@pytest.mark.parametrize("channels", [1, 5, 16, 100])
+def test_other_kernels_are_those_of_torch_operators(channels: int) -> None:
+    rows, plan, run, visible, _ = situation(WINDOWS["3x3"], channels)
+    sites = sites_of(run, visible, 3)
+    table = torch.where(plan.table < len(rows), plan.table, -1)
+    scale, shift = torch.randn(channels), torch.randn(channels)
+    pairs = []
+    for dtype in (torch.float32, torch.float64):
+        x = rows.to(dtype)
+        wide = x.new_zeros(len(table), channels + 3)
+        at = table[:, 4].clamp(min=0)
+        kernels.affine(x, at, scale.to(dtype), shift.to(dtype), (0.0, 6.0), wide[:, 2:-1])
+        pairs.append((kernels.maximum(x, table), wide, kernels.image_means(x, sites.begins, sites.images)))
+    for ours, theirs in zip(*pairs, strict=True):
+        assert close(ours, theirs)
+    assert (pairs[0][2][2] == 0).all()  # an image of which nothing shows
+
+
+@needs_compiler
+def test_nan_stays_nan() -> None:
+    """A model that overflows must not look fine: clamps and maxima keep NaN, as torch's do."""
+    rows = torch.tensor([[math.nan, 1.0], [2.0, math.nan]])
+    out = torch.empty_like(rows)
+    kernels.affine(rows, None, None, None, (0.0, 6.0), out)
+    assert torch.equal(out.isnan(), rows.isnan())
+    assert kernels.maximum(rows, torch.tensor([[0, 1], [1, 0]], dtype=torch.int32)).isnan().all()
+    point = kernels.prepare(torch.eye(2)[:, :, None, None], None, 1)
+    assert kernels.product(kernels.Source(rows), None, point, None, (0.0, 6.0)).isnan().any(1).all()
+
+
+# --- answers -------------------------------------------------------------------------------------------
+
+
+def engines(model: nn.Module, x: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    return tuple(LayerMasking(model, engine=engine)(x, visible) for engine in ("packed", "dense"))  # type: ignore
+
+
+def assert_engines_agree(model: nn.Module, seed: int) -> None:
+    model, x = model.double().eval(), images(seed).double()
+    packed, dense = engines(model, x, masks(x, MASKS, seed))
+    assert torch.allclose(packed, dense, rtol=1e-9, atol=1e-9 * float(dense.abs().max()))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_engines_agree_on_a_block(name: str) -> None:
+    assert_engines_agree(Chain([name, name], "pooled"), 0)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_engines_agree_on_chains_of_blocks(seed: int) -> None:
+    assert_engines_agree(chain(seed), seed)
+
+
+class Net(nn.Module):
+    """A stem, then what the test does to its output."""
+
+    def __init__(self, body: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.body = nn.Conv2d(3, 12, 3, padding=1), body
+        self.norm, self.conv = nn.BatchNorm2d(12), nn.Conv2d(12, 12, 3, padding=1)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self, self.stem(x))
+
+
+def held(net: Net, x: Tensor) -> Tensor:
+    """The convolution's output is read before and behind norm and clamp."""
+    y = net.norm(x)
+    z = F.relu(y)
+    return x + y * 2 + z
+
+
+def in_place_seen_by_views(net: Net, x: Tensor) -> Tensor:
+    view = x[:, :6]
+    x.relu_()
+    return torch.cat([view, x], 1)
+
+
+def in_place_of_a_result(net: Net, x: Tensor) -> Tensor:
+    y = net.norm(x)
+    z = F.relu(y, inplace=True)
+    y += x
+    return y * z
+
+
+def in_place_not_seen(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    x.mul_(3)
+    return y + x
+
+
+def doubled(net: Net, x: Tensor) -> Tensor:
+    return net.conv(x) + net.norm(net.conv(x)).relu_() + net.conv.weight.sum()
+
+
+def changed_weights(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    y = y + net.conv(y)
+    return y - x.mean((2, 3), keepdim=True) * y.mean((-2, -1), keepdim=True)
+
+
+BODIES = [held, in_place_seen_by_views, in_place_of_a_result, in_place_not_seen, doubled, changed_weights]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_putting_off_changes_nothing(body: Callable, dtype: torch.dtype) -> None:
+    net, x = Net(body).eval().to(dtype), images(1).to(dtype)
+    packed, dense = engines(net, x, masks(x, MASKS, 1))
+    assert torch.allclose(packed, dense, atol=1e-4 if dtype is torch.float32 else 1e-10)
+
+
+def test_hooks_may_look_and_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = Net(held).double().eval(), images(1).double()
+    visible = masks(x, MASKS, 1)
+    before = engines(net, x, visible)[1]
+    net.norm.register_forward_hook(lambda module, inputs, output: output * 2)
+    packed, dense = engines(net, x, visible)
+    assert torch.allclose(packed, dense) and not torch.allclose(dense, before)
+
+
+def test_a_norm_shared_by_hooks_is_kept_apart() -> None:
+    """What somebody holds is computed for itself, and only once."""
+    net, x, seen = Net(held).double().eval(), images(1).double(), []
+    net.stem.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    visible = masks(x, MASKS, 1)
+    packed, dense = engines(net, x, visible)
+    assert torch.allclose(packed, dense)
+    (first, second) = seen
+    assert type(first) is Packed and type(second) is Masked
+    assert torch.allclose(first.value, torch.where(second.visible, second.value, 0.0))
+
+
+def test_weights_prepared_once_follow_the_model() -> None:
+    net, x = Net(changed_weights).eval(), images(1)
+    visible, removal = masks(x, MASKS, 1), LayerMasking(net, engine="packed")
+    first, kept = removal(x, visible), dict(removal.packing.prepared._kept)
+    assert torch.equal(removal(x, visible), first) and removal.packing.prepared._kept == kept
+    for change in (
+        lambda: net.conv.weight.mul_(2),
+        lambda: setattr(net.conv.weight, "data", torch.randn(12, 12, 3, 3)),
+        lambda: setattr(net, "conv", nn.Conv2d(12, 12, 3, padding=1)),
+        lambda: net.load_state_dict(Net(held).state_dict()),
+    ):
+        change()
+        again = removal(x, visible)
+        assert torch.allclose(again, LayerMasking(net, engine="dense")(x, visible), atol=1e-4)
+        assert not torch.allclose(again, first)
+        first = again
+
+
+def test_prepared_weights_go_with_the_model() -> None:
+    net, x = Net(doubled).eval(), images(1)
+    removal = LayerMasking(net, engine="packed")
+    removal(x, masks(x, MASKS, 1))
+    assert removal.packing.prepared._kept
+    assert not copy.deepcopy(removal).packing.prepared._kept
+    del net, removal.model
+    gc.collect()
+    assert not removal.packing.prepared._kept
+
+
+# --- choices -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the functions that the packed engine took."""
+    names: list[str] = []
+    call = Packing.__call__
+
+    def counted(self, run, function, args, kwargs):
+        out = call(self, run, function, args, kwargs)
+        if out is not NotImplemented:
+            names.append(function.__name__)
+        return out
+
+    monkeypatch.setattr(Packing, "__call__", counted)
+    return names
+
+
+def test_an_ordinary_network_is_packed_throughout(taken: list[str]) -> None:
+    from torchvision.models import resnet18
+
+    x = torch.randn(2, 3, 64, 64)
+    LayerMasking(resnet18().eval(), engine="packed")(x, masks(x, ["patches"], 0))
+    assert [taken.count(name) for name in ("conv2d", "batch_norm", "max_pool2d")] == [20, 20, 1]
+    assert taken[-1] == "adaptive_avg_pool2d"
+
+
+@pytest.mark.parametrize(
+    "options", [{"fill": "zero"}, {"join": "union"}, {"compat": "paper"}, {"fill": "renormalize"}], ids=str
+)
+def test_settings_of_the_dense_engine_alone(options: dict, taken: list[str]) -> None:
+    net, x = Net(held).eval(), images(1)
+    LayerMasking(net, engine="auto", **options)(x, masks(x, MASKS, 1))
+    assert not taken
+    with pytest.raises(ValueError, match="engine"):
+        LayerMasking(net, engine="packed", **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"growth": g} for g in ("half", "center", "keep", "all")] + [{"preset": "steady"}]
+)
+def test_other_growths(options: dict, taken: list[str]) -> None:
+    net, x = (
+        nn.Sequential(Net(held), nn.MaxPool2d(3, 2, 1), nn.Conv2d(12, 4, 3, 2, 1)).double().eval(),
+        images(1).double(),
+    )
+    visible = masks(x, MASKS, 1)
+    packed, dense = (LayerMasking(net, engine=e, **options)(x, visible) for e in ("packed", "dense"))
+    assert torch.allclose(packed, dense) and taken
+
+
+def test_own_rules_are_obeyed(taken: list[str]) -> None:
+    net, x = Net(held).eval(), images(1)
+    rules = {F.batch_norm: lambda input, *args, **kwargs: Masked(input.value * 0 + 7, input.visible)}
+    visible = masks(x, MASKS, 1)
+    packed, dense = (LayerMasking(net, engine=e, rules=rules)(x, visible) for e in ("packed", "dense"))
+    assert torch.allclose(packed, dense, atol=1e-5) and "batch_norm" not in taken
+
+
+@torch.enable_grad()
+def test_what_is_differentiated_is_dense(taken: list[str]) -> None:
+    net, x = Net(held).eval(), images(1)
+    LayerMasking(net, engine="packed")(x, masks(x, MASKS, 1)).sum().backward()
+    assert not taken and net.conv is not None and net.stem.weight.grad is not None
+
+
+def test_autocast_is_dense(taken: list[str]) -> None:
+    net, x = Net(held).eval(), images(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        LayerMasking(net, engine="packed")(x, masks(x, MASKS, 1))
+    assert not taken
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    net, x = Net(held).eval().to(dtype), images(1).to(dtype)
+    packed, dense = engines(net, x, masks(x, MASKS, 1))
+    assert packed.dtype is dtype and torch.allclose(packed, dense, atol=0.1, rtol=0.05)
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, taken: list[str]) -> None:
+    """Automatic is then dense; packed means torch operators."""
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    monkeypatch.setattr(plans, "library", lambda: None)
+    net, x = Net(held).eval(), images(1)
+    visible = masks(x, MASKS, 1)
+    LayerMasking(net)(x, visible)
+    assert not taken
+    packed, dense = engines(net, x, visible)
+    assert taken and torch.allclose(packed, dense, atol=1e-5)
+
+
+def test_unknown_engine() -> None:
+    with pytest.raises(ValueError, match="engine='fast' is not one of 'auto', 'dense', 'packed'"):
+        layers.LayerMasking(nn.Identity(), engine="fast")
