@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ COMMANDS = {
 
 
 def measure(rounds: int = 5) -> dict[str, Any]:
-    """Seconds of each command that is installed, the commands taking turns."""
-    there = {name: command for name, command in COMMANDS.items() if shutil.which(command[0])}
+    """Seconds of each command that works here, the commands taking turns."""
+    there = {name: command for name, command in COMMANDS.items() if _works(command)}
     wall: dict[str, list[float]] = {name: [] for name in there}
     for _ in range(rounds):
         for name, command in there.items():
@@ -32,6 +32,11 @@ def measure(rounds: int = 5) -> dict[str, Any]:
             subprocess.run(command, capture_output=True, check=True)
             wall[name].append(time.perf_counter() - start)
     return {"wall": wall}
+
+
+def _works(command: Sequence[str]) -> bool:
+    there = shutil.which(command[0]) is not None
+    return there and subprocess.run(command, capture_output=True).returncode == 0
 
 
 def start_section(lines: Iterable[Line]) -> list[str]:
