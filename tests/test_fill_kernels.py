@@ -15,6 +15,7 @@ from pairs import pair
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked, fill, opaque_fill
+from layermask.inplace import hide_
 from layermask.masked import Run, Settings
 from layermask.native import fill as native_fill
 from layermask.native import filling
@@ -151,6 +152,30 @@ def test_the_operators_agree_without_a_kernel(size: tuple, reach: tuple) -> None
         assert close(ours[known], fill._fill_dense(x, reach)[known])
         if native_fill.available():
             assert torch.equal(rings, native_fill.rings(x.visible, frame, reach))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [*native_fill.KINDS, torch.int32], ids=str)
+@pytest.mark.parametrize("size", [(9,), (9, 7), (4, 5, 6)], ids=str)
+def test_hiding_writes_hidden_cells_alone(size: tuple, dtype: torch.dtype, layout: str) -> None:
+    torch.manual_seed(0)
+    value, visible = value_of(size, 12, dtype, layout), mask_of(size)
+    for mask in (visible, visible[:1], visible[:, :, :1], visible.expand(-1, 12, *size)):
+        for number in (0.0, -7.0):
+            wanted = torch.where(mask, value, torch.tensor(number, dtype=dtype))
+            assert hide_(value, mask, number) is value and torch.equal(value, wanted)
+
+
+def test_a_max_pool_reads_nothing_hidden_and_leaves_nothing_infinite() -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        x = inner()
+        before = x.value.clone()
+        theirs = F.max_pool2d(torch.where(x.visible, before, -torch.inf), 3, 2, 1)
+        ours = F.max_pool2d(x, 3, 2, 1)
+        assert torch.equal(ours.value[ours.visible.expand_as(theirs)], theirs[theirs.isfinite()])
+        assert x.value[~x.visible.expand_as(before)].eq(0).all() and ours.value.isfinite().all()
+        assert torch.equal(x.value[x.visible.expand_as(before)], before[x.visible.expand_as(before)])
 
 
 # --- in place -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import opaque_fill as opaque
+from .inplace import is_ours, is_watched
 from .masked import Masked, settled
 from .native import filling
 from .visibility import derive
@@ -41,7 +42,7 @@ def _way(x: Masked, reach: tuple[int, ...]) -> Callable[[Masked, tuple[int, ...]
         return _fill_dense  # the reference
     if torch.compiler.is_compiling():
         return _fill_opaquely if opaque.wanted() else _fill_dense
-    if _is_watched(x.value) or x.value.dtype not in filling.KINDS:
+    if is_watched(x.value) or x.value.dtype not in filling.KINDS:
         return _fill_dense
     if filling.kernel(x.value.device) is not None:
         return _fill_by_kernel
@@ -51,14 +52,6 @@ def _way(x: Masked, reach: tuple[int, ...]) -> Callable[[Masked, tuple[int, ...]
 def _shares_mask(x: Masked) -> bool:
     """Whether all channels have one mask."""
     return x.visible.shape[1] == 1 and (x.frame is None or x.frame.shape[1] == 1)
-
-
-def _is_watched(value: Tensor) -> bool:
-    """Something must see every operator: a tracer, a mode, a transform, a subclass, a forward derivative."""
-    if torch._C._is_tracing() or type(value) not in (Tensor, torch.nn.Parameter):
-        return True
-    watched = torch._C._len_torch_dispatch_stack() > 0 or torch._C._are_functorch_transforms_active()
-    return watched or torch.autograd.forward_ad._current_level >= 0
 
 
 def _sources(x: Masked) -> Tensor:
@@ -109,15 +102,9 @@ def _fill_by_kernel(x: Masked, reach: tuple[int, ...]) -> Tensor:
     if kernel is None or not any(reach):
         return x.value
     rings = derive(x.run, "ring map", _masks(x), reach, lambda: kernel.rings(x.visible, x.frame, reach))
-    value = x.value if _is_ours(x) else x.value.clone()
+    value = x.value if is_ours(x) else x.value.clone()
     kernel.fill_(value, rings, reach, _epsilon(x))
     return value
-
-
-def _is_ours(x: Masked) -> bool:
-    """Nothing else holds the value, autograd included, and no two entries share a place."""
-    strides = zip(x.value.shape, x.value.stride(), strict=True)
-    return not x.shared and not torch.is_grad_enabled() and all(step or n == 1 for n, step in strides)
 
 
 def _fill_opaquely(x: Masked, reach: tuple[int, ...]) -> Tensor:

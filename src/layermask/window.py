@@ -119,7 +119,10 @@ def count(visible: Tensor, window: Window) -> Tensor:
 
 
 def window_sum(x: Tensor, window: Window) -> Tensor:
-    """The sum over each window, (N, C, *S) to (N, C, *S'): shifted slices added up, axis by axis."""
+    """The sum over each window, (N, C, *S) to (N, C, *S'): shifted slices added up, axis by axis.
+
+    Of a bool mask: whether anything in the window is True.
+    """
     n = len(window.kernel)
     pads = [p for axis in reversed(range(n)) for p in (window.before[axis], window.after[axis])]
     out = F.pad(x, pads) if any(pads) else x
@@ -158,7 +161,7 @@ def _sum_along(x: Tensor, dim: int, kernel: int, stride: int, dilation: int) -> 
         slices = [part[every] for part in slices]
     out = slices[0]
     for part in slices[1:]:
-        out = out + part
+        out = out | part if out.dtype is torch.bool else out + part
     return out
 
 
@@ -208,17 +211,16 @@ def _grow(
     out = _kept(real, image, window, growth)
     if frame is None and not window.may_miss_image:
         return (_contains(run, out, visible) if window.centered and growth == "any" else out), None
-    missed = count(image, window) == 0
+    missed = ~window_sum(image, window)
     return out | missed, missed
 
 
 def _kept(real: Tensor, image: Tensor, window: Window, growth: str) -> Tensor:
     if growth == "center":
         central = _central(window)
-        off_image = count(image, central) == 0  # the centre lies in padding: any cell decides
-        return (count(real, central) > 0) | (off_image & (count(real, window) > 0))
-    seen = count(real, window)
+        off_image = ~window_sum(image, central)  # the centre lies in padding: any cell decides
+        return window_sum(real, central) | (off_image & window_sum(real, window))
     if growth == "any":
-        return seen > 0
-    cells = count(image, window)
+        return window_sum(real, window)
+    seen, cells = count(real, window), count(image, window)
     return (2 * seen >= cells if growth == "half" else seen == cells) & (seen > 0)

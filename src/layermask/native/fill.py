@@ -1,4 +1,4 @@
-"""Neighbour padding by fill.c: maps of rings, and the fill of a value in place. Stored strides are kept."""
+"""Neighbour padding by fill.c, and hide.c: maps of rings, and writing at hidden cells in place."""
 
 from __future__ import annotations
 
@@ -39,10 +39,17 @@ def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor
 
 def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
     """Fill `value` (N, C, *S), of a type in KINDS and of any strides without overlap, in place."""
-    steps: Any = (ctypes.c_long * 5)(*value.stride()[:2], *_three(value.stride()[2:], 0))
-    maps, images, channels = rings.shape[0], *value.shape[:2]
-    geometry = (_longs(value.shape[2:], 1), steps, _longs(reach, 0), ctypes.c_double(eps))
+    maps, (images, channels) = rings.shape[0], value.shape[:2]
+    geometry = (_longs(value.shape[2:], 1), _steps(value), _longs(reach, 0), ctypes.c_double(eps))
     call(_kernels().fill_values, value, KINDS[value.dtype], rings, maps, images, channels, *geometry)
+
+
+def hide_(value: Tensor, visible: Tensor, number: float) -> None:
+    """Write `number` where `visible` (N or 1, 1, *S) is False, in place; `value` as `fill_` takes it."""
+    visible, stored = visible.contiguous(), torch.tensor([number], dtype=value.dtype)
+    maps, (images, channels) = visible.shape[0], value.shape[:2]
+    geometry = (_longs(value.shape[2:], 1), _steps(value), stored)
+    call(_kernels().hide_values, value, value.itemsize, visible, maps, images, channels, *geometry)
 
 
 def _kernels() -> ctypes.CDLL:
@@ -63,3 +70,7 @@ def _three(sizes: Sequence[int], rest: int) -> tuple[int, ...]:
 
 def _longs(sizes: Sequence[int], rest: int) -> Any:
     return (ctypes.c_long * 3)(*_three(sizes, rest))
+
+
+def _steps(value: Tensor) -> Any:
+    return (ctypes.c_long * 5)(*value.stride()[:2], *_three(value.stride()[2:], 0))

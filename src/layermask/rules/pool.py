@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fill import neighbor
+from ..inplace import hide_, is_ours, is_watched
 from ..masked import DEFAULTS, Masked, rule, settled
 from ..visibility import derive
 from ..window import Window, grow, windowed
@@ -46,23 +47,30 @@ def _max_pool(n: int, pool: Callable) -> Callable:
     ) -> Any:
         window = pool_window(input, n, kernel_size, stride, padding, dilation, ceil_mode)
         visible, frame = grow(input.run, input.visible, input.frame, window)
-        value = _below_maximum(input, window)
+        value, restore = _below_maximum(input, window)
         out = pool(value, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        restore()
         out, indices = out if return_indices else (out, None)
         # in place: the pool's backward needs its indices only
-        masked = Masked(out.masked_fill_(~visible, 0.0), visible, frame=frame)
+        masked = Masked(hide_(out, visible, 0.0), visible, frame=frame)
         return (masked, indices) if return_indices else masked
 
     return max_pool
 
 
-def _below_maximum(x: Masked, window: Window) -> Tensor:
-    """Hidden cells as a max pool is to read them."""
+def _below_maximum(x: Masked, window: Window) -> tuple[Tensor, Callable]:
+    """The value with hidden cells as a max pool is to read them, and what to call when it has."""
     settings = x.run.settings if x.run else DEFAULTS
     how = settings.pool or _POOL_OF[settings.compat]
+    if how == "nothing" and not is_watched(x.value) and is_ours(x):
+        return hide_(x.value, x.visible, -math.inf), lambda: hide_(x.value, x.visible, 0.0)  # finite again
     if how == "neighbor":
-        return neighbor(x, window.reach)
-    return settled(x) if how == "zero" else torch.where(x.visible, x.value, -math.inf)
+        return neighbor(x, window.reach), _nothing
+    return settled(x) if how == "zero" else torch.where(x.visible, x.value, -math.inf), _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 POOLS = ("nothing", "neighbor", "zero")

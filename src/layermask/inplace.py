@@ -1,0 +1,40 @@
+"""When a rule may write into a value, and writing a number at its hidden cells."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .masked import Masked
+from .native import fill as native
+
+
+def is_ours(x: Masked) -> bool:
+    """Nothing else holds the value, autograd included, and no two entries share a place."""
+    strides = zip(x.value.shape, x.value.stride(), strict=True)
+    return not x.shared and not torch.is_grad_enabled() and all(step or n == 1 for n, step in strides)
+
+
+def is_watched(value: Tensor) -> bool:
+    """Something must see every operator: a tracer, a mode, a transform, a subclass, a forward derivative."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        return True
+    if type(value) not in (Tensor, torch.nn.Parameter):
+        return True
+    watched = torch._C._len_torch_dispatch_stack() > 0 or torch._C._are_functorch_transforms_active()
+    return watched or torch.autograd.forward_ad._current_level >= 0
+
+
+def hide_(value: Tensor, visible: Tensor, number: float) -> Tensor:
+    """Write `number` where `visible` (N or 1, C or 1, *S) is False, in place; `value` is (N, C, *S)."""
+    spatial = visible.shape[1] == 1 and visible.shape[2:] == value.shape[2:]
+    if (
+        spatial
+        and value.is_cpu
+        and value.dtype in native.KINDS
+        and not is_watched(value)
+        and native.available()
+    ):
+        native.hide_(value, visible, number)
+        return value
+    return value.masked_fill_(~visible, number)
