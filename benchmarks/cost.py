@@ -15,8 +15,8 @@ from timing import ratios, spread
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ENGINES = {"dense": "#00659d", "packed": "#d55e00", "auto": "#009e73"}
-TITLES = {"patches": "scattered 16x16 patches hidden", "block": "one block hidden"}
+ENGINES = {"dense": ("#00659d", "-"), "packed": ("#d55e00", "-"), "auto": ("#009e73", ":")}
+TITLES = {"patches": "scattered patches hidden", "block": "one block hidden"}
 PART = "From all to little visible"
 
 
@@ -68,7 +68,7 @@ def plot(panels: list[Panel], path: Path) -> None:
 
 def _draw(axes: Axes, panel: Panel) -> None:
     shares = [line["visible"] for line in panel.lines]
-    for engine, color in ENGINES.items():
+    for engine, (color, style) in ENGINES.items():
         found = [
             (x, ratios(line["wall"], engine))
             for x, line in zip(shares, panel.lines, strict=True)
@@ -79,15 +79,17 @@ def _draw(axes: Axes, panel: Panel) -> None:
         x = [share for share, _ in found]
         low, middle, high = zip(*(_quartiles(each) for _, each in found), strict=True)
         axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-        axes.plot(x, middle, color=color, marker="o", markersize=3.5, linewidth=1.6, label=engine)
-    axes.axhline(1, color="0.35", linewidth=1, label="plain model, grey fill's floor")
-    axes.plot([0, 1], [0, 1], color="0.35", linewidth=1, linestyle="--", label="visible part: packed's floor")
+        axes.plot(
+            x, middle, color=color, linestyle=style, marker="o", markersize=3.5, linewidth=2, label=engine
+        )
+    axes.axhline(1, color="0.35", linewidth=1, label="the plain model")
+    axes.plot([0, 1], [0, 1], color="0.35", linewidth=1, linestyle="--", label="the visible part: the floor")
     cell = Cell(**panel.lines[0]["cell"])
     machine = {"cpu": "CPU", "cuda": panel.lines[0]["machine"]["name"]}[panel.device]
     axes.set_title(
         f"ResNet-50, {machine}, {cell.dtype}, batch {cell.batch}: {TITLES[panel.mask]}", fontsize=8.5
     )
-    axes.set_xlim(0, 1)
+    axes.set_xlim(0, 1.02)
     axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

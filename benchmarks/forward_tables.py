@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from cells import GRID, Cell, Slice
 from markup import Line, by_machine, table, where
 from timing import ratios, spread
+from workload import UNCOMPILED
 
 NO_GPU = "Not measured: no GPU at hand"
 PUBLISHED = "published"
@@ -16,6 +17,7 @@ SIDES = {
     "dense": "dense",
     "packed": "packed",
     "auto": "auto",
+    UNCOMPILED: "packed, not compiled",
     PUBLISHED: "the paper's algorithm, written plainly",
 }
 AXES = {
@@ -69,7 +71,8 @@ def _table(part: Slice, cells: Sequence[Cell], found: dict[str, Line]) -> list[s
     values = {axis: [text(cell) for cell in part.cells(cells[0].device)] for axis, text in AXES.items()}
     varying = [axis for axis, texts in values.items() if len(set(texts)) > 1]
     fixed = [_said(axis, texts[0]) for axis, texts in values.items() if axis not in varying]
-    sides = [side for side in SIDES if side != PUBLISHED or "resnet50" in part.models]
+    unfit = {PUBLISHED: "resnet50" not in part.models, UNCOMPILED: "compile" not in part.modes}
+    sides = [side for side in SIDES if not unfit.get(side)]
     head = [*varying, "plain, ms", *(SIDES[side] for side in sides)]
     rows = [
         [*(AXES[axis](cell) for axis in varying), *_figures(found.get(cell.name), sides)] for cell in cells

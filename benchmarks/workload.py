@@ -36,6 +36,8 @@ SIDES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "published": Published,
 }
 """`removal(images, visible)` of a model. The last is written for ResNets alone."""
+UNCOMPILED = "packed, eager"
+"""A side of compiled cells: the packed engine as it is, as its rows are not of one number."""
 
 
 class Workload:
@@ -53,10 +55,12 @@ class Workload:
         return MASKS[self.cell.mask](self.cell.batch, self.cell.hidden, draw).to(self.cell.device)
 
     def names(self) -> Iterator[str]:
-        return (name for name in SIDES if name != "published" or self.cell.model == "resnet50")
+        yield from (name for name in SIDES if name != "published" or self.cell.model == "resnet50")
+        if self.cell.mode == "compile":
+            yield UNCOMPILED
 
     def side(self, name: str) -> Callable[[Tensor], Tensor]:
-        removal = SIDES[name](self.model)
-        if self.cell.mode == "compile":
+        removal = SIDES["packed" if name == UNCOMPILED else name](self.model)
+        if self.cell.mode == "compile" and name != UNCOMPILED:
             removal = torch.compile(removal)
         return lambda visible: removal(self.images[: len(visible)], visible)

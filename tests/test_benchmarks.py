@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,12 +20,14 @@ Load = Callable[[str], ModuleType]
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     """Import a file of benchmarks/, all of them anew for each test."""
     monkeypatch.syspath_prepend(str(FOLDER))
+    before = {name: sys.modules.pop(name) for name in SCRIPTS if name in sys.modules}
+    yield importlib.import_module
     for name in SCRIPTS:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module
+        sys.modules.pop(name, None)
+    sys.modules.update(before)
 
 
 def tiny_resnet(load: Load) -> nn.Module:
@@ -155,6 +157,16 @@ def test_a_cell_is_measured(small: Load) -> None:
     assert max(found["apart"].values()) < 1e-4 and set(found["apart"]) == {"packed", "auto"}
     assert found["memory"]["plain"] == 2.0
     json.dumps(found)
+
+
+def test_compiled_cells_have_the_packed_engine_uncompiled_too(
+    small: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload, compiled = small("workload"), []
+    monkeypatch.setattr(torch, "compile", lambda removal: compiled.append(removal) or removal)
+    work = workload.Workload(cell(small, mode="compile"))
+    sides = {name: work.side(name) for name in work.names()}
+    assert set(sides) == {*workload.SIDES, workload.UNCOMPILED} and len(compiled) == len(workload.SIDES)
 
 
 def test_a_side_that_fails_is_said_and_left_out(small: Load, monkeypatch: pytest.MonkeyPatch) -> None:
