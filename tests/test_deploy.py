@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from layermask import Greyout, InputError, LayerMasking, deploy
 from layermask.check.samples import masks, sample_images
-from layermask.deploy.check import RUNNERS
+from layermask.deploy import FORMATS
 from layermask.errors import MissingPackage
 from layermask.outputs import scores
 
@@ -194,10 +194,10 @@ def test_folding_leaves_the_model_as_it_was() -> None:
 
 
 FOLDED = [
-    "torchvision/resnet18",
-    "torchvision/mobilenet_v2",
-    "timm+/test_vit",
+    "timm+/test_resnet",
+    "timm+/test_efficientnet",  # norms with an activation
     "timm+/test_nfnet",  # standardised weights
+    "timm+/test_vit",
 ]
 
 
@@ -217,6 +217,35 @@ def test_folded_models_keep_laws_1_and_2(family) -> None:
         assert torch.equal(answer(folded, images.where(visible, junk), visible), ours), junk
 
 
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.name in FOLDED], ids=lambda f: f.name)
+def test_models_without_their_norms_keep_laws_1_and_2(family) -> None:
+    model, images = family.build()
+    visible = masks(images, ["coarse", "block", "pixel", "all"], 1)
+    folded, exact = deploy.fold_norms(model, images), deepcopy(model).double()
+    norms = [[type(m) for m in x.modules() if isinstance(m, NORMS)] for x in (model, folded)]
+    assert len(norms[1]) < len(norms[0]) or not norms[0]
+    plain = answer(model, images), answer(exact, images.double())
+    assert_as_exact(answer(folded, images), *plain)
+    masked, theirs = LayerMasking(folded), answer(LayerMasking(model), images, visible)
+    ours = answer(masked, images, visible)
+    assert_as_exact(ours, theirs, answer(LayerMasking(exact), images.double(), visible))
+    assert_as_exact(answer(masked, images, torch.ones_like(visible)), *plain)
+    assert torch.equal(answer(masked, images.where(visible, float("nan")), visible), ours)
+
+
+@pytest.mark.parametrize("name, left", [("block", 0), ("transposed", 0), ("standardised", 2)])
+def test_norms_are_folded_where_they_follow_one_layer_alone(name: str, left: int) -> None:
+    model, images = made(name), example(3, 1)[0]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    folded = deploy.fold_norms(model, images)
+    assert sum(isinstance(module, NORMS) for module in folded.modules()) == left
+    assert_close(answer(folded, images), answer(model, images))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+NORMS = nn.modules.batchnorm._BatchNorm
+
+
 def answer(model: nn.Module, *inputs: Tensor) -> Tensor:
     with torch.no_grad():
         return scores(model(*inputs))
@@ -234,41 +263,35 @@ def test_folding_is_exact_in_float64() -> None:
         assert_close(folded(images.double(), visible), LayerMasking(model)(images.double(), visible), 1e-12)
 
 
-WRITERS = {".onnx": deploy.to_onnx, ".pt2": deploy.to_pt2}
 # Operations of a rule that a runtime does not have.
-CANNOT = {("transposed", ".onnx"): "onnxruntime has no ConvTranspose of float64, by which the mask goes"}
+CANNOT = {("transposed", "onnx"): "onnxruntime has no ConvTranspose of float64, by which the mask goes"}
 
 
-def test_every_kind_of_file_is_tried() -> None:
-    assert set(WRITERS) == set(RUNNERS)
-
-
-@pytest.mark.parametrize("suffix", RUNNERS)
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", MODELS)
-def test_files_answer_as_the_model(name: str, suffix: str, tmp_path: Path) -> None:
-    _require(suffix)
-    if (name, suffix) in CANNOT:
-        pytest.skip(CANNOT[name, suffix])
-    removal, path = LayerMasking(made(name)), WRITERS[suffix](program(name), tmp_path / f"model{suffix}")
-    assert deploy.difference(path, removal, *example(1, 1)) <= 1e-5
+def test_files_answer_as_the_model(name: str, format: str, tmp_path: Path) -> None:
+    _require(format)
+    if (name, format) in CANNOT:
+        pytest.skip(CANNOT[name, format])
+    path = FORMATS[format].write(program(name), tmp_path / f"model.{format}")
+    removal, run = LayerMasking(made(name)), deploy.load(path)
+    assert deploy.difference(run, removal, *example(1, 1)) <= 1e-5
     images, visible = example(4, 2)
-    ways = [(images, visible), (images.where(visible, float("nan")), visible), (images, ~visible)]
-    ours, hidden, inverted = deploy.answers(path, *map(torch.cat, zip(*ways, strict=True)))[0].split(4)
-    assert_close(ours, answer(removal, images, visible))
-    assert_close(hidden, ours)
-    assert not torch.allclose(inverted, ours, atol=1e-3)
+    assert deploy.difference(run, removal, images, visible) <= 1e-5
+    ours = run(images, visible)[0]
+    assert torch.equal(run(images.where(visible, float("nan")), visible)[0], ours)
+    assert not torch.allclose(run(images, ~visible)[0], ours, atol=1e-3)
     content = path.read_bytes()
     assert b"layermask" not in content and b"site-packages" not in content
 
 
-def _require(suffix: str) -> None:
-    if suffix == ".onnx":
-        for package in ("onnx", "onnxscript", "onnxruntime"):
-            pytest.importorskip(package)
+def _require(format: str) -> None:
+    for package in FORMATS[format].needs:
+        pytest.importorskip(package)
 
 
 def test_onnx_inputs_and_batch_are_named(tmp_path: Path) -> None:
-    _require(".onnx")
+    _require("onnx")
     import onnx
 
     path = deploy.to_onnx(program("block"), tmp_path / "model.onnx")
@@ -278,8 +301,8 @@ def test_onnx_inputs_and_batch_are_named(tmp_path: Path) -> None:
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (*model.graph.input, *model.graph.output)
     }
-    output = model.graph.output[0].name
-    assert shapes == {"images": ["batch", 3, 12, 12], "visible": ["batch", 1, 12, 12], output: ["batch", 5]}
+    inputs = {"images": ["batch", 3, 12, 12], "visible": ["batch", 1, 12, 12]}
+    assert shapes == inputs | {"output": ["batch", 5]}
     assert [entry.version for entry in model.opset_import] == [deploy.OPSET]
 
 
@@ -304,8 +327,10 @@ def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         deploy.export(made("block"), images, visible[..., :4])
     with pytest.raises(TypeError, match="give images and visible"):
         deploy.to_onnx(made("block"), tmp_path / "model.onnx")
-    with pytest.raises(InputError, match=r"none of the files that can be run: \.onnx, \.pt2"):
-        deploy.answers(tmp_path / "model.bin", images, visible)
+    with pytest.raises(InputError, match=r"model\.bin is in no format that is known here: onnx, pt2"):
+        deploy.load(tmp_path / "model.bin")
+    with pytest.raises(InputError, match=r"shapes \[\(2, 3\)\], the model with \[\(2, 5\)\]"):
+        deploy.difference(lambda images, visible: [torch.zeros(2, 3)], made("block"), images, visible)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingPackage, match=r'pip install "layermask\[onnx\]"'):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from layermask.cli import audit, check, compare, evaluate, explain, models, plot, predict, segments
+from layermask.cli import audit, check, compare, evaluate, explain, export, models, plot, predict, segments
 
 app = typer.Typer(
     help="Ask a pretrained vision model about only the visible part of an image.",
@@ -21,6 +21,7 @@ app.command("check")(check.command)
 app.command("audit")(audit.command)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("plot")(plot.command)
+app.command("export")(export.command)
 app.command("segments")(segments.command)
 app.command("models")(models.command)
 

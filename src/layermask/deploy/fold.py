@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from .graph import attribute, calls, constant_before, is_random, replace, touched_in_place, unguarded
+from .graph import FILLED, attribute, calls, constant_before, is_random, replace, touched_in_place, unguarded
 from .norms import fold_norms
 
 aten = torch.ops.aten
@@ -79,15 +79,13 @@ def _evaluate_constants(graph: fx.GraphModule) -> None:
 
 MOST = 2**20
 """Entries that a constant may have beyond those it is made of: what is only expanded stays computed."""
-_FILLED: dict[Any, int] = {aten.new_ones.default: 1, aten.ones_like.default: 1, aten.new_zeros.default: 0}
-"""Operations that read nothing of their argument but dtype, device and shape -> what their result holds."""
 
 
 def _value(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     """What the call gives, if that is the same for any input; else None."""
     made = node.meta.get("val")
-    if node.target in _FILLED and isinstance(made, Tensor) and all(isinstance(n, int) for n in made.shape):
-        return torch.full(tuple(made.shape), _FILLED[node.target], dtype=made.dtype, device=made.device)
+    if node.target in FILLED and isinstance(made, Tensor) and all(isinstance(n, int) for n in made.shape):
+        return torch.full(tuple(made.shape), FILLED[node.target], dtype=made.dtype, device=made.device)
     inputs = node.all_input_nodes
     if any(argument not in values for argument in inputs):
         return None

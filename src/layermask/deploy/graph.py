@@ -9,6 +9,10 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
+aten = torch.ops.aten
+FILLED: dict[Any, int] = {aten.new_ones.default: 1, aten.ones_like.default: 1, aten.new_zeros.default: 0}
+"""Operations that read nothing of their argument but dtype, device and shape -> what their result holds."""
+
 
 def unguarded(program: ExportedProgram) -> fx.GraphModule:
     """The program as a graph module without its checks of input shapes, which later passes would keep."""
@@ -52,7 +56,7 @@ def touched_in_place(graph: fx.GraphModule) -> set[fx.Node]:
         for written in _written_by(node):
             found |= {node, *_viewed_by(written)}
     for node in graph.graph.nodes:
-        if any(argument in found for argument in node.all_input_nodes):
+        if node.target not in FILLED and any(argument in found for argument in node.all_input_nodes):
             found.add(node)
     return found
 

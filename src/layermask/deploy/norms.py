@@ -23,15 +23,15 @@ LAYERS = (
 def fold_norms(graph: fx.GraphModule) -> None:
     """Scale the weights of each layer by the norm behind it, where nothing else reads the layer."""
     for norm in calls(graph):
-        if norm.target is aten.batch_norm.default and _is_foldable(norm):
+        if norm.target is aten.batch_norm.default and is_foldable(norm):
             layer: Any = norm.args[0]
-            for index, name, value in zip((1, 2), ("weight", "bias"), _folded(graph, norm), strict=True):
+            for index, name, value in zip((1, 2), ("weight", "bias"), folded(graph, norm), strict=True):
                 constant = constant_before(graph, layer, f"folded_{layer.name}_{name}", value)
                 layer.args = (*layer.args[:index], constant, *layer.args[index + 1 :])
             replace(graph, norm, layer)
 
 
-def _is_foldable(norm: fx.Node) -> bool:
+def is_foldable(norm: fx.Node) -> bool:
     layer, *parameters, training = norm.args[:6]
     if training or not isinstance(layer, fx.Node) or layer.target not in LAYERS or len(layer.users) != 1:
         return False
@@ -42,7 +42,7 @@ def _is_foldable(norm: fx.Node) -> bool:
     return None not in running and all(isinstance(t, fx.Node) and t.op == "get_attr" for t in tensors)
 
 
-def _folded(graph: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor]:
+def folded(graph: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor]:
     """Weight and bias of the layer with its norm, computed in float64."""
     layer: Any = norm.args[0]
     epsilon: Any = norm.args[7]

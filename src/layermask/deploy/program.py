@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +34,10 @@ def export(
         NoMaskRule: as `LayerMasking.forward`.
     """
     removal = as_removal(model)
-    _refuse_training(removal)
+    refuse_training(removal)
     example = _example(images, check_inputs(images, visible), dynamic_batch)
-    program = _traced(removal, example, dynamic_batch)
-    if fold:
-        program = _traced(folded(program), example, dynamic_batch)
-    _forget_whereabouts(program)
-    return program
+    program = traced(removal, example, dynamic_batch)
+    return traced(folded(program), example, dynamic_batch) if fold else program
 
 
 def as_removal(model: nn.Module) -> nn.Module:
@@ -47,7 +45,7 @@ def as_removal(model: nn.Module) -> nn.Module:
     return model if "visible" in inspect.signature(model.forward).parameters else LayerMasking(model)
 
 
-def _refuse_training(removal: nn.Module) -> None:
+def refuse_training(removal: nn.Module) -> None:
     training = [name or "the model" for name, module in removal.named_modules() if module.training]
     if training:
         raise InputError(f"{training[0]} is in training mode: call .eval() on what is to be exported.")
@@ -60,10 +58,13 @@ def _example(images: Tensor, visible: Tensor, dynamic_batch: bool) -> tuple[Tens
     return images, visible
 
 
-def _traced(module: nn.Module, example: tuple[Tensor, Tensor], dynamic_batch: bool) -> ExportedProgram:
+def traced(module: nn.Module, example: Any, dynamic_batch: bool) -> ExportedProgram:
+    """The program of a module of two inputs, without notes on where its operations came from."""
     batch = {0: Dim("batch")} if dynamic_batch else None
     with torch.no_grad():
-        return torch.export.export(module, example, dynamic_shapes=(batch, batch), strict=False)
+        program = torch.export.export(module, example, dynamic_shapes=(batch, batch), strict=False)
+    _forget_whereabouts(program)
+    return program
 
 
 def _forget_whereabouts(program: ExportedProgram) -> None:

@@ -14,7 +14,9 @@ from torch.export import ExportedProgram
 from layermask.errors import require
 from layermask.files import write_all
 
-from .program import export
+from .graph import unguarded
+from .program import export, traced
+from .rings import pool_rings
 
 OPSET = 18
 """Of ONNX: the lowest that torch writes without converting, and so the one that most runtimes read."""
@@ -42,7 +44,7 @@ def to_onnx(
     """
     for package in ("onnx", "onnxscript"):
         require(package, "onnx")
-    program = _program(program, images, visible, fold)
+    program = _with_pools(_program(program, images, visible, fold))
     with warnings.catch_warnings():  # torch's own, about its own code
         warnings.simplefilter("ignore")
         written: Any = torch.onnx.export(
@@ -51,6 +53,7 @@ def to_onnx(
             verbose=False,
             opset_version=opset,
             input_names=["images", "visible"],
+            output_names=_output_names(program),
             external_data=False,
         )
     model = written.model_proto
@@ -85,6 +88,18 @@ def _program(
             "a module is exported with an example: give images and visible, or an ExportedProgram."
         )
     return export(program, images, visible, fold=fold)
+
+
+def _with_pools(program: ExportedProgram) -> ExportedProgram:
+    graph = unguarded(program)
+    if not pool_rings(graph) or program.example_inputs is None:
+        return program
+    return traced(graph, program.example_inputs[0], bool(program.range_constraints))
+
+
+def _output_names(program: ExportedProgram) -> list[str]:
+    count = len(program.graph_signature.user_outputs)
+    return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
 
 
 def _name_batch(model: Any) -> None:

@@ -1,0 +1,145 @@
+"""`layermask export MODEL`: the masked model as a file of two inputs, images and visible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layermask.cli import options
+from layermask.cli.outcome import FAILED, outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from layermask.zoo.loaded import Loaded
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, or module:function of your own code.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="The file to write.", show_default="model.FORMAT")]
+Format = Annotated[
+    str | None,
+    typer.Option(help="onnx, or pt2, torch's own.", show_default="as --out ends, else onnx"),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(min=1, help="Side of the images, in pixels.", show_default="the model's own"),
+]
+Fold = Annotated[
+    bool, typer.Option("--fold/--no-fold", help="Fold batch norm and constants into the weights.")
+]
+BOUND = 1e-4  # relative: what a runtime's other kernels may differ by in float32
+
+
+def command(
+    model: Model,
+    out: Out = None,
+    format: Format = None,
+    size: Size = None,
+    fold: Fold = True,
+    weights: options.Weights = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Write a model under layer masking as one graph, and check the file's answers against the model's.
+
+    The file takes images (N, C, H, W), preprocessed as the model expects, and visible (N, 1, H, W) bool, for
+    any N; True = visible. ONNX needs `pip install "layermask[onnx]"`.
+
+    Exit status: 1 if the answers differ, 2 bad input.
+    """
+    with outcome(quiet):
+        from json import dumps
+
+        from layermask.cli.scene import load_model
+        from layermask.files import output_folder
+
+        file, kind = _file(out, format)
+        output_folder(file.parent)
+        loaded, _ = load_model(model, weights, "cpu")
+        record = _written(loaded, file, kind, size, fold)
+        if json:
+            typer.echo(dumps(record))
+        elif not quiet:
+            typer.echo(_lines(record))
+        if not record["difference"] <= BOUND:
+            typer.echo(f"layermask: {file} answers otherwise than the model", err=True)
+            raise typer.Exit(FAILED)
+
+
+def _file(out: Path | None, format: str | None) -> tuple[Path, str]:
+    """The file and its format, found before a model is loaded to be one that can be written and checked."""
+    from layermask.deploy import FORMATS
+    from layermask.deploy.formats import format_of
+    from layermask.errors import InputError, require
+
+    file = out or Path(f"model.{format or 'onnx'}")
+    kind = format_of(file, format)
+    if file.suffix[1:] in FORMATS and file.suffix[1:] != kind:
+        raise InputError(f"--out {file} ends in the name of another format than --format {kind}")
+    for package in FORMATS[kind].needs:
+        require(package, FORMATS[kind].extra)
+    return file, kind
+
+
+def _written(loaded: Loaded, out: Path, kind: str, size: int | None, fold: bool) -> dict[str, Any]:
+    from layermask.deploy import FORMATS, difference, export, load
+    from layermask.removal.layers import LayerMasking
+
+    removal = LayerMasking(loaded.model)
+    side = (size, size) if size else loaded.preprocessing.crop
+    shape = (loaded.preprocessing.channels, *side)
+    _try(removal, shape, loaded.name)
+    program = export(removal, *_sample(2, shape, 0), fold=fold)
+    FORMATS[kind].write(program, out)
+    return {
+        "model": loaded.name,
+        "file": str(out),
+        "format": kind,
+        "bytes": out.stat().st_size,
+        "operations": sum(node.op == "call_function" for node in program.graph.nodes),
+        "difference": difference(load(out, kind), removal, *_sample(3, shape, 1)),
+        "images": ["N", *shape],
+        "preprocessing": loaded.preprocessing.record(),
+    }
+
+
+def _sample(batch: int, shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:
+    """Random images and masks of several kinds."""
+    from layermask.check.samples import masks, sample_images
+
+    images = sample_images(batch, shape, seed)
+    return images, masks(images, ("patches", "block", "coarse"), seed)
+
+
+def _try(removal: nn.Module, shape: tuple[int, ...], name: str) -> None:
+    """Ask the model itself once: what it says of a size that it does not take is clearer than an exporter."""
+    import torch
+
+    from layermask.errors import ModelError
+    from layermask.masked import NoMaskRule
+
+    try:
+        with torch.no_grad():
+            removal(*_sample(1, shape, 0))
+    except NoMaskRule:
+        raise
+    except Exception as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{name} does not take images of shape {(1, *shape)} ({why}): see --size") from error
+
+
+def _lines(record: dict[str, Any]) -> str:
+    size = record["bytes"] / 2**20
+    shape = ", ".join(map(str, record["images"]))
+    return (
+        f"wrote {record['file']}: {size:.1f} MiB, {record['operations']} operations, images ({shape})\n"
+        f"largest difference from the model, on other images and masks: {record['difference']:.1e}"
+    )

@@ -1,0 +1,75 @@
+"""The kinds of file that a program is written to: how each is written, run, and told by its name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from layermask.errors import InputError, require
+
+from .write import to_onnx, to_pt2
+
+Run = Callable[[Tensor, Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file: what writes a program, what loads it to be run, and the packages that both need."""
+
+    write: Callable[..., Path]
+    load: Callable[[Path], Run]
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+
+
+def _load_onnx(path: Path) -> Run:
+    runtime = require("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor, visible: Tensor) -> list[Tensor]:
+        found = session.run(None, {"images": images.numpy(), "visible": visible.numpy()})
+        return [torch.from_numpy(array) for array in found]
+
+    return run
+
+
+def _load_pt2(path: Path) -> Run:
+    module = torch.export.load(path).module()
+    return functools.partial(_answer, module)
+
+
+@torch.no_grad()
+def _answer(module: Any, images: Tensor, visible: Tensor) -> list[Tensor]:
+    return leaves(module(images, visible))
+
+
+def leaves(output: object) -> list[Tensor]:
+    """The tensors of an output, however it is structured."""
+    return [x.detach().cpu() for x in tree_leaves(output) if isinstance(x, Tensor)]
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format(to_onnx, _load_onnx, ("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    "pt2": Format(to_pt2, _load_pt2),
+}
+
+
+def format_of(path: str | Path, name: str | None = None) -> str:
+    """`name`, or the format that the name of the file ends in.
+
+    Raises:
+        InputError: there is no such format.
+    """
+    found = name or Path(path).suffix[1:]
+    if found not in FORMATS:
+        raise InputError(f"{path} is in no format that is known here: {', '.join(FORMATS)}")
+    return found

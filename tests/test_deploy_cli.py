@@ -1,0 +1,89 @@
+"""`layermask export`: what it writes, what it says, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_deploy import made
+from torch import nn
+from typer.testing import CliRunner
+
+from layermask import LayerMasking, Loaded, Preprocessing, deploy
+from layermask.cli.app import app
+from layermask.deploy import FORMATS
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
+OWN = "test_deploy_cli:small"
+
+
+def small() -> Loaded:
+    """A model of the user's own, found by its name."""
+    labels = tuple("abcde")
+    return Loaded(made("block"), Preprocessing(resize=(12, 12), crop=(12, 12)), labels, "small")
+
+
+def run(*arguments: object, status: int = 0):
+    result = CliRunner().invoke(app, ["export", *map(str, arguments)])
+    assert result.exit_code == status, (result.output, result.exception)
+    return result
+
+
+def refused(*arguments: object, status: int = 2) -> str:
+    result = run(*arguments, status=status)
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0].removeprefix("layermask: ")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_it_writes_a_file_that_answers_as_the_model(format: str, tmp_path: Path) -> None:
+    for package in FORMATS[format].needs:
+        pytest.importorskip(package)
+    out = tmp_path / "new" / f"small.{format}"
+    record = json.loads(run(OWN, "--out", out, "--json").stdout)
+    assert record["bytes"] == out.stat().st_size
+    assert record["format"] == format and record["images"] == ["N", 3, 12, 12]
+    assert record["difference"] <= 1e-5
+    images, visible = torch.randn(2, 3, 12, 12), torch.rand(2, 1, 12, 12) < 0.5
+    assert deploy.difference(deploy.load(out), LayerMasking(made("block")), images, visible) <= 1e-5
+
+
+def test_it_says_what_it_wrote(tmp_path: Path) -> None:
+    text = run(OWN, "--out", tmp_path / "a.pt2", "--size", 8).stdout
+    assert text.startswith(f"wrote {tmp_path / 'a.pt2'}: ")
+    assert "images (N, 3, 8, 8)" in text
+    assert "largest difference from the model, on other images and masks: " in text
+
+
+def test_without_folding_there_are_more_operations(tmp_path: Path) -> None:
+    ways = ([], ["--no-fold"])
+    records = [json.loads(run(OWN, "--out", tmp_path / "a.pt2", "--json", *way).stdout) for way in ways]
+    assert records[0]["operations"] < records[1]["operations"]
+
+
+def test_a_file_that_answers_otherwise_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy, "difference", lambda *of: float("nan"))
+    out = tmp_path / "a.pt2"
+    assert "answers otherwise than the model" in run(OWN, "--out", out, "--quiet", status=1).stderr
+
+
+def test_bad_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "is in no format that is known here: onnx, pt2" in refused(OWN, "--out", tmp_path / "a.bin")
+    assert "another format than --format onnx" in refused(
+        OWN, "--out", tmp_path / "a.pt2", "--format", "onnx"
+    )
+    monkeypatch.setattr(
+        sys.modules[__name__], "small", lambda: Loaded(nn.Linear(2, 2), Preprocessing(), (), "")
+    )
+    said = refused(OWN, "--out", tmp_path / "a.pt2")
+    assert "does not take images of shape (1, 3, 224, 224)" in said and "see --size" in said
+
+
+def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert 'pip install "layermask[onnx]"' in refused(OWN, "--out", tmp_path / "a.onnx")
