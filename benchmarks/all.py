@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,8 @@ if importlib.util.find_spec("layermask") is None:  # not installed: from these s
 import explaining  # noqa: E402
 import forward  # noqa: E402
 import start  # noqa: E402
-from cells import GRID  # noqa: E402
+from cells import GRID, Cell  # noqa: E402
+from cells import cells as every  # noqa: E402
 from lines import FOLDER, Lines  # noqa: E402
 from timing import Deadline  # noqa: E402
 
@@ -89,26 +91,28 @@ def _last_words(report: str) -> str:
 
 
 def time_all(given: argparse.Namespace, lines: Lines, deadline: Deadline) -> None:
-    """The table of the goals on every device, then LIME, then the rest."""
+    """The table of the goals in eager mode on every device; then LIME and the compiled rows; then the rest."""
     here = [device for device in forward.devices() if given.device in (None, device)]
     if "cuda" not in here:
         print("no GPU at hand: its rows stay empty" if given.device != "cpu" else "the GPU is left out")
 
-    def cells(device: str, goals: bool) -> None:
-        first = set(GRID[device][0].cells(device))
-        left = forward.chosen(device, given.only, lines)
-        forward.run([c for c in left if (c in first) == goals], lines, given.rounds, deadline)
+    def cells(device: str, wanted: Iterable[Cell]) -> None:
+        left = set(forward.chosen(device, given.only, lines))
+        forward.run([cell for cell in wanted if cell in left], lines, given.rounds, deadline)
 
     def lime(device: str) -> None:
         settings = [replace(setting, samples=given.samples) for setting in explaining.SETTINGS[device]]
         if not deadline.passed():
             explaining.run(settings, lines, min(3, given.rounds), deadline)
 
+    goals = {device: list(GRID[device][0].cells(device)) for device in here}
     for device in here:
-        cells(device, goals=True)
+        cells(device, (cell for cell in goals[device] if cell.mode == "eager"))
+    for device in here:
         lime(device)
+        cells(device, goals[device])
     for device in here:
-        cells(device, goals=False)
+        cells(device, every(device))
     if not (deadline.passed() or lines.done("start", "cpu")):
         lines.add("start", "start", "cpu", **start.measure())
 

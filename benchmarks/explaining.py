@@ -50,6 +50,8 @@ SETTINGS = {
     "cuda": (Setting("cuda", "bfloat16", "compile", 256), Setting("cuda", "bfloat16", "eager", 256)),
 }
 
+Side = Callable[[int], object]  # explains with so many samples
+
 
 class Clock:
     """A model whose seconds are counted, and which stops when the time is over."""
@@ -90,7 +92,7 @@ class Work:
         images = images.to(**self.place, memory_format=LAYOUTS[self.setting.layout])
         return self.fast(images).float().softmax(1)
 
-    def plain(self) -> Callable[[int], object]:
+    def plain(self) -> Side:
         ask = self._clock("plain", self.fast)
         images = torch.randn(self.setting.batch, 3, SIZE, SIZE)
         images = images.to(**self.place, memory_format=LAYOUTS[self.setting.layout])
@@ -102,14 +104,14 @@ class Work:
 
         return forwards
 
-    def layermask(self) -> Callable[[int], object]:
+    def layermask(self) -> Side:
         removal = lm.LayerMasking(self.model, engine="auto")
         ask = self._clock("layermask", torch.compile(removal) if self.setting.mode == "compile" else removal)
         explainer = lm.Lime(ask, perturbations_per_eval=self.setting.batch)
         image = self.image.to(**self.place, memory_format=LAYOUTS[self.setting.layout])
         return lambda samples: explainer.attribute(image, 0, _segments(image), n_samples=samples)
 
-    def captum(self) -> Callable[[int], object]:
+    def captum(self) -> Side:
         from captum.attr import Lime
 
         explainer = Lime(self._clock("captum", self._probabilities))
@@ -123,7 +125,7 @@ class Work:
             perturbations_per_eval=self.setting.batch,
         )
 
-    def lime(self) -> Callable[[int], object]:
+    def lime(self) -> Side:
         from lime.lime_image import LimeImageExplainer
 
         ask = self._clock("lime", self._probabilities)
@@ -144,7 +146,6 @@ class Work:
             num_samples=samples,
             batch_size=self.setting.batch,
             segmentation_fn=lambda pixels: _segments(torch.empty(pixels.shape[:2])).numpy(),
-            progress_bar=False,
         )
 
 
@@ -166,29 +167,10 @@ def measure(setting: Setting, rounds: int, deadline: Deadline) -> dict[str, Any]
     Raises:
         Late: the deadline came before there was a result.
     """
-    work, errors = Work(setting, deadline), {}
-    sides: dict[str, Callable[[int], object]] = {}
-    warm = setting.batch if (setting.device, setting.mode) == ("cpu", "eager") else setting.samples
-    for name in SIDES:
-        try:
-            sides[name] = getattr(work, name)()
-            for _ in range(2):
-                sides[name](warm)
-        except (ImportError, RuntimeError) as error:
-            errors[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            sides.pop(name, None)
+    work = Work(setting, deadline)
+    sides, errors = _warmed(work)
     outside: dict[str, list[float]] = {name: [] for name in sides}
-
-    def watched(name: str) -> Callable[[int], None]:
-        def call(samples: int) -> None:
-            work.clocks[name].seconds, start = 0.0, time.perf_counter()
-            sides[name](samples)
-            if work.clocks[name].exact:
-                outside[name].append(time.perf_counter() - start - work.clocks[name].seconds)
-
-        return call
-
-    calls = {name: watched(name) for name in sides}
+    calls = {name: _watched(side, work.clocks[name], outside[name]) for name, side in sides.items()}
     times = alternate(calls, lambda turn: [setting.samples], rounds, deadline, setting.device)
     for name, call in calls.items():
         if not work.clocks[name].exact:  # once more, waiting for the GPU at every call
@@ -203,6 +185,37 @@ def measure(setting: Setting, rounds: int, deadline: Deadline) -> dict[str, Any]
         "errors": errors,
         "packages": dict(_packages()),
     }
+
+
+def _warmed(work: Work) -> tuple[dict[str, Side], dict[str, str]]:
+    """The sides after two calls each, and why others do not run here."""
+    setting, sides, errors = work.setting, {}, {}
+    samples = setting.batch if (setting.device, setting.mode) == ("cpu", "eager") else setting.samples
+    for name in SIDES:
+        try:
+            side = getattr(work, name)()
+            for _ in range(2):
+                side(samples)
+            sides[name] = side
+        except Late:
+            raise
+        except Exception as error:
+            if name == "plain":
+                raise
+            errors[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+    return sides, errors
+
+
+def _watched(side: Side, clock: Clock, outside: list[float]) -> Side:
+    """The side, noting the seconds of each call that its model did not take, where these are known."""
+
+    def call(samples: int) -> None:
+        clock.seconds, start = 0.0, time.perf_counter()
+        side(samples)
+        if clock.exact:
+            outside.append(time.perf_counter() - start - clock.seconds)
+
+    return call
 
 
 def _packages() -> Iterator[tuple[str, str]]:
