@@ -20,12 +20,14 @@ from layermask.native import library
 from layermask.packed import kernels
 from layermask.packed import plan as plans
 from layermask.packed.engine import Packing
+from layermask.packed.node import Conv
 from layermask.packed.sites import plan_of, sites_of
 from layermask.packed.value import Packed
 from layermask.removal import layers
 from layermask.window import Window, grow
 
 needs_compiler = pytest.mark.skipif(library() is None, reason="no C compiler: nothing to compare with")
+RELU6 = kernels.Activation("clamp", 0.0, 6.0)
 MASKS = ["patches", "all", "coarse", "none", "pixel"]
 
 
@@ -93,16 +95,16 @@ def test_products_are_those_of_torch_operators(name: str, shape: tuple[int, int,
     kernel = WINDOWS[name].kernel
     weight = torch.randn(out, channels // groups, *kernel) / math.sqrt(channels // groups * math.prod(kernel))
     bias = torch.randn(out)
-    answers = []
+    answers, end = [], kernels.Activation("clamp", -1.0, 2.0)
     for dtype in (torch.float32, torch.float64):
         weights = kernels.prepare(weight.to(dtype), bias.to(dtype), groups)
         source = kernels.fill(rows.to(dtype), plan)
         if weights.depthwise:
-            answers.append(kernels.depthwise(source, plan.table, weights, (-1.0, 2.0)))
+            answers.append(kernels.depthwise(source, plan.table, weights, end))
         else:
             more = torch.randn(2 * len(plan.table), out, generator=torch.Generator().manual_seed(0)).to(dtype)
             chosen = torch.arange(len(plan.table), dtype=torch.int32) * 2
-            answers.append(kernels.product(source, plan.table, weights, (more, chosen), (-1.0, 2.0)))
+            answers.append(kernels.product(source, plan.table, weights, (more, chosen), end))
     assert close(*answers)
     assert answers[0].min() == -1 and answers[0].max() == 2
 
@@ -119,7 +121,7 @@ def test_other_kernels_are_those_of_torch_operators(channels: int) -> None:
         x = rows.to(dtype)
         wide = x.new_zeros(len(table), channels + 3)
         at = table[:, 4].clamp(min=0)
-        kernels.affine(x, at, scale.to(dtype), shift.to(dtype), (0.0, 6.0), wide[:, 2:-1])
+        kernels.affine(x, at, scale.to(dtype), shift.to(dtype), RELU6, wide[:, 2:-1])
         pairs.append((kernels.maximum(x, table), wide, kernels.image_means(x, sites.begins, sites.images)))
     for ours, theirs in zip(*pairs, strict=True):
         assert close(ours, theirs)
@@ -127,15 +129,37 @@ def test_other_kernels_are_those_of_torch_operators(channels: int) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", kernels.ACTIVATIONS)
+def test_activations_are_those_of_torch(name: str) -> None:
+    x = torch.cat([torch.linspace(-30, 30, 9973), torch.tensor([-200.0, -88, -1e-8, 0, 1e-8, 88, 200])])[
+        :, None
+    ]
+    ours, end = torch.empty_like(x), kernels.Activation(name, 0.25, 4.5)
+    kernels.affine(x, None, None, None, end, ours)
+    exact = end(x.double())
+    assert ((ours - exact).abs() <= 1e-6 * exact.abs() + 4e-7).all()
+
+
+@needs_compiler
+def test_gates_are_those_of_torch_operators() -> None:
+    rows, gates = torch.randn(50, 21), torch.randn(4, 21)
+    at, images = torch.randint(0, 50, (30,)).int(), torch.randint(0, 4, (30,)).int()
+    out = torch.empty(30, 21)
+    kernels.affine(rows, at, gates, None, kernels.NOTHING, out, images)
+    assert torch.equal(out, rows[at.long()] * gates[images.long()])
+
+
+@needs_compiler
 def test_nan_stays_nan() -> None:
     """A model that overflows must not look fine: clamps and maxima keep NaN, as torch's do."""
     rows = torch.tensor([[math.nan, 1.0], [2.0, math.nan]])
     out = torch.empty_like(rows)
-    kernels.affine(rows, None, None, None, (0.0, 6.0), out)
-    assert torch.equal(out.isnan(), rows.isnan())
+    for name in kernels.ACTIVATIONS:
+        kernels.affine(rows, None, None, None, kernels.Activation(name, 0.0, 6.0), out)
+        assert torch.equal(out.isnan(), rows.isnan()), name
     assert kernels.maximum(rows, torch.tensor([[0, 1], [1, 0]], dtype=torch.int32)).isnan().all()
     point = kernels.prepare(torch.eye(2)[:, :, None, None], None, 1)
-    assert kernels.product(kernels.Source(rows), None, point, None, (0.0, 6.0)).isnan().any(1).all()
+    assert kernels.product(kernels.Source(rows), None, point, None, RELU6).isnan().any(1).all()
 
 
 # --- answers -------------------------------------------------------------------------------------------
@@ -212,7 +236,54 @@ def changed_weights(net: Net, x: Tensor) -> Tensor:
     return y - x.mean((2, 3), keepdim=True) * y.mean((-2, -1), keepdim=True)
 
 
-BODIES = [held, in_place_seen_by_views, in_place_of_a_result, in_place_not_seen, doubled, changed_weights]
+def in_place_in_a_slice(net: Net, x: Tensor) -> Tensor:
+    first, second = x.chunk(2, 1)
+    again = x[:, 2:8]
+    first.relu_()
+    second.exp_()  # which has no packed form
+    return torch.cat([x, again, first], 1) * 2
+
+
+def in_place_under_slices(net: Net, x: Tensor) -> Tensor:
+    slices = x.split([4, 8], 1)
+    last = x.permute(0, 2, 3, 1)
+    x += 1
+    return torch.cat([*slices, last.permute(0, 3, 1, 2)], 1)
+
+
+def in_place_beside_slices(net: Net, x: Tensor) -> Tensor:
+    first, second = net.conv(x).chunk(2, 1)
+    second.relu_()
+    return first - second
+
+
+def in_place_behind_a_norm(net: Net, x: Tensor) -> Tensor:
+    y = net.norm(x)
+    last = y.permute(0, 2, 3, 1)
+    last *= 2
+    return y + x
+
+
+def global_response(net: Net, x: Tensor) -> Tensor:
+    t = x.permute(0, 2, 3, 1)
+    norm = t.norm(p=2, dim=(1, 2), keepdim=True)
+    norm = norm / (norm.mean(-1, keepdim=True) + 1e-6)
+    return torch.addcmul(net.norm.running_mean, net.norm.running_var, t * norm).permute(0, 3, 1, 2)
+
+
+BODIES = [
+    in_place_in_a_slice,
+    in_place_under_slices,
+    in_place_beside_slices,
+    in_place_behind_a_norm,
+    global_response,
+    held,
+    in_place_seen_by_views,
+    in_place_of_a_result,
+    in_place_not_seen,
+    doubled,
+    changed_weights,
+]
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
@@ -242,6 +313,21 @@ def test_a_norm_shared_by_hooks_is_kept_apart() -> None:
     (first, second) = seen
     assert type(first) is Packed and type(second) is Masked
     assert torch.allclose(first.value, torch.where(second.visible, second.value, 0.0))
+
+
+def test_what_several_read_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution takes in what is behind it only where nobody else reads it."""
+    calls, fused = [], Conv.fused
+    monkeypatch.setattr(Conv, "fused", lambda self, *args: calls.append(args) or fused(self, *args))
+    net, x = Net(held).double().eval(), images(1).double()
+    LayerMasking(net, engine="packed")(x, masks(x, MASKS, 1))
+    assert len(calls) == 1 and calls[0][1] == []
+    calls.clear()
+    net.body = lambda net, x: F.relu(net.norm(x) + 0 * net.norm(net.conv(x)))
+    kept = []
+    net.norm.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    LayerMasking(net, engine="packed")(x, masks(x, MASKS, 1))
+    assert [len(norms) for _, norms, _, _ in calls] == [0, 1]  # the stem is read twice, the other once
 
 
 def test_weights_prepared_once_follow_the_model() -> None:

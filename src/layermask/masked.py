@@ -315,10 +315,14 @@ def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
 
 def _refuse_lost_writes(function: Callable, args: tuple, kwargs: dict) -> None:
     """In-place and `out=` writes of a masked value into a plain tensor would lose the mask."""
-    name = getattr(function, "__name__", "")
-    in_place = name in INPLACE or (name.endswith("_") and not name.endswith("__"))
-    if kwargs.get("out") is not None or (in_place and args and isinstance(args[0], Tensor)):
+    if kwargs.get("out") is not None or (writes(function) and args and isinstance(args[0], Tensor)):
         raise LostMask(name_of(function), module_path(), user_line())
+
+
+def writes(function: Callable) -> bool:
+    """Whether a function works in place, by its name."""
+    name = getattr(function, "__name__", "")
+    return name in INPLACE or (name.endswith("_") and not name.endswith("__"))
 
 
 INPLACE = frozenset(

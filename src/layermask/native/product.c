@@ -1,6 +1,6 @@
 // A matrix product whose left rows are named by a table: convolution without gathering its windows first
 // (Dukhan, The Indirect Convolution Algorithm, 2019).
-#include "vectors.h"
+#include "activations.h"
 
 #if defined(__AVX512F__) || !defined(__AVX__)  // 32 registers, or 16
 #define WIDE 4
@@ -41,21 +41,21 @@ INLINE void any_tile(int wide, const float *const *a, long depth, const float *w
   }
 }
 
-INLINE void finish(const float *sums, const float *add, float *out, long n, float low, float high) {
+INLINE void finish(float *sums, const float *add, float *out, long n, int how, float a, float b) {
   if (add)
-    for (long j = 0; j < n; j++) out[j] = clamped(sums[j] + add[j], low, high);
-  else
-    for (long j = 0; j < n; j++) out[j] = clamped(sums[j], low, high);
+    for (long j = 0; j < n; j++) sums[j] += add[j];
+  activate(sums, n, how, a, b);
+  memcpy(out, sums, n * sizeof(float));
 }
 
-// out[m, :] = clamp(bias + sum over t of source[table[m, t], :] @ weights[t] + added[added_at[m], :])
+// out[m, :] = activation(bias + sum over t of source[table[m, t], :] @ weights[t] + added[added_at[m], :])
 // source: `split` rows at `first`, `stride` floats apart, the others at `second`, `second_stride` apart.
 // weights: (panels, taps, channels, PANEL), the last panel zero-padded. table NULL: row m; added_at NULL: m.
 void product(const float *first, long stride, long split, const float *second, long second_stride, const int32_t *table,
              long rows,
              long taps, long channels, long columns, const float *weights, const float *bias,
              const float *added, const int32_t *added_at, long added_stride, float *out, long out_stride,
-             float low, float high, long threads) {
+             long how, float a, float b, long threads) {
   long panels = (columns + PANEL - 1) / PANEL;
   long chunk = (rows / threads + HEIGHT) / HEIGHT * HEIGHT;
   if (chunk > CHUNK) chunk = CHUNK;
@@ -74,18 +74,18 @@ void product(const float *first, long stride, long split, const float *second, l
         for (long c = 0; c < channels; c += DEPTH) {
           long depth = channels - c < DEPTH ? channels - c : DEPTH;
           for (long i = 0; i < here; i += HEIGHT) {
-            const float *a[HEIGHT];
+            const float *left[HEIGHT];
             for (int r = 0; r < HEIGHT; r++) {  // the last tile repeats the last row
               long m = m0 + (i + r < here ? i + r : here - 1), s = table ? table[m * taps + t] : m;
-              a[r] = (s < split ? first + s * stride : second + (s - split) * second_stride) + c;
+              left[r] = (s < split ? first + s * stride : second + (s - split) * second_stride) + c;
             }
-            any_tile(wide, a, depth, w + (t * channels + c) * PANEL, sums + i * PANEL);
+            any_tile(wide, left, depth, w + (t * channels + c) * PANEL, sums + i * PANEL);
           }
         }
       for (long i = 0; i < here; i++) {
         long m = m0 + i;
         const float *add = added ? added + (added_at ? added_at[m] : m) * added_stride + n0 : 0;
-        finish(sums + i * PANEL, add, out + m * out_stride + n0, n, low, high);
+        finish(sums + i * PANEL, add, out + m * out_stride + n0, n, (int)how, a, b);
       }
     }
 }

@@ -1,5 +1,5 @@
 // What else is done to rows of channels, one row per visible cell: sums and maxima over windows, scaling.
-#include "vectors.h"
+#include "activations.h"
 
 #define BLOCK (4 * LANES)
 
@@ -7,9 +7,9 @@ INLINE const float *row(const float *first, long split, const float *second, lon
   return s < split ? first + s * channels : second + (s - split) * channels;
 }
 
-// out[m, c] = clamp(bias[c] + sum over t of source[table[m, t], c] * weights[t, c]): depthwise convolution
+// out[m, c] = activation(bias[c] + sum over t of source[table[m, t], c] * weights[t, c]): depthwise convolution
 void depthwise(const float *first, long split, const float *second, const int32_t *table, long rows, long taps,
-               long channels, const float *weights, const float *bias, float *out, float low, float high,
+               long channels, const float *weights, const float *bias, float *out, long how, float a, float b,
                long threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (long m = 0; m < rows; m++) {
@@ -20,8 +20,8 @@ void depthwise(const float *first, long split, const float *second, const int32_
       vec acc[4];
       for (int j = 0; j < 4; j++) acc[j] = bias ? LOAD(bias + c + j * LANES) : (vec){0};
       for (long t = 0; t < taps; t++) {
-        const float *a = row(first, split, second, channels, at[t]) + c, *w = weights + t * channels + c;
-        for (int j = 0; j < 4; j++) acc[j] += LOAD(a + j * LANES) * LOAD(w + j * LANES);
+        const float *x = row(first, split, second, channels, at[t]) + c, *w = weights + t * channels + c;
+        for (int j = 0; j < 4; j++) acc[j] += LOAD(x + j * LANES) * LOAD(w + j * LANES);
       }
       for (int j = 0; j < 4; j++) STORE(o + c + j * LANES, acc[j]);
     }
@@ -37,7 +37,7 @@ void depthwise(const float *first, long split, const float *second, const int32_
         acc += row(first, split, second, channels, at[t])[c] * weights[t * channels + c];
       o[c] = acc;
     }
-    for (c = 0; c < channels; c++) o[c] = clamped(o[c], low, high);
+    activate(o, channels, (int)how, a, b);
   }
 }
 
@@ -59,17 +59,23 @@ void maximum(const float *source, const int32_t *table, long rows, long taps, lo
   }
 }
 
-// out[m, c] = clamp(source[at[m], c] * scale[c] + shift[c]); `at` NULL: row m; scale NULL: 1; shift NULL: 0
+// out[m, c] = activation(source[at[m], c] * scale[scale_at[m], c] + shift[c])
+// `at` NULL: row m; scale NULL: 1; scale_at NULL: its first row; shift NULL: 0
 void affine(const float *source, const int32_t *at, long rows, long channels, const float *scale,
-            const float *shift, float *out, long out_stride, float low, float high, long threads) {
+            const int32_t *scale_at, const float *shift, float *out, long out_stride, long how, float a, float b,
+            long threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (long m = 0; m < rows; m++) {
-    const float *a = source + (at ? at[m] : m) * channels;
+    const float *x = source + (at ? at[m] : m) * channels;
+    const float *s = scale && scale_at ? scale + scale_at[m] * channels : scale;
     float *o = out + m * out_stride;
-    if (scale)
-      for (long c = 0; c < channels; c++) o[c] = clamped(a[c] * scale[c] + shift[c], low, high);
+    if (s && shift)
+      for (long c = 0; c < channels; c++) o[c] = x[c] * s[c] + shift[c];
+    else if (s)
+      for (long c = 0; c < channels; c++) o[c] = x[c] * s[c];
     else
-      for (long c = 0; c < channels; c++) o[c] = clamped(a[c], low, high);
+      memcpy(o, x, channels * sizeof(float));
+    activate(o, channels, (int)how, a, b);
   }
 }
 

@@ -1,4 +1,5 @@
 // The widest float vectors of this processor, as GCC and clang spell them on every processor.
+#pragma once
 #include <stdint.h>
 #include <string.h>
 
@@ -16,8 +17,3 @@ typedef float loose_vec __attribute__((vector_size(LANES * 4), aligned(4), may_a
 #define LOAD(p) ((vec)(*(const loose_vec *)(p)))
 #define STORE(p, v) (*(loose_vec *)(p) = (v))
 #define INLINE static inline __attribute__((always_inline))
-
-INLINE float clamped(float v, float low, float high) {  // NaN stays NaN, as in torch
-  v = v < low ? low : v;
-  return v > high ? high : v;
-}

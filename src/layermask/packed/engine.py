@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..masked import RULES, Run, Settings
+from ..masked import RULES, Run, Settings, writes
 from .kernels import compiled
 from .operands import NoRows
 from .rules import PACKED
+from .value import Packed
 from .weights import Prepared
 
 ENGINES = ("auto", "dense", "packed")
@@ -28,12 +30,12 @@ class Packing:
 
     def __call__(self, run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
         body, stands_for = PACKED.get(function, (None, None))
-        if body is None or function in run.rules or RULES.get(function) is not stands_for:
-            return NotImplemented
-        try:
-            return body(*args, **kwargs)
-        except NoRows:
-            return NotImplemented
+        if body is not None and function not in run.rules and RULES.get(function) is stands_for:
+            with contextlib.suppress(NoRows):
+                return body(*args, **kwargs)
+        if args and isinstance(args[0], Packed) and (writes(function) or kwargs.get("inplace")):
+            args[0].written()
+        return NotImplemented
 
     def takes(self, value: Tensor) -> bool:
         """Whether a dense map may become rows: nobody traces, transforms or differentiates what is done."""

@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..native import call, library
 from .plan import Plan
 
-Limits = tuple[float, float]
-OPEN: Limits = (-math.inf, math.inf)
+
+class Activation(NamedTuple):
+    """What is done to each entry at the end of a kernel: a name in `ACTIVATIONS` and two numbers."""
+
+    name: str
+    a: float = 0.0
+    b: float = 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x if self == NOTHING else ACTIVATIONS[self.name](x, self.a, self.b)
+
+    @property
+    def code(self) -> tuple[int, float, float]:
+        return list(ACTIVATIONS).index(self.name), self.a, self.b
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+    "clamp": lambda x, a, b: x.clamp(a, b),
+    "sigmoid": lambda x, a, b: x.sigmoid(),
+    "silu": lambda x, a, b: F.silu(x),
+    "hardsigmoid": lambda x, a, b: F.hardsigmoid(x),
+    "hardswish": lambda x, a, b: F.hardswish(x),
+    "gelu": lambda x, a, b: F.gelu(x),
+    "leaky_relu": lambda x, a, b: F.leaky_relu(x, a),
+}
+"""In the order of native/activations.h."""
+NOTHING = Activation("clamp", -math.inf, math.inf)
 
 
 def compiled(like: Tensor) -> ctypes.CDLL | None:
@@ -102,20 +130,20 @@ def product(
     table: Tensor | None,
     weights: Weights,
     added: tuple[Tensor, Tensor | None] | None = None,
-    limits: Limits = OPEN,
+    end: Activation = NOTHING,
 ) -> Tensor:
-    """(M, K): clamp(bias + sum over taps of the rows that `table` (M, T) names times their weights + added).
+    """(M, K): end(bias + sum over taps of the rows that `table` (M, T) names times their weights + added).
 
     No table: one tap, every row its own. `added`: rows, and which of them for each output (None: its own).
     """
     rows = len(table) if table is not None else len(source.rows)
     lib = compiled(source.rows)
     if lib is None:
-        return _product(source, table, weights, added, limits)
+        return _product(source, table, weights, added, end)
     groups, columns = weights.shape[:2]
     out = source.rows.new_empty(rows, groups * columns)
     for g in range(groups):
-        _product_group(lib, source, table, weights, added, limits, out, g)
+        _product_group(lib, source, table, weights, added, end, out, g)
     return out
 
 
@@ -125,7 +153,7 @@ def _product_group(
     table: Tensor | None,
     weights: Weights,
     added: tuple[Tensor, Tensor | None] | None,
-    limits: Limits,
+    end: Activation,
     out: Tensor,
     g: int,
 ) -> None:
@@ -141,7 +169,7 @@ def _product_group(
     more = (part(extra, columns), at, groups * columns)
     target = (part(out, columns), groups * columns)
     matrix = (weights.values[g], part(weights.bias, columns))
-    call(lib.product, *first, *second, table, *sizes, *matrix, *more, *target, *map(float, limits))
+    call(lib.product, *first, *second, table, *sizes, *matrix, *more, *target, *end.code)
 
 
 def _product(
@@ -149,7 +177,7 @@ def _product(
     table: Tensor | None,
     weights: Weights,
     added: tuple[Tensor, Tensor | None] | None,
-    limits: Limits,
+    end: Activation,
 ) -> Tensor:
     read = source.all()
     read = read[:, None] if table is None else read[table.long()]  # (M, T, C)
@@ -159,20 +187,20 @@ def _product(
     out = out if weights.bias is None else out + weights.bias
     if added is not None:
         out = out + (added[0] if added[1] is None else added[0][added[1].long()])
-    return out if limits == OPEN else out.clamp(*limits)
+    return end(out)
 
 
-def depthwise(source: Source, table: Tensor, weights: Weights, limits: Limits = OPEN) -> Tensor:
+def depthwise(source: Source, table: Tensor, weights: Weights, end: Activation = NOTHING) -> Tensor:
     """(M, C): each channel's sum over taps of the rows that `table` (M, T) names, with weights (T, C)."""
     if lib := compiled(source.rows):
         out = source.rows.new_empty(len(table), source.rows.shape[1])
         first = (source.rows, len(source.rows), source.filled)
         sizes = (len(table), table.shape[1], out.shape[1])
-        call(lib.depthwise, *first, table, *sizes, weights.values, weights.bias, out, *map(float, limits))
+        call(lib.depthwise, *first, table, *sizes, weights.values, weights.bias, out, *end.code)
         return out
     out = torch.einsum("mtc,tc->mc", source.all()[table.long()], weights.values.to(source.rows.dtype))
     out = out if weights.bias is None else out + weights.bias
-    return out if limits == OPEN else out.clamp(*limits)
+    return end(out)
 
 
 def maximum(rows: Tensor, table: Tensor) -> Tensor:
@@ -190,17 +218,22 @@ def affine(
     at: Tensor | None,
     scale: Tensor | None,
     shift: Tensor | None,
-    limits: Limits,
+    end: Activation,
     out: Tensor,
+    scale_at: Tensor | None = None,
 ) -> None:
-    """Write clamp(rows[at] * scale + shift) into `out` (M, C), which may be a slice of wider rows."""
+    """Write end(rows[at] * scale + shift) into `out` (M, C), which may be a slice of wider rows.
+
+    `scale`: (C,), or (N, C) of which `scale_at` (M,) int32 says which one each row takes.
+    """
     if lib := compiled(rows):
         target = (out, out.stride(0))
-        call(lib.affine, rows, at, len(out), rows.shape[1], scale, shift, *target, *map(float, limits))
+        call(lib.affine, rows, at, len(out), rows.shape[1], scale, scale_at, shift, *target, *end.code)
         return
     read = rows if at is None else rows[at.long()]
-    read = read if scale is None or shift is None else read * scale + shift
-    out.copy_(read if limits == OPEN else read.clamp(*limits))
+    if scale is not None:
+        read = read * (scale if scale_at is None else scale[scale_at.long()])
+    out.copy_(end(read if shift is None else read + shift))
 
 
 def image_means(rows: Tensor, begins: Tensor, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Operations put off until somebody needs their rows.
 
 Putting off serves two ends. Where masks meet, only cells of the joined mask are computed of either side, back
-to the last op that reads neighbours. And a convolution takes norm, sum and clamp behind it into its own loop.
+to the last op that reads neighbours. And a convolution takes norm, sum and activation behind it into its own loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from ..masked import Run
 from ..window import Window
 from . import kernels
-from .kernels import OPEN, Limits, Source, Weights
+from .kernels import NOTHING, Activation, Source, Weights
 from .sites import plan_of, rows_within, seen_taps, sites_of
 from .weights import Norm, folded
 
@@ -95,19 +95,18 @@ class Conv(Node):
             source.at(source.mask)  # of which it reads all in any case; so nothing piles up
 
     def compute(self, mask: Tensor) -> Tensor:
-        return self.fused(mask, [], None, OPEN)
+        return self.fused(mask, [], None, NOTHING)
 
-    def fused(self, mask: Tensor, norms: list[Norm], added: Node | None, limits: Limits) -> Tensor:
-        """clamp(norms(convolution) + added) at the cells of `mask`."""
+    def fused(self, mask: Tensor, norms: list[Norm], added: Node | None, end: Activation) -> Tensor:
+        """end(norms(convolution) + added) at the cells of `mask`."""
         weights = self.weights(norms)
         source, table = self.read(mask)
         if not weights.depthwise:
-            return kernels.product(source, table, weights, added and added.chosen(mask), limits)
+            return kernels.product(source, table, weights, added and added.chosen(mask), end)
         assert table is not None
         if added is None:
-            return kernels.depthwise(source, table, weights, limits)
-        out = kernels.depthwise(source, table, weights).add_(added.at(mask))
-        return out if limits == OPEN else out.clamp_(*limits)
+            return kernels.depthwise(source, table, weights, end)
+        return end(kernels.depthwise(source, table, weights).add_(added.at(mask)))
 
     def read(self, mask: Tensor) -> tuple[Source, Tensor | None]:
         """What is read for the cells of `mask`, and the table of it."""
@@ -140,8 +139,9 @@ class Stem(Conv):
         bias: Tensor | None,
     ) -> None:
         """`image`: (N, C, H, W), filled as far as the window reads."""
-        super().__init__(Given(run, mask, image), mask, window, weight, bias)
-        self.sources = ()
+        kind = image.new_empty(0, len(weight))
+        Node.__init__(self, run, mask, len(image), kind)
+        self.window, self.weight, self.bias, self.groups = window, weight, bias, 1
         (top, left), (bottom, right) = window.before, window.after
         self.image = F.pad(image.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom)).contiguous()
 
@@ -199,16 +199,45 @@ class Cat(Node):
         super().__init__(first.run, mask, first.batch, first.kind.new_empty(0, channels), *sources)
 
     def compute(self, mask: Tensor) -> Tensor:
-        return self.scaled(mask, None, OPEN)
+        return self.scaled(mask, None, NOTHING)
 
-    def scaled(self, mask: Tensor, norm: tuple[Tensor, Tensor] | None, limits: Limits) -> Tensor:
+    def scaled(self, mask: Tensor, norm: tuple[Tensor, Tensor] | None, how: Activation) -> Tensor:
         out = self.kind.new_empty(sites_of(self.run, mask, self.batch).count, self.channels)
         begin = 0
         for source in self.sources:
             end = begin + source.channels
             part = (None, None) if norm is None else (norm[0][begin:end], norm[1][begin:end])
-            kernels.affine(*source.chosen(mask), *part, limits, out[:, begin:end])
+            kernels.affine(*source.chosen(mask), *part, how, out[:, begin:end])
             begin = end
+        return out
+
+
+class Slice(Node):
+    """Some channels that follow each other."""
+
+    def __init__(self, source: Node, begin: int, end: int) -> None:
+        super().__init__(source.run, source.mask, source.batch, source.kind[:, begin:end], source)
+        self.begin, self.end = begin, end
+
+    def compute(self, mask: Tensor) -> Tensor:
+        (source,) = self.sources
+        rows, at = source.chosen(source.mask if source.uses > 1 else mask)
+        part = rows[:, self.begin : self.end]
+        return part.contiguous() if at is None else part.index_select(0, at)
+
+
+class Gate(Node):
+    """Every channel times a number of its image."""
+
+    def __init__(self, source: Node, mask: Tensor, vectors: Tensor) -> None:
+        super().__init__(source.run, mask, source.batch, source.kind, source)
+        self.vectors = vectors
+
+    def compute(self, mask: Tensor) -> Tensor:
+        rows, at = self.sources[0].chosen(mask)
+        images = sites_of(self.run, mask, self.batch).images
+        out = rows.new_empty(len(images), self.channels)
+        kernels.affine(rows, at, self.vectors, None, NOTHING, out, images)
         return out
 
 
@@ -243,9 +272,9 @@ class Affine(_Absorbed):
         self.norm = norm
 
     def alone(self, mask: Tensor) -> Tensor:
-        return self.clamped(mask, OPEN)
+        return self.ended(mask, NOTHING)
 
-    def clamped(self, mask: Tensor, limits: Limits) -> Tensor:
+    def ended(self, mask: Tensor, end: Activation) -> Tensor:
         norm, (source,) = self.norm, self.sources
         vectors = self.run.packing.prepared.get(
             norm.tensors,
@@ -253,25 +282,27 @@ class Affine(_Absorbed):
             lambda: tuple(v.to(self.kind.dtype) for v in norm.scale_and_shift()),
         )
         if isinstance(source, Cat) and source.private:
-            return source.scaled(mask, vectors, limits)
+            return source.scaled(mask, vectors, end)
         rows, at = source.chosen(mask)
         out = rows.new_empty(len(rows) if at is None else len(at), self.channels)
-        kernels.affine(rows, at, *vectors, limits, out)
+        kernels.affine(rows, at, *vectors, end, out)
         return out
 
 
-class Clamp(_Absorbed):
-    def __init__(self, source: Node, limits: Limits) -> None:
+class End(_Absorbed):
+    """An activation."""
+
+    def __init__(self, source: Node, end: Activation) -> None:
         super().__init__(source.run, source.mask, source.batch, source.kind, source)
-        self.limits = limits
+        self.end = end
 
     def alone(self, mask: Tensor) -> Tensor:
         (source,) = self.sources
         if isinstance(source, Affine) and source.private:
-            return source.clamped(mask, self.limits)
+            return source.ended(mask, self.end)
         rows, at = source.chosen(mask)
         out = rows.new_empty(len(rows) if at is None else len(at), self.channels)
-        kernels.affine(rows, at, None, None, self.limits, out)
+        kernels.affine(rows, at, None, None, self.end, out)
         return out
 
 
@@ -284,11 +315,11 @@ class Sum(_Absorbed):
         return a.at(mask) + b.at(mask)
 
 
-def _convolution_behind(node: Node) -> tuple[Conv, list[Norm], Node | None, Limits] | None:
-    """The convolution that can do all of `node`: its norms, what is added and the clamp, in this order."""
-    limits, added = OPEN, None
-    if isinstance(node, Clamp):
-        limits, node = node.limits, node.sources[0]
+def _convolution_behind(node: Node) -> tuple[Conv, list[Norm], Node | None, Activation] | None:
+    """The convolution that can do all of `node`: its norms, what is added and the activation, in this order."""
+    end, added = NOTHING, None
+    if isinstance(node, End):
+        end, node = node.end, node.sources[0]
         if not node.private:
             return None
     branches = node.sources if isinstance(node, Sum) else (node,)
@@ -296,7 +327,7 @@ def _convolution_behind(node: Node) -> tuple[Conv, list[Norm], Node | None, Limi
         added = branches[1 - i] if len(branches) == 2 else None
         found = _normed(branch, top=branch is node)
         if found is not None:
-            return *found, added, limits
+            return *found, added, end
     return None
 
 

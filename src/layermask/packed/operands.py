@@ -71,7 +71,7 @@ def _form(other: Any, first: Packed) -> tuple[Node | AtSites, Tensor | None]:
         raise NoRows
     mask = _mask_of(other, grid, first.order) if isinstance(other, Masked) else None
     if grid.shape[2:] == (1, 1):
-        return _per_image(node, grid.flatten(1)), mask
+        return PerImage(node, grid.flatten(1)), mask
     if grid.shape[2:] != node.mask.shape[2:]:
         raise NoRows
     whole = grid.expand(node.batch, *grid.shape[1:])
@@ -94,8 +94,13 @@ def _mask_of(other: Masked, grid: Tensor, order: str) -> Tensor:
     return mask
 
 
-def _per_image(node: Node, vectors: Tensor) -> AtSites:
-    """Vectors (N or 1, C or 1), for each row that of its image."""
-    if len(vectors) == 1:
-        return lambda mask: vectors
-    return lambda mask: vectors.index_select(0, sites_of(node.run, mask, node.batch).images)
+class PerImage:
+    """Vectors (N or 1, C or 1): each row takes that of its image."""
+
+    def __init__(self, node: Node, vectors: Tensor) -> None:
+        self.node, self.vectors = node, vectors
+
+    def __call__(self, mask: Tensor) -> Tensor:
+        if len(self.vectors) == 1:
+            return self.vectors
+        return self.vectors.index_select(0, sites_of(self.node.run, mask, self.node.batch).images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,8 +20,9 @@ from ..rules.shape import pad as padding_rule
 from ..visibility import any_over
 from ..window import Window, grow
 from . import kernels
-from .node import Affine, Cat, Clamp, Conv, Given, MaxPool, MeanPool, Node, Pointwise, Stem, Sum
-from .operands import NoRows, joined, meet
+from .kernels import Activation
+from .node import Affine, Cat, Conv, End, Gate, Given, MaxPool, MeanPool, Node, Pointwise, Slice, Stem, Sum
+from .operands import NoRows, PerImage, joined, meet
 from .sites import sites_of
 from .value import ORDERS, Packed, Padded
 from .weights import Norm
@@ -223,18 +225,31 @@ def adaptive_avg_pool2d(input: Any, output_size: Any) -> Masked:
 
 @packed(torch.mean, Tensor.mean)
 def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Masked:
-    node = rows_of(input, None)
-    spatial = tuple(ORDERS[input.order].index(axis) for axis in (2, 3))
     require(dtype is None, dim is not None)
+    return _global_mean(rows_of(input, None), _spatial(input, dim), keepdim)
+
+
+def _spatial(x: Packed, dim: Any) -> tuple[int, ...]:
+    """The axes `dim`, which are to be those of all positions."""
     dims = tuple(sorted(d % 4 for d in ([dim] if isinstance(dim, int) else dim)))
-    require(dims == spatial)
-    return _global_mean(node, dims, keepdim)
+    require(dims == tuple(ORDERS[x.order].index(axis) for axis in (2, 3)))
+    return dims
 
 
-def _global_mean(node: Node, dims: tuple[int, ...], keepdim: bool) -> Masked:
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _global_mean(
+    node: Node,
+    dims: tuple[int, ...],
+    keepdim: bool,
+    before: Callable[[Tensor], Tensor] = _same,
+    behind: Callable[[Tensor], Tensor] = _same,
+) -> Masked:
     """Over what is visible (section 3.2, h_m)."""
     sites = sites_of(node.run, node.mask, node.batch)
-    value = kernels.image_means(node.at(node.mask), sites.begins, sites.images)
+    value = behind(kernels.image_means(before(node.at(node.mask)), sites.begins, sites.images))
     visible = any_over(node.run, node.mask, (2, 3), True)
     shape = list(value.shape)
     for axis in dims if keepdim else ():
@@ -248,8 +263,8 @@ def permute(input: Any, *dims: Any) -> Packed:
     order = tuple(d % 4 for d in (dims[0] if len(dims) == 1 else dims))
     axes_now = tuple(ORDERS[input.order][d] for d in order)
     names = {axes: name for name, axes in ORDERS.items()}
-    require(axes_now in names, not input.laid_out)
-    return Packed(node, names[axes_now], input.strided_last)
+    require(axes_now in names, not input.is_laid_out)
+    return input.viewed(node, 0, node.channels, names[axes_now])
 
 
 @packed(torch.cat, torch.concat, torch.concatenate)
@@ -259,6 +274,52 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Packed:
     require(len({(n.batch, n.mask.shape[2:], n.kind.dtype) for n in nodes}) == 1)
     mask = joined(nodes[0].run, [node.mask for node in nodes])
     return Packed(Cat(mask, *nodes), strided_last=tensors[0].strided_last)
+
+
+def _sliced(x: Packed, begin: int, end: int) -> Packed:
+    node = rows_of(x)
+    require(not x.is_laid_out)
+    return x.viewed(Slice(node, begin, end), begin, end, "first")
+
+
+@packed(Tensor.__getitem__)
+def getitem(input: Any, index: Any) -> Packed:
+    """A slice of channels, x[:, begin:end]."""
+    node = rows_of(input)
+    index = index if isinstance(index, tuple) else (index,)
+    everything = (slice(None), Ellipsis)
+    require(len(index) > 1, isinstance(index[1], slice), index[0] == slice(None))
+    require(len(index) <= 4, all(any(i is e or i == e for e in everything) for i in index[2:]))
+    begin, end, step = index[1].indices(node.channels)
+    require(step == 1, begin < end)
+    return _sliced(input, begin, end)
+
+
+@packed(torch.split, Tensor.split, torch.functional.split)
+def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Packed, ...]:
+    node, sizes = rows_of(tensor), split_size_or_sections
+    require(dim % 4 == 1)
+    if isinstance(sizes, int):
+        sizes = [min(sizes, node.channels - begin) for begin in range(0, node.channels, sizes)]
+    require(sum(sizes) == node.channels, min(sizes) > 0)
+    ends = list(itertools.accumulate(sizes))
+    return tuple(_sliced(tensor, end - size, end) for size, end in zip(sizes, ends, strict=True))
+
+
+@packed(torch.chunk, Tensor.chunk)
+def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Packed, ...]:
+    return split(input, -(-rows_of(input).channels // chunks), dim)
+
+
+@packed(torch.norm, Tensor.norm, torch.functional.norm)
+def norm(input: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Masked:
+    """The length of each channel over all positions (global response normalisation)."""
+    node = rows_of(input, None)
+    require(p in (2, 2.0, "fro"), dtype is None, dim is not None)
+    size = math.prod(node.mask.shape[2:])
+    return _global_mean(
+        node, _spatial(input, dim), keepdim, lambda x: x.square(), lambda x: (x * size).sqrt()
+    )
 
 
 @packed(F.pad, torch.constant_pad_nd)
@@ -287,36 +348,64 @@ for name in "size dim ndimension numel nelement is_floating_point is_complex".sp
     _metadata(name)
 
 
-def _clamp(input: Any, limits: tuple[float, float], in_place: bool) -> Packed:
-    node = rows_of(input, None)
-    return _replaced(input, Clamp(node, limits), in_place)
+def _ended(x: Any, end: Activation, in_place: bool) -> Packed:
+    return _replaced(x, End(rows_of(x, None), end), in_place)
 
 
 def _replaced(x: Packed, node: Node, in_place: bool) -> Packed:
     if not in_place:
         return Packed(node, x.order, x.strided_last)
-    require(not x.laid_out)  # what views it must see the change
+    require(not x.is_laid_out, x.family is None or not x.family.seen_by_others(x))
     return x.hold(node)
+
+
+RELU = Activation("clamp", 0.0, math.inf)
 
 
 @packed(F.relu, torch.relu, Tensor.relu)
 def relu(input: Any, inplace: bool = False) -> Packed:
-    return _clamp(input, (0.0, math.inf), inplace)
+    return _ended(input, RELU, inplace)
 
 
 @packed(torch.relu_, Tensor.relu_)
 def relu_(input: Any) -> Packed:
-    return _clamp(input, (0.0, math.inf), True)
+    return _ended(input, RELU, True)
 
 
 @packed(F.relu6)
 def relu6(input: Any, inplace: bool = False) -> Packed:
-    return _clamp(input, (0.0, 6.0), inplace)
+    return _ended(input, Activation("clamp", 0.0, 6.0), inplace)
 
 
 @packed(F.hardtanh)
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Packed:
-    return _clamp(input, (float(min_val), float(max_val)), inplace)
+    return _ended(input, Activation("clamp", float(min_val), float(max_val)), inplace)
+
+
+@packed(F.leaky_relu)
+def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Packed:
+    return _ended(input, Activation("leaky_relu", float(negative_slope)), inplace)
+
+
+@packed(F.gelu)
+def gelu(input: Any, approximate: str = "none") -> Packed:
+    require(approximate == "none")
+    return _ended(input, Activation("gelu"), False)
+
+
+@packed(torch.sigmoid, Tensor.sigmoid)
+def sigmoid(input: Any) -> Packed:
+    return _ended(input, Activation("sigmoid"), False)
+
+
+def _named(function: Callable) -> None:
+    @packed(function)
+    def activation(input: Any, inplace: bool = False) -> Packed:
+        return _ended(input, Activation(function.__name__), inplace)
+
+
+for function in (F.silu, F.hardsigmoid, F.hardswish):
+    _named(function)
 
 
 @packed(F.dropout, F.dropout2d, torch.dropout)
@@ -329,8 +418,7 @@ def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = F
 @packed(Tensor.contiguous)
 def contiguous(input: Any, memory_format: torch.memory_format = torch.contiguous_format) -> Packed:
     rows_of(input)
-    require(memory_format is not torch.preserve_format)
-    input.strided_last = memory_format is torch.channels_last
+    require(input.strided_last == (memory_format is torch.channels_last))
     return input
 
 
@@ -338,9 +426,10 @@ _ENTRYWISE = frozenset(
     """
     silu gelu hardswish hardsigmoid sigmoid tanh leaky_relu elu selu celu mish softplus exp neg abs sqrt rsqrt
     square reciprocal add sub rsub mul div truediv radd rmul rtruediv iadd isub imul itruediv pow maximum minimum
-    multiply divide subtract true_divide logit expm1 log1p clamp clamp_min clamp_max softsign logsigmoid
+    addcmul addcdiv lerp multiply divide subtract true_divide logit expm1 log1p clamp clamp_min clamp_max softsign logsigmoid
     """.split()
 )
+_PRODUCTS = {torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__}
 _SUMS = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__}
 
 
@@ -369,6 +458,11 @@ def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) ->
     require(nodes[0].channels == channels)
     if function in _SUMS and not kwargs and len(nodes) == 2 and nodes[1].channels == channels:
         return Sum(mask, *nodes)
+
+    if function in _PRODUCTS and len(args) == 2 and len(nodes) == 1:
+        (other,) = (part for part in parts if part is not nodes[0])
+        if isinstance(other, PerImage) and other.vectors.shape == (nodes[0].batch, channels):
+            return Gate(nodes[0], mask, other.vectors)
 
     def apply(mask: Tensor, *rows: Tensor) -> Tensor:
         left = iter(rows)

@@ -34,8 +34,8 @@ class Sites:
 
     @cached_property
     def images(self) -> Tensor:
-        """(V,) int64: the image of each row."""
-        return self.cells.long() // self.visible[0].numel()
+        """(V,) int32: the image of each row."""
+        return self.cells // self.visible[0].numel()
 
 
 def sites_of(run: Run, mask: Tensor, batch: int) -> Sites:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..masked import Masked, Run
 from ..visibility import derive
+from .family import Family
 from .node import Node
 from .sites import sites_of
 
@@ -30,6 +31,7 @@ class Packed(Masked):
         self.frame = self.weights = None
         self.phase, self.shared = False, False
         self.run: Run | None = node.run
+        self.family: Family | None = None
         self.hold(node)
 
     def hold(self, node: Node) -> Packed:
@@ -37,20 +39,35 @@ class Packed(Masked):
         if (before := getattr(self, "node", None)) is not None:
             before.holders = [holder for holder in before.holders if holder() is not self]
         node.holders.append(weakref.ref(self))
+        self.family = None
         self.node: Node | None = node
         self._value: Tensor | None = None
         self.visible = in_order(node.run, node.mask, self.order)
         return self
 
     @property
-    def laid_out(self) -> bool:
+    def is_laid_out(self) -> bool:
         return self._value is not None
+
+    def viewed(self, node: Node, begin: int, end: int, order: str) -> Packed:
+        """A value that is, in torch, a view of this one: channels `begin` to `end`, in this order of axes."""
+        family = self.family or Family(self)
+        start = family.span(self)[0]
+        return family.join(Packed(node, order, self.strided_last), start + begin, start + end)
+
+    def written(self) -> None:
+        """Be ready for a write in place by a dense rule."""
+        if self.family is not None and self.node is not None:
+            self.family.share_memory()
 
     @property
     def value(self) -> Tensor:  # type: ignore[override]  # an attribute of Masked
         if self._value is None:
             assert self.node is not None
-            self._value = _laid_out(self.node, self.strided_last).permute(ORDERS[self.order])
+            if self.family is not None:
+                self._value = self.family.part(self)
+            else:
+                self._value = laid_out(self.node, self.strided_last).permute(ORDERS[self.order])
         return self._value
 
     @value.setter
@@ -88,7 +105,7 @@ def in_order(run: Run, mask: Tensor, order: str) -> Tensor:
     return derive(run, "channels last", (mask,), None, lambda: mask.permute(ORDERS[order]))
 
 
-def _laid_out(node: Node, strided_last: bool) -> Tensor:
+def laid_out(node: Node, strided_last: bool) -> Tensor:
     """(N, C, H, W), zero where hidden."""
     size = tuple(node.mask.shape[2:])
     flat = node.kind.new_zeros(node.batch * size[0] * size[1], node.channels)
@@ -112,7 +129,7 @@ class Padded(Packed):
     def value(self) -> Tensor:  # type: ignore[override]
         if self._value is None:
             assert self.node is not None
-            self._value = F.pad(_laid_out(self.node, self.strided_last), self.pads)
+            self._value = F.pad(laid_out(self.node, self.strided_last), self.pads)
         return self._value
 
     @value.setter
