@@ -91,7 +91,7 @@ def _last_words(report: str) -> str:
 
 
 def time_all(given: argparse.Namespace, lines: Lines, deadline: Deadline) -> None:
-    """The table of the goals in eager mode on every device; then LIME and the compiled rows; then the rest."""
+    """The eager rows of the goals on every device; then LIME and the compiled rows; then the rest."""
     here = [device for device in forward.devices() if given.device in (None, device)]
     if "cuda" not in here:
         print("no GPU at hand: its rows stay empty" if given.device != "cpu" else "the GPU is left out")
