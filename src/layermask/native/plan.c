@@ -1,34 +1,6 @@
-// Which rows a window op over visible cells reads: ring by ring what is to be filled, tap by tap what is read.
+// Which rows a window op over visible cells reads: tap by tap what is read, ring by ring what is to be filled.
 #include <stdint.h>
-
-enum { FAR = 255 };
-
-typedef struct {
-  long n, h, w;
-} Grid;
-
-// level[cell]: 0 where visible, r where the r-th ring of the fill puts it, FAR beyond `reach` (at most 254)
-void levels(const uint8_t *visible, long n, long h, long w, long reach_h, long reach_w, uint8_t *level,
-            long threads) {
-  long rings = reach_h > reach_w ? reach_h : reach_w;
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (long image = 0; image < n; image++) {
-    const uint8_t *v = visible + image * h * w;
-    uint8_t *l = level + image * h * w;
-    for (long i = 0; i < h * w; i++) l[i] = v[i] ? 0 : FAR;
-    for (long r = 0; r < rings; r++) {
-      long dy = reach_h > r, dx = reach_w > r;
-      for (long y = 0; y < h; y++)
-        for (long x = 0; x < w; x++) {
-          if (l[y * w + x] != FAR) continue;
-          int near = 0;
-          for (long i = y - dy < 0 ? 0 : y - dy; i <= y + dy && i < h; i++)
-            for (long j = x - dx < 0 ? 0 : x - dx; j <= x + dx && j < w; j++) near |= l[i * w + j] <= r;
-          if (near) l[y * w + x] = (uint8_t)(r + 1);
-        }
-    }
-  }
-}
+#include <string.h>
 
 // read[m * taps + t]: the cell that tap t of output cell cells[m] reads, or -1 outside the image
 void taps(const int32_t *cells, long count, long h, long w, long out_h, long out_w, long kernel_h, long kernel_w,
@@ -47,64 +19,92 @@ void taps(const int32_t *cells, long count, long h, long w, long out_h, long out
   }
 }
 
-// The neighbours that a cell of some level is filled from: those of lower level in its ring's 3-wide box.
-static long around(const uint8_t *level, Grid g, long reach_h, long reach_w, long cell, int32_t *found) {
-  long l = level[cell], y = cell / g.w % g.h, x = cell % g.w, count = 0;
-  long dy = reach_h >= l, dx = reach_w >= l;
-  for (long i = -dy; i <= dy; i++)
-    for (long j = -dx; j <= dx; j++)
-      if (y + i >= 0 && y + i < g.h && x + j >= 0 && x + j < g.w && level[cell + i * g.w + j] < l)
-        found[count++] = (int32_t)(cell + i * g.w + j);
+enum { UNKNOWN = 255, FAR = 254, AROUND = 8 };
+
+typedef struct {
+  long h, w, reach_h, reach_w;
+} Grid;
+
+static long most(long a, long b) { return a > b ? a : b; }
+static long least(long a, long b) { return a < b ? a : b; }
+
+// The ring in which the fill reaches a cell of one image: 0 where visible, FAR beyond the reach. Rings are boxes
+// that grow by one cell, along an axis as far as it reaches: a cell's is the first box about it that shows any.
+static uint8_t level_of(uint8_t *level, const uint8_t *visible, Grid g, long cell) {
+  if (level[cell] != UNKNOWN) return level[cell];
+  long y = cell / g.w, x = cell % g.w;
+  for (long r = 0; r <= most(g.reach_h, g.reach_w); r++) {
+    long dy = least(r, g.reach_h), dx = least(r, g.reach_w);
+    for (long i = most(y - dy, 0); i <= least(y + dy, g.h - 1); i++)
+      for (long j = most(x - dx, 0); j <= least(x + dx, g.w - 1); j++)
+        if (visible[i * g.w + j]) return level[cell] = (uint8_t)r;
+  }
+  return level[cell] = FAR;
+}
+
+// The neighbours that a hidden cell is filled from: those of earlier rings, in the 3-wide box of its own.
+static long around(uint8_t *level, const uint8_t *visible, Grid g, long cell, int32_t *found) {
+  long l = level[cell], y = cell / g.w, x = cell % g.w, count = 0, dy = g.reach_h >= l, dx = g.reach_w >= l;
+  for (long i = most(y - dy, 0); i <= least(y + dy, g.h - 1); i++)
+    for (long j = most(x - dx, 0); j <= least(x + dx, g.w - 1); j++)
+      if (level_of(level, visible, g, i * g.w + j) < l) found[count++] = (int32_t)(i * g.w + j);
   return count;
 }
 
-// Marks in `needed` the hidden cells that are read, and those that these are filled from; per_level[l] counts
-// them by level (256 entries).
-void need(const int32_t *read, long count, const uint8_t *level, long n, long h, long w, long reach_h,
-          long reach_w, uint8_t *needed, int32_t *per_level, long threads) {
-  (void)threads;
-  Grid g = {n, h, w};
-  int32_t found[9];
-  long top = 0;
-  for (long i = 0; i < count; i++) {
-    long cell = read[i];
-    if (cell < 0 || level[cell] == 0 || level[cell] == FAR) continue;
-    needed[cell] = 1;
-    if (level[cell] > top) top = level[cell];
-  }
-  for (long l = top; l >= 1; l--)
-    for (long cell = 0; cell < n * h * w; cell++) {
-      if (!needed[cell] || level[cell] != l) continue;
-      long near = around(level, g, reach_h, reach_w, cell, found);
-      for (long i = 0; i < near; i++)
-        if (level[found[i]]) needed[found[i]] = 1;
-      per_level[l]++;
+// The hidden cells that are read, and those that these are filled from. read: (rows, taps) cells, the rows of an
+// image from begins[image] on. needed: (n, h * w), the first counts[image, :].sum() of each image are its cells,
+// counts: (n, 256) how many by level. level, listed: (n, h * w), to work in.
+void need(const uint8_t *visible, long n, long h, long w, long reach_h, long reach_w, const int32_t *read,
+          const int64_t *begins, long taps, uint8_t *level, uint8_t *listed, int32_t *needed, int32_t *counts,
+          long threads) {
+  Grid g = {h, w, reach_h, reach_w};
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (long image = 0; image < n; image++) {
+    const uint8_t *v = visible + image * h * w;
+    uint8_t *l = level + image * h * w, *in = listed + image * h * w;
+    int32_t *list = needed + image * h * w, *count = counts + image * 256, found[AROUND + 1];
+    long size = 0;
+    memset(l, UNKNOWN, h * w);
+    memset(in, 0, h * w);
+    for (long i = begins[image] * taps; i < begins[image + 1] * taps; i++) {
+      long cell = read[i] - image * h * w;
+      if (read[i] < 0 || v[cell] || in[cell] || level_of(l, v, g, cell) == FAR) continue;
+      in[cell] = 1, list[size++] = (int32_t)cell;
     }
+    for (long i = 0; i < size; i++) {  // the list grows while it is read
+      count[l[list[i]]]++;
+      long near = l[list[i]] > 1 ? around(l, v, g, list[i], found) : 0;
+      for (long k = 0; k < near; k++)
+        if (l[found[k]] && !in[found[k]]) in[found[k]] = 1, list[size++] = found[k];
+    }
+  }
 }
 
-// number[cell]: its row; those of visible cells are given, needed ones follow, by level. offsets and sources:
-// the rows that each of these is the mean of. read: cells become rows in place; `zero` where there is none.
-void number_rows(const uint8_t *level, const uint8_t *needed, long n, long h, long w, long reach_h, long reach_w,
-                 long visible, long levels_used, int32_t *number, int32_t *offsets, int32_t *sources,
-                 int32_t *read, long count, long threads) {
-  Grid g = {n, h, w};
-  int32_t found[9];
-  long next = visible, filled = 0;
-  for (long l = 1; l <= levels_used; l++)
-    for (long cell = 0; cell < n * h * w; cell++)
-      if (needed[cell] && level[cell] == l) number[cell] = (int32_t)next++;
-  long ring = 0;
-  for (long l = 1; l <= levels_used; l++)
-    for (long cell = 0; cell < n * h * w; cell++) {
-      if (!needed[cell] || level[cell] != l) continue;
-      long near = around(level, g, reach_h, reach_w, cell, found);
-      offsets[ring++] = (int32_t)filled;
-      for (long i = 0; i < near; i++) sources[filled++] = number[found[i]];
+// number[cell]: its row; those of visible cells are given, needed ones follow from `visible_rows` on, by level and
+// image (begins: (n, 256), where those of an image and level begin). sources: (filled rows, 8), the rows of
+// which each is the mean, then -1. read: cells become rows in place, `zero` where there is none.
+void number_rows(const uint8_t *visible, long n, long h, long w, long reach_h, long reach_w, uint8_t *level,
+                 const int32_t *needed, const int32_t *counts, const int32_t *begins, long visible_rows,
+                 int32_t *number, int32_t *sources, int32_t *read, long count, long zero, long threads) {
+  Grid g = {h, w, reach_h, reach_w};
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (long image = 0; image < n; image++) {
+    const int32_t *list = needed + image * h * w;
+    int32_t next[256], *row = number + image * h * w, found[AROUND + 1];
+    uint8_t *l = level + image * h * w;
+    long size = 0;
+    memcpy(next, begins + image * 256, sizeof next);
+    for (long i = 0; i < 256; i++) size += counts[image * 256 + i];
+    for (long i = 0; i < size; i++) row[list[i]] = next[l[list[i]]]++;
+    for (long i = 0; i < size; i++) {
+      int32_t *out = sources + (row[list[i]] - visible_rows) * AROUND;
+      long near = around(l, visible + image * h * w, g, list[i], found);
+      for (long k = 0; k < AROUND; k++) out[k] = k < near ? row[found[k]] : -1;
     }
-  offsets[ring] = (int32_t)filled;
+  }
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (long i = 0; i < count; i++) {
     long cell = read[i];
-    read[i] = cell < 0 || number[cell] < 0 ? (int32_t)next : number[cell];
+    read[i] = cell < 0 || number[cell] < 0 ? (int32_t)zero : number[cell];
   }
 }

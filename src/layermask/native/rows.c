@@ -79,20 +79,22 @@ void affine(const float *source, const int32_t *at, long rows, long channels, co
   }
 }
 
-// out[r, :] = the mean of the rows sources[offsets[r]] .. sources[offsets[r + 1] - 1], for begin <= r < end.
+// out[r, :] = the mean of the rows sources[r, 0], sources[r, 1], ... (8 at most, then -1), for begin <= r < end.
 // A source of `split` or more is a row of `out` itself, made before.
-void means(const float *source, long split, const int32_t *offsets, const int32_t *sources, long begin, long end,
-           long channels, float *out, long threads) {
+void means(const float *source, long split, const int32_t *sources, long begin, long end, long channels, float *out,
+           long threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (long r = begin; r < end; r++) {
+    const int32_t *from = sources + r * 8;
     float *o = out + r * channels;
-    for (long i = offsets[r]; i < offsets[r + 1]; i++) {
-      const float *a = row(source, split, out, channels, sources[i]);
-      if (i == offsets[r]) memcpy(o, a, channels * sizeof(float));
+    long count = 0;
+    for (; count < 8 && from[count] >= 0; count++) {
+      const float *a = row(source, split, out, channels, from[count]);
+      if (!count) memcpy(o, a, channels * sizeof(float));
       else
         for (long c = 0; c < channels; c++) o[c] += a[c];
     }
-    float part = 1.0f / (float)(offsets[r + 1] - offsets[r]);
+    float part = 1.0f / (float)count;
     for (long c = 0; c < channels; c++) o[c] *= part;
   }
 }

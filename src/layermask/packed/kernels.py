@@ -102,7 +102,7 @@ def _panels(each: Tensor) -> Tensor:
 
 def fill(rows: Tensor, plan: Plan) -> Source:
     """The rows with those that the plan fills, ring after ring, and one of zeros."""
-    count = len(plan.offsets) - 1
+    count = len(plan.sources)
     filled = rows.new_empty(count + 1, rows.shape[1])
     filled[count] = 0
     begin = 0
@@ -114,15 +114,13 @@ def fill(rows: Tensor, plan: Plan) -> Source:
 
 def _means(rows: Tensor, plan: Plan, begin: int, end: int, filled: Tensor) -> None:
     if lib := compiled(rows):
-        call(lib.means, rows, len(rows), plan.offsets, plan.sources, begin, end, rows.shape[1], filled)
+        call(lib.means, rows, len(rows), plan.sources, begin, end, rows.shape[1], filled)
         return
-    sizes = plan.offsets.diff()[begin:end].long()
-    listed = plan.sources[plan.offsets[begin] : plan.offsets[end]].long()
+    listed = plan.sources[begin:end].long()
     wide = torch.promote_types(rows.dtype, torch.float32)
-    read = torch.cat([rows, filled[:begin]])[listed].to(wide)
-    place = torch.arange(end - begin, device=rows.device).repeat_interleave(sizes)
-    sums = read.new_zeros(end - begin, rows.shape[1]).index_add_(0, place, read)
-    filled[begin:end] = (sums / sizes[:, None]).to(rows.dtype)
+    read = torch.cat([rows, filled[:begin]])[listed.clamp(min=0)].to(wide)
+    there = (listed >= 0)[:, :, None]
+    filled[begin:end] = (torch.where(there, read, 0).sum(1) / there.sum(1)).to(rows.dtype)
 
 
 def product(

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..native import call, library
 from ..window import Window
 
-FAR = 255  # the level of cells that no ring reaches
+FAR = 254  # the level of cells that no ring reaches
 
 
 @dataclass(eq=False)
@@ -23,8 +23,7 @@ class Plan:
     """
 
     table: Tensor  # (M, T) int32: the row that each tap of each output reads
-    offsets: Tensor  # (R + 1,) int32 into sources
-    sources: Tensor  # int32: the rows of which a filled one is the mean
+    sources: Tensor  # (R, 8) int32: the rows of which a filled one is the mean, then -1
     ends: list[int]  # how many filled rows there are up to the end of each ring
 
 
@@ -52,28 +51,36 @@ def taps(cells: Tensor, size: tuple[int, ...], out_size: tuple[int, ...], window
     return torch.where(inside, read, -1).flatten(1).int()
 
 
-def plan(visible: Tensor, number: Tensor, cells: Tensor, out_size: tuple[int, ...], window: Window) -> Plan:
-    """The plan for output cells `cells` over a source whose cells `visible` (N, H, W) are rows `number`."""
+def plan(
+    visible: Tensor, number: Tensor, cells: Tensor, begins: Tensor, out_size: tuple[int, ...], window: Window
+) -> Plan:
+    """The plan for output cells over a source whose cells `visible` (N, H, W) are rows `number`.
+
+    `cells`: (M,) int32, those of an image from `begins` (N + 1,) on.
+    """
     read = taps(cells, tuple(visible.shape[1:]), out_size, window)
-    build = _compiled_plan if visible.device.type == "cpu" and library() else _torch_plan
-    return build(visible, number.clone(), read, window.reach)
+    if visible.device.type == "cpu" and library():
+        return _compiled_plan(visible, number.clone(), read, begins, window.reach)
+    return _torch_plan(visible, number.clone(), read, window.reach)
 
 
-def _compiled_plan(visible: Tensor, number: Tensor, read: Tensor, reach: tuple[int, ...]) -> Plan:
+def _compiled_plan(
+    visible: Tensor, number: Tensor, read: Tensor, begins: Tensor, reach: tuple[int, ...]
+) -> Plan:
     lib = library()
     assert lib is not None
     geometry = (*visible.shape, *reach)
-    level = torch.empty(visible.shape, dtype=torch.uint8)
-    call(lib.levels, visible, *geometry, level)
-    needed, per_level = torch.zeros_like(level), torch.zeros(FAR + 1, dtype=torch.int32)
-    call(lib.need, read, read.numel(), level, *geometry, needed, per_level)
-    counts = [n for n in per_level[1:].tolist() if n]
-    ends = list(itertools.accumulate(counts))
-    offsets = torch.empty(sum(counts) + 1, dtype=torch.int32)
-    sources = torch.empty(8 * sum(counts), dtype=torch.int32)  # a cell has up to 8 neighbours
-    rows = (int(visible.sum()), len(ends))
-    call(lib.number_rows, level, needed, *geometry, *rows, number, offsets, sources, read, read.numel())
-    return Plan(read, offsets, sources, ends)
+    level, listed = torch.empty(2, *visible.shape, dtype=torch.uint8)
+    needed = torch.empty_like(number)
+    counts = torch.zeros(len(visible), 256, dtype=torch.int32)
+    call(lib.need, visible, *geometry, read, begins, read.shape[1], level, listed, needed, counts)
+    ends = list(itertools.accumulate(n for n in counts.sum(0).tolist() if n))
+    rows, filled = int(visible.sum()), ends[-1] if ends else 0
+    before = counts.t().flatten().cumsum(0).view(256, -1).t() - counts  # by level, then image
+    sources = torch.empty(filled, 8, dtype=torch.int32)
+    known = (level, needed, counts, (before + rows).int().contiguous(), rows)
+    call(lib.number_rows, visible, *geometry, *known, number, sources, read, read.numel(), rows + filled)
+    return Plan(read, sources, ends)
 
 
 def _torch_plan(visible: Tensor, number: Tensor, read: Tensor, reach: tuple[int, ...]) -> Plan:
@@ -87,20 +94,24 @@ def _torch_plan(visible: Tensor, number: Tensor, read: Tensor, reach: tuple[int,
         around, known = _around(level, cells, ring, reach)
         needed[around[known]] |= level.flatten()[around[known]] > 0
         rings.append((cells, around, known))
-    ends, offsets, sources = [], [], []
+    ends, sources = [], [number.new_empty(0, 8)]
     for cells, _, _ in reversed(rings):
         number[cells] = count + torch.arange(len(cells), dtype=torch.int32, device=cells.device)
         count += len(cells)
     for cells, around, known in reversed(rings):
         if len(cells):
-            offsets.append(known.sum(1))
-            sources.append(number[around[known]])
+            sources.append(_listed(torch.where(known, number[around], -1)))
             ends.append((ends[-1] if ends else 0) + len(cells))
-    empty = number.new_empty(0)
-    sizes = torch.cat([empty.new_zeros(1), *offsets]).cumsum(0).int()
     rows = number[read.clamp(min=0).long()]
     table = torch.where((read < 0) | (rows < 0), count, rows).int()
-    return Plan(table, sizes, torch.cat([empty, *sources]), ends)
+    return Plan(table, torch.cat(sources), ends)
+
+
+def _listed(sources: Tensor) -> Tensor:
+    """(R, 8): those that are there first, then -1."""
+    order = (sources < 0).int().sort(dim=1, stable=True).indices
+    first = sources.gather(1, order)[:, :8]
+    return F.pad(first, (0, 8 - first.shape[1]), value=-1)
 
 
 def _levels(visible: Tensor, reach: tuple[int, ...]) -> Tensor:

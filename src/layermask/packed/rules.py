@@ -23,6 +23,7 @@ from . import kernels
 from .kernels import Activation
 from .node import Affine, Cat, Conv, End, Gate, Given, MaxPool, MeanPool, Node, Pointwise, Slice, Stem, Sum
 from .operands import NoRows, PerImage, joined, meet
+from .plan import FAR
 from .sites import sites_of
 from .value import ORDERS, Packed, Padded
 from .weights import Norm
@@ -100,7 +101,7 @@ def _grown(x: Masked, window: Window) -> Tensor:
 def _fits(weight: Tensor, groups: int, window: Window) -> bool:
     """Groups of few channels are left to the dense engine, but for one channel each."""
     depthwise = weight.shape[1] == 1 and groups == len(weight) and not window.pointlike
-    return groups == 1 or depthwise or weight.shape[1] >= FEW_CHANNELS
+    return max(window.reach) < FAR and (groups == 1 or depthwise or weight.shape[1] >= FEW_CHANNELS)
 
 
 def _widened(window: Window, pads: tuple[int, int, int, int]) -> Window:

@@ -57,7 +57,7 @@ def plan_of(run: Run, source: Tensor, wanted: Tensor, window: Window, batch: int
 
     def compute() -> Plan:
         here, there = sites_of(run, source, batch), sites_of(run, wanted, batch)
-        return plan(here.visible, here.number, there.cells, tuple(wanted.shape[2:]), window)
+        return plan(here.visible, here.number, there.cells, there.begins, tuple(wanted.shape[2:]), window)
 
     return derive(run, "row plan", (source, wanted), (window, batch), compute)
 
