@@ -211,11 +211,14 @@ def masked_in(tree: Any) -> Iterator[Masked]:
     """Every `Masked` in nested tuples, lists and dicts."""
     if isinstance(tree, Masked):
         yield tree
-    elif isinstance(tree, (tuple, list)):
-        for branch in tree:
+        return
+    for branch in (
+        tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (tuple, list)) else ()
+    ):
+        if isinstance(branch, Masked):
+            yield branch
+        elif isinstance(branch, (tuple, list, dict)):
             yield from masked_in(branch)
-    elif isinstance(tree, dict):
-        yield from masked_in(tuple(tree.values()))
 
 
 def replace_masked(tree: Any, change: Callable[[Masked], Any]) -> Any:

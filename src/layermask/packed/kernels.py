@@ -1,4 +1,4 @@
-"""What is done to rows: compiled kernels (float32 on a CPU), and their twins in torch operators for the rest."""
+"""What is done to rows: compiled kernels (float32 on a CPU), and twins in torch operators for the rest."""
 
 from __future__ import annotations
 

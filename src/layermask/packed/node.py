@@ -1,7 +1,8 @@
 """Operations put off until somebody needs their rows.
 
 Putting off serves two ends. Where masks meet, only cells of the joined mask are computed of either side, back
-to the last op that reads neighbours. And a convolution takes norm, sum and activation behind it into its own loop.
+to the last op that reads neighbours. And a convolution takes norm, sum and activation behind it into its own
+loop.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Node:
     """
 
     def __init__(self, run: Run, mask: Tensor, batch: int, kind: Tensor, *sources: Node) -> None:
-        self.run, self.mask, self.batch, self.kind, self.sources = run, mask, batch, kind, sources
+        self.run, self.mask, self.batch, self.kind = run, mask, batch, kind
+        self.sources: tuple[Node, ...] = sources
         self.uses = 0  # how many nodes read this one
         self.holders: list[weakref.ref] = []  # the values that stand for it, outside
         self.rows: Tensor | None = None
@@ -276,16 +278,15 @@ class Affine(_Absorbed):
 
     def ended(self, mask: Tensor, end: Activation) -> Tensor:
         norm, (source,) = self.norm, self.sources
-        vectors = self.run.packing.prepared.get(
-            norm.tensors,
-            ("affine", norm.eps),
-            lambda: tuple(v.to(self.kind.dtype) for v in norm.scale_and_shift()),
+        kind, prepared = self.kind, self.run.packing.prepared
+        vectors: tuple[Tensor, Tensor] = prepared.get(
+            norm.tensors, ("affine", norm.eps), lambda: tuple(v.to(kind) for v in norm.scale_and_shift())
         )
         if isinstance(source, Cat) and source.private:
             return source.scaled(mask, vectors, end)
         rows, at = source.chosen(mask)
         out = rows.new_empty(len(rows) if at is None else len(at), self.channels)
-        kernels.affine(rows, at, *vectors, end, out)
+        kernels.affine(rows, at, vectors[0], vectors[1], end, out)
         return out
 
 
@@ -316,7 +317,7 @@ class Sum(_Absorbed):
 
 
 def _convolution_behind(node: Node) -> tuple[Conv, list[Norm], Node | None, Activation] | None:
-    """The convolution that can do all of `node`: its norms, what is added and the activation, in this order."""
+    """The convolution that can do all of `node`: norms, what is added, the activation, in this order."""
     end, added = NOTHING, None
     if isinstance(node, End):
         end, node = node.end, node.sources[0]

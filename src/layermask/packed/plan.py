@@ -126,7 +126,7 @@ def _levels(visible: Tensor, reach: tuple[int, ...]) -> Tensor:
 
 
 def _around(level: Tensor, cells: Tensor, ring: int, reach: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The cells of a ring's 3-wide box about each cell, and which of them are in the image and filled before."""
+    """The cells of a ring's 3-wide box about each cell, and which are in the image and filled before."""
     ones = [torch.arange(-(r >= ring), (r >= ring) + 1, device=cells.device) for r in reach]
     h, w = level.shape[1:]
     ys, xs = (cells // w % h)[:, None] + ones[0], (cells % w)[:, None] + ones[1]

@@ -1,4 +1,4 @@
-"""What torch functions do to packed values. Whatever is not here, or not in this form, the dense rule does."""
+"""What torch functions do to packed values. What is not here, or not in this form, the dense rule does."""
 
 from __future__ import annotations
 
@@ -425,9 +425,10 @@ def contiguous(input: Any, memory_format: torch.memory_format = torch.contiguous
 
 _ENTRYWISE = frozenset(
     """
-    silu gelu hardswish hardsigmoid sigmoid tanh leaky_relu elu selu celu mish softplus exp neg abs sqrt rsqrt
-    square reciprocal add sub rsub mul div truediv radd rmul rtruediv iadd isub imul itruediv pow maximum minimum
-    addcmul addcdiv lerp multiply divide subtract true_divide logit expm1 log1p clamp clamp_min clamp_max softsign logsigmoid
+    silu gelu hardswish hardsigmoid sigmoid tanh leaky_relu elu selu celu mish softplus softsign logsigmoid
+    exp expm1 log1p logit neg abs sqrt rsqrt square reciprocal clamp clamp_min clamp_max pow maximum minimum
+    add sub rsub mul div truediv true_divide radd rmul rtruediv iadd isub imul itruediv multiply divide subtract
+    addcmul addcdiv lerp
     """.split()
 )
 _PRODUCTS = {torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__}
@@ -459,7 +460,6 @@ def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) ->
     require(nodes[0].channels == channels)
     if function in _SUMS and not kwargs and len(nodes) == 2 and nodes[1].channels == channels:
         return Sum(mask, *nodes)
-
     if function in _PRODUCTS and len(args) == 2 and len(nodes) == 1:
         (other,) = (part for part in parts if part is not nodes[0])
         if isinstance(other, PerImage) and other.vectors.shape == (nodes[0].batch, channels):
@@ -468,8 +468,7 @@ def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) ->
     def apply(mask: Tensor, *rows: Tensor) -> Tensor:
         left = iter(rows)
         given = [
-            next(left) if isinstance(part, Node) else part(mask) if id(a) in form_of else part
-            for a, part in zip(args, parts, strict=True)
+            next(left) if isinstance(part, Node) else part(mask) if callable(part) else part for part in parts
         ]
         return function(*given, **kwargs)
 

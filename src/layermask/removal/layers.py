@@ -83,7 +83,7 @@ class LayerMasking(nn.Module):
         self.model = model
         self.training = model.training
         self.settings = Settings(fill, growth, join, compat, pool)
-        self.engine, self.packing = engine, packing(engine, self.settings)
+        self.engine, self.packing = engine, packing(engine, self.settings, model)
         self.until = until
         self.rules = {**(release_rules(model) if compat == "release" else {}), **(rules or {})}
         if until is not None:
@@ -114,12 +114,15 @@ class LayerMasking(nn.Module):
         """Some parameter shares the images' dtype and device (autocast changes dtypes by itself)."""
         if torch.compiler.is_compiling():
             return
-        kinds = {(p.dtype, p.device) for p in self.model.parameters() if p.is_floating_point()}
         casts = torch.is_autocast_enabled(images.device.type)
-        if kinds and not any(images.device == d and (casts or images.dtype == t) for t, d in kinds):
-            dtype, device = next(iter(kinds))
+        kind = None
+        for p in self.model.parameters():  # the first one mostly fits
+            if p.is_floating_point() and images.device == p.device and (casts or images.dtype == p.dtype):
+                return
+            kind = kind or ((p.dtype, p.device) if p.is_floating_point() else None)
+        if kind is not None:
             raise ValueError(
-                f"images are {images.dtype} on {images.device}, the model's parameters {dtype} on {device}: "
+                f"images are {images.dtype} on {images.device}, the model's parameters {kind[0]} on {kind[1]}: "
                 "convert one of them."
             )
 
