@@ -271,7 +271,14 @@ def global_response(net: Net, x: Tensor) -> Tensor:
     return torch.addcmul(net.norm.running_mean, net.norm.running_var, t * norm).permute(0, 3, 1, 2)
 
 
+def slices_that_meet(net: Net, x: Tensor) -> Tensor:
+    """ReXNet: some channels of a branch that has grown meet the shortcut, the others do not."""
+    y = net.norm(net.conv(x))
+    return torch.cat([y[:, :5] + x[:, :5], y[:, 5:]], 1)
+
+
 BODIES = [
+    slices_that_meet,
     in_place_in_a_slice,
     in_place_under_slices,
     in_place_beside_slices,

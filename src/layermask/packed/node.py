@@ -223,7 +223,9 @@ class Slice(Node):
 
     def compute(self, mask: Tensor) -> Tensor:
         (source,) = self.sources
-        rows, at = source.chosen(source.mask if source.uses > 1 else mask)
+        if source.uses > 1:  # by other slices, perhaps of other cells
+            source.at(source.mask)
+        rows, at = source.chosen(mask)
         part = rows[:, self.begin : self.end]
         return part.contiguous() if at is None else part.index_select(0, at)
 

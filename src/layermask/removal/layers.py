@@ -122,8 +122,8 @@ class LayerMasking(nn.Module):
             kind = kind or ((p.dtype, p.device) if p.is_floating_point() else None)
         if kind is not None:
             raise ValueError(
-                f"images are {images.dtype} on {images.device}, the model's parameters {kind[0]} on {kind[1]}: "
-                "convert one of them."
+                f"images are {images.dtype} on {images.device}, the model's parameters {kind[0]} on "
+                f"{kind[1]}: convert one of them."
             )
 
     def _mention_training(self) -> None:

@@ -79,9 +79,16 @@ def _convolution(conv: Callable) -> Callable:
         visible = _channels(x.run, visible, groups, out.shape[1])
         if frame is not None:  # padding, if all that is read is
             frame = ~_channels(x.run, ~frame, groups, out.shape[1])
-        return _with_kernel_mask(Masked(out, visible, frame=frame), weight)
+        return _with_kernel_mask(collapsed(x, Masked(out, visible, frame=frame)), weight)
 
     return convolution
+
+
+def collapsed(x: Masked, out: Masked) -> Masked:
+    """A map that became one cell has no positions left: it is 0 where nothing was visible, as pools are."""
+    if math.prod(x.value.shape[2:]) > 1 and math.prod(out.value.shape[2:]) == 1:
+        out.value = settled(out)
+    return out
 
 
 def _plain(x: Masked | Tensor | None) -> Tensor:

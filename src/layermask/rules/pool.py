@@ -15,7 +15,7 @@ from ..inplace import hide_, is_ours, is_watched
 from ..masked import DEFAULTS, Masked, rule, settled
 from ..visibility import derive
 from ..window import Window, grow, windowed
-from .convolve import Sizes, filled, per_axis
+from .convolve import Sizes, collapsed, filled, per_axis
 from .reduce import epsilon, visible_share
 
 
@@ -104,7 +104,7 @@ def _avg_pool(n: int, pool: Callable) -> Callable:
             return Masked(pool(settled(input), *options) / (share + epsilon(input)), visible, frame=frame)
         release = input.run is not None and input.run.settings.compat == "release"
         value = settled(input) if release else filled(input, window)
-        return Masked(pool(value, *options), visible, frame=frame)
+        return collapsed(input, Masked(pool(value, *options), visible, frame=frame))
 
     return avg_pool
 
