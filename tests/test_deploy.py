@@ -112,8 +112,9 @@ def test_exported_answers_as_the_model(name: str, fold: bool) -> None:
             assert_close(module(*example(batch, seed)), removal(*example(batch, seed)))
 
 
-def test_exported_from_one_image_and_many_masks() -> None:
-    images, visible = example(3, 0)
+@pytest.mark.parametrize("number", [1, 3])
+def test_exported_from_one_image(number: int) -> None:
+    images, visible = example(number, 0)
     module = deploy.export(made("standardised"), images[:1], visible).module()
     with torch.no_grad():
         assert_close(module(*example(5, 1)), LayerMasking(made("standardised"))(*example(5, 1)))
@@ -303,6 +304,7 @@ def test_onnx_inputs_and_batch_are_named(tmp_path: Path) -> None:
     }
     inputs = {"images": ["batch", 3, 12, 12], "visible": ["batch", 1, 12, 12]}
     assert shapes == inputs | {"output": ["batch", 5]}
+    assert not any(node.metadata_props for node in model.graph.node)
     assert [entry.version for entry in model.opset_import] == [deploy.OPSET]
 
 
