@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from functorch.compile import make_boxed_func
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from layermask import LayerMasking, Masked
@@ -168,6 +170,37 @@ def test_compiled_with_any_batch_size(name: str) -> None:
     assert len(graphs) == 1
 
 
+def captured(removal: nn.Module, x: Tensor, visible: Tensor) -> list[torch.fx.GraphModule]:
+    """The graphs of a compiled call, after common subexpressions have become one."""
+    graphs = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    torch.compile(removal, fullgraph=True, backend=aot_autograd(fw_compiler=compiler))(x, visible)
+    return graphs
+
+
+def opaque_in(graph: torch.fx.GraphModule) -> list[str]:
+    text = [f"{node.target} {node.args}" for node in graph.graph.nodes]
+    return [name for line in text for name in ("layermask.rings", "layermask.fill_") if name in line]
+
+
+def test_a_compiled_fill_is_one_call_and_its_rings_are_found_once() -> None:
+    """Two convolutions of one mask and reach; none where a gradient has to pass."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1)]
+    model = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(12, 4, 5, padding=2)).eval()
+    removal = LayerMasking(model, growth="center", engine="dense")
+    with torch.no_grad():
+        (graph,) = captured(removal, *example(3, 0))
+    assert sorted(opaque_in(graph)) == ["layermask.fill_"] * 3 + ["layermask.rings"] * 2
+    torch._dynamo.reset()
+    (graph,) = captured(removal, *example(3, 0))
+    assert sorted(opaque_in(graph)) == ["layermask.fill_", "layermask.rings"]  # of the images alone
+
+
 @pytest.mark.parametrize("name", ["convolutional", "fused attention"])
 def test_compiled_gradients(name: str) -> None:
     removal = LayerMasking(made(name))
@@ -195,8 +228,8 @@ def test_compiled_to_machine_code() -> None:
         nn.Flatten(),
     ]
     removal = LayerMasking(nn.Sequential(*layers).eval())
-    compiled = torch.compile(removal, fullgraph=True)
-    assert_same_on([example(3, 0), example(3, 1)], compiled, removal)
+    compiled = torch.compile(removal, fullgraph=True, dynamic=True)
+    assert_same_on([example(3, 0), example(3, 1), example(5, 2)], compiled, removal)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -112,7 +112,8 @@ def _fill_opaquely(x: Masked, reach: tuple[int, ...]) -> Tensor:
     if not any(reach):
         return x.value
     value = x.value.clone()
-    opaque.fill_(value, opaque.rings(x.visible, x.frame, reach), reach, _epsilon(x))
+    rings = derive(x.run, "ring map", _masks(x), reach, lambda: opaque.rings(x.visible, x.frame, reach))
+    opaque.fill_(value, rings, reach, _epsilon(x))
     return value
 
 

@@ -21,12 +21,31 @@ def derive(
     run: Run | None, name: str, masks: tuple[Tensor, ...], params: Any, compute: Callable[[], Any]
 ) -> Any:
     """`compute()`, or what it gave for the same masks and params earlier in this run."""
-    if run is None or torch.compiler.is_compiling():  # a compiler shares common subexpressions by itself
+    if run is None:
         return compute()
+    if torch.compiler.is_compiling():
+        return _derive_traced(run, (name, params), masks, compute)
     key = (name, *map(id, masks), params)
     if key not in run.memo:
         run.memo[key] = (compute(), masks)  # the masks are kept, so that no other tensor gets their ids
     return run.memo[key][0]
+
+
+def _derive_traced(run: Run, key: tuple, masks: tuple[Tensor, ...], compute: Callable[[], Any]) -> Any:
+    """The same where tensors have no ids yet: they are compared one by one."""
+    found = _traced(run, key, masks)
+    if found is None:
+        found = compute()
+        run.memo.setdefault("traced", []).append((key, masks, found))
+    return found
+
+
+def _traced(run: Run, key: tuple, masks: tuple[Tensor, ...]) -> Any:
+    for known, others, found in run.memo.get("traced", []):
+        same = len(others) == len(masks) and all(a is b for a, b in zip(others, masks, strict=True))
+        if same and known == key:
+            return found
+    return None
 
 
 def varies(visible: Tensor, dims: Sequence[int]) -> list[int]:
@@ -66,15 +85,24 @@ def any_over(run: Run | None, visible: Tensor, dims: Sequence[int], keepdim: boo
 
 
 def _contains(run: Run | None, larger: Tensor, smaller: Tensor) -> Tensor:
-    if run is not None and larger is not smaller and not torch.compiler.is_compiling():
-        run.memo[("contains", id(larger))] = (smaller, larger)
+    if run is not None and larger is not smaller:
+        if torch.compiler.is_compiling():
+            run.memo.setdefault("traced", []).append((_CONTAINS, (larger,), smaller))
+        else:
+            run.memo[("contains", id(larger))] = (smaller, larger)
     return larger
+
+
+_CONTAINS = ("contains", None)
 
 
 def _is_within(run: Run | None, smaller: Tensor, larger: Tensor | None) -> bool:
     """Whether `larger` is known to have grown out of `smaller`."""
     while run is not None and larger is not None and larger is not smaller:
-        larger = run.memo.get(("contains", id(larger)), (None,))[0]
+        if torch.compiler.is_compiling():
+            larger = _traced(run, _CONTAINS, (larger,))
+        else:
+            larger = run.memo.get(("contains", id(larger)), (None,))[0]
     return larger is smaller
 
 

@@ -99,9 +99,16 @@ def scaled_dot_product_attention(
         mask = mask.repeat_interleave(query.shape[-3] // mask.shape[-3], -3)
     mask = mask.expand(*mask.shape[:-2], query.shape[-2], key.shape[-2])
     out = F.scaled_dot_product_attention(
-        _settle(query), _settle(key), _settle(value), mask, dropout_p, **extra
+        _asking(query), _settle(key), _settle(value), mask, dropout_p, **extra
     )
     return Masked(out, align(_seen_by(query, some, run), out.ndim))
+
+
+def _asking(query: Any) -> Tensor:
+    """The queries. A hidden one answers for itself alone: only gradients ask that it be finite."""
+    if not isinstance(query, Masked) or query.visible.shape[-1] != 1 or query.value.requires_grad:
+        return _settle(query)
+    return query.value
 
 
 def _merged(attn_mask: Any, keys: Tensor, is_causal: bool, queries: int, length: int) -> Tensor:

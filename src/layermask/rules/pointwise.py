@@ -56,7 +56,7 @@ def pointwise(function: Callable) -> Callable:
             *replace_masked(args, lambda x: swap[id(x)]), **replace_masked(kwargs, lambda x: swap[id(x)])
         )
         return Masked(
-            value, _lead(visible, value), frame=frame, weights=_weights(function, inputs, value.ndim)
+            value, align(visible, value.ndim), frame=frame, weights=_weights(function, inputs, value.ndim)
         )
 
     return rule
@@ -141,14 +141,11 @@ def _writable(x: Masked) -> Tensor:
     return x.value.clone() if expanded else x.value
 
 
-def _lead(visible: Tensor, value: Tensor) -> Tensor:
-    """Plain operands may have more axes than the masked ones."""
-    return visible.reshape((1,) * (value.ndim - visible.ndim) + visible.shape)
-
-
 def _with_mask_of(x: Masked, value: Tensor, weights: Tensor | None = None) -> Masked:
-    """The mask goes where the value does, be it to another device."""
-    visible, frame = (m if m is None else _lead(m, value).to(value.device) for m in (x.visible, x.frame))
+    """The mask goes where the value does, to another device or behind more axes, and is itself otherwise."""
+    visible, frame = (m if m is None else align(m, value.ndim) for m in (x.visible, x.frame))
+    if x.value.device != value.device:
+        visible, frame = (m if m is None else m.to(value.device) for m in (visible, frame))
     return Masked(value, visible, frame=frame, weights=weights)  # type: ignore[arg-type]  # visible is not None
 
 
