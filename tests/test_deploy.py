@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -23,7 +24,11 @@ from layermask.deploy import FORMATS
 from layermask.errors import MissingPackage
 from layermask.outputs import scores
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
+IGNORED = (  # torch's own; the last two of torch 2.6 alone
+    *("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    *("ignore:Attempted to insert a get_attr", "ignore:Node lifted_tensor"),
+)
+pytestmark = pytest.mark.filterwarnings(*IGNORED)
 
 
 class Block(nn.Module):
@@ -123,7 +128,7 @@ def test_exported_from_one_image(number: int) -> None:
 def test_exported_with_a_fixed_batch() -> None:
     exported = deploy.export(made("standardised"), *example(1, 0), dynamic_batch=False)
     assert not exported.range_constraints
-    with pytest.raises(AssertionError, match="Guard failed"):
+    with pytest.raises((AssertionError, RuntimeError), match=r"Guard failed|Expected input"):
         exported.module()(*example(2, 0))
 
 
@@ -152,23 +157,16 @@ def test_norms_and_constants_are_folded() -> None:
             assert_close(folded(example(2, 1)[0]), made(name)(example(2, 1)[0]))
 
 
-def test_a_mask_is_computed_once() -> None:
-    layers = [nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)) for _ in range(4)]
-
-    class Parallel(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.layers = nn.Conv2d(3, 8, 1), nn.ModuleList(layers)
-
+def test_what_is_computed_twice_is_computed_once() -> None:
+    class Twice(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            x = self.stem(x)
-            return torch.stack([layer(x) for layer in self.layers]).sum(0).mean((2, 3))
+            return torch.where(x > 0, x, 0.0).amax((2, 3)) + torch.where(x > 0, x, 0.0).mean((2, 3))
 
-    counts = []
-    for fold in (False, True):
-        exported = deploy.export(Parallel().eval(), *example(2, 0), fold=fold)
-        counts.append(operations(exported).count("aten.__and__.Tensor"))
-    assert counts[1] * 3 <= counts[0]
+    x = torch.randn(2, 3, 4, 4)
+    folded = deploy.fold(torch.export.export(Twice().eval(), (x,), strict=False))
+    counts = Counter(operations(folded))
+    assert counts["aten.gt.Scalar"] == counts["aten.where.ScalarOther"] == 1
+    assert torch.equal(folded(x), Twice()(x))
 
 
 def test_in_place_operations_are_not_merged() -> None:
@@ -322,6 +320,7 @@ print(tuple(module(torch.zeros(3, 3, 12, 12), torch.ones(3, 1, 12, 12, dtype=tor
 
 
 def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _require("onnx")
     images, visible = example(2, 0)
     with pytest.raises(InputError, match=r"training mode: call \.eval"):
         deploy.export(made("block").train(), images, visible)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_deploy import made
+from test_deploy import IGNORED, made
 from torch import nn
 from typer.testing import CliRunner
 
@@ -16,7 +16,7 @@ from layermask import LayerMasking, Loaded, Preprocessing, deploy
 from layermask.cli.app import app
 from layermask.deploy import FORMATS
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
+pytestmark = pytest.mark.filterwarnings(*IGNORED)
 OWN = "test_deploy_cli:small"
 
 

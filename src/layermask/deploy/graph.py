@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ FILLED: dict[Any, int] = {aten.new_ones.default: 1, aten.ones_like.default: 1, a
 
 def unguarded(program: ExportedProgram) -> fx.GraphModule:
     """The program as a graph module without its checks of input shapes, which later passes would keep."""
-    graph = program.module(check_guards=False)
+    has_guards = "check_guards" in inspect.signature(program.module).parameters  # not in torch 2.6
+    graph = program.module(**({"check_guards": False} if has_guards else {}))
     assert isinstance(graph, fx.GraphModule)
     return graph
 

@@ -15,6 +15,8 @@ from layermask.removal.layers import LayerMasking
 
 from .fold import fold as folded
 
+MOST = 2**31 - 1  # images in a batch: torch 2.6 finds sizes without a bound to violate what it assumes
+
 
 def export(
     model: nn.Module, images: Tensor, visible: Tensor, dynamic_batch: bool = True, fold: bool = True
@@ -60,7 +62,7 @@ def _example(images: Tensor, visible: Tensor, dynamic_batch: bool) -> tuple[Tens
 
 def traced(module: nn.Module, example: Any, dynamic_batch: bool) -> ExportedProgram:
     """The program of a module of two inputs, without notes on where its operations came from."""
-    batch = {0: Dim("batch")} if dynamic_batch else None
+    batch = {0: Dim("batch", max=MOST)} if dynamic_batch else None
     with torch.no_grad():
         program = torch.export.export(module, example, dynamic_shapes=(batch, batch), strict=False)
     _forget_whereabouts(program)
