@@ -140,6 +140,12 @@ def test_a_batch_fills_as_its_images_do(threads: int, layout: str) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("shape", [(0, 12, 9, 9), (2, 0, 9, 9), (2, 12, 0, 9)])
+def test_nothing_to_fill(shape: tuple) -> None:
+    value, visible = torch.randn(shape), torch.zeros(shape[0], 1, *shape[2:], dtype=torch.bool)
+    assert fill.neighbor(masked(value, visible), (2, 2)).shape == shape
+
+
 @pytest.mark.parametrize("size, reach", GEOMETRIES, ids=str)
 def test_the_operators_agree_without_a_kernel(size: tuple, reach: tuple) -> None:
     torch.manual_seed(0)

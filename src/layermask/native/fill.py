@@ -39,6 +39,8 @@ def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor
 
 def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
     """Fill `value` (N, C, *S), of a type in KINDS and of any strides without overlap, in place."""
+    if not value.numel():
+        return
     maps, (images, channels) = rings.shape[0], value.shape[:2]
     geometry = (_longs(value.shape[2:], 1), _steps(value), _longs(reach, 0), ctypes.c_double(eps))
     call(_kernels().fill_values, value, KINDS[value.dtype], rings, maps, images, channels, *geometry)

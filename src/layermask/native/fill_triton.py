@@ -33,7 +33,7 @@ def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor
     size = _three(visible.shape[2:], 1)
     grid = (triton.cdiv(size[0] * size[1] * size[2], TILE), visible.shape[0])
     with _device(visible):
-        for ring in range(1, max(reach) + 1):
+        for ring in range(1, max(reach) + 1 if out.numel() else 1):
             along = _along(reach, ring)
             _mark[grid](visible.view(torch.uint8), out, ring, *size, *along, BLOCK=TILE)
     return out
@@ -47,7 +47,7 @@ def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> Non
     block = _channels_at_once(value)
     grid = (triton.cdiv(number, TILE // block), triton.cdiv(channels, block), images)
     with _device(value):
-        for ring in range(1, max(reach) + 1):
+        for ring in range(1, max(reach) + 1 if value.numel() else 1):
             _fill[grid](
                 *(value, rings, ring, float(eps), 0 if rings.shape[0] == 1 else number, channels),
                 *(*size, *value.stride()[:2], *steps, *_along(reach, ring)),
