@@ -271,6 +271,27 @@ def global_response(net: Net, x: Tensor) -> Tensor:
     return torch.addcmul(net.norm.running_mean, net.norm.running_var, t * norm).permute(0, 3, 1, 2)
 
 
+def all_kinds_of_indices(net: Net, x: Tensor) -> Tensor:
+    n = torch.arange(len(x))
+    some = [
+        x[0][None],
+        x[n],
+        x[..., :3].sum(),
+        x[:, 2].sum(),
+        x[:, 1::2].sum(),
+        x[:, [1, 3]].sum(),
+        x[:, :, 1:].sum(),
+    ]
+    return (
+        x[:, -4:] * some[2]
+        + x[:, :4, :, :]
+        + x[:, :4, ...]
+        + sum(some[3:])
+        + some[1][:, 4:8]
+        + some[0][:, 4:8]
+    )
+
+
 def slices_that_meet(net: Net, x: Tensor) -> Tensor:
     """ReXNet: some channels of a branch that has grown meet the shortcut, the others do not."""
     y = net.norm(net.conv(x))
@@ -278,6 +299,7 @@ def slices_that_meet(net: Net, x: Tensor) -> Tensor:
 
 
 BODIES = [
+    all_kinds_of_indices,
     slices_that_meet,
     in_place_in_a_slice,
     in_place_under_slices,
@@ -438,6 +460,16 @@ def test_autocast_is_dense(taken: list[str]) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         LayerMasking(net, engine="packed")(x, masks(x, MASKS, 1))
     assert not taken
+
+
+def test_what_is_compiled_or_exported_is_dense(taken: list[str]) -> None:
+    net, x = Net(held).eval(), images(1)
+    visible, removal = masks(x, MASKS, 1), LayerMasking(net, engine="packed")
+    compiled = torch.compile(removal, fullgraph=True, backend="eager")
+    exported = torch.export.export(removal, (x, visible), strict=False).module()
+    answers = [way(x, visible) for way in (compiled, exported)]
+    assert not taken
+    assert all(torch.allclose(answer, removal(x, visible), atol=1e-5) for answer in answers) and taken
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -10,7 +10,6 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ import torch
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent
-_FLAGS = "-O3 -fPIC -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=fast".split()
-# The best first. Some compilers know no OpenMP, some processors no -march.
-_CHOICES = (["-march=native", "-fopenmp"], ["-mcpu=native", "-fopenmp"], ["-march=native"], [])
+_FLAGS = "-O3 -fopenmp -fPIC -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=fast".split()
+_CHOICES = ("-march=native", "-mcpu=native", "-O3")  # the first that this compiler knows for its processor
 
 
 @functools.cache
@@ -81,28 +79,24 @@ def _build(compiler: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
-        for choice in _CHOICES:
-            if _compiles(compiler, choice, built):
-                built.replace(path)
-                return
-    raise OSError(f"{compiler} could not build the kernels")
+        if not any(_compiles(compiler, choice, built) for choice in _CHOICES):
+            raise OSError(f"{compiler} could not build the kernels")
+        built.replace(path)
 
 
-def _compiles(compiler: str, choice: Sequence[str], out: Path) -> bool:
+def _compiles(compiler: str, choice: str, out: Path) -> bool:
     """Objects are linked without -fopenmp: its functions are then torch's own, and its threads too."""
     objects = []
     for source in _sources():
         objects.append(str(out.with_name(source.stem + ".o")))
-        if not _runs(compiler, *_FLAGS, *choice, "-c", str(source), "-o", objects[-1]):
+        if not _runs(compiler, *_FLAGS, choice, "-c", str(source), "-o", objects[-1]):
             return False
     if not _runs(compiler, "-shared", *objects, "-o", str(out), "-lm"):
         return False
     try:
         ctypes.CDLL(str(out))
     except OSError:  # torch brings no OpenMP of this compiler's kind
-        return "-fopenmp" in choice and _runs(
-            compiler, "-shared", "-fopenmp", *objects, "-o", str(out), "-lm"
-        )
+        return _runs(compiler, "-shared", "-fopenmp", *objects, "-o", str(out), "-lm")
     return True
 
 

@@ -288,9 +288,9 @@ def getitem(input: Any, index: Any) -> Packed:
     """A slice of channels, x[:, begin:end]."""
     node = rows_of(input)
     index = index if isinstance(index, tuple) else (index,)
-    everything = (slice(None), Ellipsis)
-    require(len(index) > 1, isinstance(index[1], slice), index[0] == slice(None))
-    require(len(index) <= 4, all(any(i is e or i == e for e in everything) for i in index[2:]))
+    require(1 < len(index) <= 4)
+    require(all(i is Ellipsis or (isinstance(i, slice) and i == slice(None)) for i in (index[0], *index[2:])))
+    require(index[0] is not Ellipsis, isinstance(index[1], slice))
     begin, end, step = index[1].indices(node.channels)
     require(step == 1, begin < end)
     return _sliced(input, begin, end)

@@ -105,7 +105,8 @@ class LayerMasking(nn.Module):
         visible = check_inputs(images, visible)
         self._check_model_takes(images)
         self._mention_training()
-        x = entered(images, visible, Run(self.settings, self.rules, packing=self.packing))
+        packing = None if torch.compiler.is_compiling() else self.packing
+        x = entered(images, visible, Run(self.settings, self.rules, packing=packing))
         with _ending(self.model, self.until, x.run):
             out = self.model(x, *args, **kwargs)
         return left(out)

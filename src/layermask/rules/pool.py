@@ -27,7 +27,7 @@ def pool_window(
     stride = kernel if stride is None or stride == [] or stride == () else per_axis(stride, n)
     after = list(padding)
     for axis in range(n) if ceil else ():
-        size, reach = x.value.shape[axis - n], (kernel[axis] - 1) * dilation[axis]
+        size, reach = x.shape[axis - n], (kernel[axis] - 1) * dilation[axis]
         windows = -(-(size + 2 * padding[axis] - reach - 1) // stride[axis]) + 1
         # torch drops a window that starts in the padding after the image
         windows -= (windows - 1) * stride[axis] >= size + padding[axis]
