@@ -273,23 +273,9 @@ def global_response(net: Net, x: Tensor) -> Tensor:
 
 def all_kinds_of_indices(net: Net, x: Tensor) -> Tensor:
     n = torch.arange(len(x))
-    some = [
-        x[0][None],
-        x[n],
-        x[..., :3].sum(),
-        x[:, 2].sum(),
-        x[:, 1::2].sum(),
-        x[:, [1, 3]].sum(),
-        x[:, :, 1:].sum(),
-    ]
-    return (
-        x[:, -4:] * some[2]
-        + x[:, :4, :, :]
-        + x[:, :4, ...]
-        + sum(some[3:])
-        + some[1][:, 4:8]
-        + some[0][:, 4:8]
-    )
+    sums = x[..., :3].sum() + x[:, 2].sum() + x[:, 1::2].sum() + x[:, [1, 3]].sum() + x[:, :, 1:].sum()
+    images = x[0][None] + x[n]
+    return x[:, -4:] * sums + x[:, :4, :, :] + x[:, :4, ...] + images[:, 4:8]
 
 
 def slices_that_meet(net: Net, x: Tensor) -> Tensor:
