@@ -50,8 +50,8 @@ def command(
 ) -> None:
     """Write a model under layer masking as one graph, and check the file's answers against the model's.
 
-    The file takes images (N, C, H, W), preprocessed as the model expects, and visible (N, 1, H, W) bool, for
-    any N; True = visible. ONNX needs `pip install "layermask[onnx]"`.
+    The file takes images (N, C, H, W), preprocessed as the model expects, and visible (N, 1, H, W), True =
+    visible, for any N. ONNX needs the extra onnx of layermask.
 
     Exit status: 1 if the answers differ, 2 bad input.
     """
