@@ -426,9 +426,9 @@ def contiguous(input: Any, memory_format: torch.memory_format = torch.contiguous
 _ENTRYWISE = frozenset(
     """
     silu gelu hardswish hardsigmoid sigmoid tanh leaky_relu elu selu celu mish softplus softsign logsigmoid
-    exp expm1 log1p logit neg abs sqrt rsqrt square reciprocal pow maximum minimum
-    clamp clamp_min clamp_max add sub rsub mul div truediv true_divide radd rmul rtruediv iadd isub imul itruediv
-    multiply divide subtract addcmul addcdiv lerp
+    exp expm1 log1p logit neg abs sqrt rsqrt square reciprocal pow maximum minimum clamp
+    clamp_min clamp_max add sub rsub mul div truediv true_divide radd rmul rtruediv iadd isub imul
+    itruediv multiply divide subtract addcmul addcdiv lerp
     """.split()
 )
 _PRODUCTS = {torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__}
