@@ -236,12 +236,22 @@ def test_a_value_that_is_held_elsewhere_is_not(hold: str) -> None:
         assert same(x.value, before) and (view is None or same(view.value, before[:, :4]))
 
 
+def test_a_held_value_whose_mask_is_a_row_is_not() -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        x = pair(torch.randn(2, 12, 9, 9), torch.rand(2, 1, 1, 9) < 0.4) + 0
+        view, before = x[:, :4], x.value.clone()
+        conv(x)
+    assert same(view.value, before[:, :4])
+
+
 def test_the_users_images_are_left_alone() -> None:
     images, visible = torch.randn(2, 12, 9, 9), mask_of((9, 9), 2)
     before = images.clone()
     with torch.no_grad():
         LayerMasking(nn.Conv2d(12, 4, 3).eval())(images, visible)
         conv(Masked(images, visible))
+        fill.neighbor(Masked(images, visible), (2, 2))
     assert torch.equal(images, before)
 
 

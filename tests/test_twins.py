@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layermask import Masked, fill
 from layermask.masked import settled
+from layermask.native import filling
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -34,10 +35,13 @@ RINGS = [
 
 
 def _fill(how: str, x: Masked, rings: tuple) -> Tensor:
-    return {"dense": fill._fill_dense, "edges": fill._fill_edges}[how](x, rings)
+    return getattr(fill, f"_fill_{how}")(x, rings)
 
 
-@pytest.mark.parametrize("how", ["dense", "edges"])
+WAYS = ["dense", "edges", *(["by_kernel"] if filling.kernel(torch.device("cpu")) else [])]
+
+
+@pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 @pytest.mark.parametrize("compat, eps", [(None, 0.0), ("paper", 1e-8), ("release", 1e-5)])
 @pytest.mark.parametrize("n, rings", RINGS)
@@ -53,7 +57,7 @@ def test_neighbour_padding(
         assert np.abs(np.where(known, ours.numpy() - theirs, 0)).max() <= 1e-12
 
 
-@pytest.mark.parametrize("how", ["dense", "edges"])
+@pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("n, rings", RINGS)
 def test_neighbour_padding_leaves_a_frame_alone(n: int, rings: tuple, how: str) -> None:
     x = F.pad(pair(draw(2, 9, *SIZES[n]), blotches(n)), [1, 2] * n, value=7.0)
@@ -66,7 +70,7 @@ def test_neighbour_padding_leaves_a_frame_alone(n: int, rings: tuple, how: str) 
         assert np.abs(np.where(known, filled[i].numpy() - theirs, 0)).max() <= 1e-12
 
 
-@pytest.mark.parametrize("how", ["dense", "edges"])
+@pytest.mark.parametrize("how", WAYS)
 def test_neighbour_padding_writes_into_no_value(how: str) -> None:
     x = pair(draw(2, 9, 6, 7), blotches(2))
     before = x.value.clone()

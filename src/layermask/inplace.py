@@ -10,9 +10,13 @@ from .native import fill as native
 
 
 def is_ours(x: Masked) -> bool:
-    """Nothing else holds the value, autograd included, and no two entries share a place."""
-    strides = zip(x.value.shape, x.value.stride(), strict=True)
-    return not x.shared and not torch.is_grad_enabled() and all(step or n == 1 for n, step in strides)
+    """Nothing else holds the value, autograd included, and no two entries share a place.
+
+    A pair that belongs to no run comes from outside, where its value is held too.
+    """
+    if x.run is None or x.shared or torch.is_grad_enabled():
+        return False
+    return all(step or n == 1 for n, step in zip(x.value.shape, x.value.stride(), strict=True))
 
 
 def is_watched(value: Tensor) -> bool:

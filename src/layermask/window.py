@@ -87,7 +87,7 @@ def on_grid(x: Masked, n: int) -> Masked:
     if value is x.value and visible is x.visible:
         return x
     out = Masked(value, visible, frame=frame)  # type: ignore[arg-type]  # visible is not None
-    out.run = x.run
+    out.run, out.shared = x.run, x.shared
     return out
 
 
