@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,30 +13,54 @@ from .window import box_sum, count, neighborhood
 
 def wanted() -> bool:
     """Whether what is compiled stays here: an exported program is to need nothing of this library."""
-    return torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+    return _TELLS and torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
 
 
-@torch.library.custom_op("layermask::rings", mutates_args=())
-def rings(visible: Tensor, frame: Tensor | None, reach: list[int]) -> Tensor:
-    """Each cell's ring: 0 = to fill from, r = filled in round r, 255 = neither. Masks are (N or 1, 1, *S)."""
+_TELLS = hasattr(torch.compiler, "is_exporting")  # torch 2.6 does not tell an export from a compilation
+
+
+torch.library.define("layermask::rings", "(Tensor visible, Tensor? frame, int[] reach) -> Tensor")
+torch.library.define(
+    "layermask::fill_",
+    "(Tensor(a!) value, Tensor rings, int[] reach, float eps) -> ()",
+    tags=(torch.Tag.flexible_layout,),  # a value is filled as it lies
+)
+
+
+@torch.library.impl("layermask::rings", "CompositeExplicitAutograd")
+def _call_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
     kernel = filling.kernel(visible.device)
     return (kernel.rings if kernel else _rings)(visible, frame, reach)
 
 
-@rings.register_fake
-def _(visible: Tensor, frame: Tensor | None, reach: list[int]) -> Tensor:
+@torch.library.register_fake("layermask::rings")
+def _shape_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
     shape = visible if frame is None else visible & frame
     return torch.empty_like(shape, dtype=torch.uint8, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("layermask::fill_", mutates_args={"value"}, tags=(torch.Tag.flexible_layout,))
-def fill_(value: Tensor, rings: Tensor, reach: list[int], eps: float) -> None:
-    """Fill `value` (N, C, *S) in place by its map of rings; `eps` is added to the number of neighbours."""
+@torch.library.impl("layermask::fill_", "CompositeExplicitAutograd")
+def _call_fill(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
     kernel = filling.kernel(value.device)
     (kernel.fill_ if kernel and value.dtype in filling.KINDS else _fill_)(value, rings, reach, eps)
 
 
-def _rings(visible: Tensor, frame: Tensor | None, reach: list[int]) -> Tensor:
+@torch.library.register_fake("layermask::fill_")
+def _shape_fill(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
+    return None
+
+
+def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
+    """Each cell's ring: 0 = to fill from, r = filled in round r, 255 = neither. Masks are (N or 1, 1, *S)."""
+    return torch.ops.layermask.rings(visible, frame, reach)
+
+
+def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
+    """Fill `value` (N, C, *S) in place by its map of rings; `eps` is added to the number of neighbours."""
+    torch.ops.layermask.fill_(value, rings, reach, eps)
+
+
+def _rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
     known = visible if frame is None else visible & ~frame
     out = torch.where(known, 0, filling.NEVER)
     for ring in range(1, max(reach) + 1):
@@ -43,7 +69,7 @@ def _rings(visible: Tensor, frame: Tensor | None, reach: list[int]) -> Tensor:
     return out.to(torch.uint8)
 
 
-def _fill_(value: Tensor, rings: Tensor, reach: list[int], eps: float) -> None:
+def _fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
     wide = value.to(torch.promote_types(value.dtype, torch.float32))
     sums = torch.where(rings == 0, wide, 0.0)
     for ring in range(1, max(reach) + 1):
