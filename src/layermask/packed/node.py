@@ -70,19 +70,13 @@ class Node:
 
 
 class Given(Node):
-    """A dense map (N, C, H, W)."""
+    """A dense map (N, C, H, W), read at once: it may be written to later."""
 
     def __init__(self, run: Run, mask: Tensor, value: Tensor) -> None:
         super().__init__(run, mask, len(value), value.new_empty(0, value.shape[1]))
-        self.value: Tensor | None = value
-
-    def compute(self, mask: Tensor) -> Tensor:
-        assert self.value is not None
-        cells = sites_of(self.run, mask, self.batch).cells
-        rows = self.value.permute(0, 2, 3, 1).reshape(-1, self.channels).index_select(0, cells)
-        if mask is self.mask:
-            self.value = None
-        return rows
+        cells = sites_of(run, mask, len(value)).cells
+        self.rows = value.permute(0, 2, 3, 1).reshape(-1, value.shape[1]).index_select(0, cells)
+        self.rows_mask = mask
 
 
 class Conv(Node):

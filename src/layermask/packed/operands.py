@@ -59,6 +59,7 @@ def _form(other: Any, first: Packed) -> tuple[Node | AtSites, Tensor | None]:
         raise NoRows
     value = other.value if isinstance(other, Masked) else other
     if value.ndim == 0 and isinstance(other, Tensor):
+        value = value.clone()  # as all that is put off: it may be written to before it is read
         return (lambda mask: value), None  # type: ignore[return-value]
     node = first.node
     assert node is not None
@@ -71,7 +72,7 @@ def _form(other: Any, first: Packed) -> tuple[Node | AtSites, Tensor | None]:
         raise NoRows
     mask = _mask_of(other, grid, first.order) if isinstance(other, Masked) else None
     if grid.shape[2:] == (1, 1):
-        return PerImage(node, grid.flatten(1)), mask
+        return PerImage(node, grid.flatten(1).clone()), mask
     if grid.shape[2:] != node.mask.shape[2:]:
         raise NoRows
     whole = grid.expand(node.batch, *grid.shape[1:])
