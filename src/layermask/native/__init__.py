@@ -1,9 +1,21 @@
-"""Compiled kernels for CPUs: C sources beside this file, built once per machine by the user's own compiler.
+"""Compiled kernels: C sources beside this file for CPUs, built once per machine by the user's own compiler,
+and modules in Triton for GPUs.
 
-Nothing depends on them: where there is no compiler, or `LAYERMASK_NATIVE=0` is set, the same work is done by
-torch operators.
+Nothing depends on them: where there is no compiler (or `LAYERMASK_NATIVE=0` is set), and where there is no
+Triton, the same work is done by torch operators.
 """
+
+import functools
+import importlib
+import importlib.util
+from types import ModuleType
 
 from .build import call, library, pointer
 
-__all__ = ["call", "library", "pointer"]
+__all__ = ["call", "library", "pointer", "triton_kernels"]
+
+
+@functools.cache
+def triton_kernels(name: str) -> ModuleType | None:
+    """A module of this package that is written in Triton, where that is; imported when first asked for."""
+    return importlib.import_module(f".{name}", __name__) if importlib.util.find_spec("triton") else None

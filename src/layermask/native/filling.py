@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.util
 from types import ModuleType
 
 import torch
 
-from . import fill
+from . import fill, triton_kernels
 from .fill import KINDS
 
 __all__ = ["KINDS", "NEVER", "kernel"]
@@ -20,11 +17,4 @@ def kernel(device: torch.device) -> ModuleType | None:
     """The module with `rings` and `fill_` for tensors on the device, if it can run here."""
     if device.type == "cpu":
         return fill if fill.available() else None
-    return _triton() if device.type == "cuda" else None
-
-
-@functools.cache
-def _triton() -> ModuleType | None:
-    return (
-        importlib.import_module(".fill_triton", __package__) if importlib.util.find_spec("triton") else None
-    )
+    return triton_kernels("fill_triton") if device.type == "cuda" else None

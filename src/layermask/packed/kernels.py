@@ -1,4 +1,7 @@
-"""What is done to rows: compiled kernels (float32 on a CPU), and twins in torch operators for the rest."""
+"""What is done to rows: kernels in C (float32 on a CPU) or Triton (on a GPU), and twins in torch operators.
+
+The twins do what has no kernel: other types, and machines without a compiler or Triton.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import ctypes
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..native import call, library
+from ..native import call, library, triton_kernels
 from .plan import Plan
 
 
@@ -49,6 +53,12 @@ def compiled(like: Tensor) -> ctypes.CDLL | None:
     return library() if like.dtype is torch.float32 and like.device.type == "cpu" else None
 
 
+def on_gpu(like: Tensor) -> ModuleType | None:
+    """The Triton kernels (native/packed_triton.py), if they take tensors of this kind."""
+    found = triton_kernels("packed_triton") if like.device.type == "cuda" else None
+    return found if found and found.takes(like) else None
+
+
 @dataclass(eq=False)
 class Source:
     """Numbered rows to read: `rows` (V, C), then `filled` (R, C), the last of which are zeros."""
@@ -65,7 +75,7 @@ class Weights:
     """A convolution's weights as `product` and `depthwise` take them; copies, that keep no model alive.
 
     `shape`: (groups, outputs and taps and channels of each). `values`: in this shape, for a depthwise one as
-    (T, C), or for the compiled product as (groups, panels, T, C / groups, width).
+    (T, C), or for the product in C as (groups, panels, T, C / groups, width).
     """
 
     shape: tuple[int, int, int, int]
@@ -113,6 +123,9 @@ def fill(rows: Tensor, plan: Plan) -> Source:
 
 
 def _means(rows: Tensor, plan: Plan, begin: int, end: int, filled: Tensor) -> None:
+    if gpu := on_gpu(rows):
+        gpu.means(Source(rows, filled), plan.sources, begin, end)
+        return
     if lib := compiled(rows):
         call(lib.means, rows, len(rows), plan.sources, begin, end, rows.shape[1], filled)
         return
@@ -134,6 +147,8 @@ def product(
 
     No table: one tap, every row its own. `added`: rows, and which of them for each output (None: its own).
     """
+    if gpu := on_gpu(source.rows):
+        return gpu.product(source, table, weights, added, end)
     rows = len(table) if table is not None else len(source.rows)
     lib = compiled(source.rows)
     if lib is None:
@@ -190,6 +205,8 @@ def _product(
 
 def depthwise(source: Source, table: Tensor, weights: Weights, end: Activation = NOTHING) -> Tensor:
     """(M, C): each channel's sum over taps of the rows that `table` (M, T) names, with weights (T, C)."""
+    if gpu := on_gpu(source.rows):
+        return gpu.depthwise(source, table, weights, end)
     if lib := compiled(source.rows):
         out = source.rows.new_empty(len(table), source.rows.shape[1])
         first = (source.rows, len(source.rows), source.filled)
@@ -203,6 +220,8 @@ def depthwise(source: Source, table: Tensor, weights: Weights, end: Activation =
 
 def maximum(rows: Tensor, table: Tensor) -> Tensor:
     """(M, C): the largest of the rows that `table` (M, T) names; -1 names none."""
+    if gpu := on_gpu(rows):
+        return gpu.maximum(rows, table)
     if lib := compiled(rows):
         out = rows.new_empty(len(table), rows.shape[1])
         call(lib.maximum, rows, table, *table.shape, rows.shape[1], out)
@@ -224,6 +243,10 @@ def affine(
 
     `scale`: (C,), or (N, C) of which `scale_at` (M,) int32 says which one each row takes.
     """
+    scale = scale if scale is None else scale.contiguous()  # one vector for all images may be expanded
+    if gpu := on_gpu(rows):
+        gpu.affine(rows, at, scale, shift, end, out, scale_at)
+        return
     if lib := compiled(rows):
         target = (out, out.stride(0))
         call(lib.affine, rows, at, len(out), rows.shape[1], scale, scale_at, shift, *target, *end.code)
@@ -236,6 +259,8 @@ def affine(
 
 def image_means(rows: Tensor, begins: Tensor, images: Tensor) -> Tensor:
     """(N, C): the mean of each image's rows, which follow each other from `begins`; 0 where it has none."""
+    if gpu := on_gpu(rows):
+        return gpu.image_means(rows, begins)
     count = len(begins) - 1
     if lib := compiled(rows):
         out = rows.new_empty(count, rows.shape[1])
