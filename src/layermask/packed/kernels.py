@@ -236,25 +236,26 @@ def affine(
     scale: Tensor | None,
     shift: Tensor | None,
     end: Activation,
-    out: Tensor,
+    out: Tensor | None = None,
     scale_at: Tensor | None = None,
-) -> None:
-    """Write end(rows[at] * scale + shift) into `out` (M, C), which may be a slice of wider rows.
+) -> Tensor:
+    """(M, C): end(rows[at] * scale + shift), written into `out` if given, which may be a slice of wider rows.
 
     `scale`: (C,), or (N, C) of which `scale_at` (M,) int32 says which one each row takes.
     """
+    out = rows.new_empty(len(rows if at is None else at), rows.shape[1]) if out is None else out
     scale = scale if scale is None else scale.contiguous()  # one vector for all images may be expanded
     if gpu := on_gpu(rows):
         gpu.affine(rows, at, scale, shift, end, out, scale_at)
-        return
+        return out
     if lib := compiled(rows):
         target = (out, out.stride(0))
         call(lib.affine, rows, at, len(out), rows.shape[1], scale, scale_at, shift, *target, *end.code)
-        return
+        return out
     read = rows if at is None else rows[at.long()]
     if scale is not None:
         read = read * (scale if scale_at is None else scale[scale_at.long()])
-    out.copy_(end(read if shift is None else read + shift))
+    return out.copy_(end(read if shift is None else read + shift))
 
 
 def image_means(rows: Tensor, begins: Tensor, images: Tensor) -> Tensor:

@@ -234,9 +234,7 @@ class Gate(Node):
     def compute(self, mask: Tensor) -> Tensor:
         rows, at = self.sources[0].chosen(mask)
         images = sites_of(self.run, mask, self.batch).images
-        out = rows.new_empty(len(images), self.channels)
-        kernels.affine(rows, at, self.vectors, None, NOTHING, out, images)
-        return out
+        return kernels.affine(rows, at, self.vectors, None, NOTHING, scale_at=images)
 
 
 class Pointwise(Node):
@@ -280,10 +278,7 @@ class Affine(_Absorbed):
         )
         if isinstance(source, Cat) and source.private:
             return source.scaled(mask, vectors, end)
-        rows, at = source.chosen(mask)
-        out = rows.new_empty(len(rows) if at is None else len(at), self.channels)
-        kernels.affine(rows, at, vectors[0], vectors[1], end, out)
-        return out
+        return kernels.affine(*source.chosen(mask), *vectors, end)
 
 
 class End(_Absorbed):
@@ -297,10 +292,7 @@ class End(_Absorbed):
         (source,) = self.sources
         if isinstance(source, Affine) and source.private:
             return source.ended(mask, self.end)
-        rows, at = source.chosen(mask)
-        out = rows.new_empty(len(rows) if at is None else len(at), self.channels)
-        kernels.affine(rows, at, None, None, self.end, out)
-        return out
+        return kernels.affine(*source.chosen(mask), None, None, self.end)
 
 
 class Sum(_Absorbed):

@@ -64,10 +64,7 @@ class Packed(Masked):
     def value(self) -> Tensor:  # type: ignore[override]  # an attribute of Masked
         if self._value is None:
             assert self.node is not None
-            if self.family is not None:
-                self._value = self.family.part(self)
-            else:
-                self._value = laid_out(self.node, self.strided_last).permute(ORDERS[self.order])
+            self._value = self._map(self.node)
         return self._value
 
     @value.setter
@@ -76,9 +73,15 @@ class Packed(Masked):
 
     @property
     def shape(self) -> torch.Size:  # type: ignore[override]
-        if self.node is None:
-            return self.value.shape
-        whole = (self.node.batch, self.node.channels, *self.node.mask.shape[2:])
+        return self.value.shape if self.node is None else self._size(self.node)
+
+    def _map(self, node: Node) -> Tensor:
+        if self.family is not None:
+            return self.family.part(self)
+        return laid_out(node, self.strided_last).permute(ORDERS[self.order])
+
+    def _size(self, node: Node) -> torch.Size:
+        whole = (node.batch, node.channels, *node.mask.shape[2:])
         return torch.Size(whole[axis] for axis in ORDERS[self.order])
 
     def __len__(self) -> int:
@@ -125,20 +128,9 @@ class Padded(Packed):
         super().__init__(inner.node, "first", inner.strided_last)
         self.pads, self.visible, self.frame = pads, like.visible, like.frame
 
-    @property
-    def value(self) -> Tensor:  # type: ignore[override]
-        if self._value is None:
-            assert self.node is not None
-            self._value = F.pad(laid_out(self.node, self.strided_last), self.pads)
-        return self._value
+    def _map(self, node: Node) -> Tensor:
+        return F.pad(laid_out(node, self.strided_last), self.pads)
 
-    @value.setter
-    def value(self, value: Tensor) -> None:
-        self._value, self.node = value, None
-
-    @property
-    def shape(self) -> torch.Size:  # type: ignore[override]
-        if self.node is None:
-            return self.value.shape
-        (left, right, top, bottom), (h, w) = self.pads, self.node.mask.shape[2:]
-        return torch.Size((self.node.batch, self.node.channels, h + top + bottom, w + left + right))
+    def _size(self, node: Node) -> torch.Size:
+        (left, right, top, bottom), (h, w) = self.pads, node.mask.shape[2:]
+        return torch.Size((node.batch, node.channels, h + top + bottom, w + left + right))
