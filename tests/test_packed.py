@@ -288,6 +288,12 @@ def all_kinds_of_indices(net: Net, x: Tensor) -> Tensor:
     return x[:, -4:] * sums + x[:, :4, :, :] + x[:, :4, ...] + images[:, 4:8]
 
 
+def other_names_of_arguments(net: Net, x: Tensor) -> Tensor:
+    """Calls that torch takes and no packed form spells out."""
+    y = torch.permute(x, dims=(0, 2, 3, 1)).permute(dims=(0, 3, 1, 2)) * x.size(dim=2)
+    return torch.dropout(y, p=0.5, train=False) + torch.add(input=x, other=y)
+
+
 def slices_that_meet(net: Net, x: Tensor) -> Tensor:
     """ReXNet: some channels of a branch that has grown meet the shortcut, the others do not."""
     y = net.norm(net.conv(x))
@@ -303,6 +309,7 @@ BODIES = [
     operands_written_later,
     all_kinds_of_indices,
     expanded_gate,
+    other_names_of_arguments,
     slices_that_meet,
     in_place_in_a_slice,
     in_place_under_slices,
@@ -456,6 +463,17 @@ def test_what_is_differentiated_is_dense(taken: list[str]) -> None:
     net, x = Net(held).eval(), images(1)
     LayerMasking(net, engine="packed")(x, masks(x, MASKS, 1)).sum().backward()
     assert not taken and net.conv is not None and net.stem.weight.grad is not None
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own
+def test_forward_derivatives_are_dense(taken: list[str]) -> None:
+    """`torch.no_grad` leaves them on."""
+    net, x = Net(held).double().eval(), images(1).double()
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        out = LayerMasking(net, engine="packed")(dual, masks(x, MASKS, 1))
+        tangent = torch.autograd.forward_ad.unpack_dual(out).tangent
+    assert not taken and tangent is not None and tangent.any()
 
 
 def test_autocast_is_dense(taken: list[str]) -> None:

@@ -27,12 +27,12 @@ def library() -> ctypes.CDLL | None:
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if os.environ.get("LAYERMASK_NATIVE") == "0" or compiler is None or os.name != "posix":
         return None
-    path = _cache() / f"kernels-{_fingerprint(compiler)}.so"
     try:
+        path = _cache() / f"kernels-{_fingerprint(compiler)}.so"
         if not path.exists():
             _build(compiler, path)
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: the user has no home folder
         return None
 
 

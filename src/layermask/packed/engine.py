@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..inplace import is_watched
 from ..masked import RULES, Run, Settings, writes
 from .kernels import compiled
 from .operands import NoRows
@@ -31,26 +32,33 @@ class Packing:
     def __call__(self, run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
         body, stands_for = PACKED.get(function, (None, None))
         if body is not None and function not in run.rules and RULES.get(function) is stands_for:
-            with contextlib.suppress(NoRows):
+            try:
                 return body(*args, **kwargs)
+            except NoRows:
+                pass
+            except TypeError:
+                if _takes(body, args, kwargs):
+                    raise
         if args and isinstance(args[0], Packed) and (writes(function) or kwargs.get("inplace")):
             args[0].written()
         return NotImplemented
 
     def takes(self, value: Tensor) -> bool:
         """Whether a dense map may become rows: nobody traces, transforms or differentiates what is done."""
-        if torch.compiler.is_compiling() or torch._C._is_tracing() or _watched():
-            return False
-        if type(value) is not Tensor or torch.is_autocast_enabled(value.device.type):
+        if is_watched(value) or torch.is_autocast_enabled(value.device.type):
             return False
         if torch.is_grad_enabled() and value.requires_grad:
             return False
         return value.is_floating_point() and (self.wherever or compiled(value) is not None)
 
 
-def _watched() -> bool:
-    """A dispatch mode (make_fx, FakeTensorMode) or a functorch transform sees the ops that are called."""
-    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._are_functorch_transforms_active()
+def _takes(body: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether a packed form knows these arguments: torch takes some under other names as well."""
+    try:
+        inspect.signature(body).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 A_STEM = 4
