@@ -243,7 +243,6 @@ class Chain(nn.Module):
 
 def broken(model: nn.Module, images: Tensor, seed: int) -> list[str]:
     verdicts = check_laws(model.double().eval(), images.double(), tuple(LAWS), seed)
-    assert len(verdicts) == 5
     return [f"law {v.law}: {v.detail} ({v.error:.1e})" for v in verdicts if not v.passed]
 
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from layermask import masked
-from layermask.check import check, run_check
+from layermask.check import LAWS, check, run_check
 from layermask.check.samples import sample_images
 from layermask.cli.app import app
 from layermask.errors import ModelError
 from layermask.masked import RULES, Masked, overriding
+from layermask.packed.rules import PACKED
 from layermask.zoo.architectures import build, names, smallest_size
 
 
@@ -81,7 +82,7 @@ def test_text_names_rules_and_laws() -> None:
     assert "torch.linalg.svdvals, called in the model itself" in text
     text, ok = run_check(Fine().eval(), IMAGES)
     assert ok and "no rule is missing" in text
-    for law in "12345":
+    for law in LAWS:
         assert f"law {law}  holds" in text
 
 
@@ -131,6 +132,13 @@ def test_a_rule_that_leaves_infinity_in_hidden_entries_fails_law_3() -> None:
     with overriding({torch.Tensor.mean: infinite}):
         result = check(Fine().eval(), IMAGES, laws=("3",)).laws[0]
     assert not result.passed and "weight gradient not finite" in result.detail
+
+
+def test_an_engine_that_skips_an_op_fails_law_9(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PACKED, torch.relu, (lambda input: input, RULES[torch.relu]))
+    for model, size in ((Fine(), IMAGES), (Fine().double(), IMAGES.double())):
+        result = check(model.eval(), size, laws=("9",)).laws[0]
+        assert not result.passed and result.error > 1e-2
 
 
 def test_an_error_of_the_model_is_reported_with_its_place() -> None:

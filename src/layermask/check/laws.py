@@ -1,10 +1,13 @@
 """The laws of layer masking, as functions that judge any model: `check_laws(model, images)`.
 
+Numbered as in the README; the others are about rules and programs, not models.
+
 1 all visible      an image with nothing hidden gets the plain model's answer
 2 no leak          what hidden pixels hold changes nothing, be it NaN, inf or noise
 3 gradients        zero on hidden pixels; weight gradients finite and free of hidden pixels
 4 monotone         showing more pixels never hides an output, in any module
 5 batch            the batch answers as its images one by one, and permutes with them
+9 engines          the packed engine answers as the dense one
 """
 
 from __future__ import annotations
@@ -260,12 +263,40 @@ def batched(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
     return _judge("5", measure, model, images)
 
 
+def engines(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
+    """Law 9: the packed engine answers as the dense one.
+
+    Above TOLERANCE, if it is no further from float64's answer than rounding takes the dense one, and the
+    engines agree in float64.
+    """
+    visible = masks(images, ["patches", "all", "coarse", "none", "pixel"], seed)
+    dense, error = _engines_apart(model, images, visible)
+    if error <= TOLERANCE:
+        return LawResult("9", True, error)
+    try:
+        exact, twins = _engines_apart(copy.deepcopy(model).double(), images.double(), visible)
+    except RuntimeError:  # a model that casts to float32 on its own
+        return LawResult("9", False, error, f"packed and dense {error:.1e} apart")
+    own = deviation(dense, exact)
+    detail = f"packed and dense {error:.1e} apart, dense and float64 {own:.1e}; in float64 {twins:.1e}"
+    return LawResult("9", twins <= 1e-10 and error <= 8 * own, error, detail)
+
+
+def _engines_apart(model: nn.Module, images: Tensor, visible: Tensor) -> tuple[list[Tensor], float]:
+    """Return what the dense engine answers, and how far the packed one's answer is from it."""
+    dense, packed = (
+        _answer(LayerMasking(model, engine=engine), images, visible) for engine in ("dense", "packed")
+    )
+    return dense, deviation(packed, dense)
+
+
 LAWS: dict[str, Callable[[nn.Module, Tensor, int], LawResult]] = {
     "1": all_visible,
     "2": no_leak,
     "3": gradients,
     "4": monotone,
     "5": batched,
+    "9": engines,
 }
 
 

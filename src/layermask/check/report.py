@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from layermask import masked
-from layermask.check.laws import LawResult, check_laws
+from layermask.check.laws import LAWS, LawResult, check_laws
 from layermask.check.samples import masks
 from layermask.check.watch import Call, watching
 from layermask.masked import Masked, NoMaskRule, masked_in, name_of, replace_masked, settled
@@ -36,7 +36,7 @@ class Report:
 
 
 def check(
-    model: nn.Module, images: Tensor, laws: Sequence[str] = ("1", "2", "3", "4", "5"), seed: int = 0
+    model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), seed: int = 0
 ) -> Report:
     """Run `model` on masked `images` (N, C, *S), N >= 4, noting all missing rules; judge it if none is."""
     report = Report()
