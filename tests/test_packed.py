@@ -32,7 +32,8 @@ MASKS = ["patches", "all", "coarse", "none", "pixel"]
 
 
 @pytest.fixture(autouse=True)
-def without_gradients():
+def seeded_and_without_gradients():
+    torch.manual_seed(0)
     with torch.no_grad():
         yield
 

@@ -207,18 +207,17 @@ def name_of(function: Callable) -> str:
     return resolve_name(function) or getattr(function, "__name__", repr(function))
 
 
-def masked_in(tree: Any) -> Iterator[Masked]:
+def masked_in(*trees: Any) -> list[Masked]:
     """Every `Masked` in nested tuples, lists and dicts."""
-    if isinstance(tree, Masked):
-        yield tree
-        return
-    for branch in (
-        tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (tuple, list)) else ()
-    ):
-        if isinstance(branch, Masked):
-            yield branch
-        elif isinstance(branch, (tuple, list, dict)):
-            yield from masked_in(branch)
+    found: list[Masked] = []
+    for tree in trees:
+        if isinstance(tree, Masked):
+            found.append(tree)
+        elif isinstance(tree, (tuple, list)):
+            found += masked_in(*tree)
+        elif isinstance(tree, dict):
+            found += masked_in(*tree.values())
+    return found
 
 
 def replace_masked(tree: Any, change: Callable[[Masked], Any]) -> Any:
@@ -240,7 +239,7 @@ def settled(x: Masked) -> Tensor:
 
 def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     """Apply the rule of `function` to arguments of which at least one is `Masked`."""
-    inputs = list(masked_in((args, kwargs)))
+    inputs = masked_in(args, kwargs)
     run = _enter(inputs)
     if run.ended:
         return function(*replace_masked(args, settled), **replace_masked(kwargs, settled))

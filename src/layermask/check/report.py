@@ -35,9 +35,7 @@ class Report:
         return "\n".join([*_ops_text(self), *_missing_text(self), *_laws_text(self)])
 
 
-def check(
-    model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), seed: int = 0
-) -> Report:
+def check(model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), seed: int = 0) -> Report:
     """Run `model` on masked `images` (N, C, *S), N >= 4, noting all missing rules; judge it if none is."""
     report = Report()
     visible = masks(images, ["patches", "all", "coarse", "block"], seed)
@@ -80,7 +78,7 @@ def _noting(report: Report, here: list[str]) -> Iterator[None]:
         modules = report.missing.setdefault(name_of(function), [])
         if here[-1] not in modules:
             modules.append(here[-1])
-        shown = next(masked_in((args, kwargs))).visible.flatten(1).any(dim=1)
+        shown = masked_in(args, kwargs)[0].visible.flatten(1).any(dim=1)
         return _wrapped(function(*replace_masked(args, settled), **replace_masked(kwargs, settled)), shown)
 
     def see(function: Callable, args: tuple, kwargs: dict, call: Call) -> Any:

@@ -44,7 +44,7 @@ def poisoning(scale: float = 3.0) -> Iterator[None]:
     """While open, every op returns noise in its hidden entries, which no other op may let through."""
 
     def poison(function: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
-        held = {_storage(x) for x in masked_in((args, kwargs))}  # a view's owner has its noise
+        held = {_storage(x) for x in masked_in(args, kwargs)}  # a view's owner has its noise
         output = call()
         for x in masked_in(output):
             if _storage(x) not in held and x.value.is_floating_point():

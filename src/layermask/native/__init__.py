@@ -10,9 +10,9 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-from .build import call, library, pointer
+from .build import call, library
 
-__all__ = ["call", "library", "pointer", "triton_kernels"]
+__all__ = ["call", "library", "triton_kernels"]
 
 
 @functools.cache

@@ -1,4 +1,6 @@
 // Activations, as loops that compilers turn into vectors. NaN stays NaN, as in torch.
+#include <math.h>
+
 #include "vectors.h"
 
 enum { CLAMP, SIGMOID, SILU, HARDSIGMOID, HARDSWISH, GELU, LEAKY };
@@ -6,6 +8,14 @@ enum { CLAMP, SIGMOID, SILU, HARDSIGMOID, HARDSWISH, GELU, LEAKY };
 INLINE float clamped(float v, float low, float high) {
   v = v < low ? low : v;
   return v > high ? high : v;
+}
+
+INLINE vec between(vec v, float low, float high) {
+  vec least = (vec){0} + low, most = (vec){0} + high;
+  bits_vec below = v < least;
+  v = (vec)((below & (bits_vec)least) | (~below & (bits_vec)v));
+  bits_vec above = v > most;
+  return (vec)((above & (bits_vec)most) | (~above & (bits_vec)v));
 }
 
 // e^x to 2 units in the last place (the Cephes polynomial), within the range of float

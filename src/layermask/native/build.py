@@ -36,23 +36,23 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def pointer(x: Tensor | None) -> ctypes.c_void_p:
-    """The address of a tensor's first entry, or NULL."""
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
-
-
 def call(function: Any, *args: Tensor | float | ctypes._SimpleCData | None) -> Any:
     """Call a kernel: tensors become pointers (None: NULL), int becomes long, float becomes float.
 
-    The number of threads, which every kernel takes last, is added.
+    The number of threads, which every kernel takes last, is added. The types of the first call hold for all.
     """
-    return function(*map(_as_c, (*args, torch.get_num_threads())))
+    given = (*args, torch.get_num_threads())
+    if function.argtypes is None:
+        function.argtypes = [_kind(x) for x in given]
+    return function(*[x.data_ptr() if isinstance(x, Tensor) else x for x in given])
 
 
-def _as_c(x: Any) -> Any:
-    if x is None or isinstance(x, Tensor):
-        return pointer(x)
-    return ctypes.c_long(x) if isinstance(x, int) else ctypes.c_float(x) if isinstance(x, float) else x
+def _kind(x: Any) -> Any:
+    if isinstance(x, ctypes._SimpleCData):
+        return type(x)
+    return (
+        ctypes.c_long if isinstance(x, int) else ctypes.c_float if isinstance(x, float) else ctypes.c_void_p
+    )
 
 
 def _sources() -> list[Path]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..inplace import is_watched
 from ..masked import RULES, Run, Settings, writes
 from .kernels import compiled
+from .memory import MEMORY
 from .operands import NoRows
 from .rules import PACKED
 from .value import Packed
@@ -28,6 +29,10 @@ class Packing:
     def __init__(self, wherever: bool) -> None:
         self.wherever = wherever  # and not only where compiled kernels do the work
         self.prepared = Prepared()
+        MEMORY.used_by(self)
+
+    def __reduce__(self) -> tuple:  # copies prepare their own
+        return Packing, (self.wherever,)
 
     def __call__(self, run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
         body, stands_for = PACKED.get(function, (None, None))

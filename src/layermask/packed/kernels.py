@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..native import call, library, triton_kernels
+from .memory import empty
 from .plan import Plan
 
 
@@ -113,7 +114,7 @@ def _panels(each: Tensor) -> Tensor:
 def fill(rows: Tensor, plan: Plan) -> Source:
     """The rows with those that the plan fills, ring after ring, and one of zeros."""
     count = len(plan.sources)
-    filled = rows.new_empty(count + 1, rows.shape[1])
+    filled = empty(rows, count + 1, rows.shape[1])
     filled[count] = 0
     begin = 0
     for end in plan.ends:
@@ -154,7 +155,7 @@ def product(
     if lib is None:
         return _product(source, table, weights, added, end)
     groups, columns = weights.shape[:2]
-    out = source.rows.new_empty(rows, groups * columns)
+    out = empty(source.rows, rows, groups * columns)
     for g in range(groups):
         _product_group(lib, source, table, weights, added, end, out, g)
     return out
@@ -208,7 +209,7 @@ def depthwise(source: Source, table: Tensor, weights: Weights, end: Activation =
     if gpu := on_gpu(source.rows):
         return gpu.depthwise(source, table, weights, end)
     if lib := compiled(source.rows):
-        out = source.rows.new_empty(len(table), source.rows.shape[1])
+        out = empty(source.rows, len(table), source.rows.shape[1])
         first = (source.rows, len(source.rows), source.filled)
         sizes = (len(table), table.shape[1], out.shape[1])
         call(lib.depthwise, *first, table, *sizes, weights.values, weights.bias, out, *end.code)
@@ -223,7 +224,7 @@ def maximum(rows: Tensor, table: Tensor) -> Tensor:
     if gpu := on_gpu(rows):
         return gpu.maximum(rows, table)
     if lib := compiled(rows):
-        out = rows.new_empty(len(table), rows.shape[1])
+        out = empty(rows, len(table), rows.shape[1])
         call(lib.maximum, rows, table, *table.shape, rows.shape[1], out)
         return out
     low = torch.cat([rows, rows.new_full((1, rows.shape[1]), -math.inf)])
@@ -243,7 +244,7 @@ def affine(
 
     `scale`: (C,), or (N, C) of which `scale_at` (M,) int32 says which one each row takes.
     """
-    out = rows.new_empty(len(rows if at is None else at), rows.shape[1]) if out is None else out
+    out = empty(rows, len(rows if at is None else at), rows.shape[1]) if out is None else out
     scale = scale if scale is None else scale.contiguous()  # one vector for all images may be expanded
     if gpu := on_gpu(rows):
         gpu.affine(rows, at, scale, shift, end, out, scale_at)

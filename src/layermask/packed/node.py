@@ -19,6 +19,7 @@ from ..masked import Run
 from ..window import Window
 from . import kernels
 from .kernels import NOTHING, Activation, Source, Weights
+from .memory import empty
 from .sites import plan_of, rows_within, seen_taps, sites_of
 from .weights import Norm, folded
 
@@ -198,7 +199,7 @@ class Cat(Node):
         return self.scaled(mask, None, NOTHING)
 
     def scaled(self, mask: Tensor, norm: tuple[Tensor, Tensor] | None, how: Activation) -> Tensor:
-        out = self.kind.new_empty(sites_of(self.run, mask, self.batch).count, self.channels)
+        out = empty(self.kind, sites_of(self.run, mask, self.batch).count, self.channels)
         begin = 0
         for source in self.sources:
             end = begin + source.channels

@@ -98,6 +98,7 @@ def _of_node(name: str) -> Any:
 
 for name in ("dtype", "device", "is_cuda", "is_cpu", "requires_grad", "layout"):
     setattr(Packed, name, _of_node(name))
+Packed.dim = lambda self: self.ndim  # type: ignore  # asked for by every batch norm
 Packed.ndim = property(lambda self: 4 if self.node is not None else self.value.ndim)  # type: ignore
 
 

@@ -17,12 +17,6 @@ class Prepared:
     def __init__(self) -> None:
         self._kept: dict[Hashable, tuple[list, Any]] = {}
 
-    def __deepcopy__(self, memo: Any) -> Prepared:
-        return Prepared()
-
-    def __reduce__(self) -> tuple:
-        return Prepared, ()
-
     def get(self, weights: tuple[Tensor | None, ...], params: Hashable, compute: Callable[[], Any]) -> Any:
         """`compute()`, or what it gave before for the same weights in the same state."""
         first = weights[0]

@@ -89,6 +89,7 @@ class LayerMasking(nn.Module):
         if until is not None:
             _module(model, until)
         self._told_training = False
+        self._norms = [module for module in model.modules() if isinstance(module, _NORMS)]
 
     def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The model's output, as the model structures it, with plain tensors.
@@ -130,7 +131,7 @@ class LayerMasking(nn.Module):
     def _mention_training(self) -> None:
         if self._told_training or torch.compiler.is_compiling():
             return
-        if any(m.training and m.track_running_stats for m in self.model.modules() if isinstance(m, _NORMS)):
+        if any(norm.training and norm.track_running_stats for norm in self._norms):
             self._told_training = True
             warnings.warn(
                 "the model is in training mode: batch norm takes its statistics over the visible part of "

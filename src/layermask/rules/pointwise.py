@@ -38,10 +38,10 @@ def pointwise(function: Callable) -> Callable:
     read = settled if name in _DRAWS else _value
 
     def rule(*args: Any, **kwargs: Any) -> Masked:
-        inputs = list(masked_in((args, kwargs)))
+        inputs = masked_in(args, kwargs)
         if name in _SINGULAR and _differentiated(inputs):
             args, kwargs = replace_masked(args, _harmless), replace_masked(kwargs, _harmless)
-            inputs = list(masked_in((args, kwargs)))
+            inputs = masked_in(args, kwargs)
         if len(inputs) == 1:
             value = function(*replace_masked(args, read), **replace_masked(kwargs, read))
             weights = _weights(function, inputs, value.ndim)
