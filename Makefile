@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 BENCH_MINUTES ?= 60
+KEEPING := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help demo test test-all lint bench bench-all coverage clean
 help:
@@ -36,6 +37,7 @@ test-all: lint  ## every test, the slow ones too
 bench: export OMP_NUM_THREADS = $(shell nproc)
 bench: .venv/dev  ## time everything, BENCH_MINUTES of the forward passes; goes on where it stopped; writes docs/benchmarks.md
 	$(BIN)/python -W ignore benchmarks/forward.py --limit-minutes $(BENCH_MINUTES)
+	$(KEEPING) $(BIN)/python -W ignore benchmarks/forward.py --only 'cpu/resnet50/patches-[57]*/float32/b16/eager/*'
 	for each in explaining overhead road start; do $(BIN)/python -W ignore benchmarks/$$each.py || exit; done
 
 bench-all: export OMP_NUM_THREADS = $(shell nproc)

@@ -33,7 +33,7 @@ class Panel:
 
 
 def points(lines: Iterable[Line]) -> list[Panel]:
-    """The panels that have two points or more."""
+    """The panels that have three points or more."""
     parts = {device: next(part for part in GRID[device] if part.title == PART) for device in GRID}
     names = {cell.name for device, part in parts.items() for cell in part.cells(device)}
     panels = []
@@ -41,7 +41,7 @@ def points(lines: Iterable[Line]) -> list[Panel]:
         for mask in TITLES:
             those = [line for line in group if line["cell"]["mask"] == mask]
             panels.append(Panel(mask, sorted(those, key=lambda line: line["visible"])))
-    return [panel for panel in panels if len(panel.lines) > 1]
+    return [panel for panel in panels if len(panel.lines) > 2]
 
 
 def plot(panels: list[Panel], path: Path) -> None:

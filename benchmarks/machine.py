@@ -31,7 +31,7 @@ def engine(*also: str) -> str:
 @functools.cache
 def machine(device: str) -> dict[str, str | int]:
     """The device and what it runs with; two lines of JSON with the same of these may be compared."""
-    where: dict[str, str | int] = {"device": device, "name": _processor(), "threads": torch.get_num_threads()}
+    where: dict[str, str | int] = {"device": device, "name": _processor() + _malloc(), "threads": torch.get_num_threads()}
     if device == "cuda":
         where |= {"name": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
     return {**where, "torch": torch.__version__, "python": platform.python_version(), "commit": _commit()}
@@ -42,6 +42,12 @@ def _processor() -> str:
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _malloc() -> str:
+    """Said where it is not as it comes: a system that takes large blocks back has to clear them again."""
+    kept = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} <= os.environ.keys()
+    return ", malloc set to keep large blocks" if kept else ""
 
 
 def _commit() -> str:
