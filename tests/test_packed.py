@@ -130,6 +130,20 @@ def test_other_kernels_are_those_of_torch_operators(channels: int) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("normed", [True, False])
+def test_rows_side_by_side_are_those_of_torch_operators(normed: bool) -> None:
+    answers, end = [], kernels.Activation("leaky_relu", 0.1)
+    parts = [(torch.randn(40, 17), None), (torch.randn(90, 64), torch.randint(0, 90, (40,)).int())] * 2
+    norm = torch.randn(162), torch.randn(162)
+    for dtype in (torch.float32, torch.float64):
+        cast = [(rows.to(dtype), at) for rows, at in parts]
+        given = (norm[0].to(dtype), norm[1].to(dtype)) if normed else None
+        answers.append(kernels.side_by_side(cast, given, end))
+    chosen = torch.cat([rows if at is None else rows[at.long()] for rows, at in parts], 1).double()
+    assert close(*answers) and close(answers[0], end(chosen * norm[0] + norm[1] if normed else chosen))
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", kernels.ACTIVATIONS)
 def test_activations_are_those_of_torch(name: str) -> None:
     x = torch.cat([torch.linspace(-30, 30, 9973), torch.tensor([-200.0, -88, -1e-8, 0, 1e-8, 88, 200])])[

@@ -79,6 +79,22 @@ void affine(const float *source, const int32_t *at, long rows, long channels, co
   }
 }
 
+// out[m, :] = activation(scale * (rows ats[p][m] of all sources p, side by side) + shift)
+// ats[p] NULL: row m; scale and shift: of all channels, or both NULL
+void side_by_side(const float *const *sources, const int32_t *const *ats, const long *widths, long parts, long rows,
+                  long channels, const float *scale, const float *shift, float *out, long how, float a, float b,
+                  long threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long m = 0; m < rows; m++) {
+    float *o = out + m * channels, *to = o;
+    for (long p = 0; p < parts; to += widths[p++])
+      memcpy(to, sources[p] + (ats[p] ? ats[p][m] : m) * widths[p], widths[p] * sizeof(float));
+    if (scale)
+      for (long c = 0; c < channels; c++) o[c] = o[c] * scale[c] + shift[c];
+    activate(o, channels, (int)how, a, b);
+  }
+}
+
 // out[r, :] = the mean of the rows sources[r, 0], sources[r, 1], ... (8 at most, then -1), for begin <= r < end.
 // A source of `split` or more is a row of `out` itself, made before.
 void means(const float *source, long split, const int32_t *sources, long begin, long end, long channels, float *out,

@@ -6,8 +6,9 @@ The twins do what has no kernel: other types, and machines without a compiler or
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple
@@ -257,6 +258,30 @@ def affine(
     if scale is not None:
         read = read * (scale if scale_at is None else scale[scale_at.long()])
     return out.copy_(end(read if shift is None else read + shift))
+
+
+def side_by_side(
+    parts: Sequence[tuple[Tensor, Tensor | None]], norm: tuple[Tensor, Tensor] | None, end: Activation
+) -> Tensor:
+    """(M, C): end(norm(rows[at] of all parts, side by side)); `norm`: scale and shift, (C,) each."""
+    (first, at), widths = parts[0], [rows.shape[1] for rows, _ in parts]
+    out = empty(first, len(first if at is None else at), sum(widths))
+    scale, shift = norm or (None, None)
+    if lib := compiled(first):
+        sources, ats = (_addresses(x) for x in zip(*parts, strict=True))
+        sizes = ((ctypes.c_long * len(parts))(*widths), len(parts), *out.shape)
+        call(lib.side_by_side, sources, ats, *sizes, scale, shift, out, *end.code)
+        return out
+    begins = itertools.accumulate(widths, initial=0)
+    for (rows, at), begin, width in zip(parts, begins, widths, strict=False):
+        own = slice(begin, begin + width)
+        vectors = (None, None) if norm is None else (norm[0][own], norm[1][own])
+        affine(rows, at, *vectors, end, out[:, own])
+    return out
+
+
+def _addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array:
+    return (ctypes.c_void_p * len(tensors))(*(None if x is None else x.data_ptr() for x in tensors))
 
 
 def image_means(rows: Tensor, begins: Tensor, images: Tensor) -> Tensor:

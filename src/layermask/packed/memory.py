@@ -18,6 +18,7 @@ from torch import Tensor
 SMALL = 1 << 18  # bytes; less is left to torch
 _PAGE = 1 << 12
 _REGION = 1 << 26
+_MAPS = hasattr(mmap, "MAP_ANONYMOUS")
 
 
 class _Region:
@@ -63,7 +64,7 @@ class Memory:
     def empty(self, like: Tensor, rows: int, columns: int) -> Tensor:
         """(rows, columns), uninitialised, of the dtype and device of `like`."""
         size = rows * columns * like.itemsize
-        if size < SMALL or like.device.type != "cpu" or not self._users:
+        if size < SMALL or like.device.type != "cpu" or not self._users or not _MAPS:
             return like.new_empty(rows, columns)
         with self._lock:
             region, part = self._lend(-(-size // _PAGE) * _PAGE)

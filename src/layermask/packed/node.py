@@ -19,7 +19,6 @@ from ..masked import Run
 from ..window import Window
 from . import kernels
 from .kernels import NOTHING, Activation, Source, Weights
-from .memory import empty
 from .sites import plan_of, rows_within, seen_taps, sites_of
 from .weights import Norm, folded
 
@@ -199,14 +198,7 @@ class Cat(Node):
         return self.scaled(mask, None, NOTHING)
 
     def scaled(self, mask: Tensor, norm: tuple[Tensor, Tensor] | None, how: Activation) -> Tensor:
-        out = empty(self.kind, sites_of(self.run, mask, self.batch).count, self.channels)
-        begin = 0
-        for source in self.sources:
-            end = begin + source.channels
-            part = (None, None) if norm is None else (norm[0][begin:end], norm[1][begin:end])
-            kernels.affine(*source.chosen(mask), *part, how, out[:, begin:end])
-            begin = end
-        return out
+        return kernels.side_by_side([source.chosen(mask) for source in self.sources], norm, how)
 
 
 class Slice(Node):
