@@ -195,7 +195,7 @@ def reshape(visible: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
         return visible.new_zeros([1] * len(new))
     taken, expanded, final = [], [], []
     for mine, theirs in _groups(list(old), list(new)):
-        cut = max((d + 1 for d in mine if visible.shape[d] != 1), default=mine.start) - mine.start
+        cut = max([mine.start, *(d + 1 for d in mine if visible.shape[d] != 1)]) - mine.start
         sizes, targets = [old[d] for d in mine], [new[d] for d in theirs]
         varied = math.prod(sizes[:cut])
         split = next(j for j in range(len(targets) + 1) if math.prod(targets[:j]) % varied == 0)
