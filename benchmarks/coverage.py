@@ -51,9 +51,8 @@ def main() -> None:
     }  # a busy machine's: again
     wanted = [name for name in _names() if fnmatchcase(name, options.only) and name not in done]
     _judge_all(wanted[: options.limit], versions, options.jobs, options.seconds)
-    results = _stored(versions)
-    PAGE.write_text(page(results, versions, len(_names())), encoding="utf-8")
-    print(f"{len(results)} of {len(_names())} judged; wrote {PAGE.relative_to(ROOT)}")
+    PAGE.write_text(page(_stored(), versions, len(_names())), encoding="utf-8")
+    print(f"{len(_stored(versions))} of {len(_names())} judged; wrote {PAGE.relative_to(ROOT)}")
 
 
 def _names() -> list[str]:
@@ -73,13 +72,13 @@ def _versions() -> dict[str, str]:
     return {"layermask": f"{version('layermask')}+{hashlib.sha256(text).hexdigest()[:10]}", **packages}
 
 
-def _stored(versions: dict[str, str]) -> list[Result]:
-    """The latest result of every model for these versions; a line that was cut short is none."""
+def _stored(versions: dict[str, str] | None = None) -> list[Result]:
+    """The latest result of every model, for these versions or any; a line that was cut short is none."""
     found = {}
     for line in RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             result = json.loads(line)
-            if result["versions"] == versions:
+            if versions in (None, result["versions"]):
                 found[result["model"]] = result
     return list(found.values())
 
@@ -202,7 +201,7 @@ def page(results: list[Result], versions: dict[str, str], total: int) -> str:
     """Return docs/coverage.md."""
     judged = sorted((r for r in results if not r.get("skipped")), key=lambda r: (_holds(r), r["model"]))
     skipped, failures = len(results) - len(judged), [r for r in judged if not _holds(r)]
-    missing = total - len(results)
+    missing, earlier = total - len(results), [r for r in judged if r["versions"] != versions]
     lines = [
         "# Coverage",
         "",
@@ -214,24 +213,26 @@ def page(results: list[Result], versions: dict[str, str], total: int) -> str:
         "",
         *_totals(judged),
         *([f"**{missing} models have not been judged yet.**", ""] if missing else []),
+        *([f"{len(earlier)}, marked †, were judged at other versions of these.", ""] if earlier else []),
         LEGEND,
         *_failures(failures),
         "## Models",
         "",
         "| model | family | M parameters | input | missing rules | law 1 | law 2 | law 5 | law 9 |",
         "|---|---|---|---|---|---|---|---|---|",
-        *map(_row, judged),
+        *(_row(r, "" if r["versions"] == versions else " †") for r in judged),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _holds(result: Result) -> bool:
-    laws = result["laws"]
-    return len(laws) == len(LAWS) and all(passed for passed, *_ in laws.values()) and not result["error"]
+    """Whether it was judged, and every law of that time holds."""
+    laws = result["laws"].values()
+    return bool(laws) and all(passed for passed, *_ in laws) and not result["error"]
 
 
 def _totals(judged: list[Result]) -> list[str]:
-    lines = ["| library | models | hold all four laws | |", "|---|---|---|---|"]
+    lines = ["| library | models | hold all laws | |", "|---|---|---|---|"]
     for library in ("torchvision", "timm"):
         those = [r for r in judged if r["model"].startswith(f"{library}/")]
         good = sum(map(_holds, those))
@@ -252,9 +253,14 @@ def _reason(result: Result) -> str:
     return "; ".join([*missing, *broken, *filter(None, [result["error"]])]).replace("|", "\\|")
 
 
-def _row(result: Result) -> str:
+def _row(result: Result, mark: str) -> str:
     size = "x".join(map(str, result.get("input", ())))
-    cells = [result["model"], result.get("family", ""), f"{result.get('parameters', 0) / 1e6:.1f}", size]
+    cells = [
+        result["model"] + mark,
+        result.get("family", ""),
+        f"{result.get('parameters', 0) / 1e6:.1f}",
+        size,
+    ]
     cells += [", ".join(result["missing"]), *(_figure(result["laws"].get(law)) for law in LAWS)]
     return f"| {' | '.join(cells)} |"
 

@@ -31,7 +31,11 @@ def engine(*also: str) -> str:
 @functools.cache
 def machine(device: str) -> dict[str, str | int]:
     """The device and what it runs with; two lines of JSON with the same of these may be compared."""
-    where: dict[str, str | int] = {"device": device, "name": _processor() + _malloc(), "threads": torch.get_num_threads()}
+    where: dict[str, str | int] = {
+        "device": device,
+        "name": _processor() + _malloc(),
+        "threads": torch.get_num_threads(),
+    }
     if device == "cuda":
         where |= {"name": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
     return {**where, "torch": torch.__version__, "python": platform.python_version(), "commit": _commit()}

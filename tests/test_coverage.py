@@ -37,6 +37,7 @@ def test_what_is_stored_is_the_latest_result_for_these_versions(coverage: Module
     lines = [result("timm/a", error="x"), old, result("timm/a")]
     coverage.RESULTS.write_text("\n".join(map(json.dumps, lines)) + '\n{"model": "timm/c", "ver')
     assert coverage._stored(VERSIONS) == [result("timm/a")]
+    assert coverage._stored() == [result("timm/a"), old]
 
 
 def test_a_model_that_ends_its_process_is_a_result(coverage: ModuleType) -> None:
@@ -79,3 +80,13 @@ def test_page_has_totals_and_failures_first(coverage: ModuleType) -> None:
     assert "| timm/b | resnet | 2.0 | 3x64x64 |  | 0 | **5e-01** | 3e-05* | 0 |" in page
     table = page[page.index("## Models") :]
     assert table.index("timm/c") < table.index("torchvision/a")
+    assert "†" not in page
+
+
+def test_page_marks_what_was_judged_at_other_versions(coverage: ModuleType) -> None:
+    laws = {law: [True, 0.0, ""] for law in "125"}
+    rows = [result("timm/a"), result("timm/b", laws=laws, versions={**VERSIONS, "layermask": "0"})]
+    page = coverage.page(rows, VERSIONS, total=2)
+    assert "1, marked †, were judged" in page and "| timm | 2 | 2 | 100.0 % |" in page
+    assert "| timm/a | resnet | 2.0 | 3x64x64 |  | 0 | 0 | 0 | 0 |" in page
+    assert "| timm/b † | resnet | 2.0 | 3x64x64 |  | 0 | 0 | 0 | – |" in page
