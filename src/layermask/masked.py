@@ -83,7 +83,7 @@ DEFAULTS = Settings()
 class Run:
     """What one pass through a model shares: settings, its own rules, and the masks derived so far."""
 
-    settings: Settings = field(default_factory=lambda: DEFAULTS)  # a plain default stops torch 2.11's compiler
+    settings: Settings = field(default_factory=lambda: DEFAULTS)  # torch 2.11's compiler: not plain
     rules: Mapping[Callable, Callable] = field(default_factory=dict)
     memo: dict = field(default_factory=dict)
     grad: bool = field(default_factory=torch.is_grad_enabled)

@@ -36,7 +36,7 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def call(function: Any, *args: Tensor | float | ctypes._SimpleCData | None) -> Any:
+def call(function: Any, *args: Tensor | float | ctypes._SimpleCData | ctypes.Array | None) -> Any:
     """Call a kernel: tensors become pointers (None: NULL), int becomes long, float becomes float.
 
     The number of threads, which every kernel takes last, is added. The types of the first call hold for all.
