@@ -37,7 +37,7 @@ test-all: lint  ## every test, the slow ones too
 bench: export OMP_NUM_THREADS = $(shell nproc)
 bench: .venv/dev  ## time everything, BENCH_MINUTES of the forward passes; goes on where it stopped; writes docs/benchmarks.md
 	$(BIN)/python -W ignore benchmarks/forward.py --limit-minutes $(BENCH_MINUTES)
-	$(KEEPING) $(BIN)/python -W ignore benchmarks/forward.py --only 'cpu/resnet50/patches-[57]*/float32/b16/eager/*'
+	$(KEEPING) $(BIN)/python -W ignore benchmarks/forward.py --limit-minutes $(BENCH_MINUTES) --only 'cpu/*/patches-[57]*/float32/b16/eager/*'
 	for each in explaining overhead road start; do $(BIN)/python -W ignore benchmarks/$$each.py || exit; done
 
 bench-all: export OMP_NUM_THREADS = $(shell nproc)
