@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import resolve_name
 
@@ -317,19 +318,25 @@ def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
 
 def _refuse_lost_writes(function: Callable, args: tuple, kwargs: dict) -> None:
     """In-place and `out=` writes of a masked value into a plain tensor would lose the mask."""
-    if kwargs.get("out") is not None or (writes(function) and args and isinstance(args[0], Tensor)):
+    plain_target = bool(args) and isinstance(args[0], Tensor)
+    if kwargs.get("out") is not None or (plain_target and writes(function)):
         raise LostMask(name_of(function), module_path(), user_line())
 
 
 def writes(function: Callable) -> bool:
-    """Whether a function works in place, by its name."""
-    name = getattr(function, "__name__", "")
-    return name in INPLACE or (name.endswith("_") and not name.endswith("__"))
+    """Whether a torch function works in place."""
+    return function in _WRITING
 
 
 INPLACE = frozenset(
     f"__{op}__" for op in "iadd isub imul idiv itruediv ifloordiv imod ipow iand ior ixor setitem".split()
 )
+_WRITING = {  # found once by name: some compilers cannot follow what is done with names
+    getattr(space, name): True
+    for space in (Tensor, torch, F)
+    for name in dir(space)
+    if name in INPLACE or (name.endswith("_") and not name.startswith("_"))
+}
 
 
 def _refuse_lost_gradient(function: Callable, run: Run, inputs: list[Masked]) -> None:

@@ -14,13 +14,15 @@ from ..visibility import align, any_over, derive, intersection
 
 
 def _softmax(function: Callable) -> Callable:
+    logarithmic = "log" in function.__name__
+
     def softmax(input: Masked, dim: int | None = None, *args: Any, **kwargs: Any) -> Masked:
         """Over visible entries; a row that has none stays finite."""
         dim = (0 if input.value.ndim in (0, 1, 3) else 1) if dim is None else dim  # as torch picks it
         varied = input.value.ndim > 0 and input.visible.shape[dim] != 1
         value = torch.where(input.visible, input.value, _least(input, dim)) if varied else input.value
         out = function(value, dim, *args, **kwargs)
-        return Masked(out, input.visible, weights=None if "log" in function.__name__ else _along(out, dim))
+        return Masked(out, input.visible, weights=None if logarithmic else _along(out, dim))
 
     return softmax
 

@@ -36,6 +36,7 @@ def pointwise(function: Callable) -> Callable:
     if name in _LIKENESS:
         return _in_the_likeness(function)
     read = settled if name in _DRAWS else _value
+    keeps = any(word in name for word in _KEEP_WEIGHTS)
 
     def rule(*args: Any, **kwargs: Any) -> Masked:
         inputs = masked_in(args, kwargs)
@@ -44,7 +45,7 @@ def pointwise(function: Callable) -> Callable:
             inputs = masked_in(args, kwargs)
         if len(inputs) == 1:
             value = function(*replace_masked(args, read), **replace_masked(kwargs, read))
-            weights = _weights(function, inputs, value.ndim)
+            weights = _weights(inputs, value.ndim) if keeps else None
             if _is_the_same(value, inputs[0]):
                 inputs[0].weights = weights
                 return inputs[0]
@@ -55,9 +56,8 @@ def pointwise(function: Callable) -> Callable:
         value = function(
             *replace_masked(args, lambda x: swap[id(x)]), **replace_masked(kwargs, lambda x: swap[id(x)])
         )
-        return Masked(
-            value, align(visible, value.ndim), frame=frame, weights=_weights(function, inputs, value.ndim)
-        )
+        weights = _weights(inputs, value.ndim) if keeps else None
+        return Masked(value, align(visible, value.ndim), frame=frame, weights=weights)
 
     return rule
 
@@ -149,26 +149,13 @@ def _with_mask_of(x: Masked, value: Tensor, weights: Tensor | None = None) -> Ma
     return Masked(value, visible, frame=frame, weights=weights)  # type: ignore[arg-type]  # visible is not None
 
 
-def _weights(function: Callable, inputs: list[Masked], ndim: int) -> Tensor | None:
-    """Softmax weights scaled, dropped out or cast stay weights; after anything else they are not."""
+def _weights(inputs: list[Masked], ndim: int) -> Tensor | None:
     marks = [x.weights for x in inputs if x.weights is not None]
-    kept = any(word in function.__name__ for word in _KEEP_WEIGHTS)
-    return align(marks[0], ndim) if len(marks) == 1 and kept else None
+    return align(marks[0], ndim) if len(marks) == 1 else None
 
 
-_KEEP_WEIGHTS = (
-    "mul",
-    "div",
-    "dropout",
-    "to",
-    "type",
-    "float",
-    "half",
-    "double",
-    "contiguous",
-    "clone",
-    "detach",
-)
+_KEEP_WEIGHTS = "mul div dropout to type float half double contiguous clone detach".split()
+"""Softmax weights scaled, dropped out or cast stay weights; after anything else they are not."""
 
 
 def _tagged() -> Iterator[str]:
