@@ -70,7 +70,8 @@ void product(const float *first, long stride, long split, const float *second, l
   if (chunk > CHUNK) chunk = CHUNK;
   long together = channels < DEPTH ? DEPTH / channels : 1;  // taps of one pass
   if (together > MANY) together = MANY;
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(threads)
+  // rows of a chunk are taken whole where there are chunks enough: what one thread writes then lies together
+#pragma omp parallel for collapse(2) schedule(dynamic, rows >= 16 * chunk * threads ? panels : 1) num_threads(threads)
   for (long m0 = 0; m0 < rows; m0 += chunk)
     for (long panel = 0; panel < panels; panel++) {
       float sums[CHUNK * PANEL] __attribute__((aligned(64)));
