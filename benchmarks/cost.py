@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cells import GRID, Cell
-from markup import Line, by_machine, table, where
+from markup import Line, by_machine, heading, table, where
 from timing import ratios, spread
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ def cost_section(panels: list[Panel]) -> list[str]:
         "The packed engine is below it where taking norms and activations into its kernels saves more than "
         "the growth of the masks costs.",
     ]
-    for panel in panels:
+    for number, panel in enumerate(panels):
+        if not number or heading(panel.lines) != heading(panels[number - 1].lines):
+            out += ["", heading(panel.lines)]
         out += ["", f"{TITLES[panel.mask].capitalize()}. {where(panel.lines)}", ""]
         rows = [
             [f"{line['visible']:.2f}", *(_figure(line, engine) for engine in ENGINES)] for line in panel.lines

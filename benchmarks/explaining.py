@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from forward import devices
 from lines import Lines
-from markup import Line, by_machine, table, where
+from markup import Line, by_machine, heading, table, title, where
 from masks import SIDE, SIZE
 from models import build
 from page import write_all
@@ -253,11 +253,11 @@ def lime_section(lines: Iterable[Line]) -> list[str]:
         "many at a time. What is not the model is the rest of the time when each call of it is waited for.",
     ]
     for group in by_machine(lines):
-        out += ["", where(group)]
+        out += ["", heading(group), "", where(group)]
         for line in group:
             out += ["", *_table(line)]
     if not any(line["machine"]["device"] == "cuda" for line in lines):
-        out += ["", "On a GPU: not measured: no GPU at hand."]
+        out += ["", f"### {title('cuda')}", "", "Not measured: no GPU at hand."]
     return out
 
 

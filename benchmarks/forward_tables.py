@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from cells import GRID, Cell, Slice
-from markup import Line, by_machine, table, where
+from markup import Line, by_machine, heading, table, title, where
 from timing import ratios, spread
 from workload import UNCOMPILED
 
@@ -41,16 +41,12 @@ def forward_section(lines: Iterable[Line]) -> list[str]:
     out = list(ABOUT)
     for group in groups:
         device = group[0]["machine"]["device"]
-        out += ["", f"### {_title(device)}: {group[0]['machine']['name']}", "", where(group)]
+        out += ["", heading(group), "", where(group)]
         out += _tables(device, {line["name"]: line for line in group})
         out += _notes(group)
     if not any(group[0]["machine"]["device"] == "cuda" for group in groups):
-        out += ["", f"### {_title('cuda')}", "", f"{NO_GPU}.", *_tables("cuda", {})]
+        out += ["", f"### {title('cuda')}", "", f"{NO_GPU}.", *_tables("cuda", {})]
     return out
-
-
-def _title(device: str) -> str:
-    return {"cpu": "CPU", "cuda": "GPU"}[device]
 
 
 def _tables(device: str, found: dict[str, Line]) -> list[str]:
@@ -128,12 +124,11 @@ def memory_section(lines: Iterable[Line]) -> list[str]:
     ]
     groups = [[line for line in group if line["memory"]] for group in by_machine(lines)]
     for group in filter(None, groups):
-        device = group[0]["machine"]["device"]
-        out += ["", f"### {_title(device)}: {group[0]['machine']['name']}", "", where(group), ""]
+        out += ["", heading(group), "", where(group), ""]
         head = [*AXES, "plain", *SIDES.values()]
         out += table(head, (_memory_row(line) for line in group if line["cell"]["hidden"] == 0.5))
     if not any(group and group[0]["machine"]["device"] == "cuda" for group in groups):
-        out += ["", f"### {_title('cuda')}", "", f"{NO_GPU}."]
+        out += ["", f"### {title('cuda')}", "", f"{NO_GPU}."]
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,21 @@ def by_machine(lines: Iterable[Line]) -> list[list[Line]]:
         place = line["machine"]
         found.setdefault((place["device"], place["name"], place["threads"], place["torch"]), []).append(line)
     return [found[key] for key in sorted(found)]
+
+
+def title(device: str) -> str:
+    return {"cpu": "CPU", "cuda": "GPU"}[device]
+
+
+def heading(lines: Sequence[Line]) -> str:
+    """Above what lines of one machine say."""
+    machine = lines[0]["machine"]
+    return f"### {title(machine['device'])}: {machine['name']}"
+
+
+def parts(text: str, mark: str) -> list[tuple[str, str]]:
+    """The headings that begin with `mark`, and what stands under each."""
+    return re.findall(rf"^{mark}(.*?)\n+(.*?)\s*(?=^{mark}|\Z)", text, re.DOTALL | re.MULTILINE)
 
 
 def where(lines: Sequence[Line]) -> str:

@@ -1,19 +1,20 @@
 """docs/benchmarks.md: every benchmark writes its own section and leaves the others as they are.
 
 `python benchmarks/page.py FOLDER...` writes the sections that are made of lines of results, from the lines in
-several folders: those of this machine, and those that another one has brought back.
+several folders: those of this machine, and those that another one has brought back. What the page says of
+machines that are in none of them stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
-import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from markup import parts, title
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -40,14 +41,25 @@ def here() -> str:
     )
 
 
-def write_section(title: str, lines: Iterable[str], head: str | None = None) -> None:
-    """Write the section `title` anew, under `head`: by default the date, the versions and the machine."""
+def write_section(name: str, lines: Iterable[str], head: str | None = None) -> None:
+    """Write the section `name` anew, under `head`: by default the date, the versions and the machine."""
     text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else HEAD
-    sections = dict(re.findall(r"^## (.*?)\n+(.*?)\s*(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
-    sections[title] = "\n".join([here() if head is None else head, "", *lines])
-    parts = [f"## {name}\n\n{sections[name].strip()}" for name in ORDER if name in sections]
-    PAGE.write_text("\n\n".join([HEAD.rstrip(), *parts]) + "\n", encoding="utf-8")
-    print(f"wrote {PAGE.name}, {title}")
+    sections = dict(parts(text, "## "))
+    new = "\n".join([here() if head is None else head, "", *lines])
+    sections[name] = new if head is None else with_others(new, sections.get(name, ""))
+    found = [f"## {each}\n\n{sections[each].strip()}" for each in ORDER if each in sections]
+    PAGE.write_text("\n\n".join([HEAD.rstrip(), *found]) + "\n", encoding="utf-8")
+    print(f"wrote {PAGE.name}, {name}")
+
+
+def with_others(new: str, old: str) -> str:
+    """A section, and what its older text has of other machines, in order of their headings."""
+    about, ours = new.partition("### ")[0], parts(new, "### ")
+    others = [part for part in parts(old, "### ") if part[0] not in dict(ours)]
+    every = sorted(others + ours, key=lambda part: part[0])
+    if any(name.startswith(f"{title('cuda')}: ") for name, _ in every):
+        every = [part for part in every if part[0] != title("cuda")]  # no longer without a GPU
+    return "\n\n".join([about.strip(), *(f"### {name}\n\n{text.strip()}" for name, text in every)])
 
 
 def write_all(folders: Sequence[Path]) -> None:

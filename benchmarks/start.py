@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lines import Lines
-from markup import Line, by_machine, where
+from markup import Line, by_machine, heading, where
 from page import write_all
 
 COMMANDS = {
@@ -47,7 +47,7 @@ def start_section(lines: Iterable[Line]) -> list[str]:
         text += f"torch alone in {seconds['torch']:.2f} s."
         if "help" in seconds:
             text += f" `layermask --help` answers within {seconds['help']:.2f} s."
-        out += [where(group), "", text, ""]
+        out += [heading(group), "", where(group), "", text, ""]
     return out
 
 

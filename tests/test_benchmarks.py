@@ -302,6 +302,27 @@ def test_lines_of_two_machines_make_one_page(
     assert "CUDA 13.0" in text and "Not measured yet: ResNet-50 (7 of 8 rows)" in text
 
 
+def test_what_other_machines_measured_stays(
+    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each page is written from the lines of one machine, of which the last two are of another torch each."""
+    cells = load("cells").cells
+    one, same, gpu = (line(load, cells(device)[0]) for device in ("cpu", "cpu", "cuda"))
+    same["machine"] = {**same["machine"], "torch": "2.12"}
+    gpu["machine"] |= {"name": "A GPU", "cuda": "13.0"}
+    written(load, monkeypatch, tmp_path, [gpu])
+    other = {**one, "machine": {**one["machine"], "name": "Another processor"}}
+    assert "A processor" not in written(load, monkeypatch, tmp_path, [other])
+    text = written(load, monkeypatch, tmp_path, [one, same])
+    for section in ("## Forward pass", "## Peak memory"):
+        part = text.partition(section)[2].partition("\n## ")[0]
+        titles = [row for row in part.splitlines() if row.startswith("### ")]
+        ours = ["### CPU: A processor"] * 2
+        assert titles == [*ours, "### CPU: Another processor", "### GPU: A GPU"]
+    assert "torch 2.11" in text and "torch 2.12" in text and "no GPU at hand" not in text
+    assert text == written(load, monkeypatch, tmp_path, [one, same])
+
+
 def test_other_sections_stay_and_unknown_ones_go(
     load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

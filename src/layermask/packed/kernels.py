@@ -61,6 +61,11 @@ def on_gpu(like: Tensor) -> ModuleType | None:
     return found if found and found.takes(like) else None
 
 
+def wide(x: Tensor) -> Tensor:
+    """As rows hold it: half precision in float32 on a CPU, where no kernel here takes less."""
+    return x.float() if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 @dataclass(eq=False)
 class Source:
     """Numbered rows to read: `rows` (V, C), then `filled` (R, C), the last of which are zeros."""

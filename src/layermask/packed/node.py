@@ -18,7 +18,7 @@ from torch import Tensor
 from ..masked import Run
 from ..window import Window
 from . import kernels
-from .kernels import NOTHING, Activation, Source, Weights
+from .kernels import NOTHING, Activation, Source, Weights, wide
 from .sites import plan_of, rows_within, seen_taps, sites_of
 from .weights import Norm, folded
 
@@ -26,7 +26,8 @@ from .weights import Norm, folded
 class Node:
     """Rows of channels at the visible cells of `mask`, computed once they are asked for.
 
-    `mask`: (N or 1, 1, H, W) bool of `batch` images. `kind`: (0, C), of the rows' dtype and device.
+    `mask`: (N or 1, 1, H, W) bool of `batch` images. `kind`: (0, C), of the map's dtype and device; rows are
+    of `wide(kind)`'s.
     """
 
     def __init__(self, run: Run, mask: Tensor, batch: int, kind: Tensor, *sources: Node) -> None:
@@ -75,7 +76,7 @@ class Given(Node):
     def __init__(self, run: Run, mask: Tensor, value: Tensor) -> None:
         super().__init__(run, mask, len(value), value.new_empty(0, value.shape[1]))
         cells = sites_of(run, mask, len(value)).cells
-        self.rows = value.permute(0, 2, 3, 1).reshape(-1, value.shape[1]).index_select(0, cells)
+        self.rows = wide(value.permute(0, 2, 3, 1).reshape(-1, value.shape[1]).index_select(0, cells))
         self.rows_mask = mask
 
 
@@ -139,7 +140,7 @@ class Stem(Conv):
         Node.__init__(self, run, mask, len(image), kind)
         self.window, self.weight, self.bias, self.groups = window, weight, bias, 1
         (top, left), (bottom, right) = window.before, window.after
-        self.image = F.pad(image.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom)).contiguous()
+        self.image = wide(F.pad(image.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom)).contiguous())
 
     def read(self, mask: Tensor) -> tuple[Source, Tensor | None]:
         n, h, w, c = self.image.shape
@@ -181,7 +182,7 @@ class MeanPool(Node):
         (source,) = self.sources
         plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
         taps = math.prod(self.window.kernel)
-        values = self.kind.new_full((taps, self.channels), 1 / taps)
+        values = wide(self.kind).new_full((taps, self.channels), 1 / taps)
         weights = Weights((self.channels, 1, taps, 1), values, None)
         return kernels.depthwise(kernels.fill(source.at(source.mask), plan), plan.table, weights)
 
@@ -227,7 +228,7 @@ class Gate(Node):
     def compute(self, mask: Tensor) -> Tensor:
         rows, at = self.sources[0].chosen(mask)
         images = sites_of(self.run, mask, self.batch).images
-        return kernels.affine(rows, at, self.vectors, None, NOTHING, scale_at=images)
+        return kernels.affine(rows, at, wide(self.vectors), None, NOTHING, scale_at=images)
 
 
 class Pointwise(Node):
@@ -265,7 +266,7 @@ class Affine(_Absorbed):
 
     def ended(self, mask: Tensor, end: Activation) -> Tensor:
         norm, (source,) = self.norm, self.sources
-        kind, prepared = self.kind, self.run.packing.prepared
+        kind, prepared = wide(self.kind), self.run.packing.prepared
         vectors: tuple[Tensor, Tensor] = prepared.get(
             norm.tensors, ("affine", norm.eps), lambda: tuple(v.to(kind) for v in norm.scale_and_shift())
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..masked import Masked, Run
 from ..visibility import intersection
+from .kernels import wide
 from .node import Given, Node
 from .sites import sites_of
 from .value import ORDERS, Packed
@@ -102,6 +103,7 @@ class PerImage:
         self.node, self.vectors = node, vectors
 
     def __call__(self, mask: Tensor) -> Tensor:
-        if len(self.vectors) == 1:
-            return self.vectors
-        return self.vectors.index_select(0, sites_of(self.node.run, mask, self.node.batch).images)
+        vectors = wide(self.vectors)
+        if len(vectors) == 1:
+            return vectors
+        return vectors.index_select(0, sites_of(self.node.run, mask, self.node.batch).images)

@@ -20,7 +20,7 @@ from ..rules.shape import pad as padding_rule
 from ..visibility import any_over
 from ..window import Window, grow
 from . import kernels
-from .kernels import Activation
+from .kernels import Activation, wide
 from .node import Affine, Cat, Conv, End, Gate, Given, MaxPool, MeanPool, Node, Pointwise, Slice, Stem, Sum
 from .operands import NoRows, PerImage, joined, meet
 from .plan import FAR
@@ -176,7 +176,8 @@ def layer_norm(
     require(tuple(normalized_shape) == (node.channels,))
 
     def norm(mask: Tensor, rows: Tensor) -> Tensor:
-        return F.layer_norm(rows, tuple(normalized_shape), weight, bias, eps)
+        scale, shift = (x if x is None else wide(x) for x in (weight, bias))
+        return F.layer_norm(rows, tuple(normalized_shape), scale, shift, eps)
 
     return Packed(Pointwise(norm, node.mask, node), "last", input.strided_last)
 
@@ -255,7 +256,8 @@ def _global_mean(
     shape = list(value.shape)
     for axis in dims if keepdim else ():
         shape.insert(axis, 1)
-    return Masked(value.reshape(shape), visible.reshape([len(visible)] + [1] * (len(shape) - 1)))
+    value = value.to(node.kind.dtype).reshape(shape)
+    return Masked(value, visible.reshape([len(visible)] + [1] * (len(shape) - 1)))
 
 
 @packed(torch.permute, Tensor.permute)

@@ -113,7 +113,8 @@ def laid_out(node: Node, strided_last: bool) -> Tensor:
     """(N, C, H, W), zero where hidden."""
     size = tuple(node.mask.shape[2:])
     flat = node.kind.new_zeros(node.batch * size[0] * size[1], node.channels)
-    flat.index_copy_(0, sites_of(node.run, node.mask, node.batch).cells.long(), node.at(node.mask))
+    cells = sites_of(node.run, node.mask, node.batch).cells.long()
+    flat.index_copy_(0, cells, node.at(node.mask).to(flat.dtype))
     value = flat.view(node.batch, *size, node.channels).permute(0, 3, 1, 2)
     return value if strided_last else value.contiguous()
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .kernels import wide
+
 
 class Prepared:
     """What was computed of a model's weights, until one of them changes or is gone."""
@@ -69,12 +71,13 @@ class Norm:
 
 
 def folded(weight: Tensor, bias: Tensor | None, norms: list[Norm]) -> tuple[Tensor, Tensor | None]:
-    """A convolution's weight and bias with the norms behind it folded in."""
+    """A convolution's weight and bias, as rows meet them, with the norms behind it folded in."""
+    weight, bias = wide(weight), bias if bias is None else wide(bias)
     if not norms:
         return weight, bias
-    wide, shift = weight.double(), 0.0 if bias is None else bias.double()
+    exact, shift = weight.double(), 0.0 if bias is None else bias.double()
     for norm in norms:
         scale, offset = norm.scale_and_shift()
-        wide = wide * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        exact = exact * scale.reshape(-1, *[1] * (weight.ndim - 1))
         shift = shift * scale + offset
-    return wide.to(weight.dtype), shift.to(weight.dtype)  # type: ignore[union-attr]  # a tensor by now
+    return exact.to(weight.dtype), shift.to(weight.dtype)  # type: ignore[union-attr]  # a tensor by now

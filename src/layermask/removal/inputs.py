@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch import Tensor
+
+from ..inplace import is_watched
 
 
 def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
@@ -27,8 +31,21 @@ def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
 
 
 def _has_visible_nan(images: Tensor, visible: Tensor) -> bool:
+    """To look is to wait for the device, so images under many masks are looked at once."""
+    global _clean
+    changes_show = not images.is_inference() and not is_watched(images)
+    state = (images._version, images.data_ptr()) if changes_show else None
+    if state is not None and _clean[0]() is images and _clean[1] == state:
+        return False
     nan = images.isnan()  # first without the masks: there may be many to one image
-    return bool(nan.any()) and bool((nan & visible).any())
+    if bool(nan.any()):
+        return bool((nan & visible).any())
+    _clean = (weakref.ref(images), state)
+    return False
+
+
+_clean: tuple = (lambda: None, None)
+"""The images last found to hold no NaN, and the state that they were in."""
 
 
 def _check_shapes(images: tuple[int, ...], visible: tuple[int, ...]) -> None:
