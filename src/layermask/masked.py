@@ -318,7 +318,7 @@ def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
 
 def _refuse_lost_writes(function: Callable, args: tuple, kwargs: dict) -> None:
     """In-place and `out=` writes of a masked value into a plain tensor would lose the mask."""
-    plain_target = bool(args) and isinstance(args[0], Tensor)
+    plain_target = len(args) > 0 and isinstance(args[0], Tensor)
     if kwargs.get("out") is not None or (plain_target and writes(function)):
         raise LostMask(name_of(function), module_path(), user_line())
 
