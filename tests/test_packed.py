@@ -165,6 +165,22 @@ def test_gates_are_those_of_torch_operators() -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("channels", [1, 5, 16, 100])
+def test_layer_norms_are_those_of_torch_operators(channels: int) -> None:
+    """Of rows that lie far from zero, too."""
+    rows, at = torch.randn(50, channels) + 100, torch.randint(0, 50, (30,)).int()
+    weight, bias = torch.randn(channels), torch.randn(channels)
+    for chosen, vectors in ((None, (weight, bias)), (at, (weight, None)), (at, (None, bias))):
+        ours, theirs = (
+            kernels.layer_norm(
+                rows.to(dtype), chosen, *(v if v is None else v.to(dtype) for v in vectors), 1e-6
+            )
+            for dtype in (torch.float32, torch.float64)
+        )
+        assert torch.allclose(ours.double(), theirs, atol=1e-4)
+
+
+@needs_compiler
 def test_nan_stays_nan() -> None:
     """A model that overflows must not look fine: clamps and maxima keep NaN, as torch's do."""
     rows = torch.tensor([[math.nan, 1.0], [2.0, math.nan]])
@@ -208,6 +224,7 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.stem, self.body = nn.Conv2d(3, 12, 3, padding=1), body
         self.norm, self.conv = nn.BatchNorm2d(12), nn.Conv2d(12, 12, 3, padding=1)
+        self.scale, self.grid = nn.Parameter(torch.randn(12)), nn.Parameter(torch.randn(12, 1, 1))
         self.norm.running_mean.normal_()
         self.norm.running_var.uniform_(0.5, 2)
 
@@ -249,6 +266,14 @@ def changed_weights(net: Net, x: Tensor) -> Tensor:
     y = net.conv(x)
     y = y + net.conv(y)
     return y - x.mean((2, 3), keepdim=True) * y.mean((-2, -1), keepdim=True)
+
+
+def layer_scale(net: Net, x: Tensor) -> Tensor:
+    """By a parameter as it is, and by views of it: of all of it, in another order of axes, and of a part."""
+    x = x + net.scale[:, None, None] * net.conv(x)
+    y = net.conv(x).permute(0, 2, 3, 1) * net.scale
+    z = net.conv(F.relu(x)) * net.grid * net.grid.flip(0)
+    return y.permute(0, 3, 1, 2) + z * torch.cat([net.scale[:6], net.scale[:6]]).reshape(1, -1, 1, 1)
 
 
 def in_place_in_a_slice(net: Net, x: Tensor) -> Tensor:
@@ -337,6 +362,7 @@ BODIES = [
     in_place_not_seen,
     doubled,
     changed_weights,
+    layer_scale,
 ]
 
 
@@ -400,6 +426,15 @@ def test_weights_prepared_once_follow_the_model() -> None:
         assert torch.allclose(again, LayerMasking(net, engine="dense")(x, visible), atol=1e-4)
         assert not torch.allclose(again, first)
         first = again
+
+
+def test_scales_prepared_once_follow_the_model() -> None:
+    net, x = Net(lambda net, x: net.scale.reshape(1, -1, 1, 1) * net.conv(x)).eval(), images(1)
+    visible, removal = masks(x, MASKS, 1), LayerMasking(net, engine="packed")
+    first, kept = removal(x, visible), dict(removal.packing.prepared._kept)
+    assert torch.equal(removal(x, visible), first) and removal.packing.prepared._kept == kept
+    net.scale.mul_(2)
+    assert torch.allclose(removal(x, visible), 2 * first, atol=1e-5)
 
 
 def test_prepared_weights_go_with_the_model() -> None:

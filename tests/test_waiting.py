@@ -17,7 +17,9 @@ from layermask.removal.layers import LayerMasking
 
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim", "is_nonzero"}
 INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_"}
-NAMES = "vgg11_bn resnet18 densenet121 googlenet squeezenet1_1 mobilenet_v3_small efficientnet_b0 vit_b_32 swin_t"
+NAMES = (
+    "vgg11_bn resnet18 densenet121 googlenet squeezenet1_1 mobilenet_v3_small efficientnet_b0 vit_b_32 swin_t"
+)
 BY_NAME = {family.name: family for family in FAMILIES}
 
 

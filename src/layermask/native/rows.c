@@ -59,6 +59,38 @@ void maximum(const float *source, const int32_t *table, long rows, long taps, lo
   }
 }
 
+INLINE float total(vec v) {
+  float sum = 0;
+  for (int i = 0; i < LANES; i++) sum += v[i];
+  return sum;
+}
+
+// out[m, :] = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias of the row x = source[at[m], :]
+// `at` NULL: row m; weight and bias: of all channels, or NULL
+void layer_norm(const float *source, const int32_t *at, long rows, long channels, const float *weight,
+                const float *bias, float eps, float *out, long threads) {
+  long whole = channels / LANES * LANES;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (long m = 0; m < rows; m++) {
+    const float *x = source + (at ? at[m] : m) * channels;
+    float *o = out + m * channels;
+    vec sums = {0}, squares = {0};
+    for (long c = 0; c < whole; c += LANES) sums += LOAD(x + c);
+    float mean = total(sums);
+    for (long c = whole; c < channels; c++) mean += x[c];
+    mean /= (float)channels;
+    for (long c = 0; c < whole; c += LANES) squares += (LOAD(x + c) - mean) * (LOAD(x + c) - mean);
+    float var = total(squares);
+    for (long c = whole; c < channels; c++) var += (x[c] - mean) * (x[c] - mean);
+    float scale = 1.0f / sqrtf(var / (float)channels + eps);
+    for (long c = 0; c < channels; c++) o[c] = (x[c] - mean) * scale;
+    if (weight)
+      for (long c = 0; c < channels; c++) o[c] *= weight[c];
+    if (bias)
+      for (long c = 0; c < channels; c++) o[c] += bias[c];
+  }
+}
+
 // out[m, c] = activation(source[at[m], c] * scale[scale_at[m], c] + shift[c])
 // `at` NULL: row m; scale NULL: 1; scale_at NULL: its first row; shift NULL: 0
 void affine(const float *source, const int32_t *at, long rows, long channels, const float *scale,

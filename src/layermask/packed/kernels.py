@@ -265,6 +265,18 @@ def affine(
     return out.copy_(end(read if shift is None else read + shift))
 
 
+def layer_norm(
+    rows: Tensor, at: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """(M, C): rows[at], each less its mean, over its deviation, times `weight` (C,), plus `bias` (C,)."""
+    if lib := compiled(rows):
+        out = empty(rows, len(rows if at is None else at), rows.shape[1])
+        vectors = (None if x is None else x.contiguous() for x in (weight, bias))
+        call(lib.layer_norm, rows, at, *out.shape, *vectors, eps, out)
+        return out
+    return F.layer_norm(rows if at is None else rows[at.long()], rows.shape[1:], weight, bias, eps)
+
+
 def side_by_side(
     parts: Sequence[tuple[Tensor, Tensor | None]], norm: tuple[Tensor, Tensor] | None, end: Activation
 ) -> Tensor:

@@ -19,8 +19,9 @@ from ..masked import Run
 from ..window import Window
 from . import kernels
 from .kernels import NOTHING, Activation, Source, Weights, wide
+from .plan import taps
 from .sites import plan_of, rows_within, seen_taps, sites_of
-from .weights import Norm, folded
+from .weights import Norm, Scale, folded
 
 
 class Node:
@@ -94,7 +95,7 @@ class Conv(Node):
     def compute(self, mask: Tensor) -> Tensor:
         return self.fused(mask, [], None, NOTHING)
 
-    def fused(self, mask: Tensor, norms: list[Norm], added: Node | None, end: Activation) -> Tensor:
+    def fused(self, mask: Tensor, norms: list[Norm | Scale], added: Node | None, end: Activation) -> Tensor:
         """end(norms(convolution) + added) at the cells of `mask`."""
         weights = self.weights(norms)
         source, table = self.read(mask)
@@ -114,12 +115,12 @@ class Conv(Node):
         plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
         return kernels.fill(source.at(source.mask), plan), plan.table
 
-    def weights(self, norms: list[Norm]) -> Weights:
+    def weights(self, norms: list[Norm | Scale]) -> Weights:
         tensors = (self.weight, self.bias, *(tensor for norm in norms for tensor in norm.tensors))
-        params = (type(self), self.groups, *(norm.eps for norm in norms))
+        params = (type(self), self.groups, *((type(norm), norm.eps) for norm in norms))
         return self.run.packing.prepared.get(tensors, params, lambda: self.prepare(norms))
 
-    def prepare(self, norms: list[Norm]) -> Weights:
+    def prepare(self, norms: list[Norm | Scale]) -> Weights:
         return kernels.prepare(*folded(self.weight, self.bias, norms), self.groups)
 
 
@@ -144,18 +145,12 @@ class Stem(Conv):
 
     def read(self, mask: Tensor) -> tuple[Source, Tensor | None]:
         n, h, w, c = self.image.shape
-        (down, right), reach = self.window.stride, self.window.kernel[0]
-        place = sites_of(self.run, mask, self.batch).cells
-        out_h, out_w = mask.shape[2:]
-        y, x = place // out_w % out_h * down, place % out_w * right
-        steps = torch.arange(reach, dtype=torch.int32, device=place.device) * self.window.dilation[0]
-        table = ((place // (out_h * out_w) * h + y)[:, None] + steps) * w + x[:, None]
-        width = self.window.kernel[1] * c
-        return Source(
-            self.image.view(-1).as_strided((n * h * w - self.window.kernel[1] + 1, width), (c, 1))
-        ), table
+        down, along = self.window.kernel
+        rows = Window((down, 1), self.window.stride, (0, 0), (0, 0), (self.window.dilation[0], 1))
+        table = taps(sites_of(self.run, mask, self.batch).cells, (h, w), tuple(mask.shape[2:]), rows)
+        return Source(self.image.view(-1).as_strided((n * h * w - along + 1, along * c), (c, 1))), table
 
-    def prepare(self, norms: list[Norm]) -> Weights:
+    def prepare(self, norms: list[Norm | Scale]) -> Weights:
         weight, bias = folded(self.weight, self.bias, norms)
         return kernels.prepare(weight.permute(0, 3, 1, 2).flatten(1, 2), bias, 1)
 
@@ -219,7 +214,7 @@ class Slice(Node):
 
 
 class Gate(Node):
-    """Every channel times a number of its image."""
+    """Every channel times a number of its image (N, C), or of all (1, C)."""
 
     def __init__(self, source: Node, mask: Tensor, vectors: Tensor) -> None:
         super().__init__(source.run, mask, source.batch, source.kind, source)
@@ -227,8 +222,20 @@ class Gate(Node):
 
     def compute(self, mask: Tensor) -> Tensor:
         rows, at = self.sources[0].chosen(mask)
-        images = sites_of(self.run, mask, self.batch).images
+        images = None if len(self.vectors) == 1 else sites_of(self.run, mask, self.batch).images
         return kernels.affine(rows, at, wide(self.vectors), None, NOTHING, scale_at=images)
+
+
+class LayerNorm(Node):
+    """Over the channels of each cell."""
+
+    def __init__(self, source: Node, weight: Tensor | None, bias: Tensor | None, eps: float) -> None:
+        super().__init__(source.run, source.mask, source.batch, source.kind, source)
+        self.weight, self.bias, self.eps = weight, bias, eps
+
+    def compute(self, mask: Tensor) -> Tensor:
+        weight, bias = (x if x is None else wide(x) for x in (self.weight, self.bias))
+        return kernels.layer_norm(*self.sources[0].chosen(mask), weight, bias, self.eps)
 
 
 class Pointwise(Node):
@@ -255,9 +262,9 @@ class _Absorbed(Node):
 
 
 class Affine(_Absorbed):
-    """A batch norm in evaluation."""
+    """A batch norm in evaluation, or a scale."""
 
-    def __init__(self, source: Node, norm: Norm) -> None:
+    def __init__(self, source: Node, norm: Norm | Scale) -> None:
         super().__init__(source.run, source.mask, source.batch, source.kind, source)
         self.norm = norm
 
@@ -295,10 +302,11 @@ class Sum(_Absorbed):
 
     def alone(self, mask: Tensor) -> Tensor:
         a, b = self.sources
-        return a.at(mask) + b.at(mask)
+        rows, others = a.at(mask), b.at(mask)
+        return torch.add(rows, others, out=kernels.empty(rows, *rows.shape))
 
 
-def _convolution_behind(node: Node) -> tuple[Conv, list[Norm], Node | None, Activation] | None:
+def _convolution_behind(node: Node) -> tuple[Conv, list[Norm | Scale], Node | None, Activation] | None:
     """The convolution that can do all of `node`: norms, what is added, the activation, in this order."""
     end, added = NOTHING, None
     if isinstance(node, End):
@@ -314,8 +322,8 @@ def _convolution_behind(node: Node) -> tuple[Conv, list[Norm], Node | None, Acti
     return None
 
 
-def _normed(node: Node, top: bool) -> tuple[Conv, list[Norm]] | None:
-    norms: list[Norm] = []
+def _normed(node: Node, top: bool) -> tuple[Conv, list[Norm | Scale]] | None:
+    norms: list[Norm | Scale] = []
     while top or node.private:
         top = False
         if isinstance(node, Conv):

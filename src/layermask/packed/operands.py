@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..masked import Masked, Run
 from ..visibility import intersection
@@ -73,7 +73,7 @@ def _form(other: Any, first: Packed) -> tuple[Node | AtSites, Tensor | None]:
         raise NoRows
     mask = _mask_of(other, grid, first.order) if isinstance(other, Masked) else None
     if grid.shape[2:] == (1, 1):
-        return PerImage(node, grid.flatten(1).clone()), mask
+        return PerImage(node, grid.flatten(1).clone(), _parameter(other)), mask
     if grid.shape[2:] != node.mask.shape[2:]:
         raise NoRows
     whole = grid.expand(node.batch, *grid.shape[1:])
@@ -96,11 +96,19 @@ def _mask_of(other: Masked, grid: Tensor, order: str) -> Tensor:
     return mask
 
 
-class PerImage:
-    """Vectors (N or 1, C or 1): each row takes that of its image."""
+def _parameter(x: Any) -> Tensor | None:
+    """The parameter of which a tensor has every entry, in order."""
+    base = getattr(x, "_base", None)
+    base = x if base is None else base
+    whole = isinstance(base, nn.Parameter) and base.numel() == x.numel()
+    return base if whole and base.is_contiguous() and x.is_contiguous() else None
 
-    def __init__(self, node: Node, vectors: Tensor) -> None:
-        self.node, self.vectors = node, vectors
+
+class PerImage:
+    """Vectors (N or 1, C or 1): each row takes that of its image. `parameter`: what they are, of a model."""
+
+    def __init__(self, node: Node, vectors: Tensor, parameter: Tensor | None) -> None:
+        self.node, self.vectors, self.parameter = node, vectors, parameter
 
     def __call__(self, mask: Tensor) -> Tensor:
         vectors = wide(self.vectors)

@@ -20,13 +20,28 @@ from ..rules.shape import pad as padding_rule
 from ..visibility import any_over
 from ..window import Window, grow
 from . import kernels
-from .kernels import Activation, wide
-from .node import Affine, Cat, Conv, End, Gate, Given, MaxPool, MeanPool, Node, Pointwise, Slice, Stem, Sum
+from .kernels import Activation
+from .node import (
+    Affine,
+    Cat,
+    Conv,
+    End,
+    Gate,
+    Given,
+    LayerNorm,
+    MaxPool,
+    MeanPool,
+    Node,
+    Pointwise,
+    Slice,
+    Stem,
+    Sum,
+)
 from .operands import NoRows, PerImage, joined, meet
 from .plan import FAR
 from .sites import sites_of
 from .value import ORDERS, Packed, Padded
-from .weights import Norm
+from .weights import Norm, Scale
 
 PACKED: dict[Callable, tuple[Callable, Callable | None]] = {}
 """torch function -> its packed form, and the dense rule it stands for (none other may have replaced that)."""
@@ -174,12 +189,7 @@ def layer_norm(
     node = rows_of(input, "last")
     constant(weight, bias)
     require(tuple(normalized_shape) == (node.channels,))
-
-    def norm(mask: Tensor, rows: Tensor) -> Tensor:
-        scale, shift = (x if x is None else wide(x) for x in (weight, bias))
-        return F.layer_norm(rows, tuple(normalized_shape), scale, shift, eps)
-
-    return Packed(Pointwise(norm, node.mask, node), "last", input.strided_last)
+    return Packed(LayerNorm(node, weight, bias, eps), "last", input.strided_last)
 
 
 @packed(F.max_pool2d, torch.max_pool2d)
@@ -464,7 +474,9 @@ def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) ->
         return Sum(mask, *nodes)
     if function in _PRODUCTS and len(args) == 2 and len(nodes) == 1:
         (other,) = (part for part in parts if part is not nodes[0])
-        if isinstance(other, PerImage) and other.vectors.shape == (nodes[0].batch, channels):
+        if isinstance(other, PerImage) and other.vectors.shape[1] == channels:
+            if other.parameter is not None:
+                return Affine(nodes[0], Scale(other.parameter))
             return Gate(nodes[0], mask, other.vectors)
 
     def apply(mask: Tensor, *rows: Tensor) -> Tensor:

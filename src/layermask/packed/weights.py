@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,25 @@ class Norm:
         return scale, shift if self.bias is None else shift + self.bias.double()
 
 
-def folded(weight: Tensor, bias: Tensor | None, norms: list[Norm]) -> tuple[Tensor, Tensor | None]:
+@dataclass(eq=False)
+class Scale:
+    """A number per channel, as ConvNeXt's layer scale; in the place of a norm."""
+
+    factor: Tensor
+    eps: float = 0.0
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return (self.factor,)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        scale = self.factor.double().flatten()
+        return scale, torch.zeros_like(scale)
+
+
+def folded(
+    weight: Tensor, bias: Tensor | None, norms: Sequence[Norm | Scale]
+) -> tuple[Tensor, Tensor | None]:
     """A convolution's weight and bias, as rows meet them, with the norms behind it folded in."""
     weight, bias = wide(weight), bias if bias is None else wide(bias)
     if not norms:
