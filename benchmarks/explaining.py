@@ -264,8 +264,8 @@ def lime_section(lines: Iterable[Line]) -> list[str]:
 def _table(line: Line) -> list[str]:
     setting, packages = Setting(**line["setting"]), line["packages"]
     rows = []
-    for side, title in SIDES.items():
-        named = f"{title} ({side} {packages[side]})" if side in packages else title
+    for side, words in SIDES.items():
+        named = f"{words} ({side} {packages[side]})" if side in packages else words
         if side not in line["wall"]:
             rows.append([named, f"not run: {line['errors'][side]}", "", ""])
             continue
