@@ -225,6 +225,7 @@ class Net(nn.Module):
         self.stem, self.body = nn.Conv2d(3, 12, 3, padding=1), body
         self.norm, self.conv = nn.BatchNorm2d(12), nn.Conv2d(12, 12, 3, padding=1)
         self.scale, self.grid = nn.Parameter(torch.randn(12)), nn.Parameter(torch.randn(12, 1, 1))
+        self.each = nn.Parameter(torch.randn(5, 12, 1, 1))
         self.norm.running_mean.normal_()
         self.norm.running_var.uniform_(0.5, 2)
 
@@ -273,7 +274,8 @@ def layer_scale(net: Net, x: Tensor) -> Tensor:
     x = x + net.scale[:, None, None] * net.conv(x)
     y = net.conv(x).permute(0, 2, 3, 1) * net.scale
     z = net.conv(F.relu(x)) * net.grid * net.grid.flip(0)
-    return y.permute(0, 3, 1, 2) + z * torch.cat([net.scale[:6], net.scale[:6]]).reshape(1, -1, 1, 1)
+    each = net.each[: len(x)] * net.conv(x)  # another one for each image
+    return each + y.permute(0, 3, 1, 2) + z * torch.cat([net.scale[:6], net.scale[:6]]).reshape(1, -1, 1, 1)
 
 
 def in_place_in_a_slice(net: Net, x: Tensor) -> Tensor:

@@ -272,7 +272,7 @@ def layer_norm(
     if lib := compiled(rows):
         out = empty(rows, len(rows if at is None else at), rows.shape[1])
         vectors = (None if x is None else x.contiguous() for x in (weight, bias))
-        call(lib.layer_norm, rows, at, *out.shape, *vectors, eps, out)
+        call(lib.layer_norm, rows, at, *out.shape, *vectors, float(eps), out)
         return out
     return F.layer_norm(rows if at is None else rows[at.long()], rows.shape[1:], weight, bias, eps)
 

@@ -100,8 +100,9 @@ def _parameter(x: Any) -> Tensor | None:
     """The parameter of which a tensor has every entry, in order."""
     base = getattr(x, "_base", None)
     base = x if base is None else base
-    whole = isinstance(base, nn.Parameter) and base.numel() == x.numel()
-    return base if whole and base.is_contiguous() and x.is_contiguous() else None
+    if not isinstance(base, nn.Parameter) or base.dtype != x.dtype or base.numel() != x.numel():
+        return None
+    return base if base.is_contiguous() and x.is_contiguous() else None
 
 
 class PerImage:

@@ -475,7 +475,7 @@ def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) ->
     if function in _PRODUCTS and len(args) == 2 and len(nodes) == 1:
         (other,) = (part for part in parts if part is not nodes[0])
         if isinstance(other, PerImage) and other.vectors.shape[1] == channels:
-            if other.parameter is not None:
+            if other.parameter is not None and len(other.vectors) == 1:
                 return Affine(nodes[0], Scale(other.parameter))
             return Gate(nodes[0], mask, other.vectors)
 

@@ -35,7 +35,8 @@ def _has_visible_nan(images: Tensor, visible: Tensor) -> bool:
     global _clean
     changes_show = not images.is_inference() and not is_watched(images)
     state = (images._version, images.data_ptr()) if changes_show else None
-    if state is not None and _clean[0]() is images and _clean[1] == state:
+    known, known_state = _clean
+    if state is not None and known() is images and known_state == state:
         return False
     nan = images.isnan()  # first without the masks: there may be many to one image
     if bool(nan.any()):
