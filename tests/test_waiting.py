@@ -1,4 +1,7 @@
-"""The dense engine never asks a device for a value, which it would have to wait for (seen here on a CPU)."""
+"""The dense engine never asks a device for a value, which it would have to wait for.
+
+Seen on a CPU, where what is watched takes the reference fill; the fill kernels are not among what is counted.
+"""
 
 from __future__ import annotations
 

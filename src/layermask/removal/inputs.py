@@ -31,7 +31,7 @@ def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
 
 
 def _has_visible_nan(images: Tensor, visible: Tensor) -> bool:
-    """To look is to wait for the device, so images under many masks are looked at once."""
+    """To look is to wait for the device: images are looked at anew only where torch knows of a change."""
     global _clean
     changes_show = not images.is_inference() and not is_watched(images)
     state = (images._version, images.data_ptr()) if changes_show else None
