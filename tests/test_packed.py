@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -439,15 +440,16 @@ def test_scales_prepared_once_follow_the_model() -> None:
     assert torch.allclose(removal(x, visible), 2 * first, atol=1e-5)
 
 
-def test_prepared_weights_go_with_the_model() -> None:
+def test_prepared_weights_go_with_the_operator() -> None:
     net, x = Net(doubled).eval(), images(1)
     removal = LayerMasking(net, engine="packed")
     removal(x, masks(x, MASKS, 1))
     assert removal.packing.prepared._kept
     assert not copy.deepcopy(removal).packing.prepared._kept
-    del net, removal.model
+    kept = [weakref.ref(entry) for entry in removal.packing.prepared._kept.values()]
+    del removal
     gc.collect()
-    assert not removal.packing.prepared._kept
+    assert not any(ref() for ref in kept)
 
 
 # --- choices -------------------------------------------------------------------------------------------

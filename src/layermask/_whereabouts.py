@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
@@ -23,11 +23,23 @@ def _frames() -> Iterator[FrameType]:
 
 def module_path() -> str:
     """The path, within the outermost module on the stack, of the innermost one ("" if there is none)."""
+    modules = _running()
+    return next((name for name, m in modules[-1].named_modules() if m is modules[0]), "") if modules else ""
+
+
+def _running() -> list[nn.Module]:
+    """The modules on the stack, the innermost first."""
     modules = [m for frame in _frames() if isinstance(m := frame.f_locals.get("self"), nn.Module)]
-    modules = [m for m in modules if not type(m).__module__.startswith("layermask.removal")]
-    if not modules:
-        return ""
-    return next((name for name, m in modules[-1].named_modules() if m is modules[0]), "")
+    return [m for m in modules if not type(m).__module__.startswith("layermask.removal")]
+
+
+def owner_path(weights: Sequence[Tensor | None]) -> str:
+    """The path of the submodule whose own parameters or buffers are among `weights` ("" if there is none)."""
+    for name, module in _running()[-1].named_modules() if _running() else ():
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(x is weight for x in own for weight in weights):
+            return name
+    return ""
 
 
 def user_line() -> str:

@@ -20,13 +20,16 @@ def is_ours(x: Masked) -> bool:
 
 
 def is_watched(value: Tensor) -> bool:
-    """Something must see every operator: a tracer, a mode, a transform, a subclass, a forward derivative."""
+    """Something must see every operator on this value: see `is_traced`; or it is of a subclass."""
+    return type(value) not in (Tensor, torch.nn.Parameter) or is_traced()
+
+
+def is_traced() -> bool:
+    """Something must see every operator: a tracer, a mode, a transform, a forward derivative."""
     if torch.compiler.is_compiling() or torch._C._is_tracing():
         return True
-    if type(value) not in (Tensor, torch.nn.Parameter):
-        return True
-    watched = torch._C._len_torch_dispatch_stack() > 0 or torch._C._are_functorch_transforms_active()
-    return watched or torch.autograd.forward_ad._current_level >= 0
+    seen = torch._C._len_torch_dispatch_stack() > 0 or torch._C._are_functorch_transforms_active()
+    return seen or torch.autograd.forward_ad._current_level >= 0
 
 
 def hide_(value: Tensor, visible: Tensor, number: float) -> Tensor:

@@ -89,6 +89,8 @@ class Run:
     memo: dict = field(default_factory=dict)
     grad: bool = field(default_factory=torch.is_grad_enabled)
     packing: Any = None  # the packed engine, tried first (layermask.packed)
+    function: Callable | None = None  # that the packed engine computes or puts off now
+    rows: bool = False  # whether anything was computed as rows of visible cells
     ended: bool = False  # True once the module named by `until` has run: from there on nothing is masked
 
 

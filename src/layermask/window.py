@@ -61,8 +61,15 @@ class Window:
             for b, a, k, d in zip(self.before, self.after, self.kernel, self.dilation, strict=True)
         )
 
+    def has_output(self, size: Sequence[int]) -> bool:
+        """Whether at least one window fits into a map of this size and its padding."""
+        sides = zip(size, self.before, self.after, self.reach, strict=True)
+        return all(n + before + after > reach for n, before, after, reach in sides)
+
     def along(self, axes: Sequence[bool]) -> Window:
         """The same window, reduced to a point on the axes that are False."""
+        if all(axes):
+            return self
 
         def pick(sizes: tuple[int, ...], point: int) -> tuple[int, ...]:
             return tuple(n if keep else point for n, keep in zip(sizes, axes, strict=True))

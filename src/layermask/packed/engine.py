@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inplace import is_watched
-from ..masked import RULES, Run, Settings, writes
+from ..inplace import is_traced, is_watched
+from ..masked import RULES, Run, Settings
 from .kernels import compiled
 from .memory import MEMORY
 from .operands import NoRows
 from .rules import PACKED
-from .value import Packed
-from .weights import Prepared
+from .weights import PreparedWeights
 
 ENGINES = ("auto", "dense", "packed")
 """How masked models run: on whole maps ("dense"), on rows of visible cells where there is a form for it
@@ -28,7 +27,7 @@ class Packing:
 
     def __init__(self, wherever: bool) -> None:
         self.wherever = wherever  # and not only where compiled kernels do the work
-        self.prepared = Prepared()
+        self.prepared = PreparedWeights()
         MEMORY.used_by(self)
 
     def __reduce__(self) -> tuple:  # copies prepare their own
@@ -36,25 +35,32 @@ class Packing:
 
     def __call__(self, run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
         body, stands_for = PACKED.get(function, (None, None))
-        if body is not None and function not in run.rules and RULES.get(function) is stands_for:
-            try:
-                return body(*args, **kwargs)
-            except NoRows:
-                pass
-            except TypeError:
-                if _takes(body, args, kwargs):
-                    raise
-        if args and isinstance(args[0], Packed) and (writes(function) or kwargs.get("inplace")):
-            args[0].written()
+        if body is None or function in run.rules or RULES.get(function) is not stands_for or _is_changed():
+            return NotImplemented
+        run.function = function
+        try:
+            return body(*args, **kwargs)
+        except NoRows:
+            pass
+        except TypeError:
+            if _takes(body, args, kwargs):
+                raise
         return NotImplemented
+
+    def begin_pass(self) -> Packing:
+        self.prepared.begin_pass()
+        return self
 
     def takes(self, value: Tensor) -> bool:
         """Whether a dense map may become rows: nobody traces, transforms or differentiates what is done."""
-        if is_watched(value) or torch.is_autocast_enabled(value.device.type):
-            return False
-        if torch.is_grad_enabled() and value.requires_grad:
+        if is_watched(value) or (torch.is_grad_enabled() and value.requires_grad):
             return False
         return value.is_floating_point() and (self.wherever or compiled(value) is not None)
+
+
+def _is_changed() -> bool:
+    """Whether something changes or sees all operators, as autocast does. Models begin that anywhere."""
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or is_traced()
 
 
 def _takes(body: Callable, args: tuple, kwargs: dict) -> bool:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Run
+from .._whereabouts import owner_path
+from ..masked import Run, name_of
 from ..window import Window
 from . import kernels
 from .kernels import NOTHING, Activation, Source, Weights, wide
 from .plan import taps
 from .sites import plan_of, rows_within, seen_taps, sites_of
-from .weights import Norm, Scale, folded
+from .weights import Captured, Norm, Scale, folded
 
 
 class Node:
@@ -33,6 +34,7 @@ class Node:
 
     def __init__(self, run: Run, mask: Tensor, batch: int, kind: Tensor, *sources: Node) -> None:
         self.run, self.mask, self.batch, self.kind = run, mask, batch, kind
+        self.function = run.function  # for errors: what is put off fails later
         self.sources: tuple[Node, ...] = sources
         self.uses = 0  # how many nodes read this one
         self.holders: list[weakref.ref] = []  # the values that stand for it, outside
@@ -59,13 +61,35 @@ class Node:
     def chosen(self, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same as rows and which of them, (V,) int32: what is there already is not copied."""
         if self.rows is None or (self.rows_mask is not mask and self.rows_mask is not self.mask):
-            self.rows, self.rows_mask = self.compute(mask), mask
+            self.rows, self.rows_mask = self._computed(mask), mask
             if mask is self.mask:
                 self.sources = ()  # what the rows were made of may go
         assert self.rows_mask is not None
         if self.rows_mask is mask:
             return self.rows, None
         return self.rows, rows_within(self.run, self.rows_mask, mask, self.batch)
+
+    def _computed(self, mask: Tensor) -> Tensor:
+        """`compute`, with errors that name the operator that was called, and not the one that asks now."""
+        try:
+            return self.compute(mask)
+        except Exception as error:
+            if not getattr(error, "is_placed", False):  # by the node where it happened
+                error.is_placed = True  # type: ignore[attr-defined]
+                error.args = (f"{error} ({self._place()})", *error.args[1:])
+            raise
+
+    def _place(self) -> str:
+        """What was computed, in words."""
+        name = name_of(self.function) if self.function else type(self).__name__
+        size = (self.batch, self.channels, *self.mask.shape[2:])
+        path = owner_path(self.weights_given)
+        return f"in {name} to a map of shape {size}" + (f", in module {path!r}" if path else "")
+
+    @property
+    def weights_given(self) -> Sequence[Tensor | None]:
+        """The model's weights that the operator was called with."""
+        return ()
 
     def compute(self, mask: Tensor) -> Tensor:
         raise NotImplementedError
@@ -85,12 +109,17 @@ class Conv(Node):
     """A convolution, or a linear layer of channels."""
 
     def __init__(
-        self, source: Node, mask: Tensor, window: Window, weight: Tensor, bias: Tensor | None, groups: int = 1
+        self, source: Node, mask: Tensor, window: Window, weights: Captured, groups: int = 1
     ) -> None:
-        super().__init__(source.run, mask, source.batch, source.kind.new_empty(0, len(weight)), source)
-        self.window, self.weight, self.bias, self.groups = window, weight, bias, groups
+        """`weights`: the weight, (K, C / groups, *kernel) or (K, C), and the bias, (K,) or None."""
+        super().__init__(source.run, mask, source.batch, _kind(source.kind, weights), source)
+        self.window, self.captured, self.groups = window, weights, groups
         if not window.pointlike:
             source.at(source.mask)  # of which it reads all in any case; so nothing piles up
+
+    @property
+    def weights_given(self) -> Sequence[Tensor | None]:
+        return self.captured.given
 
     def compute(self, mask: Tensor) -> Tensor:
         return self.fused(mask, [], None, NOTHING)
@@ -116,30 +145,21 @@ class Conv(Node):
         return kernels.fill(source.at(source.mask), plan), plan.table
 
     def weights(self, norms: list[Norm | Scale]) -> Weights:
-        tensors = (self.weight, self.bias, *(tensor for norm in norms for tensor in norm.tensors))
+        captured = (self.captured, *(norm.weights for norm in norms))
         params = (type(self), self.groups, *((type(norm), norm.eps) for norm in norms))
-        return self.run.packing.prepared.get(tensors, params, lambda: self.prepare(norms))
+        return self.run.packing.prepared.get(captured, params, lambda: self.prepare(norms))
 
     def prepare(self, norms: list[Norm | Scale]) -> Weights:
-        return kernels.prepare(*folded(self.weight, self.bias, norms), self.groups)
+        return kernels.prepare(*folded(self.captured, norms), self.groups)
 
 
 class Stem(Conv):
     """A convolution of an image of few channels: what one row of a window reads lies side by side."""
 
-    def __init__(
-        self,
-        run: Run,
-        image: Tensor,
-        mask: Tensor,
-        window: Window,
-        weight: Tensor,
-        bias: Tensor | None,
-    ) -> None:
+    def __init__(self, run: Run, image: Tensor, mask: Tensor, window: Window, weights: Captured) -> None:
         """`image`: (N, C, H, W), filled as far as the window reads."""
-        kind = image.new_empty(0, len(weight))
-        Node.__init__(self, run, mask, len(image), kind)
-        self.window, self.weight, self.bias, self.groups = window, weight, bias, 1
+        Node.__init__(self, run, mask, len(image), _kind(image, weights))
+        self.window, self.captured, self.groups = window, weights, 1
         (top, left), (bottom, right) = window.before, window.after
         self.image = wide(F.pad(image.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom)).contiguous())
 
@@ -151,8 +171,15 @@ class Stem(Conv):
         return Source(self.image.view(-1).as_strided((n * h * w - along + 1, along * c), (c, 1))), table
 
     def prepare(self, norms: list[Norm | Scale]) -> Weights:
-        weight, bias = folded(self.weight, self.bias, norms)
+        weight, bias = folded(self.captured, norms)
         return kernels.prepare(weight.permute(0, 3, 1, 2).flatten(1, 2), bias, 1)
+
+
+def _kind(like: Tensor, weights: Captured) -> Tensor:
+    """(0, K) for a weight of K outputs."""
+    (weight, _) = weights.tensors
+    assert weight is not None
+    return like.new_empty(0, len(weight))
 
 
 class MaxPool(Node):
@@ -268,6 +295,10 @@ class Affine(_Absorbed):
         super().__init__(source.run, source.mask, source.batch, source.kind, source)
         self.norm = norm
 
+    @property
+    def weights_given(self) -> Sequence[Tensor | None]:
+        return self.norm.weights.given
+
     def alone(self, mask: Tensor) -> Tensor:
         return self.ended(mask, NOTHING)
 
@@ -275,7 +306,7 @@ class Affine(_Absorbed):
         norm, (source,) = self.norm, self.sources
         kind, prepared = wide(self.kind), self.run.packing.prepared
         vectors: tuple[Tensor, Tensor] = prepared.get(
-            norm.tensors, ("affine", norm.eps), lambda: tuple(v.to(kind) for v in norm.scale_and_shift())
+            (norm.weights,), ("affine", norm.eps), lambda: tuple(v.to(kind) for v in norm.scale_and_shift())
         )
         if isinstance(source, Cat) and source.private:
             return source.scaled(mask, vectors, end)

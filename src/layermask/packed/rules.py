@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..masked import INPLACE, RULES, Masked
+from ..masked import INPLACE, RULES, Masked, Run
 from ..rules.convolve import conv_window, filled
 from ..rules.pointwise import functions
 from ..rules.pool import pool_window
@@ -41,7 +41,7 @@ from .operands import NoRows, PerImage, joined, meet
 from .plan import FAR
 from .sites import sites_of
 from .value import ORDERS, Packed, Padded
-from .weights import Norm, Scale
+from .weights import Captured, Norm, Scale
 
 PACKED: dict[Callable, tuple[Callable, Callable | None]] = {}
 """torch function -> its packed form, and the dense rule it stands for (none other may have replaced that)."""
@@ -68,14 +68,25 @@ def require(*conditions: bool) -> None:
 def rows_of(x: Any, order: str | None = "first") -> Node:
     """The node of a packed value in that order (None: any)."""
     require(type(x) is Packed, getattr(x, "node", None) is not None)
-    require(order is None or x.order == order)
+    require(x.frame is None, x.weights is None, order is None or x.order == order)
     return x.node
 
 
-def constant(*tensors: Tensor | None) -> None:
-    """Decline what is to be differentiated."""
-    require(all(t is None or isinstance(t, Tensor) for t in tensors))
-    require(not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in tensors))
+def captured(run: Run, *weights: Tensor | None) -> Captured:
+    """Weights as they are now, for an operator that may be computed later."""
+    return run.packing.prepared.capture(*weights)
+
+
+def constant(kind: Tensor, *tensors: Tensor | None) -> None:
+    """Decline weights that are differentiated, of a subclass, or not of the dtype and device of `kind`."""
+    dtype, device, differentiable = kind.dtype, kind.device, torch.is_grad_enabled()
+    for t in tensors:
+        if t is None:
+            continue
+        if type(t) not in (Tensor, nn.Parameter) or t.dtype is not dtype or t.device != device:
+            raise NoRows
+        if t.layout is not torch.strided or (differentiable and t.requires_grad):
+            raise NoRows
 
 
 @packed(F.conv2d, torch.conv2d)
@@ -89,21 +100,26 @@ def conv2d(
     groups: int = 1,
 ) -> Packed:
     require(isinstance(input, Masked))
-    constant(weight, bias)
+    node = input.node if isinstance(input, Packed) else None
+    constant(input.value if node is None else node.kind, weight, bias)
+    shape = input.shape
+    require(len(shape) == weight.ndim == 4, len(weight) % groups == 0, _is_vector(bias, len(weight)))
+    require(node is None or input.order == "first", shape[1] == weight.shape[1] * groups)
     window = conv_window(weight, stride, padding, dilation)
-    require(_fits(weight, groups, window))
-    if not isinstance(input, Packed) or input.node is None:
+    require(_fits(weight, groups, window), window.has_output(shape[2:]))
+    if node is None:
         return _entering(input, window, weight, bias, groups)
-    node = input.node
-    require(
-        weight.shape[1] * groups == node.channels, weight.dtype == node.kind.dtype, input.order == "first"
-    )
     visible = _grown(input, window)
     if isinstance(input, Padded):
         require(not window.pointlike)
         window = _widened(window, input.pads)
     last = input.strided_last or _strided_last(weight)
-    return Packed(Conv(node, visible, window, weight, bias, groups), strided_last=last)
+    return Packed(Conv(node, visible, window, captured(node.run, weight, bias), groups), strided_last=last)
+
+
+def _is_vector(x: Tensor | None, size: int) -> bool:
+    """Whether there are so many numbers, or none are given. Else the dense rule raises the error of torch."""
+    return x is None or x.shape == (size,)
 
 
 def _grown(x: Masked, window: Window) -> Tensor:
@@ -133,27 +149,29 @@ def _strided_last(x: Tensor) -> bool:
 def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, groups: int) -> Packed:
     """From here on only what is visible is computed."""
     value, run = x.value, x.run
-    require(run is not None and run.packing.takes(value), value.ndim == 4, value.dtype == weight.dtype)
+    require(run is not None and run.packing.takes(value), x.weights is None)
     assert run is not None
-    require(x.visible.shape[1] == 1, x.visible.shape[2:] == value.shape[2:], value[0, 0].numel() > 1)
-    require(value.shape[1] == weight.shape[1] * groups, x.weights is None)
+    require(x.visible.shape[1] == 1, x.visible.shape[2:] == value.shape[2:], math.prod(value.shape[2:]) > 1)
     visible = _grown(x, window)
+    run.rows = True
     last = _strided_last(value) or _strided_last(weight)
     if value.shape[1] <= FEW_CHANNELS and groups == 1 and window.dilation[1] == 1:
-        node: Node = Stem(run, filled(x, window), visible, window, weight, bias)
+        node: Node = Stem(run, filled(x, window), visible, window, captured(run, weight, bias))
     else:
         require(x.frame is None)
-        node = Conv(Given(run, x.visible, value), visible, window, weight, bias, groups)
+        given = Given(run, x.visible, value)
+        node = Conv(given, visible, window, captured(run, weight, bias), groups)
     return Packed(node, strided_last=last)
 
 
 @packed(F.linear)
 def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> Packed:
     node = rows_of(input, "last")
-    constant(weight, bias)
-    require(weight.ndim == 2, weight.dtype == node.kind.dtype)
+    constant(node.kind, weight, bias)
+    require(weight.ndim == 2, weight.shape[1] == node.channels, _is_vector(bias, len(weight)))
     point = Window((1, 1), (1, 1), (0, 0), (0, 0), (1, 1))
-    return Packed(Conv(node, node.mask, point, weight, bias), "last", input.strided_last)
+    conv = Conv(node, node.mask, point, captured(node.run, weight, bias))
+    return Packed(conv, "last", input.strided_last)
 
 
 @packed(F.batch_norm, torch.batch_norm)
@@ -169,12 +187,12 @@ def batch_norm(
     *_: Any,
 ) -> Packed:
     node = rows_of(input)
-    constant(weight, bias)
+    vectors = (running_mean, running_var, weight, bias)
+    constant(node.kind, *vectors)
     require(not training, running_mean is not None, running_var is not None)
-    assert running_mean is not None and running_var is not None
-    return Packed(
-        Affine(node, Norm(running_mean, running_var, weight, bias, eps)), strided_last=input.strided_last
-    )
+    require(all(_is_vector(vector, node.channels) for vector in vectors))
+    norm = Norm(captured(node.run, *vectors), eps)
+    return Packed(Affine(node, norm), strided_last=input.strided_last)
 
 
 @packed(F.layer_norm, torch.layer_norm)
@@ -187,8 +205,10 @@ def layer_norm(
     *_: Any,
 ) -> Packed:
     node = rows_of(input, "last")
-    constant(weight, bias)
+    constant(node.kind, weight, bias)
     require(tuple(normalized_shape) == (node.channels,))
+    require(_is_vector(weight, node.channels), _is_vector(bias, node.channels))
+    weight, bias = (x if x is None else x.detach().clone() for x in (weight, bias))  # computed later
     return Packed(LayerNorm(node, weight, bias, eps), "last", input.strided_last)
 
 
@@ -276,8 +296,8 @@ def permute(input: Any, *dims: Any) -> Packed:
     order = tuple(d % 4 for d in (dims[0] if len(dims) == 1 else dims))
     axes_now = tuple(ORDERS[input.order][d] for d in order)
     names = {axes: name for name, axes in ORDERS.items()}
-    require(axes_now in names, not input.is_laid_out)
-    return input.viewed(node, 0, node.channels, names[axes_now])
+    require(axes_now in names)
+    return input.add_view(node, 0, node.channels, names[axes_now])
 
 
 @packed(torch.cat, torch.concat, torch.concatenate)
@@ -291,8 +311,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Packed:
 
 def _sliced(x: Packed, begin: int, end: int) -> Packed:
     node = rows_of(x)
-    require(not x.is_laid_out)
-    return x.viewed(Slice(node, begin, end), begin, end, "first")
+    return x.add_view(Slice(node, begin, end), begin, end, "first")
 
 
 @packed(Tensor.__getitem__)
@@ -368,8 +387,8 @@ def _ended(x: Any, end: Activation, in_place: bool) -> Packed:
 def _replaced(x: Packed, node: Node, in_place: bool) -> Packed:
     if not in_place:
         return Packed(node, x.order, x.strided_last)
-    require(not x.is_laid_out, x.family is None or not x.family.seen_by_others(x))
-    return x.hold(node)
+    require(not x.seen_by_others)
+    return x.replace_node(node)
 
 
 RELU = Activation("clamp", 0.0, math.inf)
@@ -476,7 +495,7 @@ def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) ->
         (other,) = (part for part in parts if part is not nodes[0])
         if isinstance(other, PerImage) and other.vectors.shape[1] == channels:
             if other.parameter is not None and len(other.vectors) == 1:
-                return Affine(nodes[0], Scale(other.parameter))
+                return Affine(nodes[0], Scale(captured(nodes[0].run, other.parameter)))
             return Gate(nodes[0], mask, other.vectors)
 
     def apply(mask: Tensor, *rows: Tensor) -> Tensor:

@@ -1,4 +1,10 @@
-"""The packed form of `Masked`: a map of which only the visible cells are there, as rows of channels."""
+"""The packed form of `Masked`: visible cells as rows of channels, until somebody asks for the map.
+
+One representation is the truth at any moment. A `Packed` begins as rows. Whoever reads its `value` gets the
+map, and may keep it, make views of it and write to it. So from then on the map is the truth, the rows are gone,
+and an operator that wants rows gathers them again. Values that are views of one map in torch become views of
+one map here, all at the same time.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,6 @@ from torch import Tensor
 
 from ..masked import Masked, Run
 from ..visibility import derive
-from .family import Family
 from .node import Node
 from .sites import sites_of
 
@@ -20,7 +25,7 @@ ORDERS = {"first": (0, 1, 2, 3), "last": (0, 2, 3, 1)}
 
 
 class Packed(Masked):
-    """A Masked whose value is laid out as a map only when a rule asks for it; hidden entries are then 0.
+    """A Masked that is rows while `node` is set, and a map after that, at first with 0 at hidden entries.
 
     `order` says where channels are (a key of `ORDERS`), `strided_last` whether the map is channels-last in
     memory.
@@ -31,53 +36,68 @@ class Packed(Masked):
         self.frame = self.weights = None
         self.phase, self.shared = False, False
         self.run: Run | None = node.run
-        self.family: Family | None = None
-        self.hold(node)
+        self.aliases: AliasGroup | None = None
+        self.node: Node | None = None
+        self.replace_node(node)
 
-    def hold(self, node: Node) -> Packed:
-        """Stand for `node` from here on."""
-        if (before := getattr(self, "node", None)) is not None:
-            before.holders = [holder for holder in before.holders if holder() is not self]
+    def replace_node(self, node: Node) -> Packed:
+        """Stand for other rows from here on: an operator wrote in place, and no other value sees it."""
+        self._leave_node()
         node.holders.append(weakref.ref(self))
-        self.family = None
-        self.node: Node | None = node
+        self.aliases, self.node = None, node
         self._value: Tensor | None = None
-        self.visible = in_order(node.run, node.mask, self.order)
+        self._visible = in_order(node.run, node.mask, self.order)
         return self
 
-    @property
-    def is_laid_out(self) -> bool:
-        return self._value is not None
+    def replace_by_map(self, value: Tensor, *, shared: bool) -> None:
+        """Be a map from here on, of which `shared` says whether other values are views."""
+        self._leave_node()
+        self.aliases, self.node, self._value = None, None, value
+        self.shared |= shared
 
-    def viewed(self, node: Node, begin: int, end: int, order: str) -> Packed:
+    def _leave_node(self) -> None:
+        if self.node is not None:
+            self.node.holders = [holder for holder in self.node.holders if holder() is not self]
+
+    def add_view(self, node: Node, begin: int, end: int, order: str) -> Packed:
         """A value that is, in torch, a view of this one: channels `begin` to `end`, in this order of axes."""
-        family = self.family or Family(self)
-        start = family.span(self)[0]
-        return family.join(Packed(node, order, self.strided_last), start + begin, start + end)
+        aliases = self.aliases or AliasGroup(self)
+        start = aliases.span(self)[0]
+        return aliases.join(Packed(node, order, self.strided_last), start + begin, start + end)
 
-    def written(self) -> None:
-        """Be ready for a write in place by a dense rule."""
-        if self.family is not None and self.node is not None:
-            self.family.share_memory()
+    @property
+    def seen_by_others(self) -> bool:
+        """Whether a write to this value would show in another one."""
+        return self.aliases is not None and self.aliases.overlap(self)
 
     @property
     def value(self) -> Tensor:  # type: ignore[override]  # an attribute of Masked
-        if self._value is None:
-            assert self.node is not None
-            self._value = self._map(self.node)
+        if self.node is not None:
+            if self.aliases is None:
+                self.replace_by_map(self._map(self.node), shared=False)
+            else:
+                self.aliases.lay_out()
+        assert self._value is not None
         return self._value
 
     @value.setter
     def value(self, value: Tensor) -> None:
-        self._value, self.node = value, None
+        self.replace_by_map(value, shared=False)
+
+    @property
+    def visible(self) -> Tensor:  # type: ignore[override]  # an attribute of Masked
+        return self._visible
+
+    @visible.setter
+    def visible(self, visible: Tensor) -> None:
+        _ = self.value  # rows are those of the mask before
+        self._visible = visible
 
     @property
     def shape(self) -> torch.Size:  # type: ignore[override]
         return self.value.shape if self.node is None else self._size(self.node)
 
     def _map(self, node: Node) -> Tensor:
-        if self.family is not None:
-            return self.family.part(self)
         return laid_out(node, self.strided_last).permute(ORDERS[self.order])
 
     def _size(self, node: Node) -> torch.Size:
@@ -89,6 +109,44 @@ class Packed(Masked):
 
     def __repr__(self) -> str:
         return f"Packed(shape={tuple(self.shape)}, dtype={self.dtype})"
+
+
+class AliasGroup:
+    """Values that are views of one map in torch: slices of its channels, other orders of its axes.
+
+    Rows are never changed, so such values need no common memory until one of them is written to.
+    """
+
+    def __init__(self, root: Packed) -> None:
+        assert root.node is not None
+        self.node, self.strided_last = root.node, root.strided_last
+        self._members: list[tuple[weakref.ref[Packed], int, int]] = []
+        self.join(root, 0, root.node.channels)
+
+    def join(self, x: Packed, begin: int, end: int) -> Packed:
+        """Add the value that has the channels `begin` to `end` of the map."""
+        self._members.append((weakref.ref(x), begin, end))
+        x.aliases = self
+        return x
+
+    def _living(self) -> list[tuple[Packed, int, int]]:
+        found = [(ref(), begin, end) for ref, begin, end in self._members]
+        return [(x, begin, end) for x, begin, end in found if x is not None and x.aliases is self]
+
+    def span(self, x: Packed) -> tuple[int, int]:
+        """The channels of the map that `x` has."""
+        return next((begin, end) for member, begin, end in self._living() if member is x)
+
+    def overlap(self, x: Packed) -> bool:
+        """Whether another living value has channels of `x`."""
+        begin, end = self.span(x)
+        return any(m is not x and b < end and begin < e for m, b, e in self._living())
+
+    def lay_out(self) -> None:
+        """Lay the map out once, and make every living value a view of it. Each leaves the group by that."""
+        whole = laid_out(self.node, self.strided_last)
+        for x, begin, end in self._living():
+            x.replace_by_map(whole[:, begin:end].permute(ORDERS[x.order]), shared=True)
 
 
 def _of_node(name: str) -> Any:
@@ -128,7 +186,7 @@ class Padded(Packed):
     def __init__(self, inner: Packed, pads: tuple[int, int, int, int], like: Masked) -> None:
         assert inner.node is not None
         super().__init__(inner.node, "first", inner.strided_last)
-        self.pads, self.visible, self.frame = pads, like.visible, like.frame
+        self.pads, self._visible, self.frame = pads, like.visible, like.frame
 
     def _map(self, node: Node) -> Tensor:
         return F.pad(laid_out(node, self.strided_last), self.pads)

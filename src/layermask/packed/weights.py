@@ -1,8 +1,12 @@
-"""Weights in the order of rows, batch norms folded in, kept from one pass to the next."""
+"""Weights in the order of rows, batch norms folded in, kept from one pass to the next by what they hold.
+
+Nothing tells all changes of a tensor: writes through `.data`, through numpy or in inference mode leave no
+trace. So what is kept is found by a checksum of the weights' contents, taken whenever an operator is called
+with them.
+"""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,86 +14,138 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..native.checksum import Place
 from .kernels import wide
 
+Tensors = tuple[Tensor | None, ...]
 
-class Prepared:
-    """What was computed of a model's weights, until one of them changes or is gone."""
+
+@dataclass(eq=False)
+class Captured:
+    """Weights as they were when an operator was called, which may be computed later.
+
+    `given` are the model's own, `tensors` the same or copies of them, which nobody changes. `content` says what
+    they held, or is None where that cannot be told.
+    """
+
+    given: Tensors
+    tensors: Tensors
+    content: Hashable
+
+
+class PreparedWeights:
+    """What was computed of a model's weights. Owned by one operator, and gone with it.
+
+    Two passes that need different things (another grouping of operators, say) may take turns: what was used in
+    this pass or in the one before is kept.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[list, Any]] = {}
+        self._places: dict[tuple[int, ...], tuple[list, Place, int]] = {}
+        self._numbers: dict[tuple, int] = {}
+        self._kept: dict[Hashable, _Kept] = {}
+        self._known: set[Hashable] = set()
+        self._pass = 0
 
-    def get(self, weights: tuple[Tensor | None, ...], params: Hashable, compute: Callable[[], Any]) -> Any:
-        """`compute()`, or what it gave before for the same weights in the same state."""
-        first = weights[0]
-        assert first is not None
-        state = [None if w is None else _state(w) for w in weights]
-        if any(w is not None and w.is_inference() for w in weights):  # whose changes leave no trace
+    def begin_pass(self) -> None:
+        self._pass += 1
+
+    def capture(self, *tensors: Tensor | None) -> Captured:
+        """The tensors as they are now. Only those of which something is kept are not copied."""
+        content = self._content(tensors)
+        if content in self._known:
+            return Captured(tensors, tensors, content)
+        copies = tuple(t if t is None else t.detach().clone() for t in tensors)
+        return Captured(tensors, copies, content)
+
+    def _content(self, tensors: Tensors) -> Hashable:
+        """What tensors hold and how they are laid out, or None where that cannot be read without waiting."""
+        given = [t for t in tensors if t is not None]
+        key = tuple(map(id, tensors))
+        layout = [(t.data_ptr(), t.shape, t.stride(), t.dtype, t.is_neg()) for t in given]
+        known = self._places.get(key)
+        if known is None or known[0] != layout:
+            known = self._places[key] = layout, Place(given), self._number_of(tensors)
+        _, place, number = known
+        return (place.checksum(given), number) if place.readable else None
+
+    def _number_of(self, tensors: Tensors) -> int:
+        """A short name for the shapes, strides and dtypes of tensors."""
+        shapes = tuple(t if t is None else (t.shape, t.stride(), t.dtype, t.is_neg()) for t in tensors)
+        return self._numbers.setdefault(shapes, len(self._numbers))
+
+    def get(self, weights: Sequence[Captured], params: Hashable, compute: Callable[[], Any]) -> Any:
+        """`compute()`, or what it gave before for weights of the same contents.
+
+        Raises:
+            RuntimeError: the weights were changed after the operator was called and before it was computed.
+        """
+        if any(w.content is None for w in weights):
             return compute()
-        key = (id(first), params)
-        known = self._kept.get(key)
-        if known is None or not _same(known[0], state):
-            weakref.finalize(first, self._kept.pop, key, None)
-            self._kept[key] = known = (state, compute())
-        return known[1]
+        key = (params, *(w.content for w in weights))
+        kept = self._kept.get(key)
+        if kept is None:
+            if not all(w.tensors is not w.given or self._content(w.given) == w.content for w in weights):
+                raise RuntimeError(
+                    "the model changed weights that an operator had yet to be computed with: use "
+                    'LayerMasking(model, engine="dense").'
+                )
+            self._drop_unused()
+            kept = self._kept[key] = _Kept(compute(), self._pass)
+            self._known.update(w.content for w in weights)
+        kept.used = self._pass
+        return kept.value
+
+    def _drop_unused(self) -> None:
+        """Weights that change from pass to pass must not pile up."""
+        old = [key for key, kept in list(self._kept.items()) if kept.used < self._pass - 1]
+        for key in old:
+            self._kept.pop(key, None)
+        if old:
+            self._known = {content for key in list(self._kept) for content in key[1:]}  # type: ignore[index]
 
 
-def _state(weight: Tensor) -> tuple:
-    version = 0 if weight.is_inference() else weight._version
-    return weakref.ref(weight), weight.data_ptr(), version, weight.dtype
-
-
-def _same(a: list, b: list) -> bool:
-    for one, other in zip(a, b, strict=True):
-        if (one is None) != (other is None):
-            return False
-        if one is not None and (one[0]() is not other[0]() or one[1:] != other[1:]):
-            return False
-    return True
+@dataclass(eq=False)
+class _Kept:
+    value: Any
+    used: int  # the last pass that asked for it
 
 
 @dataclass(eq=False)
 class Norm:
-    """A batch norm in evaluation: the four vectors, of which weight and bias may be missing, and epsilon."""
+    """A batch norm in evaluation: mean, variance, weight and bias, of which the last two may be None."""
 
-    mean: Tensor
-    var: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
+    weights: Captured
     eps: float
-
-    @property
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        return self.mean, self.var, self.weight, self.bias
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """(C,) each, in float64: the norm is x * scale + shift."""
-        scale = torch.rsqrt(self.var.double() + self.eps)
-        scale = scale if self.weight is None else scale * self.weight.double()
-        shift = -self.mean.double() * scale
-        return scale, shift if self.bias is None else shift + self.bias.double()
+        mean, var, weight, bias = self.weights.tensors
+        assert mean is not None and var is not None
+        scale = torch.rsqrt(var.double() + self.eps)
+        scale = scale if weight is None else scale * weight.double()
+        shift = -mean.double() * scale
+        return scale, shift if bias is None else shift + bias.double()
 
 
 @dataclass(eq=False)
 class Scale:
     """A number per channel, as ConvNeXt's layer scale; in the place of a norm."""
 
-    factor: Tensor
+    weights: Captured
     eps: float = 0.0
 
-    @property
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        return (self.factor,)
-
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        scale = self.factor.double().flatten()
+        (factor,) = self.weights.tensors
+        assert factor is not None
+        scale = factor.double().flatten()
         return scale, torch.zeros_like(scale)
 
 
-def folded(
-    weight: Tensor, bias: Tensor | None, norms: Sequence[Norm | Scale]
-) -> tuple[Tensor, Tensor | None]:
+def folded(weights: Captured, norms: Sequence[Norm | Scale]) -> tuple[Tensor, Tensor | None]:
     """A convolution's weight and bias, as rows meet them, with the norms behind it folded in."""
+    weight, bias = weights.tensors
+    assert weight is not None
     weight, bias = wide(weight), bias if bias is None else wide(bias)
     if not norms:
         return weight, bias

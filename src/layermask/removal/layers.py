@@ -31,7 +31,8 @@ _NORMS = nn.modules.batchnorm._BatchNorm
 class LayerMasking(nn.Module):
     """The model, answering from only the visible part of its input.
 
-    The model is neither copied nor changed. See `forward` for the call.
+    The model is neither copied nor changed. See `forward` for the call. `engine_used` is the engine that
+    answered the last call, "dense" or "packed", and None before the first one.
 
     Args:
         model: any module whose first argument is the images.
@@ -84,6 +85,7 @@ class LayerMasking(nn.Module):
         self.training = model.training
         self.settings = Settings(fill, growth, join, compat, pool)
         self.engine, self.packing = engine, packing(engine, self.settings, model)
+        self.engine_used: str | None = None
         self.until = until
         self.rules = {**(release_rules(model) if compat == "release" else {}), **(rules or {})}
         if until is not None:
@@ -107,10 +109,13 @@ class LayerMasking(nn.Module):
         self._check_model_takes(images)
         self._mention_training()
         packing = None if torch.compiler.is_compiling() else self.packing
-        x = entered(images, visible, Run(self.settings, self.rules, packing=packing))
-        with _ending(self.model, self.until, x.run):
-            out = self.model(x, *args, **kwargs)
-        return left(out)
+        run = Run(self.settings, self.rules, packing=packing and packing.begin_pass())
+        x = entered(images, visible, run)
+        with _ending(self.model, self.until, run):
+            out = left(self.model(x, *args, **kwargs))
+        if not torch.compiler.is_compiling():
+            self.engine_used = "packed" if run.rows else "dense"
+        return out
 
     def _check_model_takes(self, images: Tensor) -> None:
         """Some parameter shares the images' dtype and device (autocast changes dtypes by itself)."""
@@ -142,7 +147,7 @@ class LayerMasking(nn.Module):
     def extra_repr(self) -> str:
         return (
             ", ".join(f"{k}={v!r}" for k, v in vars(self.settings).items())
-            + f", engine={self.engine!r}, until={self.until!r}"
+            + f", engine={self.engine!r}, engine_used={self.engine_used!r}, until={self.until!r}"
         )
 
 
