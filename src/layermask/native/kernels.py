@@ -48,14 +48,9 @@ class Kernels:
         b: float,
     ) -> None:
         """Write end(scale * (the rows `ats` of all `sources`, side by side) + shift) into `out`."""
-        _check_whole(scale, shift, out, how, a, b)
+        check_side_by_side(sources, ats, scale, shift, out, how, a, b)
         rows, channels = out.shape
-        if not all(map(_is_part, sources, ats, [rows] * len(sources))) or len(sources) != len(ats):
-            for source, at in zip(sources, ats, strict=True):
-                _check_part(source, at, out)  # says what is wrong
         widths = array("l", [source.shape[1] for source in sources])
-        if sum(widths) != channels:
-            raise RuntimeError(f"side_by_side needs out with {sum(widths)} columns, not {channels}")
         held = array("l", [source.shape[0] for source in sources])
         lists = (_addresses(sources), _addresses(ats), held, widths)
         ends = (len(widths), rows, channels, how, a, b, torch.get_num_threads())
@@ -73,14 +68,32 @@ class Kernels:
         return out[0]
 
 
+def check_side_by_side(
+    sources: Sequence[Tensor],
+    ats: Sequence[Tensor | None],
+    scale: Tensor | None,
+    shift: Tensor | None,
+    out: Tensor,
+    how: int,
+    a: float,
+    b: float,
+) -> None:
+    """Raise a RuntimeError if `Kernels.side_by_side` cannot take these arguments."""
+    _check_whole(scale, shift, out, how, a, b)
+    if len(sources) != len(ats):
+        raise RuntimeError(f"the kernel side_by_side needs as many ats as sources, not {len(ats)}")
+    if not all(map(_is_part, sources, ats, [out.shape[0]] * len(sources))):
+        for source, at in zip(sources, ats, strict=True):
+            _check_part(source, at, out)  # says what is wrong
+    if (width := sum([source.shape[1] for source in sources])) != out.shape[1]:
+        raise RuntimeError(f"the kernel side_by_side needs out with {width} columns, not {out.shape[1]}")
+
+
 def _is_part(source: Tensor, at: Tensor | None, rows: int) -> bool:
     """What `PART` says, in a third of the time: DenseNets put dozens of parts together."""
-    if (
-        source.dtype is not torch.float32
-        or source.ndim != 2
-        or not source.is_contiguous()
-        or not source.is_cpu
-    ):
+    if source.dtype is not torch.float32 or source.ndim != 2:
+        return False
+    if not source.is_contiguous() or not source.is_cpu:
         return False
     if at is None:
         return source.shape[0] >= rows
