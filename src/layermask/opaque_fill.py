@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .native import filling
+from .native.operators import define
 from .window import box_sum, count, neighborhood
 
 
@@ -19,35 +20,35 @@ def wanted() -> bool:
 _TELLS = hasattr(torch.compiler, "is_exporting")  # torch 2.6 does not tell an export from a compilation
 
 
-torch.library.define("layermask::rings", "(Tensor visible, Tensor? frame, int[] reach) -> Tensor")
-torch.library.define(
-    "layermask::fill_",
-    "(Tensor(a!) value, Tensor rings, int[] reach, float eps) -> ()",
-    tags=(torch.Tag.flexible_layout,),  # a value is filled as it lies
-)
-
-
-@torch.library.impl("layermask::rings", "CompositeExplicitAutograd")
 def _call_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
     kernel = filling.kernel(visible.device)
     return (kernel.rings if kernel else _rings)(visible, frame, reach)
 
 
-@torch.library.register_fake("layermask::rings")
 def _shape_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
     shape = visible if frame is None else visible & frame
     return torch.empty_like(shape, dtype=torch.uint8, memory_format=torch.contiguous_format)
 
 
-@torch.library.impl("layermask::fill_", "CompositeExplicitAutograd")
 def _call_fill(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
     kernel = filling.kernel(value.device)
     (kernel.fill_ if kernel and value.dtype in filling.KINDS else _fill_)(value, rings, reach, eps)
 
 
-@torch.library.register_fake("layermask::fill_")
 def _shape_fill(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
     return None
+
+
+_ANY = "CompositeExplicitAutograd"
+define("rings", "(Tensor visible, Tensor? frame, int[] reach) -> Tensor", _ANY, _call_rings, _shape_rings)
+define(
+    "fill_",
+    "(Tensor(a!) value, Tensor rings, int[] reach, float eps) -> ()",
+    _ANY,
+    _call_fill,
+    _shape_fill,
+    (torch.Tag.flexible_layout,),  # a value is filled as it lies
+)
 
 
 def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:

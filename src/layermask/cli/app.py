@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from layermask.cli import audit, check, compare, evaluate, explain, export, models, plot, predict, segments
+from layermask.cli import (
+    audit,
+    build,
+    check,
+    compare,
+    evaluate,
+    explain,
+    export,
+    models,
+    plot,
+    predict,
+    segments,
+)
 
 app = typer.Typer(
     help="Ask a pretrained vision model about only the visible part of an image.",
@@ -24,6 +36,7 @@ app.command("plot")(plot.command)
 app.command("export")(export.command)
 app.command("segments")(segments.command)
 app.command("models")(models.command)
+app.command("build")(build.command)
 
 
 def _version(wanted: bool) -> None:

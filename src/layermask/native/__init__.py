@@ -1,5 +1,5 @@
-"""Compiled kernels: C sources beside this file for CPUs, built once per machine by the user's own compiler,
-and modules in Triton for GPUs.
+"""Compiled kernels: C sources beside this file for CPUs, built once per machine by the user's own compiler
+(`layermask build`, or at first use), and modules in Triton for GPUs.
 
 Nothing depends on them: where there is no compiler (or `LAYERMASK_NATIVE=0` is set), and where there is no
 Triton, the same work is done by torch operators.
@@ -10,9 +10,10 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-from .build import call, library
+from .kernels import Kernels
+from .loader import kernels_status, library
 
-__all__ = ["call", "library", "triton_kernels"]
+__all__ = ["Kernels", "kernels_status", "library", "triton_kernels"]
 
 
 @functools.cache

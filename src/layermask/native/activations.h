@@ -20,7 +20,9 @@ INLINE vec between(vec v, float low, float high) {
 
 // e^x to 2 units in the last place (the Cephes polynomial), within the range of float
 INLINE float exponential(float x) {
-  float y = clamped(x, -87.0f, 88.0f), shifted = y * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
+  float y = x > -87.0f ? x : -87.0f;  // NaN too: it is given back in the end
+  y = y < 88.0f ? y : 88.0f;
+  float shifted = y * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
   float r = y - n * 0.693359375f + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -29,9 +31,9 @@ INLINE float exponential(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  int32_t bits;
+  uint32_t bits;
   memcpy(&bits, &p, 4);
-  bits += (int32_t)n << 23;
+  bits += (uint32_t)(int32_t)n << 23;
   memcpy(&p, &bits, 4);
   return x == x ? p : x;
 }

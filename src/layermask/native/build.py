@@ -1,104 +1,112 @@
-"""Building the C sources into one shared library, kept in the user's cache folder."""
+"""Compiling the C sources into one shared library."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
 import os
-import platform
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-_FOLDER = Path(__file__).parent
-_FLAGS = "-O3 -fopenmp -fPIC -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=fast".split()
-_CHOICES = ("-march=native", "-mcpu=native", "-O3")  # the first that this compiler knows for its processor
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The kernels, built now if this machine has not yet; None where that cannot be or is not wanted."""
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if os.environ.get("LAYERMASK_NATIVE") == "0" or compiler is None or os.name != "posix":
-        return None
-    try:
-        path = _cache() / f"kernels-{_fingerprint(compiler)}.so"
-        if not path.exists():
-            _build(compiler, path)
-        return ctypes.CDLL(str(path))
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: the user has no home folder
-        return None
+FOLDER = Path(__file__).parent
+FLAGS = "-O3 -fopenmp -fPIC -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=fast".split()
+CHOICES = ("-march=native", "-mcpu=native", "-O3")
+"""The first that a compiler knows is taken: for this processor, as two kinds of compilers say it; for any."""
+COMPILERS = ("cc", "gcc", "clang")
+SECONDS = 300.0
+"""How long a build may take in all; a busy machine needs a minute."""
 
 
-def call(function: Any, *args: Tensor | float | ctypes._SimpleCData | ctypes.Array | None) -> Any:
-    """Call a kernel: tensors become pointers (None: NULL), int becomes long, float becomes float.
+NO_COMPILER = "there is no C compiler (cc, gcc or clang)"
 
-    The number of threads, which every kernel takes last, is added. The types of the first call hold for all.
+
+class BuildError(Exception):
+    """The kernels could not be built; the message says why."""
+
+
+def sources() -> list[Path]:
+    """The C files, in order."""
+    return sorted(FOLDER.glob("*.c"))
+
+
+def build(out: Path, choices: Sequence[str] = CHOICES) -> str:
+    """Compile the library `out`, whose folder takes the objects; return the compiler and the choice taken.
+
+    Raises:
+        BuildError: no compiler is there, all of them failed, or the time is over.
     """
-    given = (*args, torch.get_num_threads())
-    if function.argtypes is None:
-        function.argtypes = [_kind(x) for x in given]
-    return function(*[x.data_ptr() if isinstance(x, Tensor) else x for x in given])
+    deadline, why = time.monotonic() + SECONDS, NO_COMPILER
+    for compiler in _compilers():
+        for choice in choices:
+            try:
+                _compile(compiler, choice, out, deadline)
+                return f"{compiler} {choice}"
+            except OSError as error:
+                why = f"{compiler} cannot be run: {error.strerror}"
+            except BuildError as error:
+                why = str(error)
+                if time.monotonic() >= deadline:
+                    raise
+    raise BuildError(why)
 
 
-def _kind(x: Any) -> Any:
-    if isinstance(x, ctypes._SimpleCData):
-        return type(x)
-    return (
-        ctypes.c_long if isinstance(x, int) else ctypes.c_float if isinstance(x, float) else ctypes.c_void_p
-    )
+def _compilers() -> Iterator[str]:
+    """Those on the PATH, each once: `cc` is often another name of one of them."""
+    seen = set()
+    for found in filter(None, map(shutil.which, COMPILERS)):
+        if Path(found).resolve() not in seen:
+            seen.add(Path(found).resolve())
+            yield found
 
 
-def _sources() -> list[Path]:
-    return sorted(_FOLDER.glob("*.c"))
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "layermask"
-
-
-def _fingerprint(compiler: str) -> str:
-    """What the library depends on: sources, flags, compiler, torch (whose OpenMP it uses), processor."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else [platform.processor()]
-    kind = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))][:2]
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    parts = [path.read_bytes() for path in sorted(_FOLDER.glob("*.[ch]"))]
-    parts += [str((_FLAGS, _CHOICES, kind, platform.machine(), torch.__version__)).encode(), version]
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
-
-
-def _build(compiler: str, path: Path) -> None:
-    """Compile into a folder of its own, then move in one step: two processes may build at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        built = Path(folder) / path.name
-        if not any(_compiles(compiler, choice, built) for choice in _CHOICES):
-            raise OSError(f"{compiler} could not build the kernels")
-        built.replace(path)
-
-
-def _compiles(compiler: str, choice: str, out: Path) -> bool:
+def _compile(compiler: str, choice: str, out: Path, deadline: float) -> None:
     """Objects are linked without -fopenmp: its functions are then torch's own, and its threads too."""
-    objects = []
-    for source in _sources():
-        objects.append(str(out.with_name(source.stem + ".o")))
-        if not _runs(compiler, *_FLAGS, choice, "-c", str(source), "-o", objects[-1]):
-            return False
-    if not _runs(compiler, "-shared", *objects, "-o", str(out), "-lm"):
-        return False
+    objects = {source: str(out.with_name(source.stem + ".o")) for source in sources()}
+    _run([[compiler, *FLAGS, choice, "-c", str(a), "-o", b] for a, b in objects.items()], deadline)
+    link = [compiler, "-shared", *objects.values(), "-o", str(out), "-lm"]
+    _run([link], deadline)
     try:
         ctypes.CDLL(str(out))
     except OSError:  # torch brings no OpenMP of this compiler's kind
-        return _runs(compiler, "-shared", "-fopenmp", *objects, "-o", str(out), "-lm")
-    return True
+        out.unlink(missing_ok=True)  # a new file, for this one's place may be taken as loaded
+        _run([[*link, "-fopenmp"]], deadline)
 
 
-def _runs(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+def _run(commands: list[list[str]], deadline: float) -> None:
+    """Run commands side by side, each in a process group of its own that ends with it."""
+    with tempfile.TemporaryFile() as words:
+        running = []
+        try:
+            for command in commands:
+                running.append(_start(command, words.fileno()))
+            for process in running:
+                if process.wait(max(0.0, deadline - time.monotonic())):
+                    words.seek(0)
+                    raise BuildError(
+                        f"{commands[0][0]} failed: {_first_error(words.read().decode(errors='replace'))}"
+                    )
+        except subprocess.TimeoutExpired as error:
+            raise BuildError(f"{commands[0][0]} was not done after {SECONDS:.0f} s") from error
+        finally:
+            for process in running:
+                _end(process)
+
+
+def _start(command: list[str], words: int) -> subprocess.Popen:
+    null = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=null, stdout=null, stderr=words, start_new_session=True)
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)  # its children too
+        process.wait()
+
+
+def _first_error(words: str) -> str:
+    lines = [line for line in words.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "it gave no reason")[:300]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from array import array
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from .build import call, library
+from .loader import library
 
 
 def checksums(tensors: Sequence[Tensor]) -> int:
@@ -25,19 +24,10 @@ def checksums(tensors: Sequence[Tensor]) -> int:
     plain = [x if x.is_contiguous() and not x.is_neg() and not x.is_conj() else _in_order(x) for x in tensors]
     if not all([x.is_cpu for x in plain]):
         raise ValueError(f"checksums reads tensors on the CPU, not on {[str(x.device) for x in plain]}")
-    found = _checksum([x.data_ptr() for x in plain], [x.nbytes for x in plain])
+    kernels = library()
+    found = kernels.checksum(plain) if kernels else _by_hashlib(plain)
     kept = all([x is y for x, y in zip(plain, tensors, strict=True)])
     return found if kept else hash((found, *[x.stride() for x in tensors]))
-
-
-def _checksum(pointers: list[int], sizes: list[int]) -> int:
-    lib, count = library(), len(pointers)
-    if lib is None:
-        return _by_hashlib(pointers, sizes)
-    arrays = array("Q", pointers), array("l", sizes), array("Q", [0])  # a third of the time of ctypes' own
-    where, lengths, out = (ctypes.c_void_p(x.buffer_info()[0]) for x in arrays)
-    call(lib.checksum, where, lengths, count, out)
-    return arrays[2][0]
 
 
 def _in_order(x: Tensor) -> Tensor:
@@ -47,29 +37,9 @@ def _in_order(x: Tensor) -> Tensor:
     return x.permute(order).contiguous()
 
 
-def _by_hashlib(pointers: list[int], sizes: list[int]) -> int:
-    whole = hashlib.blake2b(repr(sizes).encode(), digest_size=8)
-    for pointer, size in zip(pointers, sizes, strict=True):
-        if size:
-            whole.update((ctypes.c_char * size).from_address(pointer))
+def _by_hashlib(tensors: Sequence[Tensor]) -> int:
+    whole = hashlib.blake2b(repr([x.nbytes for x in tensors]).encode(), digest_size=8)
+    for x in tensors:
+        if x.nbytes:
+            whole.update((ctypes.c_char * x.nbytes).from_address(x.data_ptr()))
     return int.from_bytes(whole.digest(), "little")
-
-
-class Place:
-    """Where tensors lie in memory, noted once, so that their contents are hashed with little work each time."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        """The tensors may be on any device. No reference to them is kept."""
-        self.readable = all(x.is_cpu for x in tensors)
-        self._dense = all(x.is_contiguous() and not x.is_neg() and not x.is_conj() for x in tensors)
-        self._arrays = array("Q", [x.data_ptr() for x in tensors]), array("l", [x.nbytes for x in tensors])
-        self._given = (*(ctypes.c_void_p(x.buffer_info()[0]) for x in self._arrays), len(self._arrays[0]))
-
-    def checksum(self, tensors: Sequence[Tensor]) -> int:
-        """`checksums` of the tensors, which lie where those lay that this was made of."""
-        lib = library()
-        if lib is None or not self._dense:
-            return checksums(tensors)
-        out = array("Q", [0])
-        call(lib.checksum, *self._given, ctypes.c_void_p(out.buffer_info()[0]))
-        return out[0]

@@ -3,9 +3,11 @@
    A map of rings says of each cell 0 = to fill from, r = filled in ring r, 255 = neither. A ring's cell takes
    the mean of its neighbours in earlier rings, in a fixed order: the same bits for any batch and any threads.
    Maps are laid out with one spare cell behind every axis, so that no neighbour wraps round. */
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "halves.h"
+#include "outcome.h"
 
 #define NEVER 255
 #define BLOCK 1024 /* cells */
@@ -22,6 +24,7 @@ typedef struct {
   uint8_t *counts;      /* known neighbours of each cell that is filled */
   long from[256], to[256]; /* where on the grid each ring begins and ends */
   uint8_t *near, *filled;  /* rows of cells that are read, that are written */
+  int outcome;          /* DONE, or why there is none */
   int by_rows;          /* whether channels are filled together */
   cell *cells;          /* ring by ring */
   long number;
@@ -65,17 +68,23 @@ static const uint8_t *around(const plan *p, const uint8_t *known, uint8_t *a, ui
 }
 
 /* The map of rings of each image. `frame` (padding that is no neighbour) may be NULL, or one for all. */
-void fill_rings(const uint8_t *visible, const uint8_t *frame, uint8_t *rings, long images, long frames,
-                const long *size, const long *reach, long threads) {
+long fill_rings(const uint8_t *visible, const uint8_t *frame, uint8_t *rings, long images, long depth, long height,
+                long width, long frames, long reach_d, long reach_h, long reach_w, long threads) {
+  const long size[3] = {depth, height, width}, reach[3] = {reach_d, reach_h, reach_w};
   plan p = {.grid = make_grid(size), .reach = reach};
   const grid *g = &p.grid;
   long cells = size[0] * size[1] * size[2], whole = g->length + 2 * g->guard, most = 0;
+  int outcome = DONE;
   for (int axis = 0; axis < 3; axis++) most = reach[axis] > most ? reach[axis] : most;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (long n = 0; n < images; n++) {
     const uint8_t *seen = visible + n * cells, *padding = frame ? frame + (frames == 1 ? 0 : n * cells) : NULL;
-    uint8_t *out = rings + n * cells, *known = calloc(5, whole);
-    if (!known) abort();
+    uint8_t *out = rings + n * cells, *known = calloc(5, (size_t)whole);
+    if (!known) {
+#pragma omp atomic write
+      outcome = OUT_OF_MEMORY;
+      continue;
+    }
     uint8_t *open = known + whole, *ring = open + whole, *a = ring + whole, *b = a + whole;
     for (long i = 0; i < cells; i++) out[i] = seen[i] && !(padding && padding[i]);
     spread(g, out, known, 0);
@@ -98,13 +107,17 @@ void fill_rings(const uint8_t *visible, const uint8_t *frame, uint8_t *rings, lo
       for (long y = 0; y < size[1]; y++, out += size[2]) memcpy(out, ring + place(g, z, y), size[2]);
     free(known);
   }
+  return outcome;
 }
 
 static void mark_rows(plan *p) {
   const grid *g = &p->grid;
   long rows = g->size[0] * g->size[1];
-  p->near = calloc(2, rows);
-  if (!p->near) abort();
+  p->near = calloc(2, (size_t)rows);
+  if (!p->near) {
+    p->outcome = OUT_OF_MEMORY;
+    return;
+  }
   p->filled = p->near + rows;
   for (int r = 1; r <= p->last; r++) p->from[r] = g->guard + g->length, p->to[r] = 0;
   for (long z = 0, n = 0; z < g->size[0]; z++)
@@ -128,13 +141,19 @@ static void mark_rows(plan *p) {
 
 static void count_known(plan *p) {
   long whole = p->grid.length + 2 * p->grid.guard;
-  uint8_t *known = calloc(3, whole), *a = known + whole, *b = a + whole;
-  p->counts = calloc(1, whole);
-  if (!known || !p->counts) abort();
-  for (int r = 1; r <= p->last; r++) {
+  uint8_t *known = calloc(3, (size_t)whole), *a, *b;
+  p->counts = calloc(1, (size_t)whole);
+  if (!known || !p->counts) p->outcome = OUT_OF_MEMORY;
+  if (known) a = known + whole, b = a + whole;
+  for (int r = 1; r <= p->last && !p->outcome; r++) {
     for (long i = 0; i < whole; i++) known[i] = p->rings[i] < r;
     const uint8_t *restrict sums = around(p, known, a, b, r);
-    for (long i = 0; i < whole; i++) p->counts[i] = p->rings[i] == r ? sums[i] : p->counts[i];
+    int lonely = 0;
+    for (long i = 0; i < whole; i++) {
+      p->counts[i] = p->rings[i] == r ? sums[i] : p->counts[i];
+      lonely |= p->rings[i] == r && !sums[i];
+    }
+    if (lonely) p->outcome = BAD_RINGS;
   }
   free(known);
 }
@@ -148,13 +167,16 @@ static void list_cells(plan *p) {
   starts[1] = 0;
   for (int r = 1; r < 256; r++) starts[r + 1] += starts[r];
   p->number = starts[NEVER];
-  p->cells = malloc((p->number + 1) * sizeof(cell));
-  if (!p->cells) abort();
+  p->cells = malloc((size_t)(p->number + 1) * sizeof(cell));
+  if (!p->cells) {
+    p->outcome = OUT_OF_MEMORY;
+    return;
+  }
   for (long z = 0; z < g->size[0]; z++)
     for (long y = 0; y < g->size[1]; y++)
       for (long x = 0, i = place(g, z, y); x < g->size[2]; x++, i++) {
         uint8_t r = p->rings[i];
-        if (r && r != NEVER) p->cells[starts[r]++] = (cell){z, y, x, r};
+        if (r && r != NEVER) p->cells[starts[r]++] = (cell){(int32_t)z, (int32_t)y, (int32_t)x, r};
       }
 }
 
@@ -179,11 +201,12 @@ static plan make_plan(const uint8_t *map, const long *size, const long *reach, d
     p.last = ring > p.last ? ring : p.last;
   }
   if (!p.last) return p;
-  p.rings = malloc(p.grid.length + 2 * p.grid.guard);
-  if (!p.rings) abort();
-  spread(&p.grid, map, p.rings, NEVER);
-  if (rows) list_cells(&p);
-  else mark_rows(&p), count_known(&p);
+  p.rings = malloc((size_t)(p.grid.length + 2 * p.grid.guard));
+  p.outcome = p.rings ? DONE : OUT_OF_MEMORY;
+  if (!p.outcome) spread(&p.grid, map, p.rings, NEVER);
+  if (!p.outcome && rows) list_cells(&p);
+  if (!p.outcome && !rows) mark_rows(&p);
+  if (!p.outcome && !rows) count_known(&p);
   return p;
 }
 
@@ -192,29 +215,6 @@ static void drop_plan(plan *p) {
   free(p->counts);
   free(p->near);
   free(p->cells);
-}
-
-static inline float of_bits(uint32_t bits) { float x; memcpy(&x, &bits, 4); return x; }
-static inline uint32_t bits_of(float x) { uint32_t bits; memcpy(&bits, &x, 4); return bits; }
-
-static inline float from_bfloat(uint16_t x) { return of_bits((uint32_t)x << 16); }
-static inline uint16_t to_bfloat(float x) {
-  uint32_t bits = bits_of(x), nan = (bits & 0x7fffffff) > 0x7f800000;
-  return nan ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-
-/* IEEE half: exponents shifted by a product, subnormals and overflow included. */
-static inline float from_half(uint16_t x) {
-  uint32_t sign = (uint32_t)(x & 0x8000) << 16, rest = (uint32_t)(x & 0x7fff) << 13;
-  uint32_t bits = bits_of(of_bits(rest) * 0x1p112f);
-  return of_bits(sign | (rest >= 0x0f800000 ? rest | 0x7f800000 : bits));
-}
-static inline uint16_t to_half(float x) {
-  uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
-  uint32_t small = bits_of(of_bits(rest) + 0.5f) - 0x3f000000;  /* subnormals: rounded by the sum */
-  uint32_t normal = (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13;
-  uint32_t large = rest > 0x7f800000 ? 0x7e00 : 0x7c00;
-  return sign | (rest >= 0x477ff000 ? large : rest < 0x38800000 ? small : normal);
 }
 
 #define SAME(x) (x)
@@ -246,27 +246,42 @@ static inline uint16_t to_half(float x) {
 #define WRITE to_half
 #include "fill.h"
 
-/* Fill `value` (images, channels, *size) of the given strides (in entries) in place. kind: 0 float, 1 double,
-   2 bfloat16, 3 half. `rings`: one map per image, or one for all. */
-void fill_values(void *value, long kind, const uint8_t *rings, long maps, long images, long channels,
-                 const long *size, const long *stride, const long *reach, double eps, long threads) {
+/* Some channels of one image. */
+static int fill_part(void *value, long kind, const plan *p, long channels, long step, const long *stride) {
+  switch (kind) {
+    case 0: return fill_float(p, value, channels, step, stride);
+    case 1: return fill_double(p, value, channels, step, stride);
+    case 2: return fill_bfloat(p, value, channels, step, stride);
+    default: return fill_half(p, value, channels, step, stride);
+  }
+}
+
+/* Fill `value` (images, channels, depth, height, width) of the given strides (in entries) in place. kind: 0 float,
+   1 double, 2 bfloat16, 3 half. `rings`: one map per image, or one for all. */
+long fill_values(void *value, long kind, long step_n, long step_c, long step_d, long step_h, long step_w,
+                 const uint8_t *rings, long images, long channels, long depth, long height, long width, long maps,
+                 long reach_d, long reach_h, long reach_w, double eps, long threads) {
   static const long widths[] = {4, 8, 2, 2};
-  long cells = size[0] * size[1] * size[2], step = stride[1];
+  const long size[3] = {depth, height, width}, stride[3] = {step_d, step_h, step_w};
+  const long reach[3] = {reach_d, reach_h, reach_w};
+  long cells = depth * height * width;
+  if (!images || !channels || !cells) return DONE;
   long parts = images >= 2 * threads ? 1 : (2 * threads + images - 1) / images;
   long block = ((channels + parts - 1) / parts + 63) / 64 * 64;
+  int outcome = DONE;
   parts = (channels + block - 1) / block;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (long task = 0; task < images * parts; task++) {
     long n = task / parts, first = task % parts * block;
     long number = channels - first < block ? channels - first : block;
-    plan p = make_plan(rings + (maps == 1 ? 0 : n * cells), size, reach, eps, step == 1 && channels > FEW);
-    char *start = (char *)value + (n * stride[0] + first * step) * widths[kind];
-    if (p.last) switch (kind) {
-      case 0: fill_float(&p, (float *)start, number, step, stride + 2); break;
-      case 1: fill_double(&p, (double *)start, number, step, stride + 2); break;
-      case 2: fill_bfloat(&p, (uint16_t *)start, number, step, stride + 2); break;
-      default: fill_half(&p, (uint16_t *)start, number, step, stride + 2);
+    plan p = make_plan(rings + (maps == 1 ? 0 : n * cells), size, reach, eps, step_c == 1 && channels > FEW);
+    char *start = (char *)value + (n * step_n + first * step_c) * widths[kind];
+    int found = p.last && !p.outcome ? fill_part(start, kind, &p, number, step_c, stride) : p.outcome;
+    if (found) {
+#pragma omp atomic write
+      outcome = found;
     }
     drop_plan(&p);
   }
+  return outcome;
 }

@@ -68,11 +68,11 @@ static void NAME(ring)(const plan *p, int ring, REAL *s, REAL *a, REAL *b, const
 }
 
 /* Channels one by one, each copied into the grid. */
-static void NAME(by_planes)(const plan *p, TYPE *value, long channels, long step, const long *stride) {
+static int NAME(by_planes)(const plan *p, TYPE *value, long channels, long step, const long *stride) {
   long whole = p->grid.length + 2 * p->grid.guard;
-  REAL *s = calloc(5 * whole, sizeof(REAL)), *a = s + whole, *b = a + whole;
-  REAL *share = b + whole, *levels = share + whole;
-  if (!s) abort();
+  REAL *s = calloc((size_t)(5 * whole), sizeof(REAL));
+  if (!s) return OUT_OF_MEMORY;
+  REAL *a = s + whole, *b = a + whole, *share = b + whole, *levels = share + whole;
   for (long i = 0; i < whole; i++) share[i] = 1 / ((REAL)p->counts[i] + (REAL)p->eps), levels[i] = p->rings[i];
   for (long c = 0; c < channels; c++, value += step) {
     NAME(load)(p, value, stride, levels, s);
@@ -80,17 +80,19 @@ static void NAME(by_planes)(const plan *p, TYPE *value, long channels, long step
     NAME(store)(p, value, stride, levels, s);
   }
   free(s);
+  return DONE;
 }
 
 #define CHUNK 64
 
 /* Cells one by one, each a row of channels: for values whose channels lie next to each other. */
-static void NAME(by_rows)(const plan *p, TYPE *value, long channels, const long *stride) {
+static int NAME(by_rows)(const plan *p, TYPE *value, long channels, const long *stride) {
   for (long n = 0; n < p->number; n++) {
     const cell *at = p->cells + n;
     const TYPE *from[26];
     int count = 0;
     neighbours(p, at, stride, value, sizeof(TYPE), (const void **)from, &count);
+    if (!count) return BAD_RINGS;
     TYPE *out = value + at->z * stride[0] + at->y * stride[1] + at->x * stride[2];
     REAL share = 1 / ((REAL)count + (REAL)p->eps);
     long c = 0;
@@ -107,11 +109,11 @@ static void NAME(by_rows)(const plan *p, TYPE *value, long channels, const long 
       out[c] = WRITE(sum * share);
     }
   }
+  return DONE;
 }
 
-static void NAME(fill)(const plan *p, TYPE *value, long channels, long step, const long *stride) {
-  if (p->by_rows) NAME(by_rows)(p, value, channels, stride);
-  else NAME(by_planes)(p, value, channels, step, stride);
+static int NAME(fill)(const plan *p, TYPE *value, long channels, long step, const long *stride) {
+  return p->by_rows ? NAME(by_rows)(p, value, channels, stride) : NAME(by_planes)(p, value, channels, step, stride);
 }
 
 #undef CHUNK

@@ -1,5 +1,6 @@
 /* One number at every hidden cell, in place: what a max pool is not to see, or what it must not leave behind. */
-#include <stdint.h>
+#include "halves.h"
+#include "outcome.h"
 
 #define HIDE(name, type)                                                                                        \
   static void name(type *value, const uint8_t *visible, long channels, long step, const long *size,             \
@@ -29,16 +30,28 @@ HIDE(hide_16, uint16_t)
 HIDE(hide_32, uint32_t)
 HIDE(hide_64, uint64_t)
 
-/* `value` (images, channels, *size) of the given strides (in entries); `visible`: one map per image, or one. */
-void hide_values(void *value, long bytes, const uint8_t *visible, long maps, long images, long channels,
-                 const long *size, const long *stride, const void *number, long threads) {
-  long cells = size[0] * size[1] * size[2];
+/* `value` (images, channels, depth, height, width) of the given strides (in entries) and kind (as in fill.c);
+   `visible`: one map per image, or one. */
+long hide_values(void *value, long kind, long step_n, long step_c, long step_d, long step_h, long step_w,
+                 const uint8_t *visible, long images, long channels, long depth, long height, long width, long maps,
+                 double number, long threads) {
+  static const long widths[] = {4, 8, 2, 2};
+  const long size[3] = {depth, height, width}, stride[3] = {step_d, step_h, step_w};
+  long cells = depth * height * width;
+  float narrow = (float)number;
+  uint64_t wide;
+  memcpy(&wide, &number, 8);
+  if (!channels || !cells) return DONE;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (long n = 0; n < images; n++) {
     const uint8_t *seen = visible + (maps == 1 ? 0 : n * cells);
-    char *at = (char *)value + n * stride[0] * bytes;
-    if (bytes == 2) hide_16((uint16_t *)at, seen, channels, stride[1], size, stride + 2, *(const uint16_t *)number);
-    else if (bytes == 4) hide_32((uint32_t *)at, seen, channels, stride[1], size, stride + 2, *(const uint32_t *)number);
-    else hide_64((uint64_t *)at, seen, channels, stride[1], size, stride + 2, *(const uint64_t *)number);
+    void *at = (char *)value + n * step_n * widths[kind];
+    switch (kind) {
+      case 0: hide_32(at, seen, channels, step_c, size, stride, bits_of(narrow)); break;
+      case 1: hide_64(at, seen, channels, step_c, size, stride, wide); break;
+      case 2: hide_16(at, seen, channels, step_c, size, stride, to_bfloat(narrow)); break;
+      default: hide_16(at, seen, channels, step_c, size, stride, to_half(narrow));
+    }
   }
+  return DONE;
 }

@@ -5,7 +5,6 @@ The twins do what has no kernel: other types, and machines without a compiler or
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..native import call, library, triton_kernels
+from ..native import Kernels, library, triton_kernels
 from .memory import empty
 from .plan import Plan
 
@@ -50,7 +49,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
 NOTHING = Activation("clamp", -math.inf, math.inf)
 
 
-def compiled(like: Tensor) -> ctypes.CDLL | None:
+def compiled(like: Tensor) -> Kernels | None:
     """The compiled kernels, if they take tensors of this kind."""
     return library() if like.dtype is torch.float32 and like.device.type == "cpu" else None
 
@@ -110,7 +109,7 @@ def _panels(each: Tensor) -> Tensor:
     lib = library()
     assert lib is not None
     groups, columns, window, channels = each.shape
-    width = int(lib.panel_width())
+    width = lib.panel_width
     count = -(-columns // width)
     padded = each.new_zeros(groups, count * width, window, channels)
     padded[:, :columns] = each
@@ -134,7 +133,7 @@ def _means(rows: Tensor, plan: Plan, begin: int, end: int, filled: Tensor) -> No
         gpu.means(Source(rows, filled), plan.sources, begin, end)
         return
     if lib := compiled(rows):
-        call(lib.means, rows, len(rows), plan.sources, begin, end, rows.shape[1], filled)
+        lib.means(rows, plan.sources, filled, begin, end)
         return
     listed = plan.sources[begin:end].long()
     wide = torch.promote_types(rows.dtype, torch.float32)
@@ -162,34 +161,11 @@ def product(
         return _product(source, table, weights, added, end)
     groups, columns = weights.shape[:2]
     out = empty(source.rows, rows, groups * columns)
-    for g in range(groups):
-        _product_group(lib, source, table, weights, added, end, out, g)
+    more = added or (None, None)
+    lib.product(
+        source.rows, source.filled, table, weights.values, weights.bias, *more, out, columns, *end.code
+    )
     return out
-
-
-def _product_group(
-    lib: ctypes.CDLL,
-    source: Source,
-    table: Tensor | None,
-    weights: Weights,
-    added: tuple[Tensor, Tensor | None] | None,
-    end: Activation,
-    out: Tensor,
-    g: int,
-) -> None:
-    groups, columns, window, channels = weights.shape
-
-    def part(x: Tensor | None, step: int) -> ctypes.c_void_p:
-        return ctypes.c_void_p(None if x is None else x.data_ptr() + 4 * g * step)
-
-    extra, at = added or (None, None)
-    first = (part(source.rows, channels), source.rows.stride(0), len(source.rows))
-    second = (part(source.filled, channels), groups * channels)
-    sizes = (len(out), window, channels, columns)
-    more = (part(extra, columns), at, groups * columns)
-    target = (part(out, columns), groups * columns)
-    matrix = (weights.values[g], part(weights.bias, columns))
-    call(lib.product, *first, *second, table, *sizes, *matrix, *more, *target, *end.code)
 
 
 def _product(
@@ -216,9 +192,8 @@ def depthwise(source: Source, table: Tensor, weights: Weights, end: Activation =
         return gpu.depthwise(source, table, weights, end)
     if lib := compiled(source.rows):
         out = empty(source.rows, len(table), source.rows.shape[1])
-        first = (source.rows, len(source.rows), source.filled)
-        sizes = (len(table), table.shape[1], out.shape[1])
-        call(lib.depthwise, *first, table, *sizes, weights.values, weights.bias, out, *end.code)
+        values = (weights.values, weights.bias)
+        lib.depthwise(source.rows, source.filled, table, *values, out, *end.code)
         return out
     out = torch.einsum("mtc,tc->mc", source.all()[table.long()], weights.values.to(source.rows.dtype))
     out = out if weights.bias is None else out + weights.bias
@@ -231,7 +206,7 @@ def maximum(rows: Tensor, table: Tensor) -> Tensor:
         return gpu.maximum(rows, table)
     if lib := compiled(rows):
         out = empty(rows, len(table), rows.shape[1])
-        call(lib.maximum, rows, table, *table.shape, rows.shape[1], out)
+        lib.maximum(rows, table, out)
         return out
     low = torch.cat([rows, rows.new_full((1, rows.shape[1]), -math.inf)])
     return low[torch.where(table < 0, len(rows), table).long()].amax(1)
@@ -248,7 +223,7 @@ def affine(
 ) -> Tensor:
     """(M, C): end(rows[at] * scale + shift), written into `out` if given, which may be a slice of wider rows.
 
-    `scale`: (C,), or (N, C) of which `scale_at` (M,) int32 says which one each row takes.
+    `scale`: (C,) or (1, C), or (N, C) of which `scale_at` (M,) int32 says which one each row takes.
     """
     out = empty(rows, len(rows if at is None else at), rows.shape[1]) if out is None else out
     scale = scale if scale is None else scale.contiguous()  # one vector for all images may be expanded
@@ -256,8 +231,9 @@ def affine(
         gpu.affine(rows, at, scale, shift, end, out, scale_at)
         return out
     if lib := compiled(rows):
-        target = (out, out.stride(0))
-        call(lib.affine, rows, at, len(out), rows.shape[1], scale, scale_at, shift, *target, *end.code)
+        scale = scale.flatten() if scale_at is None and scale is not None and scale.ndim > 1 else scale
+        scales = (scale, None) if scale_at is None else (None, scale)
+        lib.affine(rows, at, *scales, scale_at, shift, out, *end.code)
         return out
     read = rows if at is None else rows[at.long()]
     if scale is not None:
@@ -272,7 +248,7 @@ def layer_norm(
     if lib := compiled(rows):
         out = empty(rows, len(rows if at is None else at), rows.shape[1])
         vectors = (None if x is None else x.contiguous() for x in (weight, bias))
-        call(lib.layer_norm, rows, at, *out.shape, *vectors, float(eps), out)
+        lib.layer_norm(rows, at, *vectors, out, eps)
         return out
     return F.layer_norm(rows if at is None else rows[at.long()], rows.shape[1:], weight, bias, eps)
 
@@ -285,9 +261,8 @@ def side_by_side(
     out = empty(first, len(first if at is None else at), sum(widths))
     scale, shift = norm or (None, None)
     if lib := compiled(first):
-        sources, ats = (_addresses(x) for x in zip(*parts, strict=True))
-        sizes = ((ctypes.c_long * len(parts))(*widths), len(parts), *out.shape)
-        call(lib.side_by_side, sources, ats, *sizes, scale, shift, out, *end.code)
+        sources, ats = zip(*parts, strict=True)
+        lib.side_by_side(sources, ats, scale, shift, out, *end.code)
         return out
     begins = itertools.accumulate(widths, initial=0)
     for (rows, at), begin, width in zip(parts, begins, widths, strict=False):
@@ -297,10 +272,6 @@ def side_by_side(
     return out
 
 
-def _addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array:
-    return (ctypes.c_void_p * len(tensors))(*(None if x is None else x.data_ptr() for x in tensors))
-
-
 def image_means(rows: Tensor, begins: Tensor, images: Tensor) -> Tensor:
     """(N, C): the mean of each image's rows, which follow each other from `begins`; 0 where it has none."""
     if gpu := on_gpu(rows):
@@ -308,7 +279,7 @@ def image_means(rows: Tensor, begins: Tensor, images: Tensor) -> Tensor:
     count = len(begins) - 1
     if lib := compiled(rows):
         out = rows.new_empty(count, rows.shape[1])
-        call(lib.image_means, rows, begins, count, rows.shape[1], out)
+        lib.image_means(rows, begins, out)
         return out
     wide = torch.promote_types(rows.dtype, torch.float32)
     sums = rows.new_zeros(count, rows.shape[1], dtype=wide).index_add_(0, images, rows.to(wide))

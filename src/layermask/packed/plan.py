@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..native import call, library
+from ..native import library
 from ..window import Window
 
 FAR = 254  # the level of cells that no ring reaches
@@ -32,7 +32,7 @@ def taps(cells: Tensor, size: tuple[int, ...], out_size: tuple[int, ...], window
     if cells.device.type == "cpu" and (lib := library()):
         read = cells.new_empty(len(cells), window.kernel[0] * window.kernel[1])
         numbers = (*size, *out_size, *window.kernel, *window.stride, *window.before, *window.dilation)
-        call(lib.taps, cells, len(cells), *numbers, read)
+        lib.taps(cells, read, *numbers)
         return read
     place = cells.long()
     image, y, x = (
@@ -69,17 +69,16 @@ def _compiled_plan(
 ) -> Plan:
     lib = library()
     assert lib is not None
-    geometry = (*visible.shape, *reach)
     level, listed = torch.empty(2, *visible.shape, dtype=torch.uint8)
     needed = torch.empty_like(number)
-    counts = torch.zeros(len(visible), 256, dtype=torch.int32)
-    call(lib.need, visible, *geometry, read, begins, read.shape[1], level, listed, needed, counts)
+    counts = torch.empty(len(visible), 256, dtype=torch.int32)
+    lib.need(visible, read, begins, level, listed, needed, counts, *reach)
     ends = list(itertools.accumulate(n for n in counts.sum(0).tolist() if n))
     rows, filled = int(visible.sum()), ends[-1] if ends else 0
     before = counts.t().flatten().cumsum(0).view(256, -1).t() - counts  # by level, then image
     sources = torch.empty(filled, 8, dtype=torch.int32)
-    known = (level, needed, counts, (before + rows).int().contiguous(), rows)
-    call(lib.number_rows, visible, *geometry, *known, number, sources, read, read.numel(), rows + filled)
+    known = (level, needed, counts, (before + rows).int().contiguous())
+    lib.number_rows(visible, *known, number, sources, read, rows, *reach)
     return Plan(read, sources, ends)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..native.checksum import Place
+from ..native.checksum import checksums
 from .kernels import wide
 
 Tensors = tuple[Tensor | None, ...]
@@ -41,8 +41,6 @@ class PreparedWeights:
     """
 
     def __init__(self) -> None:
-        self._places: dict[tuple[int, ...], tuple[list, Place, int]] = {}
-        self._numbers: dict[tuple, int] = {}
         self._kept: dict[Hashable, _Kept] = {}
         self._known: set[Hashable] = set()
         self._pass = 0
@@ -52,27 +50,11 @@ class PreparedWeights:
 
     def capture(self, *tensors: Tensor | None) -> Captured:
         """The tensors as they are now. Only those of which something is kept are not copied."""
-        content = self._content(tensors)
+        content = _content(tensors)
         if content in self._known:
             return Captured(tensors, tensors, content)
         copies = tuple(t if t is None else t.detach().clone() for t in tensors)
         return Captured(tensors, copies, content)
-
-    def _content(self, tensors: Tensors) -> Hashable:
-        """What tensors hold and how they are laid out, or None where that cannot be read without waiting."""
-        given = [t for t in tensors if t is not None]
-        key = tuple(map(id, tensors))
-        layout = [(t.data_ptr(), t.shape, t.stride(), t.dtype, t.is_neg()) for t in given]
-        known = self._places.get(key)
-        if known is None or known[0] != layout:
-            known = self._places[key] = layout, Place(given), self._number_of(tensors)
-        _, place, number = known
-        return (place.checksum(given), number) if place.readable else None
-
-    def _number_of(self, tensors: Tensors) -> int:
-        """A short name for the shapes, strides and dtypes of tensors."""
-        shapes = tuple(t if t is None else (t.shape, t.stride(), t.dtype, t.is_neg()) for t in tensors)
-        return self._numbers.setdefault(shapes, len(self._numbers))
 
     def get(self, weights: Sequence[Captured], params: Hashable, compute: Callable[[], Any]) -> Any:
         """`compute()`, or what it gave before for weights of the same contents.
@@ -85,7 +67,7 @@ class PreparedWeights:
         key = (params, *(w.content for w in weights))
         kept = self._kept.get(key)
         if kept is None:
-            if not all(w.tensors is not w.given or self._content(w.given) == w.content for w in weights):
+            if not all(w.tensors is not w.given or _content(w.given) == w.content for w in weights):
                 raise RuntimeError(
                     "the model changed weights that an operator had yet to be computed with: use "
                     'LayerMasking(model, engine="dense").'
@@ -109,6 +91,14 @@ class PreparedWeights:
 class _Kept:
     value: Any
     used: int  # the last pass that asked for it
+
+
+def _content(tensors: Tensors) -> Hashable:
+    """What tensors of one dtype hold, and their shapes, or None where that cannot be read without waiting."""
+    given = [t for t in tensors if t is not None]
+    if not all([t.is_cpu for t in given]):
+        return None
+    return checksums(given), given[0].dtype, *[t if t is None else t.shape for t in tensors]
 
 
 @dataclass(eq=False)
