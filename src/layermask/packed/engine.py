@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..inplace import is_watched
-from ..masked import RULES, Run, Settings, writes
+from ..masked import Run, Settings, rule_for, writes
 from .kernels import compiled
 from .memory import MEMORY
 from .operands import NoRows
@@ -36,7 +36,7 @@ class Packing:
 
     def __call__(self, run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
         body, stands_for = PACKED.get(function, (None, None))
-        if body is not None and function not in run.rules and RULES.get(function) is stands_for:
+        if body is not None and rule_for(run, function) is stands_for:
             try:
                 return body(*args, **kwargs)
             except NoRows:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masked import Masked, NoMaskRule, masked_in, rule, settled
+from ..masked import Masked, NoMaskRule, masked_in, settled
+from ..masked import built_in as rule
 from ..visibility import narrow
 from .shape import moved
 

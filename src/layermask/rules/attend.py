@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, NoMaskRule, name_of, rule, settled
+from ..masked import Masked, NoMaskRule, name_of, settled
+from ..masked import built_in as rule
 from ..visibility import align, any_over, derive, intersection
 
 

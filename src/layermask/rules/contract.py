@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, rule, settled
+from ..masked import Masked, settled
+from ..masked import built_in as rule
 from ..visibility import any_over, derive, intersection, weighs
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masked import Masked, rule
+from ..masked import Masked
+from ..masked import built_in as rule
 from .reduce import hidden_last
 
 

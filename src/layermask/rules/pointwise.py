@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import INPLACE, Masked, NoMaskRule, masked_in, replace_masked, rule, settled
+from ..masked import INPLACE, Masked, NoMaskRule, masked_in, replace_masked, settled
+from ..masked import built_in as rule
 from ..visibility import align, join
 
 _NAMESPACES = (torch, Tensor, F, torch.special)

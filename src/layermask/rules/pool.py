@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..fill import neighbor
 from ..inplace import hide_, is_ours, is_watched
-from ..masked import DEFAULTS, Masked, rule, settled
+from ..masked import DEFAULTS, Masked, settled
+from ..masked import built_in as rule
 from ..visibility import derive
 from ..window import Window, grow, windowed
 from .convolve import Sizes, collapsed, filled, per_axis

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, NoMaskRule, rule, settled
+from ..masked import Masked, NoMaskRule, settled
+from ..masked import built_in as rule
 from ..visibility import any_over, derive, share, varies, weighs
 
 Dims = int | Sequence[int] | None

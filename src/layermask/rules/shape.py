@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import visibility
-from ..masked import Masked, rule, settled
+from ..masked import Masked, settled
+from ..masked import built_in as rule
 from ..visibility import align, derive, join, narrow
 
 
