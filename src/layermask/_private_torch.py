@@ -6,8 +6,13 @@ function here, which fails when torch changes what it stands on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+import torch.utils._pytree
 from torch import Tensor
+from torch._ops import OpOverload
 
 
 def same_storage(a: Tensor, b: Tensor) -> bool:
@@ -40,3 +45,27 @@ def is_tracing() -> bool:
 def takes_forward_derivatives() -> bool:
     """Whether a block of `torch.autograd.forward_ad.dual_level` is open."""
     return torch.autograd.forward_ad._current_level >= 0
+
+
+def written_arguments(operator: OpOverload) -> list[tuple[str, bool]]:
+    """The name of each argument of an aten operator, and whether the operator writes into it."""
+    found = operator._schema.arguments
+    return [(a.name, a.alias_info is not None and a.alias_info.is_write) for a in found]
+
+
+def returns_views(operator: OpOverload) -> bool:
+    """Whether a result of an aten operator may share memory with an argument."""
+    return any(result.alias_info is not None for result in operator._schema.returns)
+
+
+def tree_map(change: Callable[[Any], Any], tree: Any, is_leaf: Callable[[Any], bool]) -> Any:
+    """`tree` with `change` applied to each leaf of the containers that are registered with torch.
+
+    Libraries register theirs there, as Hugging Face its outputs, and compilers know of it.
+    """
+    return torch.utils._pytree.tree_map(change, tree, is_leaf=is_leaf)
+
+
+def tree_leaves(tree: Any) -> list[Any]:
+    """The leaves of the containers that are registered with torch."""
+    return torch.utils._pytree.tree_leaves(tree)

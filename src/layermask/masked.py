@@ -29,7 +29,7 @@ RULES: dict[Callable, Callable] = {}
 """What each torch function does to `Masked` arguments: torch function -> rule. It only grows."""
 
 _BUILT_IN: dict[Callable, tuple[Callable, bool]] = {}
-"""This package's own: torch function -> its rule, and whether that takes no plain tensor as first argument."""
+"""This package's own: torch function -> its rule, and whether that takes a Masked first and nothing else."""
 
 
 class NoMaskRule(NotImplementedError):

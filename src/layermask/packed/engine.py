@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..inplace import is_watched
 from ..masked import Run, Settings, rule_for, writes
 from .kernels import compiled
-from .memory import MEMORY
+from .memory import Memory
 from .operands import NoRows
 from .rules import PACKED
 from .value import Packed
@@ -29,7 +29,7 @@ class Packing:
     def __init__(self, wherever: bool) -> None:
         self.wherever = wherever  # and not only where compiled kernels do the work
         self.prepared = Prepared()
-        MEMORY.used_by(self)
+        self.memory = Memory()
 
     def __reduce__(self) -> tuple:  # copies prepare their own
         return Packing, (self.wherever,)
