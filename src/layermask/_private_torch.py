@@ -1,12 +1,12 @@
 """What this package uses of torch that torch does not promise to keep, and what rests on object identity.
 
-Nothing else in the package may name a private part of torch. tests/test_private_torch.py has a test of each
-function here, which fails when torch changes what it stands on.
+Nothing else in the package may name a private part of torch or call `id`. tests/test_private_torch.py has a
+test of each function here, which fails when torch changes what it stands on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -69,3 +69,25 @@ def tree_map(change: Callable[[Any], Any], tree: Any, is_leaf: Callable[[Any], b
 def tree_leaves(tree: Any) -> list[Any]:
     """The leaves of the containers that are registered with torch."""
     return torch.utils._pytree.tree_leaves(tree)
+
+
+def identities(*objects: object) -> tuple[int, ...]:
+    """Numbers that tell these objects from all others. Who keeps the numbers must keep the objects."""
+    return tuple(map(id, objects))
+
+
+class MadeFor:
+    """What was made for objects that are told apart by identity, as models and masks are; it keeps them."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, tuple[Any, tuple]] = {}
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def get(self, objects: tuple, params: Hashable, make: Callable[[], Any]) -> Any:
+        """`make()`, or what it gave for the same objects and equal `params` before."""
+        key = (params, *identities(*objects))
+        if key not in self._made:
+            self._made[key] = (make(), objects)
+        return self._made[key][0]
