@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._private_torch import tree_map
+from .._private_torch import identities, tree_map
 from ..errors import ModelError
 from ..masked import Masked, masked_in, settled
 
@@ -26,7 +26,7 @@ def left(output: Any) -> Any:
     Raises:
         ModelError: an object holds masked values and cannot be copied.
     """
-    done: dict[int, Any] = {}
+    done: dict[tuple[int, ...], tuple[Any, Any]] = {}  # an object and its copy
     return tree_map(lambda x: _plain(x, done), output, is_leaf=lambda x: isinstance(x, Masked))
 
 
@@ -39,8 +39,8 @@ def masked_within(output: Any) -> list[Masked]:
         x = waiting.pop()
         if isinstance(x, Masked):
             found.append(x)
-        elif not isinstance(x, _CLOSED) and id(x) not in seen:
-            seen[id(x)] = x  # kept, so that no other object gets its id
+        elif not isinstance(x, _CLOSED) and identities(x) not in seen:
+            seen[identities(x)] = x  # kept, so that no other object gets its id
             waiting.extend(part for _, part in _items(x))
             waiting.extend(_attributes(x).values())
     return found
@@ -50,12 +50,12 @@ _CLOSED = (Tensor, nn.Module, str, bytes, int, float, complex, type, type(None),
            torch.dtype, torch.device)  # hold nothing that a rule has made  # fmt: skip
 
 
-def _plain(x: Any, done: dict[int, Any]) -> Any:
+def _plain(x: Any, done: dict) -> Any:
     if isinstance(x, Masked):
         return settled(x) if any(n != 1 for n in x.visible.shape[1:]) else x.value
     if isinstance(x, _CLOSED) or not masked_within(x):
         return x
-    if id(x) not in done:
+    if identities(x) not in done:
         try:
             _rebuild(x, done)
         except (TypeError, AttributeError, ValueError, copy.Error) as error:
@@ -64,17 +64,17 @@ def _plain(x: Any, done: dict[int, Any]) -> Any:
                 f"the model's output holds masked values in a {kind}, which cannot be copied with plain "
                 f"tensors ({error}): return tensors, tuples, dicts or dataclasses"
             ) from error
-    return done[id(x)]
+    return done[identities(x)][1]
 
 
-def _rebuild(x: Any, done: dict[int, Any]) -> None:
+def _rebuild(x: Any, done: dict) -> None:
     """Put a copy of `x` with plain tensors into `done`, before its parts where it may hold itself."""
     if isinstance(x, (tuple, set, frozenset)):
         items = [_plain(item, done) for item in x]
         new: Any = type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
     else:
         new = copy.copy(x)
-    done[id(x)] = new
+    done[identities(x)] = x, new
     if not isinstance(x, (tuple, set, frozenset)):
         for key, item in _items(x):
             new[key] = _plain(item, done)

@@ -93,6 +93,7 @@ def _rescaled(
 ) -> Tensor:
     if (
         not (isinstance(input, Masked) and isinstance(other, Masked))
+        or not (out.is_floating_point() or out.is_complex())  # as sums of integers, exact
         or seen_a.shape[-1] == seen_b.shape[-2] == 1
     ):
         return out
