@@ -368,8 +368,9 @@ def test_tiles_show_what_enters_the_model(photograph):
     scene = prepare(photograph, "builtin", None, "cpu")
     visible = hiding._patches(scene, 0.5, 0)
     hidden = ~visible[0, 0].numpy()
-    black = comparison._answer_under(scene, visible, "blackout").picture
-    masked = comparison._answer_under(scene, visible, "layermask").picture
+    operators = comparison.Operators(scene.loaded)
+    black = comparison._answer_under(scene, visible, "blackout", operators).picture
+    masked = comparison._answer_under(scene, visible, "layermask", operators).picture
     assert (black[hidden] == 0).all()
     assert set(np.unique(masked[hidden])) == {215, 245}
     for picture in (black, masked):

@@ -241,9 +241,7 @@ def test_training_learns() -> None:
 
 def test_training_mode_is_mentioned_once() -> None:
     removal = LayerMasking(Small().double().train())
-    with pytest.warns(
-        UserWarning, match="in training mode: batch norm takes its statistics over the visible part"
-    ):
+    with pytest.warns(UserWarning, match="in training mode: batch norm takes its statistics from this batch"):
         removal(IMAGES, SEEN)
     removal(IMAGES, SEEN)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import threading
-from collections.abc import Iterator
+import weakref
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from layermask import LayerMasking
 from layermask.packed import memory
-from layermask.packed.memory import SMALL, Memory
+from layermask.packed.memory import SMALL, Memory, lending
 from layermask.removal.halving import out_of_memory
 
 COLUMNS = 64
@@ -21,17 +21,10 @@ ROWS = SMALL // (4 * COLUMNS)  # the least that is lent
 LIKE = torch.empty(0, COLUMNS)
 
 
-class User:
-    """Anything that can be waited for."""
-
-
 @pytest.fixture
-def lender(monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
+def lender(monkeypatch: pytest.MonkeyPatch) -> Memory:
     monkeypatch.setattr(memory, "_REGION", 8 * SMALL)
-    lender, user = Memory(), User()
-    lender.used_by(user)
-    yield lender
-    del user
+    return Memory()
 
 
 def free(lender: Memory) -> list:
@@ -66,18 +59,35 @@ def test_a_view_keeps_what_it_shows(lender: Memory) -> None:
     assert lender.empty(LIKE, ROWS, COLUMNS).data_ptr() < address < again.data_ptr()
 
 
-def test_it_goes_back_with_its_last_user_but_what_is_lent_stays() -> None:
-    lender, user = Memory(), User()
-    lender.used_by(user)
-    lent = lender.empty(LIKE, ROWS, COLUMNS).fill_(7)
-    del user
+def test_it_goes_back_with_its_operator_but_what_is_lent_stays() -> None:
+    lender = Memory()
+    lent, region = lender.empty(LIKE, ROWS, COLUMNS).fill_(7), weakref.ref(lender._regions[0])
+    del lender
     gc.collect()
-    assert not lender._regions and (lent == 7).all()
-    assert lender.empty(LIKE, ROWS, COLUMNS).shape == lent.shape and not lender._regions
-    lender.used_by(other := User())
-    del lent
-    assert lender.empty(LIKE, ROWS, COLUMNS).shape == (ROWS, COLUMNS)
-    assert len(lender._regions) == 1 and other
+    assert region() is None and (lent == 7).all()
+
+
+def test_after_a_pass_no_more_than_the_cap_is_kept(lender: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "KEPT", 16 * SMALL)
+    with lending(lender):
+        held = [memory.empty(LIKE, 8 * ROWS, COLUMNS) for _ in range(5)]
+        in_use = held[3].fill_(3)
+        del held
+        assert len(lender._regions) == 5
+    assert [region.is_free for region in lender._regions] == [True, False]
+    assert (in_use == 3).all()
+
+
+def test_only_within_a_pass_is_anything_lent(lender: Memory) -> None:
+    memory.empty(LIKE, ROWS, COLUMNS)
+    assert not lender._regions
+    with lending(lender):
+        elsewhere = threading.Thread(target=memory.empty, args=(LIKE, ROWS, COLUMNS))
+        elsewhere.start()
+        elsewhere.join()
+        assert not lender._regions
+        memory.empty(LIKE, ROWS, COLUMNS)
+        assert len(lender._regions) == 1
 
 
 def test_a_region_as_large_as_asked_for(lender: Memory) -> None:
@@ -117,8 +127,7 @@ def test_a_model_gives_it_back_and_later_answers_do_not_change_earlier_ones() ->
         removal(-images, visible)
         assert torch.equal(first, kept)
         assert torch.equal(removal(images, visible), kept)
-    gc.collect()  # what other tests have left
-    before = len(memory.MEMORY._users)
+    region = weakref.ref(removal.packing.memory._regions[0])
     del removal
     gc.collect()
-    assert len(memory.MEMORY._users) == before - 1
+    assert region() is None

@@ -5,8 +5,11 @@ Seen on a CPU, where what is watched takes the reference fill; the fill kernels 
 
 from __future__ import annotations
 
+import ctypes
 import math
+import struct
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +17,12 @@ import torch
 from families import FAMILIES
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models import VisionTransformer
 
+from layermask import Greyout, Grid, KernelShap, LeaveOneOut, MeanFill, TokenDropping
 from layermask.check.samples import masks
+from layermask.explain.asking import asker
+from layermask.removal import inputs
 from layermask.removal.layers import LayerMasking
 
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim", "is_nonzero"}
@@ -57,27 +64,83 @@ def test_the_dense_engine_waits_for_nothing(name: str, monkeypatch: pytest.Monke
     assert waits(dense, images[:1], visible) == waits(model, images[:1])
 
 
-def test_images_are_looked_at_once() -> None:
-    model, images = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 9, 9)
-    looked, isnan = [], Tensor.isnan
-    removal, visible = LayerMasking(model), torch.rand(2, 1, 9, 9) > 0.5
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(Tensor, "isnan", lambda x: looked.append(x.shape) or isnan(x))
-        for _ in range(3):
-            removal(images, visible)
-        assert len(looked) == 1
-        removal(images.clone(), visible)
-        assert len(looked) == 2
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of the images that are looked at from here on."""
+    looked, look = [], inputs.holds_nan
+    monkeypatch.setattr(
+        inputs, "holds_nan", lambda images: looked.append(tuple(images.shape)) or look(images)
+    )
+    return looked
 
 
-@pytest.mark.parametrize("change", ["in place", "data"])
-def test_images_that_change_are_looked_at_again(change: str) -> None:
+@pytest.mark.parametrize("cls", [LayerMasking, TokenDropping, Greyout])
+def test_a_call_looks_at_its_images_once(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = VisionTransformer(32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=8).eval()
+    removal, looked, images = cls(model), looks(monkeypatch), torch.randn(1, 3, 32, 32)
+    for times in (1, 2):
+        removal(images, masks(images.expand(2, -1, -1, -1), ["coarse", "block"], seed=0))
+        assert looked == [images.shape] * times
+
+
+def test_a_query_looks_at_its_images_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, image = looks(monkeypatch), torch.randn(1, 3, 8, 8)
+    removal = LayerMasking(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    found = KernelShap(removal, n_samples=60, perturbations_per_eval=8).attribute(image, 0, Grid(2)(image))
+    assert found.n_samples > 16
+    assert len(looked) == 2  # whole, and in parts
+
+
+def test_a_query_finds_nan_where_it_shows() -> None:
+    image, labels = torch.randn(1, 3, 8, 8), Grid(4)(torch.zeros(1, 3, 8, 8))
+    image[0, 0, 0, 0] = math.nan
+    removal = LayerMasking(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    with pytest.raises(ValueError, match="images hold NaN in visible pixels"):
+        LeaveOneOut(removal).attribute(image, 0, labels)
+    asked = asker(removal, "logit")
+    hidden = torch.ones(2, 1, 8, 8, dtype=torch.bool)
+    hidden[..., 0, 0] = False
+    for _ in range(2):
+        assert asked(image, hidden).isfinite().all()
+        with pytest.raises(ValueError, match="images hold NaN in visible pixels"):
+            asked(image, ~hidden)
+
+
+def _numpy(images: Tensor) -> None:
+    images.numpy()[0, 0, 0, 0] = math.nan
+
+
+def _data(images: Tensor) -> None:
+    images.data = torch.full_like(images, math.nan)
+
+
+CHANGES: dict[str, Callable[[Tensor], Any]] = {
+    "in place": lambda images: images[0, 0, 0, 0].fill_(math.nan),
+    "numpy": _numpy,
+    "data": _data,
+    "through .data": lambda images: images.data[0, 0, 0, 0].fill_(math.nan),
+    "behind torch's back": lambda images: ctypes.memmove(images.data_ptr(), struct.pack("f", math.nan), 4),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("cls", [LayerMasking, Greyout, MeanFill])
+def test_images_that_change_are_looked_at_again(cls: Any, change: str) -> None:
     images, visible = torch.randn(1, 3, 9, 9), torch.ones(1, 1, 9, 9, dtype=torch.bool)
-    removal = LayerMasking(nn.Conv2d(3, 4, 3))
+    removal = cls(nn.Conv2d(3, 4, 3))
     removal(images, visible)
-    if change == "in place":
-        images[0, 0, 0, 0] = math.nan
-    else:
-        images.data = torch.full_like(images, math.nan)
+    CHANGES[change](images)
     with pytest.raises(ValueError, match="images hold NaN in visible pixels"):
         removal(images, visible)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_nan_is_told_from_what_only_sums_to_it(dtype: torch.dtype) -> None:
+    for values, nan in (
+        ([1, 2], False),
+        ([math.inf, -math.inf], False),
+        ([6e4, 6e4], False),
+        ([0, math.nan], True),
+    ):
+        images = torch.tensor(values, dtype=dtype).view(1, 1, 1, 2)
+        assert inputs.holds_nan(images) is nan
+        assert inputs.holds_nan(images.expand(5, 3, 4, 2)) is nan

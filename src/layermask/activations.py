@@ -69,7 +69,7 @@ def find_places(model: nn.Module, image: Tensor) -> list[Place]:
     nothing = torch.zeros_like(image[:, :1], dtype=torch.bool)
     root = _Call("", 0)
     with _watching(model, root, (image.shape[2], image.shape[3])), torch.no_grad():
-        LayerMasking(model)(image, nothing)
+        LayerMasking(model, engine="dense")(image, nothing)
     spine = list(_spine(root, image[0, 0].numel()))
     sizes = sorted({place.size for place in spine}, key=lambda size: -size[0] * size[1])
     ends = [[place for place in spine if place.size == size] for size in sizes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ._private_torch import is_tracing, modes_are_active, takes_forward_derivatives
 from .masked import Masked
 from .native import fill as native
 
@@ -26,10 +27,9 @@ def is_watched(value: Tensor) -> bool:
 
 def is_traced() -> bool:
     """Something must see every operator: a tracer, a mode, a transform, a forward derivative."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing():
+    if torch.compiler.is_compiling() or is_tracing():
         return True
-    seen = torch._C._len_torch_dispatch_stack() > 0 or torch._C._are_functorch_transforms_active()
-    return seen or torch.autograd.forward_ad._current_level >= 0
+    return modes_are_active() or takes_forward_derivatives()
 
 
 def hide_(value: Tensor, visible: Tensor, number: float) -> Tensor:

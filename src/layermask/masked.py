@@ -13,21 +13,23 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import resolve_name
 
+from ._private_torch import same_storage
 from ._whereabouts import autograd_function, module_path, user_line
 
 RULES: dict[Callable, Callable] = {}
-"""What each torch function does to `Masked` arguments: torch function -> rule."""
+"""What each torch function does to `Masked` arguments: torch function -> rule. It only grows."""
 
-FALLBACK: Callable | None = None
-"""Called as `FALLBACK(function, args, kwargs)` in place of raising `NoMaskRule` (`layermask check` only)."""
+_BUILT_IN: dict[Callable, tuple[Callable, bool]] = {}
+"""This package's own: torch function -> its rule, and whether that takes a Masked first and nothing else."""
 
 
 class NoMaskRule(NotImplementedError):
@@ -88,9 +90,11 @@ class Run:
     rules: Mapping[Callable, Callable] = field(default_factory=dict)
     memo: dict = field(default_factory=dict)
     grad: bool = field(default_factory=torch.is_grad_enabled)
+    overrides: tuple[Mapping, ...] = ()  # those in force where the pass began; it may go on in other threads
     packing: Any = None  # the packed engine, tried first (layermask.packed)
     function: Callable | None = None  # that the packed engine computes or puts off now
     rows: bool = False  # whether anything was computed as rows of visible cells
+    watch: Callable | None = None  # `watch(function, args, kwargs, call)` answers in place of `call()`
     ended: bool = False  # True once the module named by `until` has run: from there on nothing is masked
 
 
@@ -179,30 +183,89 @@ def _check_pair(value: Tensor, visible: Tensor) -> None:
 def rule(*functions: Callable) -> Callable[[Callable], Callable]:
     """Register the decorated function as the rule of `functions`, whose parameters it takes.
 
+    It is called with the arguments that the model wrote.
+
     Raises:
         ValueError: one of them has a rule already (use `overriding` to replace it for a while).
     """
+    _load_rules()
 
     def register(body: Callable) -> Callable:
         for function in functions:
-            if function in RULES:
-                raise ValueError(f"{name_of(function)} has a rule already; replace it within `overriding`.")
-            RULES[function] = body
+            _add(function, body)
         return body
 
     return register
 
 
+def built_in(*functions: Callable) -> Callable[[Callable], Callable]:
+    """Register a rule of this package. It is called with torch's own parameter names, also for numpy's.
+
+    If its first parameter is a `Masked`, it is not called with a plain tensor there.
+    """
+
+    def register(body: Callable) -> Callable:
+        first = _takes_masked_first(body)
+        for function in functions:
+            _add(function, body)
+            _BUILT_IN[function] = body, first
+        return body
+
+    return register
+
+
+def _add(function: Callable, body: Callable) -> None:
+    if function in RULES:
+        raise ValueError(f"{name_of(function)} has a rule already; replace it within `overriding`.")
+    RULES[function] = body
+
+
+def _takes_masked_first(body: Callable) -> bool:
+    """Whether the type of the first parameter is Masked and nothing else."""
+    hints = get_type_hints(getattr(body, "func", body))  # of a functools.partial
+    return next(iter(hints.values()), None) is Masked
+
+
+def _load_rules() -> None:
+    """Import the rules of this package, if only this module was imported so far."""
+    if "layermask.rules" not in sys.modules:
+        importlib.import_module("layermask.rules")
+
+
+_OVERRIDES: ContextVar[tuple[Mapping, ...]] = ContextVar("layermask overrides", default=())
+_OPEN_BLOCKS: list[None] = []  # as long as blocks are open, in whatever context
+
+
 @contextlib.contextmanager
 def overriding(rules: Mapping[Callable, Callable]) -> Iterator[None]:
-    """Replace or add rules within a `with` block, in every thread. Per model: `LayerMasking(rules=...)`."""
-    before = dict(RULES)
-    RULES.update(rules)
+    """Replace or add rules within a `with` block. Per model: `LayerMasking(rules=...)`.
+
+    Other threads and asyncio tasks do not see it, but for what they do within a pass that began in the block.
+    Blocks may be nested and interleaved: of two that replace the same rule, the one opened last holds.
+    A compiled model follows: it is compiled anew.
+    """
+    mine = dict(rules)
+    _OVERRIDES.set((mine, *_OVERRIDES.get()))
+    _OPEN_BLOCKS.append(None)
     try:
         yield
     finally:
-        RULES.clear()
-        RULES.update(before)
+        _OPEN_BLOCKS.pop()
+        _OVERRIDES.set(tuple(each for each in _OVERRIDES.get() if each is not mine))
+
+
+def overrides() -> tuple[Mapping, ...]:
+    """What the open blocks of `overriding` replace in this context, the innermost first."""
+    # compilers before torch 2.14 cannot read a context variable: they need not where no block is open
+    return _OVERRIDES.get() if _OPEN_BLOCKS else ()
+
+
+def rule_for(run: Run, function: Callable) -> Callable | None:
+    """The rule in force: of the model, of a block of `overriding`, or of the table; None if there is none."""
+    for rules in (run.rules, *overrides(), *run.overrides):
+        if function in rules:
+            return rules[function]
+    return RULES.get(function)
 
 
 def name_of(function: Callable) -> str:
@@ -248,18 +311,33 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
         return function(*replace_masked(args, settled), **replace_masked(kwargs, settled))
     _refuse_lost_writes(function, args, kwargs)
     _refuse_lost_gradient(function, run, inputs)
+    if run.watch is not None:
+        return _watched(run, function, args, kwargs)
     options = {str(NUMPY_NAMES.get(name, name)): option for name, option in kwargs.items()}
     if run.packing is not None and (out := run.packing(run, function, args, options)) is not NotImplemented:
         return replace_masked(out, lambda x: _in_run(x, run))
-    body = run.rules.get(function) or RULES.get(function)
+    body = rule_for(run, function)
     if body is None:
         return _no_rule(function, args, kwargs)
-    if args and not isinstance(args[0], Masked):
-        _refuse_other_argument(function, body, args[0])
-    out = body(*args, **options)
+    ours, masked_first = _BUILT_IN.get(function, (None, False))
+    if body is ours and masked_first:
+        _refuse_other_argument(function, args, options)
+    out = body(*args, **(options if body is ours else kwargs))
     for x in masked_in(out):
         x.run = run
         _note_sharing(x, inputs)
+    return out
+
+
+def _watched(run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
+    """What the watcher of the pass answers; it does not see what rules call of one another."""
+    watch, run.watch = run.watch, None
+    try:
+        out = watch(function, args, kwargs, lambda: dispatch(function, args, kwargs))  # type: ignore[misc]  # not None
+    finally:
+        run.watch = watch
+    for x in masked_in(out):
+        x.run = run
     return out
 
 
@@ -284,35 +362,21 @@ def _note_sharing(out: Masked, inputs: list[Masked]) -> None:
     if torch.compiler.is_compiling():  # in-place rules assume sharing there
         return
     for x in inputs:
-        if x is not out and _same_storage(x.value, out.value):
+        if x is not out and same_storage(x.value, out.value):
             x.shared = out.shared = True
 
 
-def _same_storage(a: Tensor, b: Tensor) -> bool:
-    try:
-        return a.untyped_storage()._cdata == b.untyped_storage()._cdata
-    except NotImplementedError:  # under torch.func transforms a tensor does not tell
-        return True
-
-
-def _first_annotation(body: Callable) -> str:
-    body = getattr(body, "func", body)  # of a functools.partial
-    return next(iter(body.__annotations__.values()), "")
-
-
-def _refuse_other_argument(function: Callable, body: Callable, first: Any) -> None:
+def _refuse_other_argument(function: Callable, args: tuple, kwargs: dict) -> None:
     """A rule whose first parameter is `Masked` has none for a plain tensor there and a mask elsewhere."""
-    if isinstance(first, Tensor) and _first_annotation(body) == "Masked":
+    if isinstance(args[0] if args else kwargs.get("input"), Tensor):
         why = "Its first argument is plain, and only that one may be masked."
         raise NoMaskRule(name_of(function), module_path(), user_line(), why)
 
 
 def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
-    if "layermask.rules" not in sys.modules:  # this module was imported by itself
-        importlib.import_module("layermask.rules")
+    if "layermask.rules" not in sys.modules:
+        _load_rules()
         return dispatch(function, args, kwargs)
-    if FALLBACK is not None:
-        return FALLBACK(function, args, kwargs)
     if torch.compiler.is_compiling():  # the stack cannot be read while it is traced
         raise NoMaskRule(getattr(function, "__name__", "a function"))
     raise NoMaskRule(name_of(function), module_path(), user_line())

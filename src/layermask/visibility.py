@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._private_torch import identities
 from .masked import Masked, Run, settled
 
 
@@ -25,7 +26,7 @@ def derive(
         return compute()
     if torch.compiler.is_compiling():
         return _derive_traced(run, (name, params), masks, compute)
-    key = (name, *map(id, masks), params)
+    key = (name, *identities(*masks), params)
     if key not in run.memo:
         run.memo[key] = (compute(), masks)  # the masks are kept, so that no other tensor gets their ids
     return run.memo[key][0]
@@ -89,7 +90,7 @@ def _contains(run: Run | None, larger: Tensor, smaller: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             run.memo.setdefault("traced", []).append((_CONTAINS, (larger,), smaller))
         else:
-            run.memo[("contains", id(larger))] = (smaller, larger)
+            run.memo[("contains", *identities(larger))] = (smaller, larger)
     return larger
 
 
@@ -102,7 +103,7 @@ def _is_within(run: Run | None, smaller: Tensor, larger: Tensor | None) -> bool:
         if torch.compiler.is_compiling():
             larger = _traced(run, _CONTAINS, (larger,))
         else:
-            larger = run.memo.get(("contains", id(larger)), (None,))[0]
+            larger = run.memo.get(("contains", *identities(larger)), (None,))[0]
     return larger is smaller
 
 
@@ -112,7 +113,7 @@ def intersection(run: Run | None, a: Tensor, b: Tensor) -> Tensor:
         return a
     if _is_within(run, b, a):
         return b
-    if not torch.compiler.is_compiling() and id(a) > id(b):
+    if not torch.compiler.is_compiling() and identities(a) > identities(b):
         a, b = b, a
     return derive(run, "and", (a, b), None, lambda: a & b)
 

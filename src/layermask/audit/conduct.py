@@ -18,10 +18,10 @@ from layermask.audit.page import audit_page
 from layermask.audit.plan import DEFAULT, LINEARITY_IMAGES, Part, Plan, plan
 from layermask.audit.samples import Shown, by_name, choose, show
 from layermask.data.source import Source
-from layermask.evaluate.removing import MakeOperator, from_table
 from layermask.evaluate.runner import run
 from layermask.evaluate.store import Store, read_results
 from layermask.files import output_folder, write_all
+from layermask.removal.table import MadeOnce, MakeOperator, from_table
 from layermask.zoo.loaded import Loaded
 
 Progress = Callable[[str, Store, int], AbstractContextManager[Callable[[float], None]]]
@@ -84,6 +84,7 @@ def audit(
     """
     place = output_folder(folder)
     device = device or next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
+    operator = MadeOnce(operator)  # all parts ask the same ones
     made = plan(loaded, source, removals, segmentations, seed, linearity_images, operator, device)
     planned(made)
     tables: dict[str, Table] = {}

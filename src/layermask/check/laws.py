@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from layermask.check.samples import masks
-from layermask.check.watch import poisoning
+from layermask.check.watch import poisoned
 from layermask.masked import Masked
 from layermask.removal.layers import LayerMasking
 
@@ -125,7 +125,7 @@ def no_leak(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
     would hide a leak in all later ones.
     """
     visible = masks(images, ["patches", "none", "pixel", "coarse", "block"], seed)
-    noisy, poisoned = (torch.where(visible, images, x) for x in (_noise(images, seed), _poison(images, seed)))
+    noisy, broken = (torch.where(visible, images, x) for x in (_noise(images, seed), _poison(images, seed)))
     removal = LayerMasking(model)
 
     def masked(x: Tensor) -> list[Tensor]:
@@ -135,14 +135,13 @@ def no_leak(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
         return _visible_only(_outputs(model, Masked(x, visible)))
 
     def noisy_within(x: Tensor) -> list[Tensor]:
-        with poisoning():
-            return paired(x)
+        return _visible_only(_outputs(model, poisoned(Masked(x, visible))))
 
     base = masked(images)
     if not _finite(base):
         return LawResult("2", False, math.inf, "the masked answer is not finite")
     errors = {
-        "nan, inf and noise": deviation(masked(poisoned), base),
+        "nan, inf and noise": deviation(masked(broken), base),
         "noise in every layer": deviation(noisy_within(noisy), paired(images)),
     }
     error = max(errors.values())

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask import masked
 from layermask.check.laws import LAWS, LawResult, check_laws
 from layermask.check.samples import masks
-from layermask.check.watch import Call, watching
+from layermask.check.watch import Call, See, watched
 from layermask.masked import Masked, NoMaskRule, masked_in, name_of, replace_masked, settled
 
 
@@ -39,9 +38,9 @@ def check(model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), s
     """Run `model` on masked `images` (N, C, *S), N >= 4, noting all missing rules; judge it if none is."""
     report = Report()
     visible = masks(images, ["patches", "all", "coarse", "block"], seed)
-    with torch.no_grad(), _module_names(model) as here, _noting(report, here):
+    with torch.no_grad(), _module_names(model) as here:
         try:
-            model(Masked(images, visible))
+            model(watched(Masked(images, visible), _noting(report, here)))
         except Exception as error:  # the model's own, perhaps of a substitute: report what was met so far
             report.error = f"{type(error).__name__}: {error} (in module {here[-1]!r})"
     if not report.missing and not report.error:
@@ -70,9 +69,8 @@ def _module_names(model: nn.Module) -> Iterator[list[str]]:
             handle.remove()
 
 
-@contextmanager
-def _noting(report: Report, here: list[str]) -> Iterator[None]:
-    """While open, note every op; compute one without a rule with a rough mask, so that the run goes on."""
+def _noting(report: Report, here: list[str]) -> See:
+    """Note every op; compute one without a rule with a rough mask, so that the run goes on."""
 
     def substitute(function: Callable, args: tuple, kwargs: dict) -> Any:
         modules = report.missing.setdefault(name_of(function), [])
@@ -85,19 +83,10 @@ def _noting(report: Report, here: list[str]) -> Iterator[None]:
         report.ops[name_of(function)] += 1
         try:
             return call()
-        except NoMaskRule:  # a form of the op that its rule refuses
+        except NoMaskRule:  # none, or a form of the op that the rule refuses
             return substitute(function, args, kwargs)
 
-    def absent(function: Callable, args: tuple, kwargs: dict) -> Any:
-        report.ops[name_of(function)] += 1
-        return substitute(function, args, kwargs)
-
-    before, masked.FALLBACK = masked.FALLBACK, absent
-    try:
-        with watching(see):
-            yield
-    finally:
-        masked.FALLBACK = before
+    return see
 
 
 def _wrapped(output: Any, shown: Tensor) -> Any:

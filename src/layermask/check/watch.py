@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from layermask.masked import RULES, Masked, masked_in, overriding
+from layermask.masked import Masked, Run, masked_in
 
 Call = Callable[[], Any]
 See = Callable[[Callable, tuple, dict, Call], Any]
 
 
-@contextmanager
-def watching(see: See) -> Iterator[None]:
-    """While open, `see(function, args, kwargs, call)` answers for each rule that the model needs.
+def watched(x: Masked, see: See) -> Masked:
+    """Return `x` at the start of a pass in which `see(function, args, kwargs, call)` answers for each op.
 
-    `call()` is what the rule returns. What rules call of one another is not seen.
+    `call()` is what the rule returns; it raises NoMaskRule where there is none. What rules call of one
+    another is not seen.
     """
-    depth = 0
-
-    def watched(function: Callable, body: Callable) -> Callable:
-        def answer(*args: Any, **kwargs: Any) -> Any:
-            nonlocal depth
-            depth += 1
-            try:
-                if depth > 1:
-                    return body(*args, **kwargs)
-                return see(function, args, kwargs, lambda: body(*args, **kwargs))
-            finally:
-                depth -= 1
-
-        return answer
-
-    with overriding({function: watched(function, body) for function, body in RULES.items()}):
-        yield
+    x.run, x.shared = Run(watch=see), True  # the caller holds the value too
+    return x
 
 
-@contextmanager
-def poisoning(scale: float = 3.0) -> Iterator[None]:
-    """While open, every op returns noise in its hidden entries, which no other op may let through."""
+def poisoned(x: Masked, scale: float = 3.0) -> Masked:
+    """Return `x` at the start of a pass in which every op returns noise in its hidden entries.
+
+    No other op may let it through.
+    """
 
     def poison(function: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
         held = {_storage(x) for x in masked_in(args, kwargs)}  # a view's owner has its noise
@@ -51,8 +37,7 @@ def poisoning(scale: float = 3.0) -> Iterator[None]:
                 x.value = _with_noise(x, scale)
         return output
 
-    with watching(poison):
-        yield
+    return watched(x, poison)
 
 
 def _storage(x: Masked) -> int:

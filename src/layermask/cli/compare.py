@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
-from layermask.cli.comparison import GREY, MASKED, WHOLE, ZERO, Comparison, Inside, compare
+from layermask.cli.comparison import GREY, MASKED, WHOLE, ZERO, Comparison, Inside, Operators, compare
 from layermask.cli.hiding import PATCH, hide_part, mask_of
 from layermask.cli.jobs import Job, done_already, find_jobs, go_through
 from layermask.cli.outcome import outcome
@@ -66,6 +66,7 @@ def command(
         loaded, where = load_model(model, weights, device)
         alone = len(jobs) == 1
         say = options.voice(quiet or json or not alone)
+        operators = Operators(loaded)
 
         def request(job: Job) -> dict[str, Any]:
             return _request(loaded, weights, mask_of(mask, job) if mask else None, share, seed)
@@ -74,7 +75,7 @@ def command(
             scene = look(job.image, loaded, where, weights)
             hidden = hide_part(scene, mask_of(mask, job) if mask else None, share, seed)
             say(f"{scene.title}, {hidden.title()}")
-            found = compare(scene, hidden)
+            found = compare(scene, hidden, operators)
             say(_table(found))
             record = {"command": "compare", "request": request(job), **_record(found)}
             files = write(folder, f"{job.name}_compare", _sheet(found), record)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from layermask.activations import FeatureMap, Place
+    from layermask.zoo.loaded import Loaded
 
 WHOLE = "whole image"
 GREY, MASKED, ZERO = "grey fill", "layer masking", "layer masking,\nzero padding"  # rows of the feature maps
@@ -55,11 +56,26 @@ class Comparison:
     inside: Inside | str
 
 
-def compare(scene: Scene, hidden: Hidden) -> Comparison:
-    return Comparison(scene, hidden, *_answers(scene, hidden.visible), _inside(scene, hidden.visible))
+class Operators:
+    """The removals of one model, made once for all pictures; `zero`: layer masking without padding."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        from layermask.removal.layers import LayerMasking
+        from layermask.removal.table import MadeOnce
+
+        self._loaded, self._made = loaded, MadeOnce()
+        self.zero = LayerMasking(loaded.model, fill="zero")
+
+    def __call__(self, name: str, segments: Tensor | None = None) -> Any:
+        return self._made(name, self._loaded, segments)
 
 
-def _answers(scene: Scene, visible: Tensor) -> tuple[dict[str, Answer], dict[str, str]]:
+def compare(scene: Scene, hidden: Hidden, operators: Operators) -> Comparison:
+    found = _answers(scene, hidden.visible, operators)
+    return Comparison(scene, hidden, *found, _inside(scene, hidden.visible, operators))
+
+
+def _answers(scene: Scene, visible: Tensor, operators: Operators) -> tuple[dict[str, Answer], dict[str, str]]:
     """Return what the model answers under each removal that can serve it, and why the others cannot."""
     from layermask.errors import InputError
     from layermask.removal.table import REMOVALS
@@ -67,17 +83,14 @@ def _answers(scene: Scene, visible: Tensor) -> tuple[dict[str, Answer], dict[str
     answers, left_out = {WHOLE: _answer(scene, visible, lambda: scene.loaded.model(scene.x))}, {}
     for name in REMOVALS:
         try:
-            answers[name] = _answer_under(scene, visible, name)
+            answers[name] = _answer_under(scene, visible, name, operators)
         except (InputError, NotImplementedError) as error:  # no such package, model or rule
             left_out[name] = _in_a_line(error)
     return answers, left_out
 
 
-def _answer_under(scene: Scene, visible: Tensor, name: str) -> Answer:
-    from layermask.removal.table import removal
-
-    segments = patches_of(scene).to(scene.x.device)  # for those removals that paint by segment
-    operator = removal(name, scene.loaded.model, scene.loaded.preprocessing, segments)
+def _answer_under(scene: Scene, visible: Tensor, name: str, operators: Operators) -> Answer:
+    operator = operators(name, patches_of(scene).to(scene.x.device))  # some paint by segment
     return _answer(scene, visible, lambda: operator(scene.x, visible))
 
 
@@ -105,7 +118,7 @@ def _in_a_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _inside(scene: Scene, visible: Tensor) -> Inside | str:
+def _inside(scene: Scene, visible: Tensor, operators: Operators) -> Inside | str:
     """Return the feature maps under the rows of the paper's Figure 2, or why there are none."""
     from layermask.activations import activations, distance, find_places, telling_channel
 
@@ -116,7 +129,7 @@ def _inside(scene: Scene, visible: Tensor) -> Inside | str:
         return f"No feature maps: {_in_a_line(error)}"
     if not places:
         return f"No feature maps: no module of this {type(model).__name__} gives a grid of positions."
-    maps = {name: activations(model, ask, places) for name, ask in _rows(scene, visible).items()}
+    maps = {name: activations(model, ask, places) for name, ask in _rows(scene, visible, operators).items()}
     whole, shown = maps[WHOLE], [each.visible for each in maps[MASKED]]
     off = {
         name: [distance(*three) for three in zip(found, whole, shown, strict=True)]
@@ -126,14 +139,11 @@ def _inside(scene: Scene, visible: Tensor) -> Inside | str:
     return Inside(places, [telling_channel(each) for each in whole], maps, off)
 
 
-def _rows(scene: Scene, visible: Tensor) -> dict[str, Callable[[], Any]]:
-    from layermask.removal.layers import LayerMasking
-    from layermask.removal.table import removal
-
-    model, x = scene.loaded.model, scene.x
+def _rows(scene: Scene, visible: Tensor, operators: Operators) -> dict[str, Callable[[], Any]]:
+    x = scene.x
     return {
-        WHOLE: lambda: model(x),
-        GREY: lambda: removal("greyout", model, scene.loaded.preprocessing)(x, visible),
-        MASKED: lambda: LayerMasking(model)(x, visible),
-        ZERO: lambda: LayerMasking(model, fill="zero")(x, visible),
+        WHOLE: lambda: scene.loaded.model(x),
+        GREY: lambda: operators("greyout")(x, visible),
+        MASKED: lambda: operators("layermask")(x, visible),
+        ZERO: lambda: operators.zero(x, visible),
     }

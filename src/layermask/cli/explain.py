@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from layermask.explain.attribution import Attribution
     from layermask.explain.explainer import Explainer
+    from layermask.removal.table import MadeOnce
     from layermask.zoo.loaded import Loaded
 
 Method = Annotated[
@@ -161,7 +163,7 @@ class _Run:
 
     def _explain(self, scene: Scene, job: Job, advance: Callable[[float], None] | None) -> Files:
         labels, classes = _segment(scene, self.segments), _targets(scene, self.targets)
-        explainers = {name: self._explainer(scene, name, labels) for name in self.removals}
+        explainers = {name: self._explainer(name, labels) for name in self.removals}
         total = sum(_cost(each, labels) for each in explainers.values())
         found = {}
         with self._progress(total, advance) as step:
@@ -178,15 +180,19 @@ class _Run:
             self.say(f"wrote {' and '.join(map(str, [files.picture, files.record, *pages]))}")
         return files
 
-    def _explainer(self, scene: Scene, name: str, labels: Tensor) -> Explainer:
+    def _explainer(self, name: str, labels: Tensor) -> Explainer:
         from layermask.explain.table import explainer
-        from layermask.removal.halving import Halving
-        from layermask.removal.table import removal
 
-        operator: Any = removal(name, self.loaded.model, self.loaded.preprocessing, labels.to(self.device))
-        if self.halve:
-            operator = Halving(operator, lambda text: typer.echo(f"layermask: {text}", err=True))
+        operator = self.operators(name, self.loaded, labels.to(self.device))
         return explainer(self.method)(operator, **self.settings)
+
+    @cached_property
+    def operators(self) -> MadeOnce:
+        """The removals, made once for all pictures."""
+        from layermask.cli.evaluate.conduct import halving
+        from layermask.removal.table import MadeOnce, from_table
+
+        return MadeOnce(halving if self.halve else from_table)
 
     def _progress(self, total: int, advance: Callable[[float], None] | None) -> Any:
         if advance is not None:

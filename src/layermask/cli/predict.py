@@ -16,7 +16,7 @@ from layermask.cli.scene import Ranking, Scene, in_one_line, load_model, look, r
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from layermask.zoo.loaded import Loaded
 
@@ -50,12 +50,15 @@ def command(
     130 interrupted.
     """
     with outcome(quiet):
+        from layermask.removal.table import from_table
+
         removals, folder = options.prepare_output(against, out)
         jobs = find_jobs(images)
         options.check_files([job.image for job in jobs[:1]])
         loaded, where = load_model(model, weights, device)
         alone = len(jobs) == 1
         say = options.voice(quiet or json or not alone)
+        operators = {name: from_table(name, loaded) for name in removals}
 
         def request(job: Job) -> dict[str, Any]:
             return _request(loaded, weights, mask_of(mask, job), invert, removals)
@@ -63,7 +66,7 @@ def command(
         def work(job: Job, advance: Callable[[float], None]) -> None:
             own = mask_of(mask, job)
             scene = look(job.image, loaded, where, weights)
-            answers = _answers(scene, removals, visible_part(scene, own, invert), say)
+            answers = _answers(scene, operators, visible_part(scene, own, invert), say)
             record = {"command": "predict", "request": request(job), **_record(scene, own, invert, answers)}
             files = write(folder, f"{job.name}_predict", _sheet(scene, own, answers), record)
             if json:
@@ -91,23 +94,21 @@ def _request(
 
 
 def _answers(
-    scene: Scene, removals: list[str], visible: Tensor, say: Callable[[str], None]
+    scene: Scene, operators: dict[str, nn.Module], visible: Tensor, say: Callable[[str], None]
 ) -> dict[str, tuple[np.ndarray, Ranking]]:
     say(f"{scene.title}, {float(visible.float().mean()):.1%} visible")
     answers = {"whole image": (scene.picture, scene.predictions)}
-    answers |= {name: _answer(scene, name, visible) for name in removals}
+    answers |= {name: _answer(scene, operator, visible) for name, operator in operators.items()}
     for name, (_, ranking) in answers.items():
         say(f"{name}\n{ranking_lines(scene.named(ranking))}")
     return answers
 
 
-def _answer(scene: Scene, name: str, visible: Tensor) -> tuple[np.ndarray, Ranking]:
+def _answer(scene: Scene, operator: nn.Module, visible: Tensor) -> tuple[np.ndarray, Ranking]:
     """Return what remains of the picture under a removal, and what the model makes of it."""
     from layermask.draw.overlay import hidden_picture
-    from layermask.removal.table import removal
 
-    operator = removal(name, scene.loaded.model, scene.loaded.preprocessing)
-    fill = getattr(operator, "fill", None)  # operators that paint can show what they paint
+    fill: Any = getattr(operator, "fill", None)  # operators that paint can show what they paint
     remains = (
         scene.loaded.preprocessing.picture(fill(scene.x, visible))
         if fill

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from layermask._private_torch import tree_leaves
 from layermask.errors import InputError, require
 
 from .write import to_onnx, to_pt2

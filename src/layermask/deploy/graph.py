@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 from torch.export import ExportedProgram
+
+from layermask._private_torch import OpOverload, returns_views, written_arguments
 
 aten = torch.ops.aten
 FILLED: dict[Any, int] = {aten.new_ones.default: 1, aten.ones_like.default: 1, aten.new_zeros.default: 0}
@@ -66,9 +67,9 @@ def touched_in_place(graph: fx.GraphModule) -> set[fx.Node]:
 def _written_by(node: fx.Node) -> list[fx.Node]:
     if not isinstance(node.target, OpOverload):
         return []
-    named = zip(node.target._schema.arguments, node.args, strict=False)
-    both = [*named, *((a, node.kwargs.get(a.name)) for a in node.target._schema.arguments)]
-    return [x for a, x in both if a.alias_info and a.alias_info.is_write and isinstance(x, fx.Node)]
+    arguments = written_arguments(node.target)
+    both = [*zip(arguments, node.args, strict=False), *((a, node.kwargs.get(a[0])) for a in arguments)]
+    return [x for (_, written), x in both if written and isinstance(x, fx.Node)]
 
 
 def _viewed_by(node: fx.Node) -> list[fx.Node]:
@@ -82,5 +83,5 @@ def _viewed_by(node: fx.Node) -> list[fx.Node]:
 
 def _is_view(node: fx.Node) -> bool:
     if isinstance(node.target, OpOverload):
-        return any(result.alias_info is not None for result in node.target._schema.returns)
+        return returns_views(node.target)
     return node.op == "call_function"  # an entry of a list of views, perhaps

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from layermask._private_torch import MadeFor
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError
 from layermask.evaluate.removing import OverRemovals, check_each_once
@@ -40,9 +41,7 @@ class PatchSums(OverRemovals):
     patches: Sequence[int] = (32,)
     of: Literal["features", "logits"] = "features"
     head: str | None = None
-    _headless: dict[int, tuple[Loaded, Loaded]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _headless: MadeFor = field(default_factory=MadeFor, init=False, repr=False, compare=False)
 
     name: ClassVar[str] = "linearity"
     columns: ClassVar[dict[str, str]] = {
@@ -113,7 +112,7 @@ class PatchSums(OverRemovals):
         """Return the model that answers with what is summed: one for all pictures, as its removals are."""
         if self.of == "logits":
             return loaded
-        if id(loaded) not in self._headless:  # with the model, so that its number stays its own
-            without = replace(loaded, model=headless(loaded.model, self.head))
-            self._headless[id(loaded)] = loaded, without
-        return self._headless[id(loaded)][1]
+        return self._headless.get((loaded,), None, lambda: self._without_head(loaded))
+
+    def _without_head(self, loaded: Loaded) -> Loaded:
+        return replace(loaded, model=headless(loaded.model, self.head))

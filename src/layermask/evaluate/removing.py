@@ -12,19 +12,13 @@ from torch import Tensor
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError, ModelError
 from layermask.outputs import class_scores
-from layermask.removal.table import REMOVALS, check_name, removal
+from layermask.removal.table import REMOVALS, MadeOnce, MakeOperator, check_name, from_table, paints_segments
 from layermask.zoo.loaded import Loaded
 
 Operator = Callable[..., Any]
-MakeOperator = Callable[[str, Loaded, "Tensor | None"], Operator]
 
 OF_THE_DATA, OF_THE_MODEL = "of the data", "predictions of the plain model"
 """What labels are, in the settings."""
-
-
-def from_table(name: str, loaded: Loaded, segments: Tensor | None) -> Operator:
-    """Return the removal operator of a name in `layermask.REMOVALS`."""
-    return removal(check_name(name), loaded.model, loaded.preprocessing, segments)
 
 
 @dataclass(frozen=True)
@@ -36,28 +30,21 @@ class OverRemovals:
 
     removals: Sequence[str] = ("layermask", "greyout", "blackout")
     operator: MakeOperator = field(default=from_table, compare=False, kw_only=True)
-    _made: dict[Any, tuple[Loaded, Operator]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _made: MadeOnce = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_made", MadeOnce(self.operator))
         check_each_once("removals", self.removals)
         if self.operator is from_table:
             list(map(check_name, self.removals))
 
     def made(self, name: str, loaded: Loaded, segments: Tensor | None = None) -> Operator:
         """Return a removal, made once for all pictures where it can be: some try themselves out at first."""
-        if segments is not None:
-            return self.operator(name, loaded, segments)
-        key = name, id(loaded)
-        if key not in self._made:  # with the model, so that its number stays its own
-            self._made[key] = loaded, self.operator(name, loaded, None)
-        return self._made[key][1]
+        return self._made(name, loaded, segments)
 
     def painting(self, name: str, loaded: Loaded, segments: Tensor) -> Operator:
         """Return a removal that, if it paints segments, paints these (H, W), on the device of the picture."""
-        known = REMOVALS.get(name)
-        return self.made(name, loaded, segments if known is not None and known.needs_segments else None)
+        return self.made(name, loaded, segments if name in REMOVALS and paints_segments(name) else None)
 
 
 def check_each_once(name: str, values: Sequence[Any]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from layermask.errors import InputError
 from layermask.outputs import class_scores
+from layermask.removal.inputs import OneQuery
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,14 @@ class _Running:
 
 
 def asker(removal: Callable[..., Any], output: Output) -> Forward:
-    """Return what asks a removal operator for probabilities or logits."""
+    """Return what asks a removal operator for probabilities or logits, for one query."""
+
+    query = OneQuery()
 
     @torch.no_grad()
     def ask(images: Tensor, visible: Tensor) -> Tensor:
-        # one image stays one: what the removal checks of it, it checks once
-        logits = class_scores(removal(images, visible), len(visible)).float()
+        with query.about(images):
+            logits = class_scores(removal(images, visible), len(visible)).float()
         if output == "logit":
             return logits
         if logits.shape[1] < 2:

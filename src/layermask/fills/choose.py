@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from layermask._private_torch import modes_are_active
+
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -27,5 +29,4 @@ def _plain(images: Tensor, paint: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() and (images.requires_grad or paint.requires_grad):
         return False
-    watched = torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active()
-    return not watched and type(images) is Tensor and images.dtype.itemsize in _BITS
+    return not modes_are_active() and type(images) is Tensor and images.dtype.itemsize in _BITS

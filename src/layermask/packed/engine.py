@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..inplace import is_traced, is_watched
-from ..masked import RULES, Run, Settings
+from ..masked import Run, Settings, rule_for
 from .kernels import compiled
-from .memory import MEMORY
+from .memory import Memory
 from .operands import NoRows
 from .rules import PACKED
 from .weights import PreparedWeights
@@ -28,14 +28,14 @@ class Packing:
     def __init__(self, wherever: bool) -> None:
         self.wherever = wherever  # and not only where compiled kernels do the work
         self.prepared = PreparedWeights()
-        MEMORY.used_by(self)
+        self.memory = Memory()
 
     def __reduce__(self) -> tuple:  # copies prepare their own
         return Packing, (self.wherever,)
 
     def __call__(self, run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
         body, stands_for = PACKED.get(function, (None, None))
-        if body is None or function in run.rules or RULES.get(function) is not stands_for or _is_changed():
+        if body is None or rule_for(run, function) is not stands_for or _is_changed():
             return NotImplemented
         run.function = function
         try:

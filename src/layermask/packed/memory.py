@@ -1,4 +1,4 @@
-"""Memory for rows, kept from one pass to the next.
+"""Memory for rows, kept by an operator from one pass to the next.
 
 What the system gives afresh it clears page by page, which takes longer than many a layer: with an allocator
 that returns large blocks to the system, as glibc's does, a fifth of a ResNet-50's pass.
@@ -6,11 +6,14 @@ that returns large blocks to the system, as glibc's does, a fifth of a ResNet-50
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
 import weakref
 from bisect import insort
 from collections import deque
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -18,6 +21,7 @@ from torch import Tensor
 SMALL = 1 << 18  # bytes; less is left to torch
 _PAGE = 1 << 12
 _REGION = 1 << 26
+KEPT = 1 << 29  # bytes that an operator keeps between passes
 _MAPS = hasattr(mmap, "MAP_ANONYMOUS")
 
 
@@ -25,8 +29,13 @@ class _Region:
     """A mapping of its own, of which free stretches are lent: the first that is long enough."""
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self.bytes = memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self.free = [(0, size)]  # begin and end, in order, none beside another
+
+    @property
+    def is_free(self) -> bool:
+        return self.free == [(0, self.size)]
 
     def lend(self, size: int) -> tuple[int, int] | None:
         for i, (begin, end) in enumerate(self.free):
@@ -44,27 +53,17 @@ class _Region:
 
 
 class Memory:
-    """Regions, and what is lent of them; they are kept for as long as anyone who `uses` them lives."""
+    """Regions, and what is lent of them: an operator's, which go back with it."""
 
     def __init__(self) -> None:
         self._regions: list[_Region] = []
         self._returned: deque[tuple[weakref.ref[_Region], tuple[int, int]]] = deque()
-        self._users: set[int] = set()
         self._lock = threading.Lock()  # never taken by finalizers, which run at any time
-
-    def used_by(self, user: object) -> None:
-        self._users.add(id(user))
-        weakref.finalize(user, self._left, id(user))
-
-    def _left(self, user: int) -> None:
-        self._users.discard(user)
-        if not self._users:
-            self._regions = []  # what is lent lives on by itself
 
     def empty(self, like: Tensor, rows: int, columns: int) -> Tensor:
         """(rows, columns), uninitialised, of the dtype and device of `like`."""
         size = rows * columns * like.itemsize
-        if size < SMALL or like.device.type != "cpu" or not self._users or not _MAPS:
+        if size < SMALL or like.device.type != "cpu" or not _MAPS:
             return like.new_empty(rows, columns)
         try:
             with self._lock:
@@ -76,16 +75,49 @@ class Memory:
         return torch.frombuffer(lent, dtype=like.dtype, count=rows * columns).view(rows, columns)
 
     def _lend(self, size: int) -> tuple[_Region, tuple[int, int]]:
-        while self._returned:
-            owner, part = self._returned.popleft()
-            if region := owner():
-                region.take_back(part)
+        self._collect()
         for region in self._regions:
             if part := region.lend(size):
                 return region, part
         self._regions.append(_Region(max(size, _REGION)))
         return self._lend(size)
 
+    def _collect(self) -> None:
+        while self._returned:
+            owner, part = self._returned.popleft()
+            if region := owner():
+                region.take_back(part)
 
-MEMORY = Memory()
-empty = MEMORY.empty
+    def give_back(self) -> None:
+        """Unmap regions of which nothing is lent, the last ones first, until `KEPT` bytes are left."""
+        with self._lock:
+            self._collect()
+            size = sum(region.size for region in self._regions)
+            for region in reversed(list(self._regions)):
+                if size > KEPT and region.is_free:
+                    self._regions.remove(region)
+                    size -= region.size
+
+
+_lender: ContextVar[Memory | None] = ContextVar("memory for rows", default=None)
+
+
+@contextlib.contextmanager
+def _lending(memory: Memory) -> Iterator[None]:
+    token = _lender.set(memory)
+    try:
+        yield
+    finally:
+        _lender.reset(token)
+        memory.give_back()
+
+
+def lending(memory: Memory | None) -> contextlib.AbstractContextManager[None]:
+    """Within the block, `empty` lends of this memory; afterwards it gives back what is over its cap."""
+    return contextlib.nullcontext() if memory is None else _lending(memory)
+
+
+def empty(like: Tensor, rows: int, columns: int) -> Tensor:
+    """(rows, columns), uninitialised, of the dtype and device of `like`, of the memory of the pass if any."""
+    memory = _lender.get()
+    return like.new_empty(rows, columns) if memory is None else memory.empty(like, rows, columns)

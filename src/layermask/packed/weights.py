@@ -24,8 +24,8 @@ Tensors = tuple[Tensor | None, ...]
 class Captured:
     """Weights as they were when an operator was called, which may be computed later.
 
-    `given` are the model's own, `tensors` the same or copies of them, which nobody changes. `content` says what
-    they held, or is None where that cannot be told.
+    `given` are the model's own, `tensors` the same or copies of them, which nobody changes. `content` says
+    what they held, or is None where that cannot be told.
     """
 
     given: Tensors
@@ -36,8 +36,8 @@ class Captured:
 class PreparedWeights:
     """What was computed of a model's weights. Owned by one operator, and gone with it.
 
-    Two passes that need different things (another grouping of operators, say) may take turns: what was used in
-    this pass or in the one before is kept.
+    Two passes that need different things (another grouping of operators, say) may take turns: what was used
+    in this pass or in the one before is kept.
     """
 
     def __init__(self) -> None:

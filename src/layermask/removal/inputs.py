@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
-from ..inplace import is_watched
+from ..visibility import narrow
 
 
 def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
@@ -31,22 +33,37 @@ def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
 
 
 def _has_visible_nan(images: Tensor, visible: Tensor) -> bool:
-    """To look is to wait for the device: images are looked at anew only where torch knows of a change."""
-    global _clean
-    changes_show = not images.is_inference() and not is_watched(images)
-    state = (images._version, images.data_ptr()) if changes_show else None
-    known, known_state = _clean
-    if state is not None and known() is images and known_state == state:
-        return False
-    nan = images.isnan()  # first without the masks: there may be many to one image
-    if bool(nan.any()):
-        return bool((nan & visible).any())
-    _clean = (weakref.ref(images), state)
-    return False
+    return _free_of_nan.get() is not images and holds_nan(images) and bool((images.isnan() & visible).any())
 
 
-_clean: tuple = (lambda: None, None)
-"""The images last found to hold no NaN, and the state that they were in."""
+def holds_nan(images: Tensor) -> bool:
+    """Whether any pixel is NaN, hidden or not. To look is to wait for the device, once if there is none."""
+    each = narrow(images.detach())  # one image under many masks is read once
+    total = each.sum(
+        dtype=torch.promote_types(each.dtype, torch.float32)
+    )  # a NaN stays; infinite: look again
+    return not bool(total.isfinite()) and bool(each.isnan().any())
+
+
+_free_of_nan: ContextVar[Tensor | None] = ContextVar("images that hold no NaN", default=None)
+
+
+class OneQuery:
+    """A query asks about the same images many times: they are looked at for NaN in its first batch."""
+
+    def __init__(self) -> None:
+        self._clean: Tensor | None = None
+
+    @contextlib.contextmanager
+    def about(self, images: Tensor) -> Iterator[None]:
+        """Within the block, removal operators need not look at these very images again."""
+        if images is not self._clean:
+            self._clean = None if holds_nan(images) else images
+        token = _free_of_nan.set(self._clean)
+        try:
+            yield
+        finally:
+            _free_of_nan.reset(token)
 
 
 def _check_shapes(images: tuple[int, ...], visible: tuple[int, ...]) -> None:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from .. import rules as _rules
 from ..fill import EPSILON, FILLS
-from ..masked import Masked, Run, Settings, masked_in, settled
+from ..masked import Masked, Run, Settings, overrides, settled
 from ..packed import ENGINES, packing
+from ..packed.memory import lending
 from ..release import release_rules
 from ..rules.pool import POOLS
 from ..visibility import JOINS
 from ..window import GROWTHS
 from .inputs import check_inputs
+from .outputs import left, masked_within
+from .training import TrainingNotice
 
 PRESETS: dict[str, tuple[str, str | None]] = {"paper": ("any", None), "steady": ("keep", "neighbor")}
 """Growth and pool that go together. "steady" was more accurate than the default on all four models of the
 search in experiments/."""
-
-_NORMS = nn.modules.batchnorm._BatchNorm
 
 
 class LayerMasking(nn.Module):
@@ -87,14 +86,15 @@ class LayerMasking(nn.Module):
         self.engine, self.packing = engine, packing(engine, self.settings, model)
         self.engine_used: str | None = None
         self.until = until
-        self.rules = {**(release_rules(model) if compat == "release" else {}), **(rules or {})}
+        self.rules = dict(rules or {})
         if until is not None:
             _module(model, until)
-        self._told_training = False
-        self._norms = [module for module in model.modules() if isinstance(module, _NORMS)]
+        self.notice = TrainingNotice(model)
 
     def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The model's output, as the model structures it, with plain tensors.
+
+        The images are looked at for NaN in every call, which waits for their device once.
 
         Args:
             images: (N, C, *S) float. A batch of 1 is shared by all masks.
@@ -105,13 +105,20 @@ class LayerMasking(nn.Module):
             TypeError, ValueError: shapes, values, dtypes or devices that do not fit; the message says how.
             NoMaskRule: the model calls a torch function that has no rule.
         """
-        visible = check_inputs(images, visible)
+        return self.answer(images, check_inputs(images, visible), *args, **kwargs)
+
+    def answer(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The same, of images and masks (N or 1, 1, *S) bool that `check_inputs` has seen."""
         self._check_model_takes(images)
-        self._mention_training()
+        self.notice()
         packing = None if torch.compiler.is_compiling() else self.packing
-        run = Run(self.settings, self.rules, packing=packing and packing.begin_pass())
+        rules = (
+            {**release_rules(self.model), **self.rules} if self.settings.compat == "release" else self.rules
+        )
+        begun = packing and packing.begin_pass()
+        run = Run(self.settings, rules, overrides=overrides(), packing=begun)
         x = entered(images, visible, run)
-        with _ending(self.model, self.until, run):
+        with _ending(self.model, self.until, run), lending(packing and packing.memory):
             out = left(self.model(x, *args, **kwargs))
         if not torch.compiler.is_compiling():
             self.engine_used = "packed" if run.rows else "dense"
@@ -133,17 +140,6 @@ class LayerMasking(nn.Module):
                 f"{kind[1]}: convert one of them."
             )
 
-    def _mention_training(self) -> None:
-        if self._told_training or torch.compiler.is_compiling():
-            return
-        if any(norm.training and norm.track_running_stats for norm in self._norms):
-            self._told_training = True
-            warnings.warn(
-                "the model is in training mode: batch norm takes its statistics over the visible part of "
-                "this batch and updates its running ones. Call model.eval() to use those it has learned.",
-                stacklevel=3,
-            )
-
     def extra_repr(self) -> str:
         return (
             ", ".join(f"{k}={v!r}" for k, v in vars(self.settings).items())
@@ -160,21 +156,6 @@ def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:
     return x
 
 
-def left(output: Any) -> Any:
-    """A model's output with plain tensors: maps are 0 where hidden.
-
-    A result that has no positions left keeps its value even where nothing at all was visible: the model's
-    answer to no evidence (its last bias, for a linear head).
-    """
-
-    def plain(x: Any) -> Any:
-        if not isinstance(x, Masked):
-            return x
-        return settled(x) if any(n != 1 for n in x.visible.shape[1:]) else x.value
-
-    return tree_map(plain, output, is_leaf=lambda x: isinstance(x, Masked))
-
-
 @contextlib.contextmanager
 def _ending(model: nn.Module, until: str | None, run: Run | None) -> Iterator[None]:
     """Within the block, masking ends when the submodule `until` returns for the first time."""
@@ -183,7 +164,7 @@ def _ending(model: nn.Module, until: str | None, run: Run | None) -> Iterator[No
         return
 
     def end(module: nn.Module, args: Any, output: Any) -> Any:
-        if not any(x.run is run for x in masked_in(output)):
+        if not any(x.run is run for x in masked_within(output)):
             return output  # of another call, in another thread
         run.ended = True  # type: ignore[union-attr]  # set by the caller
         return left(output)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layermask._private_torch import writes_so_far
 from layermask.errors import InputError
 from layermask.fills.blur import Blurred, EdgeSmoothed
 from layermask.fills.fill import Fill
@@ -18,6 +19,7 @@ from layermask.fills.noise import Kind, Noise, RandomPixels
 from layermask.fills.pushpull import PushPull
 from layermask.fills.road import NoisyLinear
 from layermask.removal.inputs import check_inputs
+from layermask.removal.training import TrainingNotice
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -34,6 +36,7 @@ class PixelFill(nn.Module):
         self.model = model
         self.fill = fill
         self.training = model.training
+        self.notice = TrainingNotice(model)
 
     def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return the model's output for images (N, C, *S) and visible (N, 1, *S); either batch may be 1.
@@ -42,6 +45,7 @@ class PixelFill(nn.Module):
             TypeError, ValueError: as `LayerMasking.forward`.
             InputError: the fill cannot paint these images, or what it returned cannot be used.
         """
+        self.notice()
         return self.model(self.painted(images, visible), *args, **kwargs)
 
     def painted(self, images: Tensor, visible: Tensor) -> Tensor:
@@ -58,13 +62,13 @@ def _checked(fill: Callable[[Tensor, Tensor], Any], images: Tensor, visible: Ten
     """What a fill of the user's returns, if it keeps its promises."""
     batch = max(len(images), len(visible))
     images, visible = (x.expand(batch, *x.shape[1:]) for x in (images, visible))
-    versioned = not (images.is_inference() or torch.compiler.is_compiling())
-    version = images._version if versioned else 0
+    compiling = torch.compiler.is_compiling()
+    before = 0 if compiling else writes_so_far(images)
     painted = fill(images, visible)
-    if versioned and images._version != version:
+    if not compiling and writes_so_far(images) != before:
         raise InputError(f"the fill {_name(fill)} writes into the images it is given: let it return new ones")
     _check_kind(fill, painted, images)
-    if torch.compiler.is_compiling():
+    if compiling:
         return painted
     if not painted.isfinite().all():
         raise InputError(

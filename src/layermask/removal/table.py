@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
+from layermask._private_torch import MadeFor
 from layermask.errors import InputError, nearest
 from layermask.removal.constant import Blackout, ConstantFill, Greyout
 from layermask.removal.layers import LayerMasking
@@ -23,6 +25,7 @@ from layermask.removal.paint import (
     SegmentMeanFill,
 )
 from layermask.removal.tokens import TokenDropping
+from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing
 
 
@@ -199,3 +202,36 @@ def check_name(name: str) -> str:
             f"unknown removal {name!r}: choose from {', '.join(REMOVALS)}{nearest(name, REMOVALS)}"
         )
     return name
+
+
+MakeOperator = Callable[[str, Loaded, "Tensor | None"], Callable[..., Any]]
+"""From the name of a removal, the model and the segments (*S), if any."""
+
+
+def from_table(name: str, loaded: Loaded, segments: Tensor | None = None) -> nn.Module:
+    """Return the removal operator of a name in `layermask.REMOVALS`."""
+    return removal(name, loaded.model, loaded.preprocessing, segments)
+
+
+class MadeOnce:
+    """Makes each removal once per model, and what may paint segments anew for each map of them.
+
+    An operator keeps what it has learned of its model: prepared weights, whether tokens can be dropped.
+    """
+
+    def __init__(self, make: MakeOperator = from_table) -> None:
+        self.make = make
+        self._made = MadeFor()
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __call__(self, name: str, loaded: Loaded, segments: Tensor | None = None) -> Any:
+        if segments is not None and paints_segments(name):
+            return self.make(name, loaded, segments)
+        return self._made.get((loaded,), name, lambda: self.make(name, loaded, None))
+
+
+def paints_segments(name: str) -> bool:
+    """Whether a removal may depend on the segments; one of an unknown name may."""
+    return name not in REMOVALS or REMOVALS[name].needs_segments

@@ -53,10 +53,12 @@ class TokenDropping(nn.Module):
         visible = self._whole_patches(check_inputs(images, visible))
         # with no patch at all, a mean over patches has nothing to be taken over
         if self.drops is False or torch.compiler.is_compiling() or not bool(visible.any()):
-            return self.masking(images, visible, *args, **kwargs)
+            return self.masking.answer(images, visible, *args, **kwargs)
         if self.drops:
             with _dropping(self._entrances, []):
-                return self.masking(images, visible, *args, **kwargs)
+                return self.masking.answer(images, visible, *args, **kwargs)
+        if self.masking.notice.applies():  # random answers tell nothing
+            return self.masking.answer(images, visible, *args, **kwargs)
         return self._tried(images, visible, args, kwargs)
 
     def _whole_patches(self, visible: Tensor) -> Tensor:
@@ -71,14 +73,16 @@ class TokenDropping(nn.Module):
 
     def _tried(self, images: Tensor, visible: Tensor, args: tuple, kwargs: dict) -> Any:
         """Answer with masked keys, and see whether dropping gives the same."""
-        masked = self.masking(images, visible, *args, **kwargs)
+        masked = self.masking.answer(images, visible, *args, **kwargs)
         happened: list[int] = []
         try:
             with _dropping(self._entrances, happened), torch.no_grad():
-                dropped = self.masking(images, visible, *args, **kwargs)
+                dropped = self.masking.answer(images, visible, *args, **kwargs)
             same = _close(dropped, masked)
         except (RuntimeError, ValueError, AssertionError, IndexError):  # its blocks know how many there are
             same = False
+        if not same and not self._repeats(masked, images, visible, args, kwargs):
+            return masked
         if happened or not same:
             self.drops = bool(happened) and same
         if self.drops is False:
@@ -88,6 +92,11 @@ class TokenDropping(nn.Module):
                 stacklevel=4,
             )
         return masked
+
+    def _repeats(self, masked: Any, images: Tensor, visible: Tensor, args: tuple, kwargs: dict) -> bool:
+        """Whether the model gives the same answer twice; one that draws at random tells nothing."""
+        with torch.no_grad():
+            return _close(self.masking.answer(images, visible, *args, **kwargs), masked)
 
     def extra_repr(self) -> str:
         return f"keep={self.keep!r}"

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masked import Masked, NoMaskRule, masked_in, rule, settled
+from ..masked import Masked, NoMaskRule, masked_in, settled
+from ..masked import built_in as rule
 from ..visibility import narrow
 from .shape import moved
 
@@ -29,7 +30,8 @@ def setitem(input: Masked, index: Any, value: Any) -> None:
     """The target keeps its storage where it can; the entries written take the mask of what is written."""
     if any(masked_in(index)):
         raise TypeError("a Masked cannot be an index: which entries are written may be hidden.")
-    new = value.value if isinstance(value, Masked) else value
+    # hidden content stays out of storage that something else may call visible
+    new = settled(value) if isinstance(value, Masked) else value
     shown = value.visible if isinstance(value, Masked) else True
     visible = input.visible.expand(input.value.shape).clone()
     visible[index] = shown

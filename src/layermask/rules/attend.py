@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, NoMaskRule, name_of, rule, settled
+from ..masked import Masked, NoMaskRule, name_of, settled
+from ..masked import built_in as rule
 from ..visibility import align, any_over, derive, intersection
 
 
@@ -19,12 +20,19 @@ def _softmax(function: Callable) -> Callable:
     def softmax(input: Masked, dim: int | None = None, *args: Any, **kwargs: Any) -> Masked:
         """Over visible entries; a row that has none stays finite."""
         dim = (0 if input.value.ndim in (0, 1, 3) else 1) if dim is None else dim  # as torch picks it
+        input = _cast(input, [*args, *kwargs.values()])
         varied = input.value.ndim > 0 and input.visible.shape[dim] != 1
         value = torch.where(input.visible, input.value, _least(input, dim)) if varied else input.value
         out = function(value, dim, *args, **kwargs)
         return Masked(out, input.visible, weights=None if logarithmic else _along(out, dim))
 
     return softmax
+
+
+def _cast(x: Masked, options: Iterable[Any]) -> Masked:
+    """In the dtype that was asked for: integers have no infinity to hide behind."""
+    dtype = next((option for option in options if isinstance(option, torch.dtype)), None)
+    return x if dtype is None or x.value.is_floating_point() else x.to(dtype)
 
 
 def _least(x: Masked, dim: int) -> Tensor:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, rule, settled
+from ..masked import Masked, settled
+from ..masked import built_in as rule
 from ..visibility import any_over, derive, intersection, weighs
 
 
@@ -92,6 +93,7 @@ def _rescaled(
 ) -> Tensor:
     if (
         not (isinstance(input, Masked) and isinstance(other, Masked))
+        or not (out.is_floating_point() or out.is_complex())  # as sums of integers, exact
         or seen_a.shape[-1] == seen_b.shape[-2] == 1
     ):
         return out

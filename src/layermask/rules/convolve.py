@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fill import neighbor
-from ..masked import Masked, NoMaskRule, Run, name_of, rule, settled
+from ..masked import Masked, NoMaskRule, Run, name_of, settled
+from ..masked import built_in as rule
 from ..visibility import any_over, derive, intersection
 from ..window import Window, count, grow, windowed
 

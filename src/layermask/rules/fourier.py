@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ..masked import Masked, rule, settled
+from ..masked import Masked, settled
+from ..masked import built_in as rule
 from ..visibility import any_over, narrow
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masked import replace_masked, rule
+from ..masked import built_in as rule
+from ..masked import replace_masked
 
 _ASKED = """
     size dim ndimension stride numel nelement element_size get_device is_contiguous is_floating_point

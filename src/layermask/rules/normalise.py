@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, rule, settled
+from ..masked import Masked, settled
+from ..masked import built_in as rule
 from ..visibility import varies
 from .reduce import everything, moments, visible_share
 

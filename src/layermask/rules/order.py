@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masked import Masked, rule
-from .reduce import hidden_last
+from ..masked import Masked
+from ..masked import built_in as rule
+from ..visibility import varies
+from .reduce import everything, hidden_last
 
 
 def _ordered(input: Masked, out: Any, dim: int) -> Any:
@@ -26,9 +28,21 @@ def _ordered(input: Masked, out: Any, dim: int) -> Any:
 
 @rule(torch.sort, Tensor.sort)
 def sort(input: Masked, dim: int = -1, descending: bool = False, *, stable: bool | None = None) -> Any:
-    worst = -math.inf if descending else math.inf
-    out = torch.sort(hidden_last(input, worst), dim=dim, descending=descending, stable=bool(stable))
-    return _ordered(input, out, dim)
+    return _ordered(input, _sorted(input, dim, descending, bool(stable)), dim)
+
+
+def _sorted(x: Masked, dim: int, descending: bool, stable: bool) -> Any:
+    """The (values, indices) with hidden entries last."""
+    value = hidden_last(x, -math.inf if descending else math.inf)
+    out = torch.sort(value, dim=dim, descending=descending, stable=stable)
+    if value.is_floating_point() or not varies(x.visible, (dim,)):
+        return out
+    # no integer is beyond all others: those that are visible go before the hidden ones that are equal to them
+    indices = torch.argsort(value, dim=dim, descending=descending, stable=True)
+    hidden = (~x.visible.expand(value.shape)).gather(dim, indices).to(torch.uint8)
+    places = indices.gather(dim, hidden.argsort(dim=dim, stable=True))
+    places = torch.where(everything(x, (dim % value.ndim,), True), out.indices, places)
+    return type(out)((value.gather(dim, places), places))
 
 
 @rule(torch.argsort, Tensor.argsort)
@@ -39,4 +53,9 @@ def argsort(input: Masked, dim: int = -1, descending: bool = False, stable: bool
 @rule(torch.topk, Tensor.topk)
 def topk(input: Masked, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     out = torch.topk(hidden_last(input, -math.inf if largest else math.inf), k, dim, largest, sorted)
+    if not input.value.is_floating_point() and varies(input.visible, (dim,)):
+        _, places = _sorted(input, dim, largest, True)
+        whole = everything(input, (dim % input.value.ndim,), True)
+        places = torch.where(whole, out.indices, places.narrow(dim, 0, k))
+        out = type(out)((input.value.gather(dim, places), places))
     return _ordered(input, out, dim)

@@ -5,6 +5,7 @@ The table is read off PyTorch's own `pointwise` tag; the lists below name what l
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,20 +13,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import INPLACE, Masked, NoMaskRule, masked_in, replace_masked, rule, settled
+from .._private_torch import identities
+from ..masked import INPLACE, Masked, NoMaskRule, masked_in, replace_masked, settled
+from ..masked import built_in as rule
 from ..visibility import align, join
+from .overwrite import overwrite, writable
 
 _NAMESPACES = (torch, Tensor, F, torch.special)
 _NOT_POINTWISE = {"equal", "max", "min", "frexp"}  # tagged for one overload; `reduce` has max and min
 _DRAWS = {"rrelu", "bernoulli", "normal"}  # what they draw depends on the values: hidden ones are settled
 _UNTAGGED = """
     absolute alpha_dropout arccos arccosh arcsin arcsinh arctan arctan2 arctanh bernoulli bfloat16 bool
-    byte char clamp_max clamp_min conj contiguous cpu cuda detach divide double dropout dropout1d
+    byte cauchy char clamp_max clamp_min conj contiguous cpu cuda detach divide double dropout dropout1d
     dropout2d dropout3d expit exponential fake_quantize feature_alpha_dropout feature_dropout fill fix
-    float fmod gelu greater greater_equal half hardswish imag int leaky_relu less less_equal log1p
-    log_ndtr logsigmoid long mish multiply native_dropout ndtr negative normal not_equal pin_memory real
-    relu6 requires_grad resolve_conj resolve_neg rrelu short silu softplus softsign subtract tanhshrink
-    threshold to type type_as uniform zero
+    float floor_divide fmod gelu geometric greater greater_equal half hardswish imag int leaky_relu less
+    less_equal log1p log_ndtr log_normal logsigmoid long mish multiply native_dropout ndtr negative normal
+    not_equal pin_memory random real relu6 requires_grad resolve_conj resolve_neg rrelu short silu
+    softplus softsign subtract tanhshrink threshold to type type_as uniform zero
     """.split()
 
 
@@ -35,7 +39,8 @@ def pointwise(function: Callable) -> Callable:
     name = function.__name__.strip("_")
     if name in _LIKENESS:
         return _in_the_likeness(function)
-    read = settled if name in _DRAWS else _value
+    if name in _DRAWS:
+        return _drawn(function)
     keeps = any(word in name for word in _KEEP_WEIGHTS)
 
     def rule(*args: Any, **kwargs: Any) -> Masked:
@@ -44,7 +49,7 @@ def pointwise(function: Callable) -> Callable:
             args, kwargs = replace_masked(args, _harmless), replace_masked(kwargs, _harmless)
             inputs = masked_in(args, kwargs)
         if len(inputs) == 1:
-            value = function(*replace_masked(args, read), **replace_masked(kwargs, read))
+            value = function(*replace_masked(args, _value), **replace_masked(kwargs, _value))
             weights = _weights(inputs, value.ndim) if keeps else None
             if _is_the_same(value, inputs[0]):
                 inputs[0].weights = weights
@@ -52,10 +57,9 @@ def pointwise(function: Callable) -> Callable:
             return _with_mask_of(inputs[0], value, weights)
         ndim = max(x.value.ndim for x in inputs)
         visible, frame, values = join(inputs, ndim)
-        swap = dict(zip(map(id, inputs), values, strict=True))
-        value = function(
-            *replace_masked(args, lambda x: swap[id(x)]), **replace_masked(kwargs, lambda x: swap[id(x)])
-        )
+        swap = dict(zip(identities(*inputs), values, strict=True))
+        own: Callable = lambda x: swap[identities(x)[0]]  # noqa: E731
+        value = function(*replace_masked(args, own), **replace_masked(kwargs, own))
         weights = _weights(inputs, value.ndim) if keeps else None
         return Masked(value, align(visible, value.ndim), frame=frame, weights=weights)
 
@@ -65,6 +69,22 @@ def pointwise(function: Callable) -> Callable:
 def _is_the_same(value: Tensor, x: Masked) -> bool:
     """Torch gave back its very argument: it acted in place (`inplace=True`), or had nothing to do."""
     return not torch.compiler.is_compiling() and value is x.value
+
+
+def _drawn(function: Callable) -> Callable:
+    """Draws from settled values; what torch then writes in place is written into the masked value."""
+    parameters = list(inspect.signature(function).parameters) if function is F.rrelu else []
+
+    def rule(*args: Any, **kwargs: Any) -> Masked:
+        inputs = masked_in(args, kwargs)
+        visible, frame, _ = join(inputs, max(x.value.ndim for x in inputs))
+        value = function(*replace_masked(args, settled), **replace_masked(kwargs, settled))
+        out = Masked(value, align(visible, value.ndim), frame=frame)
+        if (dict(zip(parameters, args, strict=False)) | kwargs).get("inplace"):
+            return overwrite(inputs[0], value, out)
+        return out
+
+    return rule
 
 
 _LIKENESS = {"to", "type_as"}
@@ -85,6 +105,7 @@ def _in_the_likeness(function: Callable) -> Callable:
 def pointwise_in_place(function: Callable) -> Callable:
     """The rule of its in-place form: the target keeps its storage, and takes the joined mask."""
     apply = pointwise(function)
+    draws = function.__name__.strip("_") in _DRAWS
 
     def rule(target: Masked, *args: Any, **kwargs: Any) -> Masked:
         """Hidden content of other operands stays out of storage that something else may call visible."""
@@ -92,8 +113,10 @@ def pointwise_in_place(function: Callable) -> Callable:
             settle = lambda x: x if x.visible is target.visible else _resettled(x)  # noqa: E731
             args, kwargs = replace_masked(args, settle), replace_masked(kwargs, settle)
         if args or kwargs:
-            target.value = _writable(target)
+            target.value = writable(target)
         out = apply(target, *args, **kwargs)
+        if draws:  # into a copy
+            return overwrite(target, out.value, out)
         target.value, target.visible, target.frame, target.weights = (
             out.value,
             out.visible,
@@ -133,12 +156,6 @@ _SINGULAR = frozenset(
     sqrt rsqrt log log2 log10 log1p xlogy pow rpow float_power logit acos asin atanh acosh erfinv
     """.split()
 )
-
-
-def _writable(x: Masked) -> Tensor:
-    """An expanded value (one image under many masks) cannot be written to in place."""
-    expanded = any(step == 0 and n != 1 for n, step in zip(x.value.shape, x.value.stride(), strict=True))
-    return x.value.clone() if expanded else x.value
 
 
 def _with_mask_of(x: Masked, value: Tensor, weights: Tensor | None = None) -> Masked:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ..fill import neighbor
 from ..inplace import hide_, is_ours, is_watched
-from ..masked import DEFAULTS, Masked, rule, settled
+from ..masked import DEFAULTS, Masked, settled
+from ..masked import built_in as rule
 from ..visibility import derive
 from ..window import Window, grow, windowed
 from .convolve import Sizes, collapsed, filled, per_axis
-from .reduce import epsilon, visible_share
+from .reduce import epsilon, hidden_last, visible_share
 
 
 def pool_window(
@@ -66,7 +67,7 @@ def _below_maximum(x: Masked, window: Window) -> tuple[Tensor, Callable]:
         return hide_(x.value, x.visible, -math.inf), lambda: hide_(x.value, x.visible, 0.0)  # finite again
     if how == "neighbor":
         return neighbor(x, window.reach), _nothing
-    return settled(x) if how == "zero" else torch.where(x.visible, x.value, -math.inf), _nothing
+    return settled(x) if how == "zero" else hidden_last(x, -math.inf), _nothing
 
 
 def _nothing() -> None:
@@ -152,10 +153,8 @@ def _bin_share(x: Masked, wanted: tuple[int, ...], pool: Callable) -> Tensor:
 def _adaptive_max(n: int, pool: Callable) -> Callable:
     def adaptive_max_pool(input: Masked, output_size: Any, return_indices: bool = False) -> Any:
         visible = bins(input, n, output_size)
-        out, indices = pool(
-            torch.where(input.visible, input.value, -math.inf), output_size, return_indices=True
-        )
-        masked = Masked(torch.where(visible, out, 0.0), visible)
+        out, indices = pool(hidden_last(input, -math.inf), output_size, return_indices=True)
+        masked = Masked(torch.where(visible, out, 0), visible)
         return (masked, indices) if return_indices else masked
 
     return adaptive_max_pool

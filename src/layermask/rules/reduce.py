@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, NoMaskRule, rule, settled
+from ..masked import Masked, NoMaskRule, settled
+from ..masked import built_in as rule
 from ..visibility import any_over, derive, share, varies, weighs
 
 Dims = int | Sequence[int] | None
@@ -89,7 +90,11 @@ def _extreme(function: Callable, worst: float) -> Callable:
         out = function(hidden_last(input, worst), *(() if dim is None else (dim, keepdim)))
         if isinstance(out, Tensor):
             return Masked(torch.where(seen, out, 0.0 if out.is_floating_point() else 0), seen)
-        return type(out)((Masked(torch.where(seen, out[0], 0), seen), out[1]))
+        values, places = out
+        if not values.is_floating_point() and input.value.ndim:
+            best = values if keepdim else values.unsqueeze(dim)
+            places = _among_visible(input, input.value == best, places, dim, keepdim)
+        return type(out)((Masked(torch.where(seen, values, 0), seen), places))
 
     return rule
 
@@ -115,9 +120,25 @@ for name, worst in (("max", -math.inf), ("amax", -math.inf), ("min", math.inf), 
 def _chosen(function: Callable, worst: float) -> Callable:
     def rule(input: Masked, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """The place of the extreme visible entry, as a plain index."""
-        return function(torch.where(input.visible, input.value, worst), dim, keepdim)
+        value = hidden_last(input, worst)
+        chosen = function(value, dim, keepdim)
+        if value.is_floating_point() or value.ndim == 0:
+            return chosen
+        extreme = value.amax(axes(input, dim), True) if worst < 0 else value.amin(axes(input, dim), True)
+        return _among_visible(input, value == extreme, chosen, dim, keepdim)
 
     return rule
+
+
+def _among_visible(x: Masked, wanted: Tensor, chosen: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    """The first visible of the wanted entries: what stands for hidden is no larger than any integer.
+
+    Where nothing is hidden, or all is, what torch has chosen.
+    """
+    shown = (wanted & x.visible).to(torch.uint8).argmax(dim, keepdim)
+    dims = axes(x, dim)
+    asis = everything(x, dims, keepdim) | ~any_over(x.run, x.visible, dims, keepdim)
+    return torch.where(asis, chosen, shown)
 
 
 for name, worst in (("argmax", -math.inf), ("argmin", math.inf)):
@@ -222,7 +243,8 @@ def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out:
 def logsumexp(input: Masked, dim: Dims, keepdim: bool = False) -> Masked:
     dims = axes(input, dim)
     seen = any_over(input.run, input.visible, dims, True)
-    value = torch.where(input.visible, input.value, torch.where(seen, -math.inf, 0.0).to(input.value.dtype))
+    value = input.value if input.value.is_floating_point() else input.value.to(torch.get_default_dtype())
+    value = torch.where(input.visible, value, torch.where(seen, -math.inf, 0.0).to(value.dtype))
     return reduced(input, value.logsumexp(dims, keepdim), dims, keepdim)
 
 
@@ -251,6 +273,9 @@ def _boolean(function: Callable, neutral: bool) -> Callable:
     def rule(input: Masked, dim: Any = None, keepdim: bool = False) -> Masked:
         dims = axes(input, dim)
         value = torch.where(input.visible, input.value.bool(), neutral)
+        value = (
+            value.to(torch.uint8) if input.value.dtype is torch.uint8 else value
+        )  # whose answer torch keeps so
         return reduced(input, function(value, *(() if dim is None else (dim, keepdim))), dims, keepdim)
 
     return rule

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fill import neighbor
-from ..masked import Masked, NoMaskRule, rule
+from ..masked import Masked, NoMaskRule
+from ..masked import built_in as rule
 from ..visibility import derive
 from ..window import on_grid
 

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import visibility
-from ..masked import Masked, rule, settled
+from .._private_torch import identities
+from ..masked import Masked, settled
+from ..masked import built_in as rule
 from ..visibility import align, derive, join, narrow
 
 
@@ -171,8 +173,7 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, how: Any = None) -> Masked:
     visible, frame, chosen = join(inputs, ndim, how)
     if any(x.frame is not None and x.frame.shape[dim] != 1 for x in inputs):
         frame = None  # padding of single channels: from here on visible like any other entry
-    swap: dict[int, Any] = dict(zip(map(id, inputs), chosen, strict=True))
-    return Masked(torch.cat([swap.get(id(t), t) for t in tensors], dim), visible, frame=frame)
+    return Masked(torch.cat(_swapped(tensors, inputs, chosen), dim), visible, frame=frame)
 
 
 def _laid_end_to_end(tensors: Sequence[Any], inputs: Sequence[Masked], dim: int) -> bool:
@@ -213,9 +214,13 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Masked:
             _end_to_end(parts, axis, lambda t: t.visible, True),
         )
     visible, frame, chosen = join(inputs, ndim)
-    swap: dict[int, Any] = dict(zip(map(id, inputs), chosen, strict=True))
-    value = torch.cat([swap.get(id(p), p) for p in parts], axis)
-    return Masked(value, visible, frame=frame)
+    return Masked(torch.cat(_swapped(parts, inputs, chosen), axis), visible, frame=frame)
+
+
+def _swapped(tensors: Sequence[Any], inputs: Sequence[Masked], values: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors, with these values in the place of the masked ones."""
+    swap: dict[int, Any] = dict(zip(identities(*inputs), values, strict=True))
+    return [swap.get(number, t) for number, t in zip(identities(*tensors), tensors, strict=True)]
 
 
 @rule(F.pad, torch.constant_pad_nd)

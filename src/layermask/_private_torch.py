@@ -1,0 +1,93 @@
+"""What this package uses of torch that torch does not promise to keep, and what rests on object identity.
+
+Nothing else in the package may name a private part of torch or call `id`. tests/test_private_torch.py has a
+test of each function here, which fails when torch changes what it stands on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+import torch.utils._pytree
+from torch import Tensor
+from torch._ops import OpOverload
+
+
+def same_storage(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are views of one memory. Storages of one memory are different Python objects."""
+    try:
+        return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+    except NotImplementedError:  # under torch.func transforms a tensor does not tell
+        return True
+
+
+def writes_so_far(x: Tensor) -> int:
+    """How often torch has written into `x` in place; 0 for inference tensors, of which it keeps no count.
+
+    Writes by numpy and through `.data` are not counted: this tells what one call of torch did, and is no
+    means to see whether a tensor is still the same.
+    """
+    return 0 if x.is_inference() else x._version
+
+
+def modes_are_active() -> bool:
+    """Whether a `TorchDispatchMode` or a transform of torch.func sees the operators that are called."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._are_functorch_transforms_active()
+
+
+def is_tracing() -> bool:
+    """Whether torch.jit.trace records the operators that are called."""
+    return torch._C._is_tracing()
+
+
+def takes_forward_derivatives() -> bool:
+    """Whether a block of `torch.autograd.forward_ad.dual_level` is open."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+def written_arguments(operator: OpOverload) -> list[tuple[str, bool]]:
+    """The name of each argument of an aten operator, and whether the operator writes into it."""
+    found = operator._schema.arguments
+    return [(a.name, a.alias_info is not None and a.alias_info.is_write) for a in found]
+
+
+def returns_views(operator: OpOverload) -> bool:
+    """Whether a result of an aten operator may share memory with an argument."""
+    return any(result.alias_info is not None for result in operator._schema.returns)
+
+
+def tree_map(change: Callable[[Any], Any], tree: Any, is_leaf: Callable[[Any], bool]) -> Any:
+    """`tree` with `change` applied to each leaf of the containers that are registered with torch.
+
+    Libraries register theirs there, as Hugging Face its outputs, and compilers know of it.
+    """
+    return torch.utils._pytree.tree_map(change, tree, is_leaf=is_leaf)
+
+
+def tree_leaves(tree: Any) -> list[Any]:
+    """The leaves of the containers that are registered with torch."""
+    return torch.utils._pytree.tree_leaves(tree)
+
+
+def identities(*objects: object) -> tuple[int, ...]:
+    """Numbers that tell these objects from all others. Who keeps the numbers must keep the objects."""
+    return tuple(map(id, objects))
+
+
+class MadeFor:
+    """What was made for objects that are told apart by identity, as models and masks are; it keeps them."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, tuple[Any, tuple]] = {}
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def get(self, objects: tuple, params: Hashable, make: Callable[[], Any]) -> Any:
+        """`make()`, or what it gave for the same objects and equal `params` before."""
+        key = (params, *identities(*objects))
+        if key not in self._made:
+            self._made[key] = (make(), objects)
+        return self._made[key][0]
