@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -105,7 +106,7 @@ def conv2d(
     shape = input.shape
     require(len(shape) == weight.ndim == 4, len(weight) % groups == 0, _is_vector(bias, len(weight)))
     require(node is None or input.order == "first", shape[1] == weight.shape[1] * groups)
-    window = conv_window(weight, stride, padding, dilation)
+    window = _window(tuple(weight.shape), _fixed(stride), _fixed(padding), _fixed(dilation))
     require(_fits(weight, groups, window), window.has_output(shape[2:]))
     if node is None:
         return _entering(input, window, weight, bias, groups)
@@ -115,6 +116,16 @@ def conv2d(
         window = _widened(window, input.pads)
     last = input.strided_last or _strided_last(weight)
     return Packed(Conv(node, visible, window, captured(node.run, weight, bias), groups), strided_last=last)
+
+
+@functools.lru_cache(maxsize=1024)
+def _window(shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any) -> Window:
+    """The same window for the same layer in every pass: it remembers what was asked of it."""
+    return conv_window(torch.empty(shape, device="meta"), stride, padding, dilation)
+
+
+def _fixed(sizes: Any) -> Any:
+    return tuple(sizes) if isinstance(sizes, list) else sizes
 
 
 def _is_vector(x: Tensor | None, size: int) -> bool:
