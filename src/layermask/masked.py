@@ -92,6 +92,7 @@ class Run:
     function: Callable | None = None  # that the packed engine computes or puts off now
     rows: bool = False  # whether anything was computed as rows of visible cells
     ended: bool = False  # True once the module named by `until` has run: from there on nothing is masked
+    images: int | None = None  # the size of the batch, where it is known
 
 
 class Masked:
@@ -106,7 +107,7 @@ class Masked:
 
     Raises:
         TypeError: `value` is not a tensor, or `visible` is not a bool tensor.
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or the two are on different devices.
     """
 
     def __init__(
@@ -117,6 +118,8 @@ class Masked:
         self.phase = False  # one phase of a grid, as a slice with a step gives it
         self.shared = False  # something else may hold this value, or a view of it
         self.run: Run | None = None
+
+    cut = False  # one position that was cut out of a map: where hidden, it holds anything
 
     @classmethod
     def __torch_function__(
@@ -166,6 +169,10 @@ def _check_pair(value: Tensor, visible: Tensor) -> None:
         raise TypeError(f"Masked takes two tensors, not {type(value).__name__} and {type(visible).__name__}.")
     if visible.dtype is not torch.bool:
         raise TypeError(f"visible must be bool (True = visible), not {visible.dtype}.")
+    if visible.device != value.device:
+        raise ValueError(
+            f"visible is on {visible.device} and the value on {value.device}: move one to the other."
+        )
     fits = visible.ndim == value.ndim and all(
         m in (1, n) for m, n in zip(visible.shape, value.shape, strict=True)
     )
@@ -257,8 +264,10 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     if args and not isinstance(args[0], Masked):
         _refuse_other_argument(function, body, args[0])
     out = body(*args, **options)
+    cut = any(x.cut for x in inputs)
     for x in masked_in(out):
         x.run = run
+        x.cut |= cut and not has_positions(x)
         _note_sharing(x, inputs)
     return out
 
@@ -273,11 +282,22 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as wel
 
 def _enter(inputs: list[Masked]) -> Run:
     """The run of the inputs. One that has none comes from outside, where its value is held too."""
-    run = next((x.run for x in inputs if x.run is not None), None) or Run(DEFAULTS)
+    run = next((x.run for x in inputs if x.run is not None), None) or Run(DEFAULTS, images=_images(inputs))
     for x in inputs:
         x.shared |= x.run is None
         x.run = run
     return run
+
+
+def _images(inputs: list[Masked]) -> int | None:
+    return next((x.value.shape[0] for x in inputs if x.value.ndim), None)
+
+
+def has_positions(x: Masked) -> bool:
+    """Whether the mask varies along more than the batch: a value without positions has one row per image."""
+    rows = x.visible.shape[0] if x.visible.ndim else 1
+    of_batch = rows == 1 or x.run is None or x.run.images in (None, rows)
+    return not of_batch or any(n != 1 for n in x.visible.shape[1:])
 
 
 def _note_sharing(out: Masked, inputs: list[Masked]) -> None:

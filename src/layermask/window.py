@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,22 +66,6 @@ class Window:
         sides = zip(size, self.before, self.after, self.reach, strict=True)
         return all(n + before + after > reach for n, before, after, reach in sides)
 
-    def along(self, axes: Sequence[bool]) -> Window:
-        """The same window, reduced to a point on the axes that are False."""
-        if all(axes):
-            return self
-
-        def pick(sizes: tuple[int, ...], point: int) -> tuple[int, ...]:
-            return tuple(n if keep else point for n, keep in zip(sizes, axes, strict=True))
-
-        return Window(
-            pick(self.kernel, 1),
-            pick(self.stride, 1),
-            pick(self.before, 0),
-            pick(self.after, 0),
-            pick(self.dilation, 1),
-        )
-
 
 def on_grid(x: Masked, n: int) -> Masked:
     """The input as window ops over n axes take it: (N, C, *S), the mask full along S if it varies there."""
@@ -90,16 +74,17 @@ def on_grid(x: Masked, n: int) -> Masked:
         masks = tuple(m if m is None else m[None] for m in masks)
     value = x.value[None] if x.value.ndim == n + 1 else x.value
     spatial = tuple(value.shape[2:])
-    visible, frame = (m if m is None else _full(x.run, m, spatial) for m in masks)
+    uniform = all(n == 1 for mask in masks if mask is not None for n in mask.shape[2:])
+    visible, frame = (m if m is None or uniform else _full(x.run, m, spatial) for m in masks)
     if value is x.value and visible is x.visible:
         return x
     out = Masked(value, visible, frame=frame)  # type: ignore[arg-type]  # visible is not None
-    out.run, out.shared = x.run, x.shared
+    out.run, out.shared, out.cut = x.run, x.shared, x.cut
     return out
 
 
 def _full(run: Run | None, mask: Tensor, spatial: tuple[int, ...]) -> Tensor:
-    if mask.shape[2:] == spatial or all(m == 1 for m in mask.shape[2:]):
+    if mask.shape[2:] == spatial:
         return mask
     return derive(run, "full", (mask,), spatial, lambda: mask.expand(*mask.shape[:2], *spatial))
 
@@ -185,18 +170,15 @@ def _central(window: Window) -> Window:
     )
 
 
-def grow(
-    run: Run | None, visible: Tensor, frame: Tensor | None, window: Window, growth: str | None = None
-) -> tuple[Tensor, Tensor | None]:
+def grow(x: Masked, window: Window, growth: str | None = None) -> tuple[Tensor, Tensor | None]:
     """The mask, and the frame if any, behind a window op (the paper's MaxPool_k(m), section 3.2).
 
-    `visible`: (N, C, *S). Padding makes no window visible. A window that lies in padding alone hides
-    nothing: it counts as visible, and as frame in turn.
+    `x`: (N, C, *S), as `on_grid` gives it. Padding makes no window visible. A window that lies in padding
+    alone hides nothing: it counts as visible, and as frame in turn.
     """
+    run, visible, frame = x.run, x.visible, x.frame
     growth = growth or (run.settings.growth if run else "any")
-    spatial = visible.shape[-len(window.kernel) :]
-    window = window.along([n != 1 or (frame is not None and frame.shape[d] != 1) for d, n in _axes(spatial)])
-    if window.pointlike:
+    if window.pointlike or visible.shape[2:] != x.shape[2:]:  # one cell in, one out; or all cells alike
         return visible, frame
     if growth == "keep":
         growth = "center" if max(window.stride) == 1 else "any"
@@ -204,10 +186,6 @@ def grow(
         return visible, None
     masks = (visible,) if frame is None else (visible, frame)
     return derive(run, "grow", masks, (window, growth), lambda: _grow(run, visible, frame, window, growth))
-
-
-def _axes(spatial: Sequence[int]) -> list[tuple[int, int]]:
-    return [(axis - len(spatial), n) for axis, n in enumerate(spatial)]
 
 
 def _grow(

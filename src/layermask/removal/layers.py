@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from .. import rules as _rules
 from ..fill import EPSILON, FILLS
-from ..masked import Masked, Run, Settings, masked_in, settled
+from ..masked import Masked, Run, Settings, has_positions, masked_in, settled
 from ..packed import ENGINES, packing
 from ..release import release_rules
 from ..rules.pool import POOLS
@@ -153,7 +153,7 @@ class LayerMasking(nn.Module):
 
 def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:
     """The pair that enters a model, with hidden pixels settled once, so that what they hold is gone."""
-    batch = max(images.shape[0], visible.shape[0])
+    run.images = batch = max(images.shape[0], visible.shape[0])
     x = Masked(images.expand(batch, *images.shape[1:]), visible)
     x = Masked(settled(x), visible)
     x.run = run
@@ -163,14 +163,15 @@ def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:
 def left(output: Any) -> Any:
     """A model's output with plain tensors: maps are 0 where hidden.
 
-    A result that has no positions left keeps its value even where nothing at all was visible: the model's
-    answer to no evidence (its last bias, for a linear head).
+    A result that has no positions left (one row per image) keeps its value even where nothing at all was
+    visible: the model's answer to no evidence (its last bias, for a linear head). A single cell of a map, and
+    what is computed from it alone, is 0 where that cell is hidden.
     """
 
     def plain(x: Any) -> Any:
         if not isinstance(x, Masked):
             return x
-        return settled(x) if any(n != 1 for n in x.visible.shape[1:]) else x.value
+        return settled(x) if x.cut or has_positions(x) else x.value
 
     return tree_map(plain, output, is_leaf=lambda x: isinstance(x, Masked))
 

@@ -43,7 +43,10 @@ def visible_share(x: Masked, dims: Sequence[int], keepdim: bool, dtype: torch.dt
 
 def reduced(x: Masked, value: Tensor, dims: Sequence[int], keepdim: bool) -> Masked:
     """A reduction's result: visible where anything it read was."""
-    return Masked(value, any_over(x.run, x.visible, dims, keepdim))
+    visible = any_over(x.run, x.visible, dims, keepdim)
+    if x.frame is None or varies(x.frame, dims):
+        return Masked(value, visible)
+    return Masked(value, visible, frame=any_over(x.run, x.frame, dims, keepdim))  # of channels
 
 
 def epsilon(x: Masked) -> float:
