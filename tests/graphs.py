@@ -46,6 +46,7 @@ class Kind:
 
     inputs = 1
     twinned = True
+    by_channel = False  # whether masks differ by channel behind it, which the twin does not know
 
     def draw(self, rng: random.Random, channels: int, size: Size) -> Options | None:
         return {}
@@ -417,6 +418,8 @@ class grid_sample(Sampled):
 class unfold_and_fold(Windowed):
     """What covers a cell is that cell, over and over."""
 
+    by_channel = True
+
     def draw(self, rng: random.Random, channels: int, size: Size) -> Options | None:
         if len(size) != 2:
             return None
@@ -468,8 +471,6 @@ class pixel_shuffle(Move):
 
 @kind
 class pixel_unshuffle(Kind):
-    """Masks differ by channel behind it, which the twin does not know."""
-
     twinned = False
 
     def draw(self, rng: random.Random, channels: int, size: Size) -> Options | None:
@@ -711,6 +712,8 @@ class Graph(nn.Module):
                 break
             inputs = [values[i] for i in step.reads]
             values.append(KINDS[step.kind].twin(step.options, self.settings, *inputs))
+            if KINDS[step.kind].by_channel:
+                break
         return values
 
     def __repr__(self) -> str:
@@ -725,16 +728,25 @@ def draw(seed: int, most: int = 6) -> Graph:
     """A random graph of up to `most` steps."""
     rng = random.Random(seed)
     n = rng.choice([1, 2, 2, 2, 2, 2, 2, 2, 3])
-    size = tuple(1 if rng.random() < 0.04 else rng.randint(*SIZES[n]) for _ in range(n))
-    growth = rng.choice(["any"] * 5 + ["half", "keep", "center"])
-    settings = Settings(growth=growth, pool=rng.choice([None, None, "neighbor"]))
-    graph = Graph(rng.randint(1, 4), size, settings, rng.choice(list(HEADS)))
+    size = tuple(1 if rng.random() < 0.06 else rng.randint(*SIZES[n]) for _ in range(n))
+    graph = Graph(rng.randint(1, 4), size, _settings(rng), rng.choice(list(HEADS)))
     values = [torch.zeros(1, graph.channels, *size, dtype=torch.float64)]
     for _ in range(rng.randint(2, most)):
         for step, value in _next(rng, values):
             graph.steps.append(step)
             values.append(value)
     return graph
+
+
+def _settings(rng: random.Random) -> Settings:
+    growth = rng.choice(["any"] * 5 + ["half", "keep", "center"])
+    if rng.random() < 0.8:
+        return Settings(growth=growth, pool=rng.choice([None, None, "neighbor"]))
+    fill, join = (
+        rng.choice(["neighbor", "zero", "renormalize"]),
+        rng.choice(["intersection", "majority", "union"]),
+    )
+    return Settings(fill, growth, join, rng.choice([None, "paper"]))
 
 
 def _next(rng: random.Random, values: list[Tensor]) -> list[tuple[Step, Tensor]]:

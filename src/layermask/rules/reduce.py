@@ -91,8 +91,10 @@ def _extreme(function: Callable, worst: float) -> Callable:
         seen = any_over(input.run, input.visible, dims, keepdim)
         out = function(hidden_last(input, worst), *(() if dim is None else (dim, keepdim)))
         if isinstance(out, Tensor):
-            return Masked(torch.where(seen, out, 0.0 if out.is_floating_point() else 0), seen)
-        return type(out)((Masked(torch.where(seen, out[0], 0), seen), out[1]))
+            return reduced(
+                input, torch.where(seen, out, 0.0 if out.is_floating_point() else 0), dims, keepdim
+            )
+        return type(out)((reduced(input, torch.where(seen, out[0], 0), dims, keepdim), out[1]))
 
     return rule
 
@@ -173,7 +175,7 @@ def std(input: Masked, *args: Any, **kwargs: Any) -> Masked:
     spread = input.var(*args, **kwargs)
     flat = spread.value == 0
     root = torch.where(flat, 1.0, spread.value).sqrt()
-    return Masked(torch.where(flat, 0.0, root), spread.visible)
+    return Masked(torch.where(flat, 0.0, root), spread.visible, frame=spread.frame)
 
 
 def _with_mean(name: str) -> Callable:
@@ -231,7 +233,7 @@ def logsumexp(input: Masked, dim: Dims, keepdim: bool = False) -> Masked:
 
 @rule(torch.cumsum, Tensor.cumsum)
 def cumsum(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
-    return Masked(settled(input).cumsum(dim, dtype=dtype), input.visible)
+    return Masked(settled(input).cumsum(dim, dtype=dtype), input.visible, frame=input.frame)
 
 
 @rule(torch.prod, Tensor.prod)
@@ -247,7 +249,7 @@ def prod(
 @rule(torch.cumprod, Tensor.cumprod)
 def cumprod(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
     value = torch.where(input.visible, input.value, 1)
-    return Masked(value.cumprod(dim, dtype=dtype), input.visible)
+    return Masked(value.cumprod(dim, dtype=dtype), input.visible, frame=input.frame)
 
 
 def _boolean(function: Callable, neutral: bool) -> Callable:
