@@ -374,7 +374,7 @@ class interpolate(Sampled):
             to, scale = None, tuple(rng.choice([0.5, 0.7, 1.5, 2.0, 2.0]) for _ in size)
         return {
             "to": to, "scale": scale, "mode": mode, "align": rng.random() < 0.4 if smooth else None,
-            "antialias": smooth and len(size) == 2 and rng.random() < 0.3,
+            "antialias": smooth and len(size) == 2 and min(size) > 1 and rng.random() < 0.3,  # torch: 1 wide
         }  # fmt: skip
 
     def run(self, options: Options, x: Any) -> Any:
@@ -724,17 +724,21 @@ class Graph(nn.Module):
 SIZES = {1: (6, 12), 2: (3, 9), 3: (3, 4)}
 
 
-def draw(seed: int, most: int = 6) -> Graph:
-    """A random graph of up to `most` steps."""
+def draw(seed: int) -> Graph:
+    """A random graph of some steps."""
     rng = random.Random(seed)
     n = rng.choice([1, 2, 2, 2, 2, 2, 2, 2, 3])
     size = tuple(1 if rng.random() < 0.06 else rng.randint(*SIZES[n]) for _ in range(n))
     graph = Graph(rng.randint(1, 4), size, _settings(rng), rng.choice(list(HEADS)))
     values = [torch.zeros(1, graph.channels, *size, dtype=torch.float64)]
-    for _ in range(rng.randint(2, most)):
+    for _ in range(rng.choice([2, 3, 4, 5, 6, 9])):
         for step, value in _next(rng, values):
             graph.steps.append(step)
             values.append(value)
+    if (
+        graph.head == "tokens" and values[-1][0, 0].numel() == 1
+    ):  # of which no mask tells batch from positions
+        graph.head = "map"
     return graph
 
 

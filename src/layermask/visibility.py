@@ -166,8 +166,8 @@ def join(inputs: Sequence[Masked], ndim: int, how: Any = None) -> tuple[Tensor, 
 
 def _joined_frame(inputs: Sequence[Masked], ndim: int) -> Tensor | None:
     """Padding where it meets padding, or what is the same for all positions (a gate)."""
-    maps = [x for x in inputs if x.frame is not None or has_positions(x)]
-    if not maps or any(x.frame is None for x in maps):
+    maps = [x for x in inputs if has_positions(x)] or inputs
+    if any(x.frame is None for x in maps):
         return None
     out = align(maps[0].frame, ndim)  # type: ignore[arg-type]  # none is None here
     for x in maps[1:]:

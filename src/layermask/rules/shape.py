@@ -308,7 +308,7 @@ def unfold(input: Masked, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
     channels = x.value.shape[1]
 
     def move(mask: Tensor) -> Tensor:
-        if mask.shape[2:] == (1, 1):
+        if mask.shape[1:] == (1, 1, 1):
             return mask.reshape(-1, 1, 1)
         full = mask.expand(-1, -1, *x.value.shape[2:]).to(torch.float32)
         columns = F.unfold(full, *args) > 0  # (N, 1 or C times kernel cells, windows)
