@@ -92,7 +92,7 @@ class Run:
     function: Callable | None = None  # that the packed engine computes or puts off now
     rows: bool = False  # whether anything was computed as rows of visible cells
     ended: bool = False  # True once the module named by `until` has run: from there on nothing is masked
-    images: int | None = None  # the size of the batch, where it is known
+    masks: int | None = None  # how many there are, one for all images or one for each, where it is known
 
 
 class Masked:
@@ -282,22 +282,23 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as wel
 
 def _enter(inputs: list[Masked]) -> Run:
     """The run of the inputs. One that has none comes from outside, where its value is held too."""
-    run = next((x.run for x in inputs if x.run is not None), None) or Run(DEFAULTS, images=_images(inputs))
+    run = next((x.run for x in inputs if x.run is not None), None) or Run(DEFAULTS, masks=_masks(inputs))
     for x in inputs:
         x.shared |= x.run is None
         x.run = run
     return run
 
 
-def _images(inputs: list[Masked]) -> int | None:
-    return next((x.value.shape[0] for x in inputs if x.value.ndim), None)
+def _masks(inputs: list[Masked]) -> int | None:
+    return next((x.visible.shape[0] for x in inputs if x.visible.ndim), None)
 
 
 def has_positions(x: Masked) -> bool:
-    """Whether the mask varies along more than the batch: a value without positions has one row per image."""
-    rows = x.visible.shape[0] if x.visible.ndim else 1
-    of_batch = rows == 1 or x.run is None or x.run.images in (None, rows)
-    return not of_batch or any(n != 1 for n in x.visible.shape[1:])
+    """Whether the mask varies along more than the batch; without positions it has one entry per image."""
+    shape, count = x.visible.shape, x.visible.numel()
+    if x.run is None or x.run.masks is None:
+        return any(n != 1 for n in shape[1:])
+    return count != 1 and (count != x.run.masks or max(shape) != count)
 
 
 def _note_sharing(out: Masked, inputs: list[Masked]) -> None:

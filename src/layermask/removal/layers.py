@@ -153,7 +153,7 @@ class LayerMasking(nn.Module):
 
 def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:
     """The pair that enters a model, with hidden pixels settled once, so that what they hold is gone."""
-    run.images = batch = max(images.shape[0], visible.shape[0])
+    run.masks, batch = visible.shape[0], max(images.shape[0], visible.shape[0])
     x = Masked(images.expand(batch, *images.shape[1:]), visible)
     x = Masked(settled(x), visible)
     x.run = run
@@ -163,9 +163,9 @@ def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:
 def left(output: Any) -> Any:
     """A model's output with plain tensors: maps are 0 where hidden.
 
-    A result that has no positions left (one row per image) keeps its value even where nothing at all was
-    visible: the model's answer to no evidence (its last bias, for a linear head). A single cell of a map, and
-    what is computed from it alone, is 0 where that cell is hidden.
+    A result that has no positions left keeps its value even where nothing at all was visible: the model's
+    answer to no evidence (its last bias, for a linear head). A single cell that was cut out of a map, and what
+    is computed from it alone, is 0 where that cell is hidden.
     """
 
     def plain(x: Any) -> Any:

@@ -172,9 +172,11 @@ def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple
     gaps = any(per_axis(output_padding, weight.ndim - 2)) or any(d > 1 or s > k for k, s, d in sizes)
     if not gaps and x.frame is None and all(n == 1 for n in x.visible.shape[2:]):
         return _channels(x.run, x.visible, groups, out_channels), None
-    image = None if x.frame is None else _channels(x.run, ~x.frame, groups, groups)
-    real = x.visible if x.frame is None else x.visible & ~x.frame
-    seen = _channels(x.run, real, groups, groups).expand(-1, -1, *x.value.shape[2:])
+    image = torch.ones_like(x.visible[:1, :1]) if x.frame is None else ~x.frame
+    seen, image = (
+        _channels(x.run, mask, groups, groups).expand(-1, -1, *x.value.shape[2:])
+        for mask in (x.visible & image, image)
+    )
     tap = torch.ones(
         1, 1, *weight.shape[2:], device=seen.device, dtype=torch.float64
     )  # autocast leaves it alone
@@ -184,8 +186,7 @@ def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple
         out = conv(flat, tap, None, stride, padding, output_padding, 1, dilation)
         return out.reshape(*mask.shape[:2], *out.shape[2:])
 
-    contributors = spread(torch.ones_like(seen[:1, :1]) if image is None else image)
-    got = spread(seen)
+    contributors, got = spread(image), spread(seen)
     half = x.run is not None and x.run.settings.growth == "half"
     visible = (2 * got >= contributors) & (got > 0) if half else got > 0
     missed = contributors == 0

@@ -184,7 +184,7 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, how: Any = None) -> Masked:
 
 def _laid_end_to_end(tensors: Sequence[Any], inputs: Sequence[Masked], dim: int) -> bool:
     """Some mask varies along the axis, some operand is a single position, or all are phases of one grid."""
-    if dim == 0 or any(x.visible.shape[dim] != 1 for x in inputs):
+    if dim == 0 or any(x.visible.shape[dim] != 1 or _is_column(x, dim) for x in inputs):
         return True
     if all(x.phase for x in inputs) and len(inputs) == len(tensors):
         return True
@@ -249,12 +249,15 @@ def pad(input: Masked, pad: Sequence[int], mode: str = "constant", value: float 
 
 def _laid_out(x: Masked, axis: int) -> bool:
     """Whether the mask tells the cells along an axis apart, of which a map may have a single one there."""
-    marks = [x.visible] if x.frame is None else [x.visible, x.frame]
-    if any(m.shape[axis] != 1 for m in marks):
+    if x.visible.shape[axis] != 1 or (x.frame is not None and x.frame.shape[axis] != 1):
         return True
-    if axis % x.value.ndim < 2 or marks[0].shape[1] != 1:
-        return False
-    return x.value.shape[axis] == 1 or any(n != 1 for m in marks for n in m.shape[2:])
+    single = axis % x.value.ndim >= 2 and x.visible.shape[1] == x.value.shape[axis] == 1
+    return single or _is_column(x, axis % x.value.ndim)
+
+
+def _is_column(x: Masked, axis: int) -> bool:
+    """Whether a map (N, C, *S) is alike along an axis of S and varies along another."""
+    return axis >= 2 and x.visible.shape[1] == 1 and any(n != 1 for n in x.visible.shape[2:])
 
 
 def _padded(mask: Tensor, pads: list[int], mode: str, value: bool) -> Tensor:
