@@ -190,7 +190,7 @@ class conv(Windowed):
         stride = sizes(rng, n, [1, 1, 1, 2, 3])
         if stride == (1,) * n and rng.random() < 0.15:
             padding = rng.choice(["same", "valid"])
-        out = groups * rng.randint(1, max(1, 4 // groups))
+        out = groups * rng.randint(1, max(1, rng.choice([4, 4, 10]) // groups))
         return {
             "kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "groups": groups,
             "out": out, "bias": rng.random() < 0.7, "seed": rng.randrange(10**6),
@@ -542,7 +542,19 @@ class tiled(Move):
 @kind
 class activation(Pointwise):
     def draw(self, rng: random.Random, channels: int, size: Size) -> Options | None:
-        return {"name": rng.choice(["relu", "sigmoid", "silu", "gelu", "relu_", "tanh", "hardswish"])}
+        names = [
+            "relu",
+            "relu_",
+            "relu6",
+            "leaky_relu",
+            "sigmoid",
+            "silu",
+            "gelu",
+            "tanh",
+            "hardswish",
+            "elu",
+        ]
+        return {"name": rng.choice(names)}
 
     def run(self, options: Options, x: Any) -> Any:
         name = options["name"]
@@ -585,6 +597,32 @@ class channel_gate(Pointwise):
 class norm_of_channels(Pointwise):
     def run(self, options: Options, x: Any) -> Any:
         return F.layer_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1)
+
+
+@kind
+class mixed_channels(Pointwise):
+    """A linear layer of the channels, which lie last for it."""
+
+    def draw(self, rng: random.Random, channels: int, size: Size) -> Options | None:
+        return {"out": rng.choice([1, 3, 9]), "bias": rng.random() < 0.7, "seed": rng.randrange(10**6)}
+
+    def run(self, options: Options, x: Any) -> Any:
+        weight, bias = (
+            weights(options["seed"], options["out"], *n, dtype=x.dtype) for n in ([x.shape[1]], [])
+        )
+        return F.linear(x.movedim(1, -1), weight, bias if options["bias"] else None).movedim(-1, 1)
+
+
+@kind
+class split_channels(Pointwise):
+    """Some go through an activation, the others beside it."""
+
+    def draw(self, rng: random.Random, channels: int, size: Size) -> Options | None:
+        return {"chunks": rng.random() < 0.5} if channels > 1 else None
+
+    def run(self, options: Options, x: Any) -> Any:
+        first, *rest = x.chunk(2, 1) if options["chunks"] else (x[:, :1], x[:, 1:])
+        return torch.cat([F.leaky_relu(first, 0.1), *rest], 1)
 
 
 @kind
@@ -657,6 +695,11 @@ HEADS: dict[str, Callable[[Any], Any]] = {
     "maximum": lambda x: x.amax(tuple(range(2, x.ndim))),
     "cell": lambda x: x[(slice(None), slice(None), *[0] * (x.ndim - 2))] * 2 + 1,
     "tokens": lambda x: x.flatten(2).permute(2, 0, 1),
+    "mean of tokens": lambda x: F.linear(
+        x.flatten(2).permute(2, 0, 1).mean(0),
+        weights(8, 3, x.shape[1], dtype=x.dtype),
+        weights(9, 3, dtype=x.dtype),
+    ),
     "linear": lambda x: F.linear(x.flatten(1), weights(7, 3, x[:1].numel(), dtype=x.dtype)),
 }
 
@@ -788,7 +831,7 @@ def _tried(step: Step, values: list[Tensor]) -> list[tuple[Step, Tensor]]:
         out = KINDS[step.kind].run(step.options, *(values[i] for i in step.reads))
     except (RuntimeError, ValueError, NotImplementedError):
         return []
-    fits = 0 < out[0, 0].numel() <= MOST_CELLS and 0 < out.shape[1] <= 8 and bool(out.isfinite().all())
+    fits = 0 < out[0, 0].numel() <= MOST_CELLS and 0 < out.shape[1] <= 12 and bool(out.isfinite().all())
     return [(step, out)] if fits else []
 
 

@@ -164,8 +164,8 @@ def left(output: Any) -> Any:
     """A model's output with plain tensors: maps are 0 where hidden.
 
     A result that has no positions left keeps its value even where nothing at all was visible: the model's
-    answer to no evidence (its last bias, for a linear head). A single cell that was cut out of a map, and what
-    is computed from it alone, is 0 where that cell is hidden.
+    answer to no evidence (its last bias, for a linear head). A single cell cut out of a map, and what is
+    computed from it alone, is 0 where that cell is hidden.
     """
 
     def plain(x: Any) -> Any:
