@@ -46,7 +46,6 @@ class Kind:
 
     inputs = 1
     twinned = True
-    by_channel = False  # whether masks differ by channel behind it, which the twin does not know
 
     def draw(self, rng: random.Random, channels: int, size: Size) -> Options | None:
         return {}
@@ -418,8 +417,6 @@ class grid_sample(Sampled):
 class unfold_and_fold(Windowed):
     """What covers a cell is that cell, over and over."""
 
-    by_channel = True
-
     def draw(self, rng: random.Random, channels: int, size: Size) -> Options | None:
         if len(size) != 2:
             return None
@@ -755,8 +752,6 @@ class Graph(nn.Module):
                 break
             inputs = [values[i] for i in step.reads]
             values.append(KINDS[step.kind].twin(step.options, self.settings, *inputs))
-            if KINDS[step.kind].by_channel:
-                break
         return values
 
     def __repr__(self) -> str:

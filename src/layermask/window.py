@@ -74,8 +74,7 @@ def on_grid(x: Masked, n: int) -> Masked:
         masks = tuple(m if m is None else m[None] for m in masks)
     value = x.value[None] if x.value.ndim == n + 1 else x.value
     spatial = tuple(value.shape[2:])
-    uniform = all(n == 1 for mask in masks if mask is not None for n in mask.shape[2:])
-    visible, frame = (m if m is None or uniform else _full(x.run, m, spatial) for m in masks)
+    visible, frame = (m if m is None else _full(x.run, m, spatial) for m in masks)
     if value is x.value and visible is x.visible:
         return x
     out = Masked(value, visible, frame=frame)  # type: ignore[arg-type]  # visible is not None
@@ -84,7 +83,7 @@ def on_grid(x: Masked, n: int) -> Masked:
 
 
 def _full(run: Run | None, mask: Tensor, spatial: tuple[int, ...]) -> Tensor:
-    if mask.shape[2:] == spatial:
+    if mask.shape[2:] == spatial or all(m == 1 for m in mask.shape[2:]):
         return mask
     return derive(run, "full", (mask,), spatial, lambda: mask.expand(*mask.shape[:2], *spatial))
 
