@@ -1,7 +1,7 @@
 """Random programs of torch calls on a feature map: reads, views, writes in place, hooks and reuse.
 
-A program is a list of steps. Each step is a pair of the name of an operation, in one of the tables below, and a
-number that chooses the value it is applied to. `run` plays it on plain tensors and on `Masked` values alike.
+A program is a list of steps. Each step is the name of an operation, in one of the tables below, and a number
+that chooses the value it is applied to. `Model` plays it on plain tensors and on `Masked` values alike.
 """
 
 from __future__ import annotations
@@ -120,12 +120,12 @@ WRITES: dict[str, Callable[[Any], Any]] = {
 }
 TABLES = {**READS, **VIEWS, **WRITES}
 LAYERS = ("conv", "depthwise", "point", "norm", "pool", "forget", "sum of two", "back")
-"""Steps on whole maps, by layers of the model; a value that is forgotten; and writing one value into another."""
+"""Steps on whole maps by layers of the model, forgetting a value, and writing one value into another."""
 NAMES = (*TABLES, *LAYERS)
 
 
 class Model(nn.Module):
-    """Two convolutions, a program on what they give, and as many layers as make the packed engine worth it."""
+    """A program on what a convolution gives, and as many layers as make the packed engine worth it."""
 
     def __init__(self, steps: Sequence[Step], hooked: Sequence[Step] = ()) -> None:
         """`hooked` is played by a forward hook of the first norm, which gives back what it was given."""
@@ -139,8 +139,11 @@ class Model(nn.Module):
         self.norm = nn.BatchNorm2d(CHANNELS)
         self.pool = nn.MaxPool2d(3, 1, 1)
         self.last = nn.Conv2d(CHANNELS, 4, 1)
-        if hooked:
-            self.first.register_forward_hook(lambda module, inputs, output: (self.play(hooked, output), None)[1])
+        self.hooked = hooked
+        self.first.register_forward_hook(self._hook)
+
+    def _hook(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self.play(self.hooked, output)
 
     def forward(self, x: Any) -> list[Any]:
         torch.manual_seed(0)  # of rrelu

@@ -1,4 +1,4 @@
-"""Law 10: whatever a program does with a value through torch calls, every engine answers as the dense one does.
+"""Law 10: whatever a program does with a value through torch calls, every engine answers as the dense one.
 
 And with everything visible, as the plain model does. Programs are drawn by hypothesis, which shrinks them.
 """
@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from programs import CHANNELS, NAMES, READS, SIZE, VIEWS, WRITES, Model, Step
+from programs import NAMES, READS, SIZE, VIEWS, WRITES, Model, Step
 from torch import Tensor, nn
 
 from layermask import LayerMasking
