@@ -285,6 +285,20 @@ def test_sizes_beyond_32_bits_are_refused() -> None:
         library().taps(cells, read, 9, 9, 2, 2, 1, 1, 2**40, 1, 0, 0, 1, 1)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kernel", [(2, 254), (2, 255), (2, 256)], ids=str)
+def test_pools_wider_than_a_plan_has_rings(kernel: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model = (
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(kernel, 1), nn.Conv2d(4, 2, 1))
+        .eval()
+        .requires_grad_(False)
+    )
+    images, visible = torch.randn(1, 3, 3, 260), torch.zeros(1, 1, 3, 260, dtype=torch.bool)
+    visible[..., :3] = True
+    dense, packed = (LayerMasking(model, engine=engine)(images, visible) for engine in ("dense", "packed"))
+    assert torch.allclose(dense, packed, atol=1e-5)
+
+
 @pytest.mark.parametrize("part", ["weight", "bias"])
 @pytest.mark.parametrize("size", [1, 11, 13])
 def test_a_layer_norm_of_the_wrong_size_is_an_error_as_in_torch(part: str, size: int) -> None:
