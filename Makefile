@@ -5,7 +5,7 @@ export OMP_NUM_THREADS ?= 1
 BENCH_MINUTES ?= 60
 KEEPING := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help demo test test-all lint bench bench-all coverage clean
+.PHONY: help demo test test-all sanitize lint bench bench-all coverage clean
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -30,6 +30,10 @@ lint: .venv/dev
 
 test: lint  ## lint, types, and the tests that take minutes at most
 	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
+
+sanitize: export LAYERMASK_CASES = 400
+sanitize: .venv/dev  ## the compiled kernels under sanitizers, and for AArch64 where there is a cross compiler
+	$(BIN)/pytest tests/test_kernels_elsewhere.py
 
 test-all: lint  ## every test, the slow ones too
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -40,7 +40,7 @@ def build(out: Path, choices: Sequence[str] = CHOICES) -> str:
         BuildError: no compiler is there, all of them failed, or the time is over.
     """
     deadline, why = time.monotonic() + SECONDS, NO_COMPILER
-    for compiler in _compilers():
+    for compiler in compilers():
         for choice in choices:
             try:
                 _compile(compiler, choice, out, deadline)
@@ -54,30 +54,31 @@ def build(out: Path, choices: Sequence[str] = CHOICES) -> str:
     raise BuildError(why)
 
 
-def _compilers() -> Iterator[str]:
+def compilers() -> list[str]:
     """Those on the PATH, each once: `cc` is often another name of one of them."""
-    seen = set()
-    for found in filter(None, map(shutil.which, COMPILERS)):
-        if Path(found).resolve() not in seen:
-            seen.add(Path(found).resolve())
-            yield found
+    found = filter(None, map(shutil.which, COMPILERS))
+    return list({Path(path).resolve(): path for path in reversed([*found])}.values())[::-1]
 
 
 def _compile(compiler: str, choice: str, out: Path, deadline: float) -> None:
     """Objects are linked without -fopenmp: its functions are then torch's own, and its threads too."""
     objects = {source: str(out.with_name(source.stem + ".o")) for source in sources()}
-    _run([[compiler, *FLAGS, choice, "-c", str(a), "-o", b] for a, b in objects.items()], deadline)
+    run([[compiler, *FLAGS, choice, "-c", str(a), "-o", b] for a, b in objects.items()], deadline)
     link = [compiler, "-shared", *objects.values(), "-o", str(out), "-lm"]
-    _run([link], deadline)
+    run([link], deadline)
     try:
         ctypes.CDLL(str(out))
     except OSError:  # torch brings no OpenMP of this compiler's kind
         out.unlink(missing_ok=True)  # a new file, for this one's place may be taken as loaded
-        _run([[*link, "-fopenmp"]], deadline)
+        run([[*link, "-fopenmp"]], deadline)
 
 
-def _run(commands: list[list[str]], deadline: float) -> None:
-    """Run commands side by side, each in a process group of its own that ends with it."""
+def run(commands: list[list[str]], deadline: float) -> None:
+    """Run commands side by side, each in a process group of its own that ends with it.
+
+    Raises:
+        BuildError: one failed, or the time is over.
+    """
     with tempfile.TemporaryFile() as words:
         running = []
         try:

@@ -75,6 +75,7 @@ long fill_rings(const uint8_t *visible, const uint8_t *frame, uint8_t *rings, lo
   const grid *g = &p.grid;
   long cells = size[0] * size[1] * size[2], whole = g->length + 2 * g->guard, most = 0;
   int outcome = DONE;
+  if (!cells) return DONE;
   for (int axis = 0; axis < 3; axis++) most = reach[axis] > most ? reach[axis] : most;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (long n = 0; n < images; n++) {

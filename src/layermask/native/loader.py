@@ -119,6 +119,8 @@ def _build(folder: Path, again: bool, say: Callable[[str], None]) -> Found:
     with cache.alone(folder) as waited:
         if waited and not again and (meanwhile := _kept(folder)):
             return meanwhile
+        if not build.compilers():
+            raise BuildError(build.NO_COMPILER)
         say("compiling its kernels, once per machine; some seconds")
         begin = time.monotonic()
         with cache.workplace(folder) as place:

@@ -256,6 +256,7 @@ def avg_pool2d(
     if window.kernel == tuple(node.mask.shape[2:]):
         return _global_mean(node, (2, 3), True)
     require(not ceil_mode or pool_window(input, 2, kernel_size, stride, padding, 1, True) == window)
+    require(max(window.reach) < FAR)
     visible = _grown(input, window)
     return Packed(MeanPool(node, visible, window), strided_last=input.strided_last)
 
