@@ -22,7 +22,8 @@ from .rules.shape import cat
 
 def unscaled_pool(input: Masked, output_size: Any) -> Masked:
     """The average with zeros at hidden cells, not rescaled."""
-    return Masked(F.adaptive_avg_pool2d(settled(input), output_size), bins(input, 2, output_size))
+    visible, frame = bins(input, 2, output_size)
+    return Masked(F.adaptive_avg_pool2d(settled(input), output_size), visible, frame=frame)
 
 
 _POOL = {F.adaptive_avg_pool2d: unscaled_pool}
