@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,11 @@ from layermask.errors import ImageError
 from layermask.explain.table import EXPLAINERS
 from layermask.images import load_image
 from layermask.removal.halving import Halving
+from layermask.removal.layers import LayerMasking
+from layermask.removal.paint import PixelFill
 from layermask.segment import SEGMENTERS
 
-QUICK = ["--samples", "34", "--segments", "grid:56", "--device", "cpu", "--against", "none"]
+QUICK = ["--samples", "12", "--segments", "grid:112", "--device", "cpu", "--against", "none"]
 
 
 @pytest.fixture
@@ -283,3 +287,68 @@ def test_models_and_check_as_json(pictures):
 
 def test_shell_completion_is_offered():
     assert "--install-completion" in run("--help").stdout
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[str]:
+    """The classes of the removal operators that are made from here on."""
+    found: list[str] = []
+    for cls in (LayerMasking, PixelFill):
+
+        def init(self, *args, own=cls.__init__, **kwargs):
+            found.append(type(self).__name__)
+            own(self, *args, **kwargs)
+
+        monkeypatch.setattr(cls, "__init__", init)
+    return found
+
+
+def test_explain_makes_each_removal_once_for_all_pictures(pictures, tmp_path, made):
+    against = ["--against", "greyout,segment-mean"]
+    run("explain", pictures, *MODEL, *QUICK[:-2], *against, "--out", tmp_path / "out")
+    assert sorted(made) == ["Greyout", "LayerMasking"] + 4 * ["SegmentMeanFill"]
+
+
+def test_predict_makes_each_removal_once_for_all_pictures(pictures, tmp_path, made):
+    masks = tmp_path / "masks"
+    for name, source in zip(NAMES, ("a.jpg", "b.png", "b.webp", "more/c.JPG"), strict=True):
+        (masks / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("1", load_image(pictures / source).size, 1).save(masks / f"{name}.png")
+    run("predict", pictures, *MODEL, "--mask", masks, "--out", tmp_path / "out")
+    assert sorted(made) == ["Blackout", "Greyout", "LayerMasking"]
+
+
+def test_compare_makes_each_removal_once_for_all_pictures(pictures, tmp_path, made):
+    (pictures / "b.png").unlink()
+    shutil.rmtree(pictures / "more")
+    run("compare", pictures, *MODEL, "--out", tmp_path / "out")
+    assert made.count("SegmentMeanFill") == 2
+    # the default, its steady form, and one without padding; and one for each picture, to find the places
+    assert made.count("LayerMasking") == 3 + 2
+    others = [name for name in made if name not in ("SegmentMeanFill", "LayerMasking")]
+    assert len(set(others)) > 8 and all(others.count(name) <= 2 for name in others)  # noise is of two kinds
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_many_pictures(tmp_path, photograph):
+    """A process of its own; the first pictures fill the memory that is kept."""
+    for number in range(40):
+        load_image(photograph).rotate(number).save(tmp_path / f"{number}.png")
+    program = f"""
+import resource, sys
+from layermask.cli import explain
+from layermask.cli.app import app
+one, sizes = explain._Run.one_of_many, []
+def measured(self, *args):
+    one(self, *args)
+    sizes.append(int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20)
+explain._Run.one_of_many = measured
+try:
+    app(["explain", {str(tmp_path)!r}, "--samples", "12", "--segments", "grid:112", "--device", "cpu",
+         "--against", "none", "--quiet", "--out", {str(tmp_path / "out")!r}])
+finally:
+    print(max(sizes[5:20]), max(sizes[25:]))
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    before, after = map(float, found.stdout.split())
+    assert after < before + 50, "MiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -156,3 +157,136 @@ def test_writing_by_index() -> None:
     plain[:, 1], plain[:, 2, 1:3] = X[:, 0] * 2, 7.0
     assert torch.equal(x.visible.expand(X.shape), visible)
     assert torch.equal(shown(x), torch.where(visible, plain, 0))
+
+
+# --- what draws, and what is overwritten -------------------------------------------------------------------
+
+DRAWING: dict[str, Callable] = {
+    "rrelu": lambda x, training: F.rrelu(x, 0.1, 0.4, training, True),
+    "rrelu by name": lambda x, training: F.rrelu(x, training=training, inplace=True),
+    "rrelu_": lambda x, training: torch.rrelu_(x, 0.1, 0.4, training),
+    "module": lambda x, training: nn.RReLU(inplace=True).train(training)(x),
+    "dropout": lambda x, training: F.dropout(x, 0.5, training, True),
+    "dropout_": lambda x, training: torch.dropout_(x, 0.5, training),
+    "dropout2d": lambda x, training: F.dropout2d(x, 0.5, training, True),
+    "alpha_dropout": lambda x, training: F.alpha_dropout(x, 0.5, training, True),
+    "feature_alpha_dropout": lambda x, training: F.feature_alpha_dropout(x, 0.5, training, True),
+    "normal_": lambda x, training: x.normal_(1, 2),
+    "bernoulli_": lambda x, training: x.bernoulli_(0.3),
+    "bernoulli_ of p": lambda x, training: x.bernoulli_(X.sigmoid()),
+    "uniform_": lambda x, training: x.uniform_(),
+    "exponential_": lambda x, training: x.exponential_(),
+    "cauchy_": lambda x, training: x.cauchy_(),
+    "geometric_": lambda x, training: x.geometric_(0.5),
+    "log_normal_": lambda x, training: x.log_normal_(),
+    "random_": lambda x, training: x.random_(9),
+}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", DRAWING)
+def test_what_draws_in_place_writes_as_torch_does(name: str, training: bool) -> None:
+    x, plain = Masked(X.clone(), torch.ones_like(M)), X.clone()
+    value, view = x.value, x[:, 1]
+    for target in (x, plain):
+        torch.manual_seed(3)
+        out = DRAWING[name](target, training)
+        assert out is target
+    assert x.value is value and torch.equal(value, plain)
+    assert torch.equal(view.value, plain[:, 1])
+
+
+@pytest.mark.parametrize("name", ["rrelu", "rrelu_", "normal_", "bernoulli_"])
+def test_what_draws_in_place_knows_nothing_of_hidden_entries(name: str) -> None:
+    found = []
+    for hidden in (0.0, math.nan, 5.0):
+        x = Masked(torch.where(M, X, hidden), M)
+        torch.manual_seed(3)
+        DRAWING[name](x, True)
+        assert torch.equal(x.visible, M)
+        found.append(shown(x))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+SOURCES: dict[str, Callable] = {
+    "plain": lambda: X.flip(0),
+    "of one image": lambda: X[:1],
+    "of other dtype": lambda: X.double(),
+    "fewer dims": lambda: X[0],
+    "masked": lambda: Masked(X.flip(0), M.flip(-1)),
+    "masked, of one image": lambda: Masked(X[:1], M[:1].flip(-1)),
+    "masked, fewer dims": lambda: Masked(X[0], M[0]),
+    "masked, noise where hidden": lambda: Masked(torch.where(M, X, 7.0), M),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_copy_is_assignment_of_every_entry(name: str) -> None:
+    x, y, plain, source = pair(), pair(), X.clone(), SOURCES[name]()
+    value, alias = x.value, x.view(2, 3, 20)
+    assert x.copy_(source) is x and x.value is value
+    y[...] = source
+    plain.copy_(source.value if isinstance(source, Masked) else source)
+    assert torch.equal(x.visible.expand(X.shape), y.visible.expand(X.shape))
+    assert torch.equal(shown(x), shown(y))
+    assert torch.equal(shown(x), torch.where(x.visible, plain, 0))
+    assert torch.equal(alias.value, x.value.view(2, 3, 20))
+    assert x.visible.shape[1] == 1, "a spatial mask stays one"
+
+
+@pytest.mark.parametrize("write", ["copy_", "index"])
+def test_hidden_content_is_not_written_into_shared_storage(write: str) -> None:
+    def run(fill: float) -> Tensor:
+        x = Masked(X.clone(), torch.ones_like(M))
+        alias = x.view(2, 3, 20)
+        source = Masked(torch.where(M, X, fill), M)
+        x.copy_(source) if write == "copy_" else x.__setitem__(slice(None), source)
+        return shown(alias)
+
+    assert torch.equal(run(0.0), run(1e3))
+
+
+SQUARE, ROW = X[0, 0, :, :4], X[0, 0, 0, :4]
+FORMS: dict[str, tuple[Callable, Tensor]] = {
+    "addmm_": (lambda x: x.addmm_(SQUARE, SQUARE.mT, beta=2), SQUARE),
+    "addmv_": (lambda x: x.addmv_(SQUARE, ROW), ROW),
+    "torch.addmv_": (lambda x: torch.addmv_(x, SQUARE, ROW), ROW),
+    "baddbmm_": (lambda x: x.baddbmm_(X[:, 0, :, :4], X[:, 1, :, :4]), X[:, 2, :, :4]),
+    "cumsum_": (lambda x: x.cumsum_(1), X),
+    "cumprod_": (lambda x: x.cumprod_(-1), X),
+    "tril_": (lambda x: x.tril_(1), X),
+    "triu_": (lambda x: x.triu_(), X),
+    "floor_divide_": (lambda x: x.floor_divide_(0.3), X),
+    "squeeze_": (lambda x: x.squeeze_(1), X[:, :1]),
+    "unsqueeze_": (lambda x: x.unsqueeze_(2), X),
+    "transpose_": (lambda x: x.transpose_(1, 3), X),
+    "swapaxes_": (lambda x: x.swapaxes_(0, 2), X),
+    "swapdims_": (lambda x: x.swapdims_(0, 2), X),
+    "t_": (lambda x: x.t_(), SQUARE),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_in_place_forms_follow_those_out_of_place(name: str) -> None:
+    function, start = FORMS[name]
+    seen = torch.rand(start.shape, generator=torch.Generator().manual_seed(2)) < 0.6
+    plain, whole = start.clone(), Masked(start.clone(), torch.ones_like(seen))
+    storage = whole.value.untyped_storage().data_ptr()
+    assert function(whole) is whole
+    function(plain)
+    assert torch.equal(whole.value, plain) and whole.visible.all()
+    assert whole.value.untyped_storage().data_ptr() == storage
+    some, theirs = Masked(start.clone(), seen), out_of_place(name, Masked(start.clone(), seen))
+    function(some)
+    assert torch.equal(some.visible.expand(some.shape), theirs.visible.expand(theirs.shape))
+    assert torch.allclose(shown(some), shown(theirs))
+
+
+def out_of_place(name: str, x: Masked) -> Masked:
+    """What the function gives if the method that it calls is the one out of place."""
+
+    class Apart:
+        def __getattr__(self, name: str) -> Callable:
+            return getattr(x, name[:-1])
+
+    return torch.addmv(x, SQUARE, ROW) if name == "torch.addmv_" else FORMS[name][0](Apart())

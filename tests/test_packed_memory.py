@@ -6,6 +6,7 @@ import gc
 import random
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_it_goes_back_with_its_operator_but_what_is_lent_stays() -> None:
 
 def test_after_a_pass_no_more_than_the_cap_is_kept(lender: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "KEPT", 16 * SMALL)
-    with lending(lender):
+    with lending(SimpleNamespace(memory=lender)):
         held = [memory.empty(LIKE, 8 * ROWS, COLUMNS) for _ in range(5)]
         in_use = held[3].fill_(3)
         del held
@@ -81,7 +82,7 @@ def test_after_a_pass_no_more_than_the_cap_is_kept(lender: Memory, monkeypatch: 
 def test_only_within_a_pass_is_anything_lent(lender: Memory) -> None:
     memory.empty(LIKE, ROWS, COLUMNS)
     assert not lender._regions
-    with lending(lender):
+    with lending(SimpleNamespace(memory=lender)):
         elsewhere = threading.Thread(target=memory.empty, args=(LIKE, ROWS, COLUMNS))
         elsewhere.start()
         elsewhere.join()

@@ -43,6 +43,8 @@ SAMPLES: dict[Callable, list[tuple]] = {
     torch.Tensor.type: [(X, torch.float64), (X, "torch.HalfTensor")],
     torch.Tensor.type_as: [(X, X.double())],
     torch.Tensor.__setitem__: [],
+    torch.Tensor.copy_: [(X, X.flip(0)), (X, X[:1].double())],
+    torch.Tensor.random_: [(X,), (X, 3), (X, -2, 5)],
     torch.Tensor.dim: [(X,)],
     torch.Tensor.ndimension: [(X,)],
     torch.Tensor.size: [(X,), (X, 1)],

@@ -90,7 +90,7 @@ class Run:
     rules: Mapping[Callable, Callable] = field(default_factory=dict)
     memo: dict = field(default_factory=dict)
     grad: bool = field(default_factory=torch.is_grad_enabled)
-    overrides: tuple[Mapping, ...] = ()  # those in force where the pass began; it may go on in other threads
+    overrides: tuple[Mapping, ...] = ()  # where the pass began: it may go on in other threads, or later
     packing: Any = None  # the packed engine, tried first (layermask.packed)
     function: Callable | None = None  # that the packed engine computes or puts off now
     rows: bool = False  # whether anything was computed as rows of visible cells
@@ -258,6 +258,7 @@ def overriding(rules: Mapping[Callable, Callable]) -> Iterator[None]:
         yield
     finally:
         _OPEN_BLOCKS.pop()
+        mine.clear()  # for contexts that were copied from this one meanwhile
         _OVERRIDES.set(tuple(each for each in _OVERRIDES.get() if each is not mine))
 
 

@@ -30,9 +30,9 @@ class CamModel(NaNHidden):
 
     def __init__(self, removal: Removal, target_layers: Sequence[nn.Module]) -> None:
         super().__init__(removal)
-        own = set(map(id, self.modules()))
+        own = set(self.modules())
         for layer in target_layers:
-            if id(layer) not in own:
+            if layer not in own:
                 raise InputError(
                     f"the target layer {type(layer).__name__} is no module of the removal's model"
                 )

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layermask.errors import InputError
 from layermask.outputs import class_scores
 from layermask.removal.inputs import OneQuery
+from layermask.removal.training import TrainingNotice
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,11 @@ class _Running:
 def asker(removal: Callable[..., Any], output: Output) -> Forward:
     """Return what asks a removal operator for probabilities or logits, for one query."""
 
-    query = OneQuery()
+    query, notice = OneQuery(), _notice(removal)
 
     @torch.no_grad()
     def ask(images: Tensor, visible: Tensor) -> Tensor:
+        notice()
         with query.about(images):
             logits = class_scores(removal(images, visible), len(visible)).float()
         if output == "logit":
@@ -138,6 +140,14 @@ def asker(removal: Callable[..., Any], output: Output) -> Forward:
         return logits.softmax(-1)
 
     return ask
+
+
+def _notice(removal: Callable[..., Any]) -> Callable[[], None]:
+    """The warning about training mode for a removal that does not give it by itself."""
+    own = not isinstance(removal, nn.Module) or any(
+        isinstance(getattr(m, "notice", None), TrainingNotice) for m in removal.modules()
+    )
+    return (lambda: None) if own else TrainingNotice(removal)  # type: ignore[arg-type]  # a module here
 
 
 def check_finite(values: Tensor) -> None:

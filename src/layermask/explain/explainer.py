@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Progress = bool | Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Explainer:
+class Explainer(ABC):
     """Scores the segments of pictures by what `removal(images, visible) -> logits` answers without them.
 
     `perturbations_per_eval`: masks in one forward pass; memory follows it, and results do not depend on it,
@@ -168,7 +168,7 @@ class Explainer:
     def _likeliest(self, outputs: Tensor) -> list[int]:
         return outputs.topk(min(2, len(outputs))).indices.tolist()
 
-    def _expect(self, whole: Tensor, classes: list[list[int]]) -> None:
+    def _expect(self, whole: Tensor, classes: list[list[int]]) -> None:  # noqa: B027  # most explain any
         """Refuse targets that the method cannot explain."""
 
 

@@ -3,7 +3,7 @@ which rows they draw, how they weigh them, and what they hold fixed in the fit."
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,19 +18,19 @@ from layermask.explain.regression import Chunk, Fit, Moments, standard_errors
 from layermask.explain.sampling import Ranking, warn_if_few
 
 
-class Design:
+class Design(ABC):
     """The rows that are asked for, in chunks: those before `exact` list sets in full, the rest is random."""
 
     def __init__(self, sizes: Sequence[int], exact: int = 0, mass: float | None = None) -> None:
         self.sizes, self.exact, self.mass = sizes, exact, mass
 
+    @abstractmethod
     def rows(self, index: int) -> Tensor:
         """Return the (n, S) bool rows of a chunk, the same ones at every call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weights(self, index: int, rows: Tensor) -> Tensor:
         """Return their (n,) float64 weights; those of random rows are scaled to sum up to `mass`, if any."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -14,7 +15,7 @@ from layermask.removal.inputs import check_inputs
 NARROW = (torch.float16, torch.bfloat16)  # painted in float32: sums over many pixels overflow, or round
 
 
-class Fill:
+class Fill(ABC):
     """`fill(images, visible) -> images` from `paint`, which says what hidden pixels become.
 
     `reads`: "visible" hands `paint` images whose hidden pixels are 0, so that what they held, be it NaN,
@@ -39,9 +40,9 @@ class Fill:
             paint = self.paint(seen.float() if images.dtype in NARROW else seen, visible)
         return choose(visible, images, paint.to(images.dtype))
 
+    @abstractmethod
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         """Return what broadcasts to (N, C, *S): the colours of hidden pixels, and anything elsewhere."""
-        raise NotImplementedError
 
     def _check(self, images: Tensor) -> None:
         if self.dims and images.ndim - 2 not in self.dims:

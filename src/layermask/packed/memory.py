@@ -14,6 +14,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,9 +113,12 @@ def _lending(memory: Memory) -> Iterator[None]:
         memory.give_back()
 
 
-def lending(memory: Memory | None) -> contextlib.AbstractContextManager[None]:
-    """Within the block, `empty` lends of this memory; afterwards it gives back what is over its cap."""
-    return contextlib.nullcontext() if memory is None else _lending(memory)
+def lending(packing: Any) -> contextlib.AbstractContextManager[None]:
+    """Within the block, `empty` lends of the memory of a packed engine, if there is one.
+
+    Afterwards the memory gives back what is over its cap.
+    """
+    return contextlib.nullcontext() if packing is None else _lending(packing.memory)
 
 
 def empty(like: Tensor, rows: int, columns: int) -> Tensor:

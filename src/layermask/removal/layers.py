@@ -111,18 +111,20 @@ class LayerMasking(nn.Module):
         """The same, of images and masks (N or 1, 1, *S) bool that `check_inputs` has seen."""
         self._check_model_takes(images)
         self.notice()
-        packing = None if torch.compiler.is_compiling() else self.packing
-        rules = (
-            {**release_rules(self.model), **self.rules} if self.settings.compat == "release" else self.rules
-        )
-        begun = packing and packing.begin_pass()
-        run = Run(self.settings, rules, overrides=overrides(), packing=begun)
+        run = self._run()
         x = entered(images, visible, run)
-        with _ending(self.model, self.until, run), lending(packing and packing.memory):
+        with _ending(self.model, self.until, run), lending(run.packing):
             out = left(self.model(x, *args, **kwargs))
         if not torch.compiler.is_compiling():
             self.engine_used = "packed" if run.rows else "dense"
         return out
+
+    def _run(self) -> Run:
+        release = release_rules(self.model) if self.settings.compat == "release" else {}
+        kept = tuple(dict(each) for each in overrides())  # a block may end before the pass is differentiated
+        packing = None if torch.compiler.is_compiling() else self.packing
+        begun = packing and packing.begin_pass()
+        return Run(self.settings, {**release, **self.rules}, overrides=kept, packing=begun)
 
     def _check_model_takes(self, images: Tensor) -> None:
         """Some parameter shares the images' dtype and device (autocast changes dtypes by itself)."""

@@ -43,8 +43,8 @@ class TokenDropping(nn.Module):
             raise InputError(f"keep={keep!r} is not one of 'all', 'any'.")
         self.model, self.keep = model, keep
         self.training = model.training
-        self.masking = LayerMasking(model)
         self.patch = _patch(model)
+        self.masking = LayerMasking(model)
         self.drops: bool | None = None  # None: not tried yet
         self._entrances = list(_entrances(model))
 
