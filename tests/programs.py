@@ -44,7 +44,7 @@ READS: dict[str, Callable[[Any], Any]] = {  # the result is used at the end; the
     "gate": lambda x: x * x.mean(-1, keepdim=True).sigmoid(),
     "relu": F.relu,
     "concatenated": lambda x: torch.cat([x, x], -1),
-    "plain value": lambda x: x.value.mean() if isinstance(x, Masked) else x.mean(),
+    "plain value": lambda x: (torch.where(x.visible, x.value, 0) if isinstance(x, Masked) else x).mean(),
 }
 VIEWS: dict[str, Callable[[Any], Any]] = {
     "view": lambda x: x.view(x.shape),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from programs import NAMES, READS, SIZE, VIEWS, WRITES, Model, Step
 from torch import Tensor, nn
@@ -60,19 +60,19 @@ def judge(steps: Sequence[Step], hooked: Sequence[Step] = ()) -> None:
         assert removal.engine_used == "packed"
 
 
-COMMON = {"deadline": None, "derandomize": True, "database": None, "print_blob": True}
-SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+PHASES = (Phase.generate, Phase.shrink)
+COMMON = {"deadline": None, "database": None, "phases": PHASES, "suppress_health_check": list(HealthCheck)}
 
 
 @given(STEPS, HOOKED)
-@settings(max_examples=250, suppress_health_check=SLOW, **COMMON)
+@settings(max_examples=250, derandomize=True, **COMMON)
 def test_random_programs(steps: list[Step], hooked: list[Step]) -> None:
     judge(steps, hooked)
 
 
 @pytest.mark.slow
 @given(STEPS, HOOKED)
-@settings(max_examples=5000, suppress_health_check=SLOW, deadline=None, database=None, print_blob=True)
+@settings(max_examples=5000, **COMMON)
 def test_many_random_programs(steps: list[Step], hooked: list[Step]) -> None:
     judge(steps, hooked)
 
