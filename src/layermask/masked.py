@@ -10,6 +10,7 @@ stand. The idea is that of JAX's batching rules and of quax; the semantics are t
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -146,6 +147,23 @@ class Masked:
     def __iter__(self) -> Iterator:
         raise TypeError("a Masked cannot be iterated over, nor be an index; use .unbind(0).")
 
+    def __copy__(self) -> Masked:
+        """Another pair of the same memory, as torch copies a tensor."""
+        self.shared = True
+        return self._like(self.value, self.visible, self.frame, self.weights)
+
+    def __deepcopy__(self, memo: dict) -> Masked:
+        return self._like(*copy.deepcopy((self.value, self.visible, self.frame, self.weights), memo))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        """Pickled without the pass it belongs to."""
+        return _paired, (self.value, self.visible, self.frame, self.weights)
+
+    def _like(self, *parts: Any) -> Masked:
+        out = _paired(*parts)
+        out.phase, out.cut, out.run, out.shared = self.phase, self.cut, self.run, self.shared
+        return out
+
     __array_ufunc__ = None  # numpy scalars leave the operation to us
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
@@ -164,6 +182,10 @@ class Masked:
         def __truediv__(self, other: Any) -> Masked: ...
 
     __hash__ = object.__hash__  # type: ignore[assignment]  # __eq__ below is elementwise, as in torch.Tensor
+
+
+def _paired(value: Tensor, visible: Tensor, frame: Tensor | None, weights: Tensor | None) -> Masked:
+    return Masked(value, visible, frame=frame, weights=weights)
 
 
 def _check_pair(value: Tensor, visible: Tensor) -> None:

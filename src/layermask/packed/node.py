@@ -74,10 +74,14 @@ class Node:
         try:
             return self.compute(mask)
         except Exception as error:
-            if not getattr(error, "is_placed", False):  # by the node where it happened
-                error.is_placed = True  # type: ignore[attr-defined]
-                error.args = (f"{error} ({self._place()})", *error.args[1:])
+            self._blame(error)
             raise
+
+    def _blame(self, error: Exception) -> None:
+        """Name this operator in an error, unless the one where it happened has been named."""
+        if not getattr(error, "is_placed", False):
+            error.is_placed = True  # type: ignore[attr-defined]
+            error.args = (f"{error} ({self._place()})", *error.args[1:])
 
     def _place(self) -> str:
         """What was computed, in words."""
@@ -126,6 +130,13 @@ class Conv(Node):
 
     def fused(self, mask: Tensor, norms: list[Norm | Scale], added: Node | None, end: Activation) -> Tensor:
         """end(norms(convolution) + added) at the cells of `mask`."""
+        try:
+            return self._fused(mask, norms, added, end)
+        except Exception as error:
+            self._blame(error)
+            raise
+
+    def _fused(self, mask: Tensor, norms: list[Norm | Scale], added: Node | None, end: Activation) -> Tensor:
         weights = self.weights(norms)
         source, table = self.read(mask)
         if not weights.depthwise:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .._private_torch import identities
 from ..native.checksum import checksums
 from .kernels import wide
 
@@ -43,6 +44,8 @@ class PreparedWeights:
     def __init__(self) -> None:
         self._kept: dict[Hashable, _Kept] = {}
         self._known: set[Hashable] = set()
+        self._seen: dict[tuple[int, ...], tuple[int, Hashable]] = {}
+        self._volatile = False
         self._pass = 0
 
     def begin_pass(self) -> None:
@@ -51,10 +54,19 @@ class PreparedWeights:
     def capture(self, *tensors: Tensor | None) -> Captured:
         """The tensors as they are now. Only those of which something is kept are not copied."""
         content = _content(tensors)
-        if content in self._known:
+        self._note(tensors, content)
+        if content in self._known and not self._volatile:
             return Captured(tensors, tensors, content)
         copies = tuple(t if t is None else t.detach().clone() for t in tensors)
         return Captured(tensors, copies, content)
+
+    def _note(self, tensors: Tensors, content: Hashable) -> None:
+        """Notice a parameter that the model changes within a pass: from then on, copies are taken."""
+        if any(isinstance(t, nn.Parameter) for t in tensors):
+            key = identities(*tensors)
+            before = self._seen.get(key)
+            self._volatile |= before is not None and before[0] == self._pass and before[1] != content
+            self._seen[key] = self._pass, content
 
     def get(self, weights: Sequence[Captured], params: Hashable, compute: Callable[[], Any]) -> Any:
         """`compute()`, or what it gave before for weights of the same contents.
