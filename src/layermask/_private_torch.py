@@ -13,6 +13,7 @@ import torch
 import torch.utils._pytree
 from torch import Tensor
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def same_storage(a: Tensor, b: Tensor) -> bool:
@@ -40,6 +41,11 @@ def modes_are_active() -> bool:
 def is_tracing() -> bool:
     """Whether torch.jit.trace records the operators that are called."""
     return torch._C._is_tracing()
+
+
+def is_fake(x: Tensor) -> bool:
+    """Whether a tensor has a shape and a device, and no values: one of `FakeTensorMode`."""
+    return isinstance(x, FakeTensor)
 
 
 def takes_forward_derivatives() -> bool:

@@ -18,9 +18,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from layermask.check.samples import masks
 from layermask.check.watch import poisoned
@@ -281,7 +284,7 @@ def batched(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
             errors[f"{engine} permuted"] = deviation(permuted, _only(batch, order))
         return errors
 
-    return _judge("5", measure, model, images)
+    return _judge("5", measure, model, images, visible)
 
 
 def engines(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
@@ -292,7 +295,7 @@ def engines(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
         dense, packed = (_answer(removal, images, visible) for _, removal in _removals(model))
         return {"packed and dense": deviation(packed, dense)}
 
-    return _judge("9", measure, model, images)
+    return _judge("9", measure, model, images, visible)
 
 
 LAWS: dict[str, Callable[[nn.Module, Tensor, int], LawResult]] = {
@@ -326,24 +329,27 @@ Measure = Callable[[nn.Module, Tensor], dict[str, float]]
 """What was compared -> how far apart it is, for a model and images of any precision."""
 
 
-def _judge(law: str, measure: Measure, model: nn.Module, images: Tensor) -> LawResult:
+def _judge(
+    law: str, measure: Measure, model: nn.Module, images: Tensor, visible: Tensor | None = None
+) -> LawResult:
     """Pass below TOLERANCE; above it, only what rounding explains.
 
     Each engine is measured in float32 and again in float64, where rounding is 10^9 times less and all else
-    stays: there it has to be EXACT. In float32 the error may be SLACK times what rounding does to the plain
-    model's own answers, which a deep net may amplify at will.
+    stays: there it has to be EXACT. In float32 the error may be SLACK times what rounding does to answers,
+    which a deep net may amplify at will: to the plain model's, and if there are masks, to masked ones'.
     """
     errors = measure(model, images)
     error, detail = max(errors.values()), _listed(errors)
     if error <= TOLERANCE:
         return LawResult(law, True, error, detail)
     double = _in_float64(model, images)
-    own = _rounding(model, images, double)
-    detail += f"; rounding moves the plain model's answers by {own:.1e}"
+    own = _rounding(model, images, visible, double)
+    detail += f"; rounding moves answers by {own:.1e}"
     detail += ", which is too much to judge float32 well" * (own > COARSE)
     passed = error <= SLACK * own
     if double is not None:
-        exact, finest = max(measure(*double).values()), _rounding(*double, double)
+        exact = max(measure(double, images.double()).values())
+        finest = own if _casts(double, images.double()) else _rounding(double, images.double(), visible)
         detail += f"; in float64 {exact:.1e} and {finest:.1e}"
         passed &= exact <= max(EXACT, SLACK * finest)
     return LawResult(law, passed, error, detail)
@@ -353,18 +359,57 @@ def _listed(errors: dict[str, float]) -> str:
     return ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
 
 
-def _in_float64(model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor] | None:
-    """Return both in float64, or None for a model that casts to float32 on its own and cannot take them."""
-    double = copy.deepcopy(model).double(), images.double()
+def _in_float64(model: nn.Module, images: Tensor) -> nn.Module | None:
+    """Return the model in float64, or None if it casts to float32 on its own and cannot run so."""
+    double = copy.deepcopy(model).double()
     try:
-        _answer(*double)
+        _answer(double, images.double())
     except RuntimeError:
         return None
     return double
 
 
-def _rounding(model: nn.Module, images: Tensor, double: tuple[nn.Module, Tensor] | None) -> float:
-    """Return how far the plain model's answers are from float64's, or those in a batch from one by one."""
+class _Float32Seen(TorchDispatchMode):
+    """Whether any operator computes float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        self.found |= any(isinstance(x, Tensor) and x.dtype is torch.float32 for x in tree_leaves(out))
+        return out
+
+
+def _casts(double: nn.Module, images: Tensor) -> bool:
+    """Whether a model in float64 computes in float32 in places, where it rounds as in float32."""
+    with _Float32Seen() as seen:
+        _answer(double, images)
+    return seen.found
+
+
+def _rounding(
+    model: nn.Module, images: Tensor, visible: Tensor | None, double: nn.Module | None = None
+) -> float:
+    """Return how far rounding moves answers.
+
+    The plain model's: from float64's, if that is given; and in a batch from one by one. Masked ones': what a
+    change of the pixels in their last digit does to them. With few cells visible, norms divide by next to
+    nothing, and no answer of the plain model tells how much that amplifies.
+    """
     plain = _answer(model, images)
-    own = deviation(_one_by_one(model, images), plain)
-    return own if double is None else max(own, deviation(plain, _answer(*double)))
+    own = [deviation(_one_by_one(model, images), plain)]
+    if double is not None:
+        own.append(deviation(plain, _answer(double, images.double())))
+    for _, removal in _removals(model) if visible is not None else ():
+        near, here = (_answer(removal, x, visible) for x in (_nudged(images), images))
+        own.append(deviation(near, here))
+    return max(own)
+
+
+def _nudged(images: Tensor) -> Tensor:
+    """Change every number in its last digit, up or down at random."""
+    up = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images) < 0.5
+    step = torch.finfo(images.dtype).eps
+    return images * torch.where(up, 1 + step, 1 - step).to(images.dtype)
