@@ -1,7 +1,7 @@
 """A second device, without one: tensors that say they lie there, and hold their values on the CPU.
 
-Within `Elsewhere`, torch works on them as on a GPU's: an operator whose tensors lie on two devices raises, and
-whatever reads a value on the host is counted in `waits`. Unlike torch's fake tensors they have values.
+Within `Elsewhere`, torch works on them as on a GPU's: an operator whose tensors lie on two devices raises,
+and what reads a value on the host is counted in `waits`. Unlike torch's fake tensors they have values.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ class There(Tensor):
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         return THERE
+
+    def tolist(self) -> Any:
+        return self.held.tolist()
 
     # These two are made below dispatch, where they would lose their values.
 
@@ -107,11 +110,6 @@ def _same_or_new(given: Any) -> Any:
 
 def moved(x: Tensor) -> Tensor:
     return There(x)
-
-
-def module_moved(module: nn.Module) -> nn.Module:
-    """Move parameters and buffers of a module, in place."""
-    return with_tensors(module, moved)
 
 
 def with_tensors(module: nn.Module, change: Any) -> nn.Module:

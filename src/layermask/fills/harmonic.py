@@ -193,7 +193,7 @@ class _Multigrid:
             length = torch.where(going, energy / self.dot(step, image), 0.0)
             solution.addcmul_(length, step)
             going = energy > enough  # of before this step: one less to take
-            if is_readable(going) and not going.any():
+            if not is_readable(going) or not going.any():
                 break
             residual.addcmul_(length, image, value=-1)
             better = self.cycle(residual)

@@ -28,9 +28,9 @@ class Neighbors(Fill):
 
 
 def _rings(visible: Tensor) -> int:
-    """How many rings fill every image of (N, 1, *S) that shows anything; as many as may be, if masks hide it."""
+    """How many rings fill every image of (N, 1, *S) that shows anything."""
     if not is_readable(visible):
-        return max(visible.shape[2:]) - 1
+        return max(visible.shape[2:]) - 1  # enough for any mask
     shown = visible[visible.flatten(1).any(1)].float()
     rings = 0
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[visible.ndim - 3]
