@@ -39,12 +39,16 @@ JUDGED = ("dense", "packed")  # the engines
 
 @dataclass(frozen=True)
 class LawResult:
-    """What one law says of one model; `error` is relative to the largest output."""
+    """What one law says of one model; `error` is relative to the largest output.
+
+    `rounding`: how far rounding moves answers, measured where an error may be of that; 0 elsewhere.
+    """
 
     law: str
     passed: bool
     error: float
     detail: str = ""
+    rounding: float = 0.0
 
 
 # --- answers and how far apart they are ----------------------------------------------------------------
@@ -167,7 +171,7 @@ def no_leak(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
         return LawResult("2", True, error)
     own = max(_unrepeatable(answer, images) for answer in (*ways.values(), paired))
     bad = ", ".join(f"{name} {value:.1e}" for name, value in errors.items() if value)
-    return LawResult("2", error <= 4 * own, error, f"leaks: {bad}; the same input twice: {own:.1e}")
+    return LawResult("2", error <= 4 * own, error, f"leaks: {bad}; the same input twice: {own:.1e}", own)
 
 
 def _noise(images: Tensor, seed: int) -> Tensor:
@@ -352,7 +356,7 @@ def _judge(
         finest = own if _casts(double, images.double()) else _rounding(double, images.double(), visible)
         detail += f"; in float64 {exact:.1e} and {finest:.1e}"
         passed &= exact <= max(EXACT, SLACK * finest)
-    return LawResult(law, passed, error, detail)
+    return LawResult(law, passed, error, detail, own)
 
 
 def _listed(errors: dict[str, float]) -> str:
