@@ -242,11 +242,8 @@ def _is_rule(function: ast.FunctionDef) -> bool:
     return any(name_of(call) in ("rule", "packed") for call in calls)
 
 
-def _mutant(
-    package: Path, path: Path, text: str, place: str, kind: str, node: ast.expr, after: str
-) -> Mutant:
+def _mutant(file: str, text: str, place: str, kind: str, node: ast.expr, after: str) -> Mutant:
     start, end = (_offset(text, *at) for at in _ends(node))
-    file = str(path.relative_to(package))
     return Mutant(file, place, kind, text[start:end], after, start, end, _digest(text))
 
 

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from layermask._private_torch import tree_leaves
 from layermask.check.samples import masks
 from layermask.check.watch import poisoned
 from layermask.masked import Masked
