@@ -1,31 +1,37 @@
 """Break the package in one place after the other, and see who notices: `make mutate`.
 
-Each mutant (mutants.py) is judged by the laws that `layermask check` runs, on tiny models (tiny.py), and if
-none of them fails by the tests of its area, until one does. Each runs in a process forked from this one,
-which has torch loaded and this package not. `--table` breaks the rules themselves instead, as they are
-registered, before the tests that know their names.
+Each mutant (mutants.py) is judged by the laws that `layermask check` runs, on tiny models (tiny.py). If
+none of them fails, the tests that run the broken function are tried, the quickest first, until one does.
+
+This process collects the tests and forks for every mutant, which takes milliseconds: a function in Python
+is broken by giving it other code. What that cannot reach (kernels in C, and functions that only run while
+the package is imported) is broken in a copy of the sources, from which a process of its own imports the
+package.
 
 Results are appended to out/mutants.jsonl as they come. What is there already is skipped while its file is
-the same. What is known of those that nobody notices stands in survivors.md.
+the same. What is known of mutants that nobody notices stands in survivors.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
+import hashlib
 import json
 import os
 import shutil
 import signal
 import sys
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+import types
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy  # noqa: F401  # loaded once, before the forks
 import pytest
 import torch
 
@@ -36,23 +42,13 @@ sys.path.insert(0, str(HERE))
 from mutants import Mutant, find  # noqa: E402
 
 OUT = ROOT / "out"
-SECONDS = 600  # one that takes longer hangs, and that is noticed
-RULES = "test_rules_by_hand test_twins test_twins_of_pools test_masks test_in_place test_rules_opinfo"
-AREAS = {
-    "rules/convolve.py": "test_twins test_rules_by_hand test_layer_masking test_masks test_rules_opinfo",
-    "rules/pool.py": "test_twins_of_pools test_twins test_rules_by_hand test_layer_masking test_rules_opinfo",
-    "rules/attend.py": "test_rules_by_hand test_mechanism test_tokens test_rules_opinfo",
-    "rules/*": RULES,
-    "packed/*": "test_packed test_packed_memory test_blocks",
-    "fill.py": "test_twins test_fill_kernels test_mechanism test_compile",
-    "window.py": "test_twins test_twins_of_pools test_masks test_mechanism test_layer_masking",
-    "visibility.py": f"{RULES} test_mechanism test_layer_masking",
-    "native/fill.*": "test_fill_kernels",
-    "native/hide.c": "test_in_place test_fill_kernels test_twins_of_pools",
-    "native/checksum.c": "test_checksum test_packed",
-    "native/*": "test_packed test_blocks test_fill_kernels",
-}
-"""The tests of each source, the likeliest first; the first pattern that fits holds."""
+SECONDS = 300  # a mutant that takes longer hangs, and that is noticed
+BUDGET = 60  # seconds of tests for one mutant
+ENGINES = "test_packed test_packed_memory test_blocks test_layer_masking test_aliasing"
+MASKS = "test_twins test_twins_of_pools test_masks test_mechanism test_fill_kernels test_in_place"
+RULES = "test_rules_by_hand test_rules_opinfo test_integers test_tokens test_check test_gradients"
+KERNELS = "test_fill_kernels test_kernels test_packed test_checksum test_in_place test_blocks"
+PLAIN = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", str(ROOT)]
 
 
 def main() -> None:
@@ -62,43 +58,34 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="judge at most this many now")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin none later than this")
     parser.add_argument("--laws-only", action="store_true", help="without the tests")
-    parser.add_argument("--table", action="store_true", help="break the registered rules")
+    parser.add_argument("--report", action="store_true", help="say only what is known already")
     parser.add_argument("--results", type=Path, default=OUT / "mutants.jsonl")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.results.parent.mkdir(exist_ok=True)
-    copy = copied(options.source, options.results.with_suffix(""))
-    if options.table:
-        judge_table(copy, options.results)
-    else:
-        judge(copy, options)
+    if not options.report:
+        judge(options)
     print(report(options.results))
 
 
-def copied(source: Path, copy: Path) -> Path:
-    """Return a copy of the package to be broken."""
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(source / "layermask", copy / "layermask", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(HERE / "broken.py", copy / "layermask" / "_broken.py")
-    return copy
-
-
-def judge(copy: Path, options: argparse.Namespace) -> None:
+def judge(options: argparse.Namespace) -> None:
+    copy = copied(options.source, options.results.with_suffix(""))
     known = {line["name"]: line for line in stored(options.results)}
     wanted = [mutant for mutant in find(copy / "layermask") if fnmatchcase(mutant.name, options.only)]
     wanted = [m for m in wanted if not done(known.get(m.name), m, options.laws_only)][: options.limit]
-    sound = verdict_of(copy, None, options.laws_only or not wanted)
-    if sound["by"] != "survived":
+    keeping = Keeping(options.results, len(wanted), time.monotonic() + 60 * options.minutes)
+    if sound := in_copy(copy, None, False)["by"] != "survived":
         raise SystemExit(f"unbroken, the package fails already: {sound}")
-    start = time.monotonic()
-    for number, mutant in enumerate(wanted):
-        if time.monotonic() - start > 60 * options.minutes:
-            break
-        line = {"name": mutant.name, "key": mutant.key, **judged(copy, mutant, options.laws_only)}
-        append(options.results, line)
-        print(
-            f"{number + 1}/{len(wanted)} {line['seconds']:.0f} s {line['by']}  <- {mutant.name}", flush=True
-        )
+    for mutant in (m for m in wanted if not m.file.endswith(".py")):
+        keeping.keep(mutant, lambda m: in_copy(copy, m, not options.laws_only))
+    become(copy)
+    rest = [m for m in wanted if m.file.endswith(".py")]
+    if options.laws_only:
+        in_process(copy, rest, keeping, [])
+    else:
+        names = f"{ENGINES} {MASKS} {RULES}".split()
+        files = [str(path) for name in names if (path := ROOT / "tests" / f"{name}.py").exists()]
+        pytest.main([*PLAIN, *files], plugins=[Session(copy, rest, keeping)])
 
 
 def done(line: dict[str, Any] | None, mutant: Mutant, laws_only: bool) -> bool:
@@ -108,96 +95,74 @@ def done(line: dict[str, Any] | None, mutant: Mutant, laws_only: bool) -> bool:
     return laws_only or line["by"] != "survived" or line["tests"]
 
 
-def judged(copy: Path, mutant: Mutant, laws_only: bool) -> dict[str, Any]:
-    path = copy / "layermask" / mutant.file
-    whole = path.read_text()
-    path.write_text(mutant.applied(whole))
-    try:
-        return verdict_of(copy, mutant.file, laws_only)
-    finally:
-        path.write_text(whole)
+class Keeping:
+    """Appends results while there is time."""
+
+    def __init__(self, path: Path, count: int, end: float) -> None:
+        self.path, self.count, self.end, self.number = path, count, end, 0
+        self.screen = os.fdopen(os.dup(1), "w")  # which pytest does not capture
+
+    def keep(self, mutant: Mutant, verdict: Callable[[Mutant], dict[str, Any]]) -> None:
+        if time.monotonic() > self.end:
+            return
+        line = {"name": mutant.name, "key": mutant.key, **verdict(mutant)}
+        self.number += 1
+        append(self.path, line)
+        text = f"{self.number}/{self.count} {line['seconds']} s: {mutant.name}: {line['by']}"
+        print(text, file=self.screen, flush=True)
 
 
-# --- in a process of its own ---------------------------------------------------------------------------
+# --- in a copy of the sources --------------------------------------------------------------------------
 
 
-def verdict_of(copy: Path, file: str | None, laws_only: bool) -> dict[str, Any]:
-    """Return who noticed, `by`, in how many `seconds`, and whether the `tests` were asked too."""
-    start = time.monotonic()
-    by = forked(copy, lambda: noticed_by(file, laws_only))
-    return {"by": by, "tests": not laws_only, "seconds": round(time.monotonic() - start, 1)}
+def copied(source: Path, copy: Path) -> Path:
+    """Return a copy of the package to be broken."""
+    shutil.rmtree(copy, ignore_errors=True)
+    built = shutil.ignore_patterns("__pycache__", "*.so", "*.o")
+    shutil.copytree(source / "layermask", copy / "layermask", ignore=built)
+    shutil.copy(HERE / "broken.py", copy / "layermask" / "_broken.py")
+    return copy
 
 
-def forked(copy: Path, work: Callable[[], Any]) -> Any:
-    """Return what `work` returns in a process that finds the package in `copy`."""
-    answer = copy / "answer.json"
-    answer.unlink(missing_ok=True)
-    child = os.fork()
-    if not child:
-        with contextlib.suppress(BaseException):
-            _become(copy)
-            answer.write_text(json.dumps(work()))
-        os._exit(0)
-    if not _waited(child):
-        return "no end"
-    return json.loads(answer.read_text()) if answer.exists() else "crash"
-
-
-def _become(copy: Path) -> None:
-    os.setsid()
-    log = os.open(copy / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    os.environ["XDG_CACHE_HOME"] = str(copy / "cache")  # kernels are built of the sources in `copy`
+def become(copy: Path) -> None:
+    """Import the package from the copy from now on, with kernels built there."""
+    os.environ["XDG_CACHE_HOME"] = str(copy / "cache")
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(copy))
     os.chdir(ROOT)
 
 
-def _waited(child: int) -> bool:
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return True
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)  # the session that it began, and nobody else's
-    os.waitpid(child, 0)
-    return False
+def in_copy(copy: Path, mutant: Mutant | None, tests: bool) -> dict[str, Any]:
+    """Judge a mutant in a process that imports the package anew, broken in its source."""
+
+    def noticed() -> str:
+        become(copy)
+        return failing_law(models(), native=mutant is not None) or (
+            failing_file(mutant) if tests else "survived"
+        )
+
+    with contextlib.nullcontext() if mutant is None else changed_file(copy / "layermask", mutant):
+        return {**forked(copy, noticed), "tests": tests}
 
 
-def noticed_by(file: str | None, laws_only: bool) -> str:
+@contextlib.contextmanager
+def changed_file(package: Path, mutant: Mutant) -> Iterator[None]:
+    path = package / mutant.file
+    whole = path.read_text()
+    path.write_text(mutant.applied(whole))
     try:
-        found = failing_law(file)
-    except Exception as error:  # of the import, for one
-        return f"error: {type(error).__name__}"
-    if found or laws_only:
-        return found or "survived"
-    return failing_test(tests_of(file)) or "survived"
+        yield
+    finally:
+        path.write_text(whole)
 
 
-def failing_law(file: str | None) -> str:
-    from tiny import MODELS, SIDE, built
-
-    from layermask.check import check
-    from layermask.check.samples import sample_images
-    from layermask.native import library
-
-    if file and file.startswith("native/") and not file.endswith(".py") and library() is None:
-        return "invalid: does not compile"
-    images = sample_images(4, (3, SIDE, SIDE))
-    for name in MODELS:
-        report = check(built(name), images)
-        if report.missing or report.error:
-            return f"check of {name}: {report.error or 'a rule is missing'}"
-        for law in report.laws:
-            if not law.passed:
-                return f"law {law.law} of {name}: {law.detail}"
-    return ""
-
-
-def tests_of(file: str | None) -> list[str]:
-    names = AREAS[next(area for area in AREAS if fnmatchcase(file, area))] if file else RULES
-    return [str(path) for name in names.split() if (path := ROOT / "tests" / f"{name}.py").exists()]
+def failing_file(mutant: Mutant | None) -> str:
+    """Run whole files of tests until one test fails."""
+    first = First()
+    names = (KERNELS if mutant and mutant.file.startswith("native/") else RULES).split()
+    files = [str(path) for name in names if (path := ROOT / "tests" / f"{name}.py").exists()]
+    status = pytest.main(["-x", *PLAIN, *files], plugins=[first])
+    return "survived" if status == 0 else f"test {first.found or 'that is not collected'}"
 
 
 class First:
@@ -210,82 +175,234 @@ class First:
             self.found = report.nodeid
 
 
-def failing_test(files: list[str]) -> str:
-    first = First()
-    status = pytest.main(["-x", "-q", *PLAIN, *files], plugins=[first])
-    return "" if status == 0 else f"test {first.found or 'that is not collected'}"
+def forked(copy: Path, work: Callable[[], Any]) -> dict[str, Any]:
+    """Return what `work` returns in a process of its own, `by`, and the `seconds` it took."""
+    start, answer = time.monotonic(), copy / "answer.json"
+    answer.unlink(missing_ok=True)
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            os.setsid()
+            _silenced(copy)
+            answer.write_text(json.dumps(_tried(work)))
+        os._exit(0)
+    ended = _waited(child)
+    by = "no end" if not ended else json.loads(answer.read_text()) if answer.exists() else "crash"
+    return {"by": by, "seconds": round(time.monotonic() - start, 1)}
 
 
-PLAIN = ["-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", str(ROOT)]
-
-# --- the table of rules ------------------------------------------------------------------------------------
-
-
-def judge_table(copy: Path, results: Path) -> None:
-    """Break every registered rule, all spellings of a function at a time, within one session of tests."""
-    files = tests_of("rules/table")
-    forked(copy, lambda: pytest.main(["-q", *PLAIN, *files], plugins=[EachRule(results)]))
+def _tried(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:  # of the import, for one
+        return f"error: {type(error).__name__}: {error}"[:200]
 
 
-class EachRule:
-    """Runs, for each broken rule, the tests that name its function, until one fails."""
+def _silenced(copy: Path) -> None:
+    log = os.open(copy / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(log, stream)
 
-    def __init__(self, results: Path) -> None:
-        self.results = results
+
+def _waited(child: int) -> bool:
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return True
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGKILL)  # the session that it began, and nobody else's
+    os.waitpid(child, 0)
+    return False
+
+
+# --- by other code, in a fork of this process ----------------------------------------------------------
+
+
+class Session:
+    """Pytest collects the tests; then every mutant is judged in a fork, by those that run it."""
+
+    def __init__(self, copy: Path, wanted: list[Mutant], keeping: Keeping) -> None:
+        self.copy, self.wanted, self.keeping = copy, wanted, keeping
 
     def pytest_runtestloop(self, session: Any) -> bool:
-        from layermask import _broken  # type: ignore[attr-defined]  # copied there
-        from layermask.masked import RULES as TABLE
-
-        stems: dict[str, list[Callable]] = {}
-        for function in TABLE:
-            stems.setdefault(function.__name__.strip("_"), []).append(function)
-        for stem, functions in stems.items():
-            items = [item for item in session.items if stem in words(item.nodeid)]
-            for how in ("output", "mask"):
-                with replaced(TABLE, functions, getattr(_broken, how)):
-                    by = next(filter(None, map(failure, items)), "survived")
-                append(
-                    self.results,
-                    {"name": f"table:{stem}: {how}", "key": "", "by": by, "tests": True, "seconds": 0},
-                )
+        if session.testsfailed:
+            raise SystemExit("the tests cannot be collected")
+        in_process(self.copy, self.wanted, self.keeping, session.items)
         return True
 
 
-def words(nodeid: str) -> set[str]:
-    """The names in a test's name, without underscores around them."""
-    for sign in "[]-.:/ ,()":
-        nodeid = nodeid.replace(sign, " ")
-    return {word.strip("_") for word in nodeid.split()}
+def in_process(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list) -> None:
+    import layermask.check  # noqa: F401  # from the copy: all of it that the forks need
+
+    runs = {**recorded(copy, "models", models()), **recorded(copy, "tests", tests_by_name(items))}
+    who: dict[str, list[str]] = defaultdict(list)
+    for name, (_, places) in sorted(runs.items(), key=lambda run: run[1][0]):  # the quickest first
+        for place in places:
+            who[place].append(name)
+
+    def verdict(mutant: Mutant) -> dict[str, Any]:
+        names = who[f"{mutant.file}:{mutant.place}"]
+        if not names or (swap := swaps(copy / "layermask", mutant)) is None:
+            return in_copy_again(copy, mutant, bool(items))
+        laws = [name for name in names if name in models()]
+        tests = [item for name in names if (item := tests_by_name(items).get(name))]
+
+        def noticed() -> str:
+            swapped(swap)
+            return failing_law(laws) or failing_item(tests) or "survived"
+
+        return {**forked(copy, noticed), "tests": bool(items)}
+
+    for mutant in wanted:
+        keeping.keep(mutant, verdict)
 
 
-@contextlib.contextmanager
-def replaced(table: Any, functions: list[Callable], change: Callable) -> Iterator[None]:
-    before = {function: table[function] for function in functions}
-    table.update({function: changed(body, change) for function, body in before.items()})
+def in_copy_again(copy: Path, mutant: Mutant, tests: bool) -> dict[str, Any]:
+    """As `in_copy`, from a process that has imported the package: by a fresh interpreter."""
+    import subprocess
+
+    with changed_file(copy / "layermask", mutant):
+        start = time.monotonic()
+        code = "import run, sys; print('BY', run.alone(*sys.argv[1:]))"
+        command = [sys.executable, "-W", "ignore", "-c", code, str(copy), "tests" if tests else ""]
+        try:
+            done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=SECONDS)
+            by = next((line[3:] for line in done.stdout.splitlines() if line.startswith("BY ")), "crash")
+        except subprocess.TimeoutExpired:
+            by = "no end"
+    return {"by": by, "tests": tests, "seconds": round(time.monotonic() - start, 1)}
+
+
+def alone(copy: str, tests: str) -> str:
+    become(Path(copy))
+    return _tried(lambda: failing_law(models()) or (failing_file(None) if tests else "survived"))
+
+
+def recorded(copy: Path, kind: str, work: dict[str, Any]) -> dict[str, tuple[float, list[str]]]:
+    """Return for each piece its seconds and the functions that it runs; kept while nothing changes."""
+    path = copy.with_suffix(f".{kind}.json")
+    texts = [p.read_bytes() for p in sorted([*copy.glob("layermask/**/*.py"), *ROOT.glob("tests/**/*.py")])]
+    state = hashlib.sha256(b"".join(texts) + " ".join(work).encode()).hexdigest()
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("state") == state:
+        return kept["runs"]
+    found = forked_long(copy, lambda: {name: _profiled(copy, name, each) for name, each in work.items()})
+    path.write_text(json.dumps({"state": state, "runs": found}))
+    return found
+
+
+def forked_long(copy: Path, work: Callable[[], Any]) -> Any:
+    global SECONDS
+    before, SECONDS = SECONDS, 3600
     try:
-        yield
+        found = forked(copy, work)["by"]
     finally:
-        table.update(before)
+        SECONDS = before
+    if isinstance(found, str):
+        raise SystemExit(f"the tests could not be recorded: {found}")
+    return found
 
 
-def changed(body: Callable, change: Callable) -> Callable:
-    def broken(*args: Any, **kwargs: Any) -> Any:
-        return change(body(*args, **kwargs))
+def _profiled(copy: Path, name: str, work: Any) -> tuple[float, list[str]]:
+    root, places = str(copy / "layermask") + os.sep, set()
+    known: dict[types.CodeType, str] = {}
 
-    broken.__annotations__ = getattr(getattr(body, "func", body), "__annotations__", {})
-    return broken
+    def see(frame: types.FrameType, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code not in known:
+            file = frame.f_code.co_filename
+            place = getattr(frame.f_code, "co_qualname", frame.f_code.co_name).partition(".<locals>")[0]
+            known[frame.f_code] = f"{file[len(root) :]}:{place}" if file.startswith(root) else ""
+            places.add(known[frame.f_code])
+
+    start = time.monotonic()
+    threading.setprofile(see)
+    sys.setprofile(see)
+    try:
+        failed = failing_law([name]) if isinstance(work, str) else failure(work)
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+    # a test that fails as it is would notice everything
+    return time.monotonic() - start, [] if failed else sorted(places - {""})
 
 
-def failure(item: Any) -> str:
+def swaps(package: Path, mutant: Mutant) -> dict[types.CodeType, types.CodeType] | None:
+    """The code objects of a function before and after; None if they do not pair off."""
+    path = package / mutant.file
+    text = path.read_text()
+    before, after = (compile(t, str(path), "exec") for t in (text, mutant.applied(text)))
+    pairs: dict[types.CodeType, types.CodeType] = {}
+    try:
+        _pair(before, after, pairs)
+    except ValueError:
+        return None
+    return {a: b for a, b in pairs.items() if a != b and a.co_freevars == b.co_freevars} or None
+
+
+def _pair(before: types.CodeType, after: types.CodeType, pairs: dict) -> None:
+    inner = [[c for c in code.co_consts if isinstance(c, types.CodeType)] for code in (before, after)]
+    for a, b in zip(*inner, strict=True):
+        pairs[a] = b
+        _pair(a, b, pairs)
+
+
+def swapped(swap: dict[types.CodeType, types.CodeType]) -> None:
+    for x in gc.get_objects():
+        if type(x) is types.FunctionType and (code := swap.get(x.__code__)) is not None:
+            x.__code__ = code
+
+
+# --- who may notice ------------------------------------------------------------------------------------
+
+
+def models() -> dict[str, str]:
+    from tiny import MODELS
+
+    return {name: "laws" for name in MODELS}
+
+
+def tests_by_name(items: list) -> dict[str, Any]:
+    return {item.nodeid: item for item in items}
+
+
+def failing_law(names: Iterable[str], native: bool = False) -> str:
+    from tiny import SIDE, built
+
+    from layermask.check import check
+    from layermask.check.samples import sample_images
+    from layermask.native import library
+
+    if native and library() is None:
+        return "invalid: does not compile"
+    images = sample_images(4, (3, SIDE, SIDE))
+    for name in names:
+        found = check(built(name), images)
+        if found.missing or found.error:
+            return f"check of {name}: {found.error or 'a rule is missing'}"
+        for law in found.laws:
+            if not law.passed:
+                return f"law {law.law} of {name}: {law.detail}"
+    return ""
+
+
+def failing_item(items: list) -> str:
+    end = time.monotonic() + BUDGET
+    for item in items:
+        if time.monotonic() > end:
+            return ""
+        if failure(item):
+            return f"test {item.nodeid}"
+    return ""
+
+
+def failure(item: Any) -> bool:
     from _pytest.runner import runtestprotocol
 
     item._initrequest()
-    reports = runtestprotocol(item, log=False, nextitem=None)
-    return f"test {item.nodeid}" if any(report.failed for report in reports) else ""
+    return any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
 
 
-# --- results ---------------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------------
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
