@@ -54,7 +54,6 @@ coverage: .venv/dev  ## laws 1, 2, 5 and 9 over every torchvision and timm archi
 
 mutate: .venv/dev  ## break rules, engines and kernels one by one, and see that laws or tests notice; goes on where it stopped
 	$(BIN)/python -W ignore tests/mutation/run.py
-	$(BIN)/python -W ignore tests/mutation/run.py --table
 
 clean:
 	rm -rf .venv out

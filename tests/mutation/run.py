@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gc
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -39,15 +42,18 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
-from mutants import Mutant, find  # noqa: E402
+import broken  # noqa: E402
+from mutants import RETURNS, Mutant, find  # noqa: E402
 
 OUT = ROOT / "out"
 SECONDS = 300  # a mutant that takes longer hangs, and that is noticed
 BUDGET = 60  # seconds of tests for one mutant
-ENGINES = "test_packed test_packed_memory test_blocks test_layer_masking test_aliasing"
+ENGINES = "test_packed test_packed_memory test_blocks test_layer_masking test_aliasing test_graphs"
 MASKS = "test_twins test_twins_of_pools test_masks test_mechanism test_fill_kernels test_in_place"
-RULES = "test_rules_by_hand test_rules_opinfo test_integers test_tokens test_check test_gradients"
-KERNELS = "test_fill_kernels test_kernels test_packed test_checksum test_in_place test_blocks"
+RULES = (
+    "test_rules_by_hand test_rules_opinfo test_integers test_tokens test_check test_gradients"
+)
+KERNELS = "test_kernels test_fill_kernels test_packed test_checksum test_in_place test_blocks"
 PLAIN = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", str(ROOT)]
 
 
@@ -74,18 +80,23 @@ def judge(options: argparse.Namespace) -> None:
     wanted = [mutant for mutant in find(copy / "layermask") if fnmatchcase(mutant.name, options.only)]
     wanted = [m for m in wanted if not done(known.get(m.name), m, options.laws_only)][: options.limit]
     keeping = Keeping(options.results, len(wanted), time.monotonic() + 60 * options.minutes)
-    if sound := in_copy(copy, None, False)["by"] != "survived":
+    if (sound := in_copy(copy, None, False))["by"] != "survived":
         raise SystemExit(f"unbroken, the package fails already: {sound}")
-    for mutant in (m for m in wanted if not m.file.endswith(".py")):
-        keeping.keep(mutant, lambda m: in_copy(copy, m, not options.laws_only))
     become(copy)
-    rest = [m for m in wanted if m.file.endswith(".py")]
+    import layermask.check  # noqa: F401  # from the copy: all of it that the forks need
+
+    table = [m for m in registered(options.only) if not done(known.get(m.name), m, options.laws_only)]
+    table = table[: None if options.limit is None else max(0, options.limit - len(wanted))]
+
+    def work(items: list) -> None:
+        in_process(copy, wanted, keeping, items)
+        of_table(copy, keeping, items, table)
+
     if options.laws_only:
-        in_process(copy, rest, keeping, [])
+        work([])
     else:
-        names = f"{ENGINES} {MASKS} {RULES}".split()
-        files = [str(path) for name in names if (path := ROOT / "tests" / f"{name}.py").exists()]
-        pytest.main([*PLAIN, *files], plugins=[Session(copy, rest, keeping)])
+        files = test_files(f"{ENGINES} {MASKS} {RULES}")
+        pytest.main([*PLAIN, *files], plugins=[Session(work)])
 
 
 def done(line: dict[str, Any] | None, mutant: Mutant, laws_only: bool) -> bool:
@@ -133,16 +144,24 @@ def become(copy: Path) -> None:
 
 
 def in_copy(copy: Path, mutant: Mutant | None, tests: bool) -> dict[str, Any]:
-    """Judge a mutant in a process that imports the package anew, broken in its source."""
-
-    def noticed() -> str:
-        become(copy)
-        return failing_law(models(), native=mutant is not None) or (
-            failing_file(mutant) if tests else "survived"
-        )
-
+    """Judge a mutant, or the sound package, by a fresh interpreter, broken in its source."""
+    start, kernels = time.monotonic(), mutant is not None and mutant.file.startswith("native/")
+    asked = KERNELS if kernels else RULES
+    code = "import run, sys; print('BY', run.alone(*sys.argv[1:]))"
+    command = [sys.executable, "-W", "ignore", "-c", code, str(copy), asked if tests else ""]
     with contextlib.nullcontext() if mutant is None else changed_file(copy / "layermask", mutant):
-        return {**forked(copy, noticed), "tests": tests}
+        try:
+            done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=SECONDS)
+            by = next((line[3:] for line in done.stdout.splitlines() if line.startswith("BY ")), "crash")
+        except subprocess.TimeoutExpired:
+            by = "no end"
+    return {"by": by, "tests": tests, "seconds": round(time.monotonic() - start, 1)}
+
+
+def alone(copy: str, names: str) -> str:
+    """In that interpreter: ask the laws, and the files of tests that are named, until one test fails."""
+    become(Path(copy))
+    return _tried(lambda: failing_law(models()) or failing_file(names) or "survived")
 
 
 @contextlib.contextmanager
@@ -156,13 +175,15 @@ def changed_file(package: Path, mutant: Mutant) -> Iterator[None]:
         path.write_text(whole)
 
 
-def failing_file(mutant: Mutant | None) -> str:
-    """Run whole files of tests until one test fails."""
+def failing_file(names: str) -> str:
     first = First()
-    names = (KERNELS if mutant and mutant.file.startswith("native/") else RULES).split()
-    files = [str(path) for name in names if (path := ROOT / "tests" / f"{name}.py").exists()]
-    status = pytest.main(["-x", *PLAIN, *files], plugins=[first])
-    return "survived" if status == 0 else f"test {first.found or 'that is not collected'}"
+    files = test_files(names)
+    status = pytest.main(["-x", *PLAIN, *files], plugins=[first]) if files else 0
+    return "" if status == 0 else f"test {first.found or 'that is not collected'}"
+
+
+def test_files(names: str) -> list[str]:
+    return [str(path) for name in names.split() if (path := ROOT / "tests" / f"{name}.py").exists()]
 
 
 class First:
@@ -219,21 +240,19 @@ def _waited(child: int) -> bool:
 
 
 class Session:
-    """Pytest collects the tests; then every mutant is judged in a fork, by those that run it."""
+    """Pytest collects the tests, and then `work` is done with them in place of running all."""
 
-    def __init__(self, copy: Path, wanted: list[Mutant], keeping: Keeping) -> None:
-        self.copy, self.wanted, self.keeping = copy, wanted, keeping
+    def __init__(self, work: Callable[[list], None]) -> None:
+        self.work = work
 
     def pytest_runtestloop(self, session: Any) -> bool:
         if session.testsfailed:
             raise SystemExit("the tests cannot be collected")
-        in_process(self.copy, self.wanted, self.keeping, session.items)
+        self.work(session.items)
         return True
 
 
 def in_process(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list) -> None:
-    import layermask.check  # noqa: F401  # from the copy: all of it that the forks need
-
     runs = {**recorded(copy, "models", models()), **recorded(copy, "tests", tests_by_name(items))}
     who: dict[str, list[str]] = defaultdict(list)
     for name, (_, places) in sorted(runs.items(), key=lambda run: run[1][0]):  # the quickest first
@@ -242,8 +261,9 @@ def in_process(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list) 
 
     def verdict(mutant: Mutant) -> dict[str, Any]:
         names = who[f"{mutant.file}:{mutant.place}"]
-        if not names or (swap := swaps(copy / "layermask", mutant)) is None:
-            return in_copy_again(copy, mutant, bool(items))
+        python = mutant.file.endswith(".py")
+        if not python or not names or (swap := swaps(copy / "layermask", mutant)) is None:
+            return in_copy(copy, mutant, bool(items))
         laws = [name for name in names if name in models()]
         tests = [item for name in names if (item := tests_by_name(items).get(name))]
 
@@ -257,25 +277,56 @@ def in_process(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list) 
         keeping.keep(mutant, verdict)
 
 
-def in_copy_again(copy: Path, mutant: Mutant, tests: bool) -> dict[str, Any]:
-    """As `in_copy`, from a process that has imported the package: by a fresh interpreter."""
-    import subprocess
-
-    with changed_file(copy / "layermask", mutant):
-        start = time.monotonic()
-        code = "import run, sys; print('BY', run.alone(*sys.argv[1:]))"
-        command = [sys.executable, "-W", "ignore", "-c", code, str(copy), "tests" if tests else ""]
-        try:
-            done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=SECONDS)
-            by = next((line[3:] for line in done.stdout.splitlines() if line.startswith("BY ")), "crash")
-        except subprocess.TimeoutExpired:
-            by = "no end"
-    return {"by": by, "tests": tests, "seconds": round(time.monotonic() - start, 1)}
+# --- the table of rules -------------------------------------------------------------------------------
 
 
-def alone(copy: str, tests: str) -> str:
-    become(Path(copy))
-    return _tried(lambda: failing_law(models()) or (failing_file(None) if tests else "survived"))
+def registered(only: str) -> list[Mutant]:
+    """Every rule in the table, all spellings of its function at once, with a wrong output or a wrong mask."""
+    from layermask.masked import RULES
+
+    key = hashlib.sha256((HERE / "broken.py").read_bytes()).hexdigest()[:16]
+    stems = dict.fromkeys(function.__name__.strip("_") for function in RULES)
+    found = [
+        Mutant("table", stem, kind, "", how, 0, 0, key) for stem in stems for kind, how in RETURNS.items()
+    ]
+    return [mutant for mutant in found if fnmatchcase(mutant.name, only)]
+
+
+def broken_rule(mutant: Mutant) -> None:
+    from layermask import masked
+
+    for function, body in masked.RULES.items():
+        if function.__name__.strip("_") == mutant.place:
+            wrong = _wrong_output(body, getattr(broken, mutant.after))
+            masked.RULES[function] = wrong
+            built_in = getattr(masked, "_BUILT_IN", {})
+            if function in built_in:
+                built_in[function] = wrong, built_in[function][1]
+
+
+def _wrong_output(body: Callable, change: Callable) -> Callable:
+    @functools.wraps(body)
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        return change(body(*args, **kwargs))
+
+    return answer
+
+
+def of_table(copy: Path, keeping: Keeping, items: list, wanted: list[Mutant]) -> None:
+    """Judge broken rules by the models, and by the tests that have the function's name in theirs."""
+    for mutant in wanted:
+        named = [item for item in items if mutant.place in words(item.nodeid)]
+
+        def noticed(mutant: Mutant = mutant, named: list = named) -> str:
+            broken_rule(mutant)
+            return failing_law(models()) or failing_item(named) or "survived"
+
+        keeping.keep(mutant, lambda m, n=noticed: {**forked(copy, n), "tests": bool(items)})
+
+
+def words(nodeid: str) -> set[str]:
+    """The names in a test's name, without underscores around them."""
+    return {word.strip("_") for word in re.split(r"[^\w]+", nodeid)}
 
 
 def recorded(copy: Path, kind: str, work: dict[str, Any]) -> dict[str, tuple[float, list[str]]]:
@@ -365,14 +416,14 @@ def tests_by_name(items: list) -> dict[str, Any]:
     return {item.nodeid: item for item in items}
 
 
-def failing_law(names: Iterable[str], native: bool = False) -> str:
+def failing_law(names: Iterable[str]) -> str:
     from tiny import SIDE, built
 
     from layermask.check import check
     from layermask.check.samples import sample_images
     from layermask.native import library
 
-    if native and library() is None:
+    if library() is None:
         return "invalid: does not compile"
     images = sample_images(4, (3, SIDE, SIDE))
     for name in names:
