@@ -14,6 +14,7 @@ import torch.utils._pytree
 from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def same_storage(a: Tensor, b: Tensor) -> bool:
@@ -97,3 +98,18 @@ class MadeFor:
         if key not in self._made:
             self._made[key] = (make(), objects)
         return self._made[key][0]
+
+
+class ResultsSeen(TorchDispatchMode):
+    """Within the block, `see` is called with every tensor that an operator returns."""
+
+    def __init__(self, see: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.see = see
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, Tensor):
+                self.see(x)
+        return out

@@ -18,13 +18,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from layermask._private_torch import tree_leaves
+from layermask._private_torch import ResultsSeen
 from layermask.check.samples import masks
 from layermask.check.watch import poisoned
 from layermask.masked import Masked
@@ -373,24 +371,12 @@ def _in_float64(model: nn.Module, images: Tensor) -> nn.Module | None:
     return double
 
 
-class _Float32Seen(TorchDispatchMode):
-    """Whether any operator computes float32."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = False
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = function(*args, **(kwargs or {}))
-        self.found |= any(isinstance(x, Tensor) and x.dtype is torch.float32 for x in tree_leaves(out))
-        return out
-
-
 def _casts(double: nn.Module, images: Tensor) -> bool:
     """Whether a model in float64 computes in float32 in places, where it rounds as in float32."""
-    with _Float32Seen() as seen:
+    seen: set[torch.dtype] = set()
+    with ResultsSeen(lambda x: seen.add(x.dtype)):
         _answer(double, images)
-    return seen.found
+    return torch.float32 in seen
 
 
 def _rounding(
