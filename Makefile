@@ -5,7 +5,7 @@ export OMP_NUM_THREADS ?= 1
 BENCH_MINUTES ?= 60
 KEEPING := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help demo test test-all sanitize lint bench bench-all coverage clean
+.PHONY: help demo test test-all sanitize lint bench bench-all coverage mutate clean
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -51,6 +51,9 @@ bench-all: .venv/dev  ## build and check the compiled kernels, time everything, 
 
 coverage: .venv/dev  ## laws 1, 2, 5 and 9 over every torchvision and timm architecture; writes docs/coverage.md
 	$(BIN)/python benchmarks/coverage.py
+
+mutate: .venv/dev  ## break rules, engines and kernels one by one, and see that laws or tests notice; goes on where it stopped
+	$(BIN)/python -W ignore tests/mutation/run.py
 
 clean:
 	rm -rf .venv out

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from layermask.check.samples import sample_images
 from layermask.cli.app import app
 from layermask.errors import ModelError
 from layermask.masked import RULES, Masked, overriding
+from layermask.packed import kernels
 from layermask.packed.rules import PACKED
 from layermask.zoo.architectures import build, names, smallest_size
 
@@ -138,6 +142,91 @@ def test_an_engine_that_skips_an_op_fails_law_9(monkeypatch: pytest.MonkeyPatch)
     for model, size in ((Fine(), IMAGES), (Fine().double(), IMAGES.double())):
         result = check(model.eval(), size, laws=("9",)).laws[0]
         assert not result.passed and result.error > 1e-2
+
+
+def scaled(factor: float, dtypes: tuple = (torch.float32, torch.float64)) -> Callable:
+    """Break a kernel: all it returns is too large, in some types."""
+
+    def broken(kernel: Callable) -> Callable:
+        def call(*args: Any) -> Tensor:
+            out = kernel(*args)
+            return out * factor if out.dtype in dtypes else out
+
+        return call
+
+    return broken
+
+
+def no_bias(prepare: Callable) -> Callable:
+    return lambda weight, bias, groups: prepare(weight, None, groups)
+
+
+def shifted(grow: Callable) -> Callable:
+    """Break a mask: it lies one cell too far right."""
+
+    def call(*args: Any) -> tuple:
+        visible, frame = grow(*args)
+        return visible.roll(1, -1), frame
+
+    return call
+
+
+BREAKS: dict[str, tuple[str, Callable, str]] = {
+    "means * 1.5": ("packed.kernels.image_means", scaled(1.5), "19"),
+    "means * 1.01": ("packed.kernels.image_means", scaled(1.01), "19"),
+    "means * 1.0001": ("packed.kernels.image_means", scaled(1.0001), "19"),
+    "means * 1.5, compiled": ("packed.kernels.image_means", scaled(1.5, (torch.float32,)), "19"),
+    "means * 1.0001, compiled": ("packed.kernels.image_means", scaled(1.0001, (torch.float32,)), "19"),
+    "means * 1.5, twin": ("packed.kernels.image_means", scaled(1.5, (torch.float64,)), ""),
+    "no bias": ("packed.kernels.prepare", no_bias, "19"),
+    "fill * 1.01": ("rules.convolve.filled", scaled(1.01), "19"),
+    "mask shifted": ("rules.convolve.grow", shifted, "2"),
+}
+"""What is broken, how, and the laws that have to notice. (A twin is measured where its kernel is off.)"""
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_engine_fails_the_laws(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, broken, laws = BREAKS[name]
+    module, _, function = path.rpartition(".")
+    holder = importlib.import_module(f"layermask.{module}")
+    monkeypatch.setattr(holder, function, broken(getattr(holder, function)))
+    failed = {law.law for law in check(Fine().eval(), IMAGES).laws if not law.passed}
+    assert failed >= set(laws)
+    doubled = {law.law for law in check(Fine().eval().double(), IMAGES.double()).laws if not law.passed}
+    assert doubled >= set("" if "compiled" in name else "19" if "twin" in name else laws)
+
+
+class Amplifying(Fine):
+    """As a deep net: every layer makes four times as much of the rounding of those before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        for _ in range(8):
+            x = torch.sin(4 * x)
+        return self.head(x.mean((-2, -1)))
+
+
+def test_only_what_rounding_explains_is_excused(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = Amplifying().eval()
+    law = check(model, IMAGES, laws=("9",)).laws[0]
+    assert law.passed and law.error > 1e-5 and "rounding moves answers" in law.detail
+    for factor in (1.0001, 1.01, 1.5):
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, "product", scaled(factor, (torch.float32,))(kernels.product))
+            assert not check(model, IMAGES, laws=("9",)).laws[0].passed
+
+
+def test_a_judge_that_cannot_see_says_so() -> None:
+    """Rounding may take more than a percent; then float64 decides, and the report tells."""
+
+    class Chaotic(Fine):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sin(1e7 * super().forward(x))
+
+    law = check(Chaotic().eval(), IMAGES, laws=("9",)).laws[0]
+    assert "too much to judge float32 well" in law.detail
 
 
 def test_an_error_of_the_model_is_reported_with_its_place() -> None:

@@ -63,8 +63,8 @@ def test_a_late_model_is_stopped(coverage: ModuleType) -> None:
 
 
 def test_page_has_totals_and_failures_first(coverage: ModuleType) -> None:
-    leaks = {"1": [True, 0.0, ""], "2": [False, 0.5, "leaks: nan 5e-1"], "5": [True, 3e-5, "a; in float64 0"]}
-    leaks["9"] = [True, 0.0, ""]
+    leaks = {"1": [True, 0.0, ""], "2": [False, 0.5, "leaks: nan 5e-1"], "5": [True, 3e-5, "", 2e-5]}
+    leaks["9"] = [True, 9e-2, "", 3e-2]
     rows = [
         result("torchvision/a"),
         result("timm/a"),
@@ -77,7 +77,7 @@ def test_page_has_totals_and_failures_first(coverage: ModuleType) -> None:
     assert "2 models have not been judged yet" in page and "1 are larger" in page
     assert "- `timm/b`: law 2: leaks: nan 5e-1" in page
     assert "- `timm/c`: no rule for torch.fft.fft2" in page
-    assert "| timm/b | resnet | 2.0 | 3x64x64 |  | 0 | **5e-01** | 3e-05* | 0 |" in page
+    assert "| timm/b | resnet | 2.0 | 3x64x64 |  | 0 | **5e-01** | 3e-05* (1.5) | 9e-02‡ (3.0) |" in page
     table = page[page.index("## Models") :]
     assert table.index("timm/c") < table.index("torchvision/a")
     assert "†" not in page

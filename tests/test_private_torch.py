@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import layermask
@@ -43,6 +44,19 @@ def test_writes_are_counted() -> None:
     assert private.writes_so_far(x) == before + 1, "these leave no trace: no memo may rest on the count"
     with torch.inference_mode():
         assert private.writes_so_far(torch.zeros(3).add_(1)) == 0
+
+
+def test_fake_tensors_are_told_from_others() -> None:
+    with FakeTensorMode():
+        fake = torch.zeros(3, device="cuda")
+    assert private.is_fake(fake) and not private.is_fake(torch.zeros(3))
+
+
+def test_results_of_operators_are_seen() -> None:
+    seen = []
+    with private.ResultsSeen(lambda x: seen.append(x.dtype)):
+        torch.zeros(3, dtype=torch.float64).float().max(0)
+    assert seen == [torch.float64, torch.float32, torch.float32, torch.int64]
 
 
 def test_modes_and_transforms_are_seen() -> None:

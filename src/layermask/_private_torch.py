@@ -13,6 +13,8 @@ import torch
 import torch.utils._pytree
 from torch import Tensor
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def same_storage(a: Tensor, b: Tensor) -> bool:
@@ -40,6 +42,11 @@ def modes_are_active() -> bool:
 def is_tracing() -> bool:
     """Whether torch.jit.trace records the operators that are called."""
     return torch._C._is_tracing()
+
+
+def is_fake(x: Tensor) -> bool:
+    """Whether a tensor has a shape and a device, and no values: one of `FakeTensorMode`."""
+    return isinstance(x, FakeTensor)
 
 
 def takes_forward_derivatives() -> bool:
@@ -91,3 +98,18 @@ class MadeFor:
         if key not in self._made:
             self._made[key] = (make(), objects)
         return self._made[key][0]
+
+
+class ResultsSeen(TorchDispatchMode):
+    """Within the block, `see` is called with every tensor that an operator returns."""
+
+    def __init__(self, see: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.see = see
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, Tensor):
+                self.see(x)
+        return out

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from layermask.errors import InputError
 from layermask.fills.choose import choose
+from layermask.inplace import is_readable
 from layermask.removal.inputs import check_inputs
 
 NARROW = (torch.float16, torch.bfloat16)  # painted in float32: sums over many pixels overflow, or round
@@ -50,7 +51,7 @@ class Fill(ABC):
                 f"{self} fills pictures (N, C, H, W), not images of shape {tuple(images.shape)}: "
                 "choose another fill"
             )
-        if self.reads == "all" and not torch.compiler.is_compiling() and not images.isfinite().all():
+        if self.reads == "all" and is_readable(images) and not images.isfinite().all():
             raise InputError(
                 f"{self} reads hidden pixels too, and these images of shape {tuple(images.shape)} hold NaN "
                 "or inf: replace those values, or choose a fill that reads visible pixels only"

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.inplace import is_readable
+
 CHUNK = 16  # channels solved together on a CPU: what one vector holds, and its cache
 MANY = 512  # on other devices: at 224 x 224 about 1.5 GB
 FEW = 0.01  # with less than this share visible, float32 rounding would show: solved in float64
@@ -34,7 +36,7 @@ def harmonic(known: Tensor, visible: Tensor) -> Tensor:
     in float32, 1e-10 in float64.
     """
     few = visible.flatten(1).double().mean(1) < FEW
-    if known.dtype != torch.float64 and few.any():
+    if known.dtype != torch.float64 and is_readable(few) and few.any():
         out = torch.zeros_like(known)
         out = out.index_put((few,), harmonic(known[few].double(), visible[few]).to(known.dtype))
         return out if few.all() else out.index_put((~few,), harmonic(known[~few], visible[~few]))
@@ -191,7 +193,7 @@ class _Multigrid:
             length = torch.where(going, energy / self.dot(step, image), 0.0)
             solution.addcmul_(length, step)
             going = energy > enough  # of before this step: one less to take
-            if not going.any():
+            if not is_readable(going) or not going.any():
                 break
             residual.addcmul_(length, image, value=-1)
             better = self.cycle(residual)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -33,6 +33,7 @@ class SegmentMean(Fill):
     segments: Tensor
     """(*S) whole numbers from 0, such as a segmenter returns."""
     reads: ClassVar = "all"
+    _count: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         whole = not self.segments.is_floating_point() and not self.segments.is_complex()
@@ -41,6 +42,7 @@ class SegmentMean(Fill):
                 f"segments must be whole numbers from 0, one per pixel, not {self.segments.dtype} of shape "
                 f"{tuple(self.segments.shape)}"
             )
+        object.__setattr__(self, "_count", int(self.segments.max()) + 1)  # read once, and not from a device
 
     def __str__(self) -> str:
         return f"SegmentMean(segments of shape {tuple(self.segments.shape)})"
@@ -53,6 +55,7 @@ class SegmentMean(Fill):
                 f"give a map of shape {size}"
             )
         labels = self.segments.to(images.device, torch.int64).flatten()
-        sizes = torch.bincount(labels).clamp(min=1)
-        sums = images.new_zeros(*images.shape[:2], len(sizes)).index_add_(2, labels, images.flatten(2))
+        nothing = images.new_zeros(*images.shape[:2], self._count)
+        sums = nothing.index_add(2, labels, images.flatten(2))
+        sizes = nothing[0, 0].index_add(0, labels, torch.ones_like(labels, dtype=images.dtype)).clamp(min=1)
         return (sums / sizes)[:, :, labels].view(images.shape)

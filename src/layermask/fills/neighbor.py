@@ -9,6 +9,7 @@ from torch import Tensor
 
 from layermask.fill import neighbor
 from layermask.fills.fill import Fill
+from layermask.inplace import is_readable
 from layermask.masked import Masked
 
 
@@ -28,6 +29,8 @@ class Neighbors(Fill):
 
 def _rings(visible: Tensor) -> int:
     """How many rings fill every image of (N, 1, *S) that shows anything."""
+    if not is_readable(visible):
+        return max(visible.shape[2:]) - 1  # enough for any mask
     shown = visible[visible.flatten(1).any(1)].float()
     rings = 0
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[visible.ndim - 3]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from layermask.errors import InputError
 from layermask.fills.fill import Fill, colour
+from layermask.inplace import is_readable
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 Kind = Literal["gaussian", "uniform"]
@@ -26,7 +27,8 @@ def noise(kind: Kind, channels: int, images: Tensor, batch: int, seed: int | Non
     if seed is None:
         draw = torch.randn if kind == "gaussian" else torch.rand
         return draw(batch, *shape, dtype=images.dtype, device=images.device)
-    return _drawn(kind, shape, seed).to(images)
+    drawn = _drawn if is_readable(images) else _drawn.__wrapped__  # a fake tensor is not to be kept
+    return drawn(kind, shape, seed).to(images)
 
 
 @functools.lru_cache(maxsize=4)

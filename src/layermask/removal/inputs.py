@@ -9,6 +9,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from ..inplace import is_readable
 from ..visibility import narrow
 
 
@@ -27,7 +28,7 @@ def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
             f"images are on {images.device} and visible is on {visible.device}: move one to the other."
         )
     visible = _as_bool(visible)
-    if not torch.compiler.is_compiling() and _has_visible_nan(images, visible):
+    if is_readable(images) and _has_visible_nan(images, visible):
         raise ValueError("images hold NaN in visible pixels: hide those pixels, or repair the images.")
     return visible
 
@@ -92,7 +93,7 @@ def _as_bool(visible: Tensor) -> Tensor:
     if visible.is_complex():
         raise TypeError(f"visible must be bool, not {visible.dtype}.")
     odd = (visible != 0) & (visible != 1)
-    if not torch.compiler.is_compiling() and bool(odd.any()):
+    if is_readable(odd) and bool(odd.any()):
         raise ValueError(
             f"visible of dtype {visible.dtype} holds {int(odd.sum())} values other than 0 and 1 (the first "
             f"is {visible[odd][0].item():g}): threshold it, or resize by nearest neighbour, not bilinearly."

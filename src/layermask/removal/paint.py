@@ -18,6 +18,7 @@ from layermask.fills.neighbor import Neighbors
 from layermask.fills.noise import Kind, Noise, RandomPixels
 from layermask.fills.pushpull import PushPull
 from layermask.fills.road import NoisyLinear
+from layermask.inplace import is_readable
 from layermask.removal.inputs import check_inputs
 from layermask.removal.training import TrainingNotice
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -68,7 +69,7 @@ def _checked(fill: Callable[[Tensor, Tensor], Any], images: Tensor, visible: Ten
     if not compiling and writes_so_far(images) != before:
         raise InputError(f"the fill {_name(fill)} writes into the images it is given: let it return new ones")
     _check_kind(fill, painted, images)
-    if compiling:
+    if not is_readable(painted):
         return painted
     if not painted.isfinite().all():
         raise InputError(

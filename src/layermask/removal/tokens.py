@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelError
+from ..inplace import is_readable
 from ..masked import Masked
 from ..outputs import scores
 from .inputs import check_inputs
@@ -52,7 +53,7 @@ class TokenDropping(nn.Module):
         """The output for images (N, C, *S) and visible (N or 1, 1, *S); see `LayerMasking.forward`."""
         visible = self._whole_patches(check_inputs(images, visible))
         # with no patch at all, a mean over patches has nothing to be taken over
-        if self.drops is False or torch.compiler.is_compiling() or not bool(visible.any()):
+        if self.drops is False or not is_readable(visible) or not bool(visible.any()):
             return self.masking.answer(images, visible, *args, **kwargs)
         if self.drops:
             with _dropping(self._entrances, []):
