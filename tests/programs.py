@@ -168,7 +168,7 @@ class Model(nn.Module):
             if x.ndim > 1 and min(x.shape) > 0 and x.shape[1] > 1:
                 values.append(TABLES[name](x))
         elif name == "forget":
-            values[1:] = [v for v in values[1:] if v is not x]
+            del values[max(1, index) : index + 1]
         elif name == "back":  # what was derived is written into what it was derived of
             values[0].copy_(values[index]) if x.shape == values[0].shape and x is not values[0] else None
         elif name == "sum of two":
