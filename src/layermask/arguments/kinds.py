@@ -1,0 +1,60 @@
+"""All kinds in one place, to be used as `kinds.count`; parameters then keep their own names."""
+
+from layermask.arguments.numbers import (
+    count,
+    flag,
+    index,
+    number,
+    numbers,
+    optional,
+    seed,
+    sequence,
+    several,
+    sizes,
+)
+from layermask.arguments.objects import function, instance, instances, model, progress, removal
+from layermask.arguments.tensors import (
+    classes,
+    image,
+    images,
+    label_map,
+    mask,
+    target,
+    targets,
+    tensor,
+    values,
+)
+from layermask.arguments.words import choice, known, mapping, path, text
+
+__all__ = [
+    "choice",
+    "classes",
+    "count",
+    "flag",
+    "function",
+    "image",
+    "images",
+    "index",
+    "instance",
+    "instances",
+    "known",
+    "label_map",
+    "mapping",
+    "mask",
+    "model",
+    "number",
+    "numbers",
+    "optional",
+    "path",
+    "progress",
+    "removal",
+    "seed",
+    "sequence",
+    "several",
+    "sizes",
+    "target",
+    "targets",
+    "tensor",
+    "text",
+    "values",
+]
