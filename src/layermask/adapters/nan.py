@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from layermask.adapters.answer import Removal
+from layermask.arguments import kinds
 from layermask.errors import InputError
 from layermask.outputs import scores
 
@@ -24,7 +23,7 @@ class NaNHidden(nn.Module):
 
     def __init__(self, removal: Removal) -> None:
         super().__init__()
-        self.removal = removal
+        self.removal = kinds.removal("removal", removal)
         for module in self.modules():
             if type(module).__name__ in _reading_hidden():
                 raise InputError(
@@ -50,14 +49,15 @@ def _reading_hidden() -> set[str]:
 
 def mark_hidden(images: Tensor, visible: Tensor) -> Tensor:
     """Return the images (N, C, *S) with NaN where visible (N or 1, 1, *S) is False; see `NaNHidden`."""
-    _check_mask(images, visible)
-    return torch.where(visible.bool(), images, torch.nan)
+    images, visible = kinds.images("images", images), kinds.mask("visible", visible)
+    _check_shape(images, visible)
+    return torch.where(visible, images, torch.nan)
 
 
-def _check_mask(images: Tensor, visible: Any) -> None:
+def _check_shape(images: Tensor, visible: Tensor) -> None:
     wanted = (images.shape[0], 1, *images.shape[2:])
     fits = visible.ndim == images.ndim and visible.shape[1:] == wanted[1:]
-    if not fits or visible.shape[0] not in (1, wanted[0]) or ((visible != 0) & (visible != 1)).any():
+    if not fits or visible.shape[0] not in (1, wanted[0]):
         raise InputError(
             f"visible is True or False of shape {wanted} or {(1, *wanted[1:])} for images "
             f"{tuple(images.shape)}, got {visible.dtype} of {tuple(visible.shape)}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from layermask.adapters.answer import Removal, painter
+from layermask.arguments import kinds
 from layermask.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def as_perturb_func(removal: Removal, shape: Sequence[int]) -> Callable[..., np.
     Raises:
         InputError: a removal that does not paint; when called, arrays that are not of that shape.
     """
+    shape = kinds.several("shape", shape, kinds.count, least=2)
     instead = "give Quantus the model NaNHidden(removal) and the metric perturb_func=write_nan"
     paint = painter(removal, instead)
 

@@ -1,6 +1,7 @@
 """All kinds in one place, to be used as `kinds.count`; parameters then keep their own names."""
 
 from layermask.arguments.numbers import (
+    color,
     count,
     flag,
     index,
@@ -12,7 +13,7 @@ from layermask.arguments.numbers import (
     several,
     sizes,
 )
-from layermask.arguments.objects import function, instance, instances, model, progress, removal
+from layermask.arguments.objects import function, instance, instances, model, picture, progress, removal
 from layermask.arguments.tensors import (
     classes,
     image,
@@ -29,6 +30,7 @@ from layermask.arguments.words import choice, known, mapping, path, text
 __all__ = [
     "choice",
     "classes",
+    "color",
     "count",
     "flag",
     "function",
@@ -46,6 +48,7 @@ __all__ = [
     "numbers",
     "optional",
     "path",
+    "picture",
     "progress",
     "removal",
     "seed",

@@ -80,6 +80,13 @@ def numbers(name: str, value: Any, **limits: float) -> tuple[float, ...]:
     return several(name, value, lambda name, item: number(name, item, **limits))
 
 
+def color(name: str, value: Any, **limits: float) -> tuple[float, ...]:
+    """Return a number for each channel, or one for all, as a tuple."""
+    if _real(value) is not None:
+        return (number(name, value, **limits),)
+    return numbers(name, value, **limits)
+
+
 def sizes(name: str, value: Any, **limits: int) -> int | tuple[int, ...]:
     """Return one count, or several, one for each axis."""
     if _real(value) is not None:

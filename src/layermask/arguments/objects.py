@@ -42,6 +42,13 @@ def progress(name: str, value: Any) -> Any:
     return function(name, value, 1) if callable(value) else flag(name, value)
 
 
+def picture(name: str, value: Any) -> Any:
+    """Return a picture of Pillow's."""
+    if not (hasattr(value, "convert") and hasattr(value, "getpixel")):
+        raise wrong_type(name, value, "give a Pillow image, as load_image returns or Image.fromarray makes")
+    return value
+
+
 def instance(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
     """Return an object of a class, or of one of several."""
     if not isinstance(value, kind):

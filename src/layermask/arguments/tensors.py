@@ -114,7 +114,7 @@ def target(name: str, value: Any, n_classes: int | None = None) -> list[int] | N
     """Return the classes to explain of one image: one, or several in a list, tuple or array; None stays."""
     if value is None:
         return None
-    items = sequence(name, value) if _has_items(value) else [value]
+    items = sequence(name, value) if has_items(value) else [value]
     if not items:
         raise refused(name, value, "give a class or more")
     with contextlib.suppress(WrongType):
@@ -124,7 +124,7 @@ def target(name: str, value: Any, n_classes: int | None = None) -> list[int] | N
 
 def targets(name: str, value: Any, n_images: int) -> list[Any]:
     """Return one target for each of `n_images`: a single class is that of all of them."""
-    if value is None or not _has_items(value):
+    if value is None or not has_items(value):
         return [target(name, value)] * n_images
     items = sequence(name, value)
     if len(items) != n_images:
@@ -140,7 +140,8 @@ def _class(name: str, item: Any, given: Any, n_classes: int | None) -> int:
     return found
 
 
-def _has_items(value: Any) -> bool:
+def has_items(value: Any) -> bool:
+    """Whether a value is a list, tuple or array of several, and no single number."""
     with contextlib.suppress(Exception):
         return value.ndim > 0 if hasattr(value, "ndim") else isinstance(value, (list, tuple, range))
     return False

@@ -50,7 +50,7 @@ class Occlusion(Explainer):
         windows = list(self._windows(size))
         if len(windows) == 1:
             warn(
-                f"sliding_window_shapes is {self.sliding_window_shapes} for an image {size}: one window hides "
+                f"sliding_window_shapes is {self.sliding_window_shapes} for an image {size}: 1 window hides "
                 "all of it, and every pixel gets the same score; give a smaller one"
             )
         hidden = lambda start, stop: _masks(windows[start:stop], size, segments.device)  # noqa: E731

@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.fills.fill import Fill
 
@@ -35,12 +37,10 @@ class SegmentMean(Fill):
     reads: ClassVar = "all"
 
     def __post_init__(self) -> None:
-        whole = not self.segments.is_floating_point() and not self.segments.is_complex()
-        if not whole or self.segments.numel() == 0 or self.segments.min() < 0:
-            raise InputError(
-                f"segments must be whole numbers from 0, one per pixel, not {self.segments.dtype} of shape "
-                f"{tuple(self.segments.shape)}"
-            )
+        check_fields(self, segments=kinds.label_map)
+        if self.segments.min() < 0:
+            low, shape = int(self.segments.min()), tuple(self.segments.shape)
+            raise InputError(f"segments of shape {shape} go down to {low}: give whole numbers from 0")
 
     def __str__(self) -> str:
         return f"SegmentMean(segments of shape {tuple(self.segments.shape)})"
@@ -53,6 +53,7 @@ class SegmentMean(Fill):
                 f"give a map of shape {size}"
             )
         labels = self.segments.to(images.device, torch.int64).flatten()
-        sizes = torch.bincount(labels).clamp(min=1)
+        labels = torch.unique(labels, return_inverse=True)[1]  # numbers may be large and have gaps
+        sizes = torch.bincount(labels)
         sums = images.new_zeros(*images.shape[:2], len(sizes)).index_add_(2, labels, images.flatten(2))
         return (sums / sizes)[:, :, labels].view(images.shape)
