@@ -23,13 +23,14 @@ class NaNHidden(nn.Module):
 
     def __init__(self, removal: Removal) -> None:
         super().__init__()
-        self.removal = kinds.removal("removal", removal)
+        self.removal = removal
         for module in self.modules():
             if type(module).__name__ in _reading_hidden():
                 raise InputError(
                     f"{type(module).__name__} paints from what hidden pixels held, which NaN does not tell: "
                     "let the tool paint, by as_perturb_func or as_road(metric, removal)"
                 )
+        kinds.removal("removal", removal)
         # Quantus refuses a model in training mode, which a wrapper of a model in eval mode seems to be.
         layers = [m for m in self.modules() if not list(m.children())]
         self.training = any(m.training for m in layers if m is not self)

@@ -5,29 +5,29 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
-P, R = ParamSpec("P"), TypeVar("R")
+Function = TypeVar("Function", bound=Callable[..., Any])
 Kind = Callable[[str, Any], Any]
 
 
-def checked(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def checked(**kinds: Kind) -> Callable[[Function], Function]:
     """Decorate a function so that each argument named here is checked, and arrives as its kind returns it.
 
     Arguments that are not given keep their defaults, which are not checked.
     """
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+    def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
 
         @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        def call(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs)
             for name in kinds.keys() & given.arguments.keys():
                 given.arguments[name] = kinds[name](name, given.arguments[name])
             return function(*given.args, **given.kwargs)
 
-        return call
+        return call  # type: ignore[return-value]  # which has its signature
 
     return decorate
 

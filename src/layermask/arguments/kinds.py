@@ -13,7 +13,16 @@ from layermask.arguments.numbers import (
     several,
     sizes,
 )
-from layermask.arguments.objects import function, instance, instances, model, picture, progress, removal
+from layermask.arguments.objects import (
+    device,
+    function,
+    instance,
+    instances,
+    model,
+    picture,
+    progress,
+    removal,
+)
 from layermask.arguments.tensors import (
     classes,
     image,
@@ -32,6 +41,7 @@ __all__ = [
     "classes",
     "color",
     "count",
+    "device",
     "flag",
     "function",
     "image",

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from layermask.arguments.numbers import flag, several
@@ -40,6 +41,17 @@ def function(name: str, value: Any, inputs: int | None = None) -> Callable[..., 
 def progress(name: str, value: Any) -> Any:
     """Return True, False, or a function that is told how much was done."""
     return function(name, value, 1) if callable(value) else flag(name, value)
+
+
+def device(name: str, value: Any) -> torch.device:
+    """Return a device that can hold numbers, given as text or as torch.device."""
+    try:
+        found = torch.device(value) if isinstance(value, (str, torch.device)) else None
+    except RuntimeError:
+        found = None
+    if found is None or found.type == "meta":
+        raise wrong_type(name, value, 'give a device of torch, as "cpu" or "cuda:0"')
+    return found
 
 
 def picture(name: str, value: Any) -> Any:

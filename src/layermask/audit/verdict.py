@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.metrics.bootstrap import average, bootstrap
 
 FEWEST = 20
@@ -59,6 +62,11 @@ class Verdict:
         return next((each for each in self.comparisons if each.removal == removal), None)
 
 
+@checked(
+    names=partial(kinds.several, kind=kinds.text),
+    kept=partial(kinds.values, ndim=2, finite=True),
+    level=partial(kinds.number, above=0, below=1),
+)
 def recommend(names: Sequence[str], kept: Tensor, level: float = 0.95) -> Verdict:
     """Judge removals by the share (N, R) of each image's answers that are those to the whole image.
 

@@ -17,10 +17,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.check.samples import masks
 from layermask.check.watch import poisoned
 from layermask.masked import Masked
@@ -299,6 +302,12 @@ LAWS: dict[str, Callable[[nn.Module, Tensor, int], LawResult]] = {
 }
 
 
+@checked(
+    model=kinds.model,
+    images=kinds.images,
+    laws=partial(kinds.several, kind=partial(kinds.choice, known=LAWS)),
+    seed=kinds.seed,
+)
 def check_laws(
     model: nn.Module, images: Tensor, laws: Sequence[str] = ("1", "2", "5"), seed: int = 0
 ) -> list[LawResult]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.data import layouts
 from layermask.data.files import class_folders, pictures
 from layermask.data.source import Sample, Source
@@ -57,6 +59,7 @@ SOURCES: dict[str, Kind] = {
 }
 
 
+@checked(path=kinds.path, kind=kinds.text, images=kinds.optional(kinds.path))
 def open_source(path: str | Path, kind: str = "auto", images: str | Path | None = None) -> Source:
     """Open a folder of labelled pictures; nothing is decoded yet.
 

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 
 from layermask import record
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.data.source import Sample, Source
 from layermask.errors import ImageError, InputError
 from layermask.evaluate.loading import ahead
@@ -38,6 +41,17 @@ class Experiment(Protocol):
     def rows(self, scene: Any, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]: ...
 
 
+@checked(
+    loaded=partial(kinds.instance, kind=Loaded),
+    source=partial(kinds.instance, kind=Source),
+    folder=kinds.path,
+    weights=kinds.optional(kinds.path),
+    device=kinds.optional(kinds.device),
+    batch_size=kinds.count,
+    skip_unreadable=kinds.flag,
+    force=kinds.flag,
+    progress=kinds.function,
+)
 def run(
     experiment: Experiment,
     loaded: Loaded,

@@ -45,9 +45,8 @@ class Calibrated(nn.Module):
         super().__init__()
         diagonal = kinds.flag("diagonal", diagonal)
         classes = kinds.count("classes", classes, low=2, high=MOST if diagonal else LARGEST_MATRIX)
-        if not isinstance(removal, nn.Module):
-            raise InputError(f"removal is a {type(removal).__name__}: give one that is a torch.nn.Module")
-        self.removal = kinds.removal("removal", removal)
+        kinds.removal("removal", removal)
+        self.removal = kinds.model("removal", removal)
         like = next((p for p in removal.parameters() if p.is_floating_point()), torch.zeros(()))
         identity = torch.ones(classes) if diagonal else torch.eye(classes)
         self.register_buffer("weight", identity.to(like.device))

@@ -75,9 +75,9 @@ class LayerMasking(nn.Module):
     ) -> None:
         super().__init__()
         preset = kinds.choice("preset", preset, PRESETS)
-        usual_growth, usual_pool = PRESETS[preset]
-        growth = usual_growth if growth is None else kinds.choice("growth", growth, GROWTHS)
-        pool = usual_pool if pool is None else kinds.choice("pool", pool, POOLS)
+        updates, pools = PRESETS[preset]
+        updates = updates if growth is None else kinds.choice("growth", growth, GROWTHS)
+        pools = pools if pool is None else kinds.choice("pool", pool, POOLS)
         fill = kinds.choice("fill", fill, FILLS)
         compat = kinds.choice("compat", compat, EPSILON)
         join = kinds.function("join", join) if callable(join) else kinds.choice("join", join, JOINS)
@@ -86,7 +86,7 @@ class LayerMasking(nn.Module):
         rules = {} if rules is None else check_rules("rules", rules)
         self.model = kinds.model("model", model)
         self.training = model.training
-        self.settings = Settings(fill, growth, join, compat, pool)
+        self.settings = Settings(fill, updates, join, compat, pools)
         self.engine, self.packing = engine, packing(engine, self.settings, model)
         self.engine_used: str | None = None
         self.until = until
