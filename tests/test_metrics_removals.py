@@ -326,7 +326,7 @@ BAD = {
     r"a feature_mask is \(8, 7\) and the images": lambda: remove_segments(
         REMOVALS[0], IMAGES, [CELLS[:, :7]] * 5
     ),
-    "fractions is 1.5: give a number from 0 to 1": lambda: remove_segments(
+    r"fractions\[1\] is 1.5: give a number from 0 to 1": lambda: remove_segments(
         REMOVALS[0], IMAGES, [CELLS] * 5, fractions=(0.5, 1.5)
     ),
     r"order is \[\(3,\)": lambda: remove_segments(

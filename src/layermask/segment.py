@@ -259,7 +259,7 @@ def _pixels(image: Any) -> np.ndarray:
         image = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
     try:
         pixels = np.asarray(image)
-    except ValueError:  # nested lists of several lengths
+    except Exception:  # nested lists of several lengths, objects with a will of their own
         pixels = np.empty(0)
     if pixels.ndim not in (2, 3) or pixels.size == 0 or pixels.dtype.kind not in "buif":
         raise InputError(

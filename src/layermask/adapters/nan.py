@@ -37,6 +37,7 @@ class NaNHidden(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the (N, K) scores of images (N, C, *S) float; Hugging Face outputs give their logits."""
+        images = kinds.images("images", images)
         visible = ~images.isnan().any(1, keepdim=True)
         # Not every removal of the user's own picks by `where`; what is hidden must not reach it.
         return scores(self.removal(torch.where(visible, images, 0.0), visible))

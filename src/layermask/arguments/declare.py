@@ -19,6 +19,8 @@ def checked(**kinds: Kind) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
+        if unknown := kinds.keys() - signature.parameters.keys():
+            raise TypeError(f"{function.__name__} has no parameters {', '.join(sorted(unknown))} to check")
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,9 @@ from layermask.arguments.refusal import refused, wrong_type
 
 MOST = 10**7
 """The largest count: more samples, steps or cells than that end on no machine."""
-LARGEST_SEED = 2**63 - 1
+LARGEST_SEED = 2**32 - 1
+"""Generators of torch on the CPU read 32 bits: seed 2^32 would draw what seed 0 draws."""
+LARGEST_INDEX = 2**63 - 1
 
 
 def number(
@@ -46,16 +48,16 @@ def count(name: str, value: Any, *, low: int = 1, high: int = MOST) -> int:
 
 def index(name: str, value: Any) -> int:
     """Return a whole number, 0 or more."""
-    return count(name, value, low=0, high=LARGEST_SEED)
+    return count(name, value, low=0, high=LARGEST_INDEX)
 
 
 def seed(name: str, value: Any) -> int:
-    """Return a seed from 0 to 2^63 - 1: others would draw the numbers of one of these."""
+    """Return the seed of a random generator, 0 to 2^32 - 1."""
     found = _real(value)
     if not isinstance(found, int):
         raise wrong_type(name, value, "give a whole number, 0 or more")
     if not 0 <= found <= LARGEST_SEED:
-        raise refused(name, value, "give a whole number from 0 to 2**63 - 1")
+        raise refused(name, value, "give a whole number from 0 to 2**32 - 1")
     return found
 
 
@@ -72,7 +74,7 @@ def several(name: str, value: Any, kind: Callable[[str, Any], Any], least: int =
     items = sequence(name, value)
     if len(items) < least:
         raise refused(name, value, f"give {least} or more")
-    return tuple(kind(name, item) for item in items)
+    return tuple(kind(f"{name}[{place}]", item) for place, item in enumerate(items))
 
 
 def numbers(name: str, value: Any, **limits: float) -> tuple[float, ...]:

@@ -150,17 +150,21 @@ def has_items(value: Any) -> bool:
 def _whole(value: Any) -> Tensor | None:
     """Return whole numbers as an int64 tensor; None for what holds no whole numbers."""
     with contextlib.suppress(Exception):
-        found = value if isinstance(value, Tensor) else _from_array(value)
-        kept = tensor("", found).long()
-        fits = not (found.is_floating_point() or found.is_complex()) and bool((kept == found).all())
-        return kept if fits else None
+        found = tensor("", value if isinstance(value, Tensor) else _from_array(value))
+        if found.device.type == "meta" or found.is_floating_point() or found.is_complex():
+            return None
+        wrapped = found.dtype is torch.uint64 and bool((found.long() < 0).any())
+        return None if wrapped else found.long()
     return None
 
 
 def _from_array(value: Any) -> Tensor:
     if isinstance(value, (list, tuple)):
         return torch.tensor(value)
-    return torch.from_numpy(value.copy())  # a copy: torch takes no negative strides
+    whole = value.astype("int64")  # torch takes no other byte orders, and no negative strides
+    if value.dtype.kind not in "iub" or not (whole == value).all():
+        raise ValueError("other than whole numbers of 64 bits")
+    return torch.from_numpy(whole)
 
 
 def _kind_of(value: Any) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
+from layermask.errors import InputError
 from layermask.metrics.bootstrap import average, bootstrap
 
 FEWEST = 20
@@ -74,6 +75,8 @@ def recommend(names: Sequence[str], kept: Tensor, level: float = 0.95) -> Verdic
     though the leader is chosen by the same images: for that the best one would have to lose one of R - 1
     comparisons by chance, and each is made at the level 1 - (1 - level) / (R - 1).
     """
+    if len(names) != kept.shape[1]:
+        raise InputError(f"names are {len(names)} for kept {tuple(kept.shape)}: give one for each column")
     leader = int(kept.mean(0).argmax())
     each_level = 1 - (1 - level) / max(1, len(names) - 1)
     differences = kept[:, leader, None] - kept

@@ -16,6 +16,7 @@ from torch import nn
 from layermask import record
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
+from layermask.arguments.refusal import wrong_type
 from layermask.data.source import Sample, Source
 from layermask.errors import ImageError, InputError
 from layermask.evaluate.loading import ahead
@@ -41,7 +42,16 @@ class Experiment(Protocol):
     def rows(self, scene: Any, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]: ...
 
 
+def _experiment(name: str, value: Any) -> Any:
+    """Return what has the parts of an `Experiment`."""
+    missing = [part for part in ("name", "columns", "prepare", "rows") if not hasattr(value, part)]
+    if missing or isinstance(value, type):
+        raise wrong_type(name, value, "give an experiment, as SegmentRemoval()")
+    return value
+
+
 @checked(
+    experiment=_experiment,
     loaded=partial(kinds.instance, kind=Loaded),
     source=partial(kinds.instance, kind=Source),
     folder=kinds.path,

@@ -15,7 +15,7 @@ CHUNK = 256  # rows; independent of the batch size, so that results are
 
 def generator(seed: int, index: int) -> torch.Generator:
     """The random numbers of chunk `index`; on the CPU, so that all devices agree."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+    return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**32)
 
 
 def chunk_sizes(n_samples: int) -> list[int]:

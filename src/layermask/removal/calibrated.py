@@ -76,7 +76,7 @@ class Calibrated(nn.Module):
 
     @checked(
         images=kinds.images,
-        labels=kinds.optional(kinds.tensor),
+        labels=kinds.optional(kinds.classes),
         targets=partial(kinds.choice, known=("class", "probabilities")),
         repeats=partial(kinds.count, high=10_000),
         penalty=partial(kinds.number, low=0),
@@ -155,13 +155,14 @@ class Calibrated(nn.Module):
         require("safetensors.torch", "timm").save_file(tensors, str(kinds.path("path", path)))
 
     @classmethod
+    @checked(path=kinds.path, removal=kinds.removal, classes=kinds.optional(kinds.count))
     def load(cls, path: str | Path, removal: nn.Module, classes: int | None = None) -> Calibrated:
         """Return the operator `removal` with the calibration that `save` wrote.
 
         Raises:
             InputError: the file is missing, holds no calibration, or one for other than `classes` classes.
         """
-        weight, bias = _read(kinds.path("path", path))
+        weight, bias = _read(path)
         if classes is not None and len(bias) != classes:
             raise InputError(f"{path} calibrates {len(bias)} classes, and the model has {classes}")
         found = cls(removal, len(bias), diagonal=weight.ndim == 1)

@@ -115,7 +115,7 @@ class SegmentMeanFill(PixelFill):
     """Hidden pixels have the mean colour of their segment in `feature_mask` (*S), as lime's default."""
 
     def __init__(self, model: nn.Module, feature_mask: Tensor) -> None:
-        super().__init__(model, SegmentMean(feature_mask))
+        super().__init__(model, SegmentMean(kinds.label_map("feature_mask", feature_mask)))
 
 
 class BlurFill(PixelFill):
