@@ -104,9 +104,29 @@ class Everything:
         return np.ones(3)
 
 
+class Attributes:
+    """Asked for an attribute that it has not, it raises another error than Python's own."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("asked")
+
+
 HUGE = 10**400
 OBJECTS = np.array([None, "x"], dtype=object)
-ODD = [None, Raises(), Everything(), object(), "no such", b"x", [], {}, OBJECTS, 1j, torch.rand(2, 2)]
+ODD = [
+    None,
+    Raises(),
+    Everything(),
+    Attributes(),
+    object(),
+    "no such",
+    b"x",
+    [],
+    {},
+    OBJECTS,
+    1j,
+    torch.rand(2, 2),
+]
 """Wrong for nearly every kind; each takes out of it what it does accept."""
 SPARSE, META = IMAGES.to_sparse(), IMAGES.to("meta")
 with warnings.catch_warnings():
@@ -185,6 +205,8 @@ NO_REMOVAL = [*ODD, "layermask", 5, True, [OPERATOR], NET, LOADED, lm.LayerMaski
 NO_OBJECT = [*ODD, 5, True, math.nan, "x", [5], 1.5, NET]
 NO_FLAG = [*ODD, 0, 1, "yes", "", 1.0, math.nan, torch.tensor([True, True]), np.array([True, False])]
 NO_SIZES = [*ODD, 0, -1, 1.5, "16", True, (0, 4), [1.5], math.nan, 10**30, (2, 10**30), HUGE]
+NO_TENSOR += [QUANTISED]
+NO_REMOVAL += [lm.ConstantFill]
 NO_SHARE = [*NO_NUMBER, -0.5, 1.5, 2]
 
 WRONG: dict[str, list[Any]] = {

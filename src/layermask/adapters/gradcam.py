@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from layermask.adapters.answer import Removal, painter
 from layermask.adapters.nan import NaNHidden, mark_hidden
 from layermask.arguments import kinds
+from layermask.arguments.refusal import has
 from layermask.errors import InputError
 from layermask.masked import Masked, settled
 
@@ -95,13 +96,13 @@ def as_road(metric: Metric, removal: Removal | None = None) -> Metric:
 def _imputing(metric: Metric, hide: Callable[[Tensor, Tensor], Tensor]) -> Metric:
     parts = ("morf_averager", "lerf_averager")
     own: Any = copy.copy(metric)
-    if all(hasattr(own, part) for part in parts):
+    if has(own, *parts):
         for part in parts:
             setattr(own, part, _imputing(getattr(own, part), hide))
-    elif hasattr(own, "percentiles") and hasattr(own, "imputer"):  # an average over thresholds
+    elif has(own, "percentiles", "imputer"):  # an average over thresholds
         at: Callable = own.imputer
         own.imputer = lambda percentile: _imputing(at(percentile), hide)
-    elif hasattr(getattr(own, "perturbation", None), "imputer"):
+    elif has(own, "perturbation") and has(own.perturbation, "imputer"):
         own.perturbation = copy.copy(own.perturbation)
         own.perturbation.imputer = lambda image, keep: hide(image[None], keep[None, None].bool())[0]
     else:

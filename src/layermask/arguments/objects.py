@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from layermask.arguments.numbers import flag, several
-from layermask.arguments.refusal import wrong_type
+from layermask.arguments.refusal import has, wrong_type
 
 
 def model(name: str, value: Any) -> nn.Module:
     """Return a model, a torch.nn.Module."""
     if isinstance(value, nn.Module):
         return value
-    inner = isinstance(getattr(value, "model", None), nn.Module)
+    inner = has(value, "model") and isinstance(value.model, nn.Module)
     raise wrong_type(name, value, f"give {'its .model, ' if inner else ''}a torch.nn.Module")
 
 
@@ -56,7 +56,7 @@ def device(name: str, value: Any) -> torch.device:
 
 def picture(name: str, value: Any) -> Any:
     """Return a picture of Pillow's."""
-    if not (hasattr(value, "convert") and hasattr(value, "getpixel")):
+    if not has(value, "convert", "getpixel"):
         raise wrong_type(name, value, "give a Pillow image, as load_image returns or Image.fromarray makes")
     return value
 

@@ -41,6 +41,13 @@ def shown(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
+def has(value: Any, *names: str) -> bool:
+    """Whether a value has these attributes; one that raises has them not."""
+    with contextlib.suppress(Exception):
+        return all(hasattr(value, name) for name in names)
+    return False
+
+
 def _described(value: Any) -> str:
     if getattr(value, "ndim", 0) and hasattr(value, "dtype"):
         return f"{value.dtype} of {tuple(value.shape)}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layermask.arguments.numbers import count, sequence
-from layermask.arguments.refusal import refused, shown, wrong_type
+from layermask.arguments.refusal import has, refused, shown, wrong_type
 from layermask.errors import InputError, WrongType
 
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -168,4 +168,4 @@ def _from_array(value: Any) -> Tensor:
 
 
 def _kind_of(value: Any) -> str:
-    return shown(value) if hasattr(value, "dtype") else f"a {type(value).__name__}"
+    return shown(value) if has(value, "dtype", "shape") else f"a {type(value).__name__}"

@@ -16,7 +16,7 @@ from torch import nn
 from layermask import record
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-from layermask.arguments.refusal import wrong_type
+from layermask.arguments.refusal import has, wrong_type
 from layermask.data.source import Sample, Source
 from layermask.errors import ImageError, InputError
 from layermask.evaluate.loading import ahead
@@ -44,8 +44,7 @@ class Experiment(Protocol):
 
 def _experiment(name: str, value: Any) -> Any:
     """Return what has the parts of an `Experiment`."""
-    missing = [part for part in ("name", "columns", "prepare", "rows") if not hasattr(value, part)]
-    if missing or isinstance(value, type):
+    if not has(value, "name", "columns", "prepare", "rows") or isinstance(value, type):
         raise wrong_type(name, value, "give an experiment, as SegmentRemoval()")
     return value
 
