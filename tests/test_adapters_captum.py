@@ -186,9 +186,15 @@ BAD = [
         r"of \(8, 16\), expected integers of \(16, 16\) or \(1 or 1",
     ),
     (lambda r: lm.as_captum(r, IMAGES, EIGHT.expand(2, 1, -1, -1)), r"\(3 or 1, 1, 16, 16\)"),
-    (lambda r: lm.as_captum(r, IMAGE, EIGHT.float()), "feature_mask is torch.float32"),
-    (lambda r: lm.as_captum(r, IMAGE.long(), EIGHT), r"images are a float tensor .* got torch.int64"),
-    (lambda r: lm.as_captum(r, IMAGE, EIGHT, output="logits"), 'choose "logit" or "probability"'),
+    (
+        lambda r: lm.as_captum(r, IMAGE, EIGHT.float()),
+        "feature_mask: a label map is .* torch.float32",
+    ),
+    (lambda r: lm.as_captum(r, IMAGE.long(), EIGHT), r"images must be a float tensor .* got torch.int64"),
+    (
+        lambda r: lm.as_captum(r, IMAGE, EIGHT, output="logits"),
+        "output is 'logits': choose",
+    ),
     (lambda r: lm.lime_similarity(0), "kernel_width is 0"),
     (lambda r: lm.as_captum(lambda x, v: (r(x, v),), IMAGE)[0](IMAGE[:, :1] * 0), "answers with a tuple"),
 ]

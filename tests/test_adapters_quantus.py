@@ -231,7 +231,10 @@ BAD = [
         r"array of \(2, 972\) for images \(3, 16, 16\): a patch_size that does not divide",
     ),
     (lambda: lm.mark_hidden(IMAGES, torch.ones(2, 3, SIDE, SIDE)), r"of shape \(2, 1, 16, 16\) or \(1, 1,"),
-    (lambda: lm.mark_hidden(IMAGES, torch.full((1, 1, SIDE, SIDE), 0.5)), "got torch.float32"),
+    (
+        lambda: lm.mark_hidden(IMAGES, torch.full((1, 1, SIDE, SIDE), 0.5)),
+        "holds 256 values other",
+    ),
 ]
 
 

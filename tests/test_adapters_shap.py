@@ -123,16 +123,16 @@ def test_tree_of_concentric_segments():
 
 
 BAD = [
-    (lambda r: lm.as_shap(r, EIGHT.float()), r"segment numbers \*S, got torch.float32"),
+    (lambda r: lm.as_shap(r, EIGHT.float()), "feature_mask: a label map is integers .* torch.float32"),
     (lambda r: lm.as_shap(r, torch.zeros(4, 4, dtype=torch.long), partition=True), "two segments or more"),
-    (lambda r: lm.as_shap(r, EIGHT, output="p"), 'choose "logit" or "probability"'),
+    (lambda r: lm.as_shap(r, EIGHT, output="p"), "output is 'p': choose probability or logit"),
     (
         lambda r: shap.Explainer(*lm.as_shap(r, EIGHT), algorithm="exact")(IMAGES[0], silent=True),
         r"of shape \(16, 16\), expected \(C, 16, 16\) .* batch of images \(N, C, 16, 16\)",
     ),
     (
         lambda r: shap.Explainer(*lm.as_shap(r, EIGHT, target=5), algorithm="exact")(IMAGES, silent=True),
-        "target 5: the model has the classes 0 to 4",
+        "target is \\[5\\]: the model has the classes 0 to 4",
     ),
 ]
 

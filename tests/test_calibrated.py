@@ -147,10 +147,10 @@ def test_files_that_are_no_calibration(removal, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"visible": 1.5}, "visible=1.5: give masks, or the share"),
-        ({"targets": "logits"}, "targets='logits': choose class or probabilities"),
-        ({"repeats": 0}, "repeats=0: give 1 or more"),
-        ({"penalty": -1.0}, "penalty=-1.0: give 0 or more"),
+        ({"visible": 1.5}, "visible is 1.5: give a number from 0 to 1"),
+        ({"targets": "logits"}, "targets is 'logits': choose class or probabilities"),
+        ({"repeats": 0}, "repeats is 0: give 1 or more"),
+        ({"penalty": -1.0}, "penalty is -1.0: give a number of 0 or more"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, r"labels must be int64 of shape \(300,\)"),
         ({"labels": torch.full((300,), 4)}, "labels from 4 to 4 for 4 classes"),
     ],
@@ -164,5 +164,5 @@ def test_arguments_that_do_not_fit_are_refused(removal, images, settings, messag
 def test_another_number_of_classes_is_refused(removal, images):
     with pytest.raises(InputError, match=r"takes logits \(N, 7\), and the operator returned \(300, 4\)"):
         Calibrated(removal, 7)(images, torch.ones(300, 1, 16, 16, dtype=torch.bool))
-    with pytest.raises(InputError, match="classes=1: calibration needs 2 or more"):
+    with pytest.raises(InputError, match="classes is 1: give 2 or more"):
         Calibrated(removal, 1)

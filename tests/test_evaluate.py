@@ -368,7 +368,7 @@ BAD = {
     "no removals": (dict(removals=()), "removals are none: give some"),
     "twice": (dict(segmentations=("grid", "grid")), "segmentations are grid, grid: give some, each once"),
     "order": (dict(orders=("salient",)), "unknown order 'salient': choose from random, salient-first"),
-    "fractions": (dict(fractions=(0.5, 2)), "give numbers from 0 to 1"),
+    "fractions": (dict(fractions=(0.5, 2)), "give a number from 0 to 1"),
     "removal": (dict(removals=("grayout",)), "unknown removal 'grayout'.*nearest: greyout"),
     "segments": (dict(segmentations=("slick",)), "unknown segments 'slick'"),
 }

@@ -110,7 +110,7 @@ def test_the_head_is_put_aside_once(source, loaded, tmp_path):
 
 def test_what_cannot_be_measured(source, loaded, tmp_path):
     for options, message in (
-        (dict(patches=(0,)), "patches are of \\[0\\] pixels: give 1 or more"),
+        (dict(patches=(0,)), r"patches\[0\] is 0: give 1 or more"),
         (dict(patches=(8, 8)), "patches are 8, 8: give some, each once"),
         (dict(of="scores"), "of is 'scores': choose features or logits"),
         (dict(of="logits", head="fc"), "head 'fc' has no use"),

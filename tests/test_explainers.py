@@ -120,7 +120,7 @@ def test_kernel_shap_is_exact_with_all_subsets() -> None:
 
 @pytest.mark.parametrize("count", range(2, 11))
 def test_kernel_shap_lists_every_subset_once(count: int) -> None:
-    design = build("kernel-shap", None, n_samples=2**count - 2).design(count)  # type: ignore[arg-type]
+    design = build("kernel-shap", smooth_game(4), n_samples=2**count - 2).design(count)
     rows = torch.cat([design.rows(index) for index in range(len(design.sizes))])
     assert len(rows) == 2**count - 2 == len(rows.unique(dim=0)) and design.exact == len(design.sizes)
 
@@ -232,6 +232,7 @@ def pixel_game() -> Game:
     return Game(torch.arange(SIDE * SIDE), lambda rows: (rows @ weight).tanh())
 
 
+@pytest.mark.filterwarnings("ignore:sliding_window_shapes is 20")
 @pytest.mark.parametrize(("window", "stride"), [(4, 2), ((5, 3), (2, 3)), (20, 7)])
 def test_occlusion_is_its_slow_twin(window, stride) -> None:
     game = pixel_game()
@@ -276,7 +277,7 @@ def test_rise_is_its_slow_twin() -> None:
 
 
 def test_rise_masks_show_cells_of_the_size_asked_for() -> None:
-    masks = build("rise", None, cells=3, probability=0.3).masks(0, 256, (30, 31))  # type: ignore[attr-defined]
+    masks = build("rise", smooth_game(4), cells=3, probability=0.3).masks(0, 256, (30, 31))  # type: ignore[attr-defined]
     assert float(masks.float().mean()) == pytest.approx(0.3, abs=0.02)
     assert masks.float().mean(0).std() < 0.05  # every pixel alike
     edges = masks[:, 1:] != masks[:, :-1]

@@ -75,7 +75,7 @@ def test_any_colour(case, color):
 
 def test_a_colour_of_other_channels_is_refused(case):
     with pytest.raises(
-        InputError, match=r"a colour of 3 channels.*shape \(2, 1, 9, 7\): give 1 values, or one"
+        InputError, match=r"a colour of 3 channels.*shape \(2, 1, 9, 7\): give color with 1 values, or one"
     ):
         Constant((0.1, 0.2, 0.3))(case[0][:, :1], case[1])
 
@@ -100,8 +100,8 @@ def test_segments_have_the_mean_of_all_their_pixels(case):
 @pytest.mark.parametrize(
     ("segments", "message"),
     [
-        (torch.zeros(9, 7), "segments must be whole numbers from 0, one per pixel, not torch.float32"),
-        (torch.full((9, 7), -1), "segments must be whole numbers"),
+        (torch.zeros(9, 7), "segments: a label map is integers .* torch.float32"),
+        (torch.full((9, 7), -1), "give whole numbers from 0"),
         (torch.zeros(7, 9, dtype=torch.int64), r"segments of shape \(7, 9\) .* give a map of shape \(9, 7\)"),
         (torch.zeros(2, 9, 7, dtype=torch.int64), r"segments of shape \(2, 9, 7\)"),
     ],
@@ -161,8 +161,8 @@ def test_smoothed_edges(case):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ((4, 1.0), "kernel_size=4: give an odd number"),
-        ((5, 0.0), "sigma=0.0: give a number of pixels above 0"),
+        ((4, 1.0), "kernel_size is 4: give an odd number"),
+        ((5, 0.0), "sigma is 0.0: give a number above 0"),
     ],
     ids=["even", "flat"],
 )
@@ -229,7 +229,7 @@ def test_random_pixels_choose_every_visible_pixel_alike():
 
 
 def test_an_unknown_noise_is_refused():
-    with pytest.raises(InputError, match="kind='pink': choose gaussian or uniform"):
+    with pytest.raises(InputError, match="kind is 'pink': choose gaussian or uniform"):
         Noise("pink")  # type: ignore[arg-type]
 
 
@@ -326,9 +326,9 @@ def test_without_opencv_the_message_names_the_extra(monkeypatch):
 
 def test_inpainting_by_other_means_is_refused():
     pytest.importorskip("cv2")
-    with pytest.raises(InputError, match="method='magic': choose telea or ns"):
+    with pytest.raises(InputError, match="method is 'magic': choose telea or ns"):
         InpaintFill(nn.Identity(), method="magic")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="radius=0"):
+    with pytest.raises(InputError, match="radius is 0"):
         InpaintFill(nn.Identity(), radius=0)
 
 

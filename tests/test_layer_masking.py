@@ -115,12 +115,12 @@ def test_what_is_refused(images: Any, visible: Any, error: type, message: str) -
 
 
 OPTIONS = [
-    ({"fill": "blur"}, "fill='blur' is not one of 'neighbor', 'zero', 'renormalize'."),
-    ({"growth": "none"}, "growth='none' is not one of 'any', 'half', 'center'"),
-    ({"pool": "max"}, "pool='max' is not one of 'nothing', 'neighbor', 'zero'"),
-    ({"preset": "best"}, "preset='best' is not one of 'paper', 'steady'."),
-    ({"join": "xor"}, "join='xor' is not one of 'intersection', 'majority', 'union'."),
-    ({"compat": "v1"}, "compat='v1' is not one of"),
+    ({"fill": "blur"}, "fill is 'blur': choose neighbor, zero or renormalize"),
+    ({"growth": "none"}, "growth is 'none': choose any, half, center"),
+    ({"pool": "max"}, "pool is 'max': choose nothing, neighbor or zero"),
+    ({"preset": "best"}, "preset is 'best': choose paper or steady"),
+    ({"join": "xor"}, "join is 'xor': choose intersection, majority or union"),
+    ({"compat": "v1"}, "compat is 'v1': choose"),
     ({"until": "layer9"}, "until='layer9' names no submodule of the Residual; it has conv1, bn1, maxpool"),
 ]
 

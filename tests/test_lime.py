@@ -192,12 +192,12 @@ def test_real_model_marks_what_it_looks_at(builtin, picture):
 
 
 BAD = [
-    (lambda: Lime(Probe(), n_samples=0), "n_samples is 0: give a number above 0"),
+    (lambda: Lime(Probe(), n_samples=0), "n_samples is 0: give 1 or more"),
     (lambda: Lime(Probe(), alpha=-1.0), "alpha is -1.0: give a number above 0"),
     (lambda: Lime(Probe(), 40).attribute(IMAGE[0], 0, SEGMENTS), r"expected one image .* got \(3, 24, 24\)"),
     (lambda: Lime(Probe(), 40).attribute(IMAGE, 0), r"give a feature_mask \(24, 24\)"),
     (lambda: Lime(Probe(), 40).attribute(IMAGE, 0, SEGMENTS[:8]), r"\(8, 24\) and the image \(24, 24\)"),
-    (lambda: Lime(Probe(), 40).attribute(IMAGE.long(), 0, SEGMENTS), "images are float"),
+    (lambda: Lime(Probe(), 40).attribute(IMAGE.long(), 0, SEGMENTS), "image must be a float tensor"),
     (lambda: Lime(Probe(), 40).attribute(IMAGE, 7, SEGMENTS), "the model has the classes 0 to 6"),
     (lambda: Lime(Probe(), 40).attribute(IMAGE, -1, SEGMENTS), "the model has the classes 0 to 6"),
     (

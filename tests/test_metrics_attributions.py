@@ -300,13 +300,15 @@ BAD = {
         REMOVALS[0], IMAGES[:1], [found(SCORES[0][:, :5], CELLS)]
     ),
     "output is 'odds'": lambda: deletion(REMOVALS[0], IMAGES, FOUND, output="odds"),
-    "0 masks in a forward pass": lambda: deletion(REMOVALS[0], IMAGES, FOUND, perturbations_per_eval=0),
+    "perturbations_per_eval is 0": lambda: deletion(REMOVALS[0], IMAGES, FOUND, perturbations_per_eval=0),
     "attributions of equally many targets": lambda: deletion(
         REMOVALS[0], IMAGES[:2], [FOUND[0], found(SCORES[1][:1], BANDS, (0,))]
     ),
     "order is 'random': choose morf or lerf": lambda: road(MODEL, IMAGES, FOUND, "random"),  # type: ignore[arg-type]
-    "n_samples=0, probability=0.5": lambda: infidelity(REMOVALS[0], IMAGES, FOUND, n_samples=0),
-    r"shares=\(1.0,\)": lambda: sensitivity_n(REMOVALS[0], IMAGES, FOUND, shares=(1.0,)),
+    "n_samples is 0: give 1 or more": lambda: infidelity(REMOVALS[0], IMAGES, FOUND, n_samples=0),
+    r"shares\[0\] is 1.0: give a number between": lambda: sensitivity_n(
+        REMOVALS[0], IMAGES, FOUND, shares=(1.0,)
+    ),
     "k is 0": lambda: top_k_jaccard(SCORES[0][0], CELLS, MASK, k=0),
     r"scores are \(5,\), 5 of them finite, for 16 segments": lambda: alignment(SCORES[0][0, :5], CELLS, MASK),
     r"object mask is \(8, 7\)": lambda: alignment(SCORES[0][0], CELLS, MASK[:, :7]),

@@ -202,8 +202,8 @@ BAD = {
     r"needs labels \(40,\)": lambda: Predictions(PREDICTED, FRACTIONS).area("accuracy"),
     r"needs whole \(40,\)": lambda: Predictions(PREDICTED[:, 1:], FRACTIONS[1:]).area("unchanged"),
     r"predicted \(40, 5\) at fractions \(4,\)": lambda: Predictions(PREDICTED, FRACTIONS[1:]),
-    "n_images=0": lambda: bootstrap(lambda weights: weights, 0),
-    "level=1.5": lambda: mean_interval(torch.rand(3), level=1.5),
+    "n_images is 0: give 1 or more": lambda: bootstrap(lambda weights: weights, 0),
+    "level is 1.5: give a number between 0 and 1": lambda: mean_interval(torch.rand(3), level=1.5),
 }
 
 

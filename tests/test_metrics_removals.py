@@ -319,14 +319,14 @@ def nan(images: Tensor, visible: Tensor) -> Tensor:
 OBJECTS = torch.zeros(5, 1, SIDE, SIDE, dtype=torch.bool)
 CLASSES = torch.zeros(5, dtype=torch.int64)
 BAD = {
-    r"images are float \(N, C, \*S\), N above 0, got torch.float32 of \(0, 3": lambda: remove_segments(
+    r"must be a float tensor \(N, C, \*S\), N above 0, got torch.float32 of \(0, 3": lambda: remove_segments(
         REMOVALS[0], IMAGES[:0], []
     ),
     "4 feature_masks for 5 images": lambda: remove_segments(REMOVALS[0], IMAGES, [CELLS] * 4),
     r"a feature_mask is \(8, 7\) and the images": lambda: remove_segments(
         REMOVALS[0], IMAGES, [CELLS[:, :7]] * 5
     ),
-    r"fractions are \(0.5, 1.5\)": lambda: remove_segments(
+    r"fractions\[1\] is 1.5: give a number from 0 to 1": lambda: remove_segments(
         REMOVALS[0], IMAGES, [CELLS] * 5, fractions=(0.5, 1.5)
     ),
     r"order is \[\(3,\)": lambda: remove_segments(
@@ -340,13 +340,13 @@ BAD = {
     "not finite for 5 of 5 masks": lambda: measure_shape_bias(nan, IMAGES, OBJECTS),
     "not finite for 1 of 1 masks": lambda: measure_linearity(nan, IMAGES, 4),
     r"give both as \(N, D\)": lambda: linearity(torch.rand(2, 3), torch.rand(2, 4)),
-    "0 masks in a forward pass": lambda: measure_linearity(nan, IMAGES, 4, perturbations_per_eval=0),
+    "perturbations_per_eval is 0": lambda: measure_linearity(nan, IMAGES, 4, perturbations_per_eval=0),
     "n_orders is 0": lambda: r_oms(REMOVALS[0], IMAGES, [CELLS] * 5, n_orders=0),
     "steps is 0": lambda: r_oms(REMOVALS[0], IMAGES, [CELLS] * 5, steps=0),
     "is 0 or less, and losses are shares of it": lambda: random_attribution_bias(
         by_segment(lambda rows: -1 - rows[:, :3]), IMAGES, [CELLS] * 5, output="logit"
     ),
-    r"scores \(1, 9\), n_splits=200: give the scores of 2 methods": lambda: rank_stability(torch.rand(1, 9)),
+    r"scores are of \(1, 9\): give those of 2 methods": lambda: rank_stability(torch.rand(1, 9)),
     "2 numbers that are not finite": lambda: rank_stability(torch.tensor([[1, torch.nan], [torch.inf, 1]])),
 }
 

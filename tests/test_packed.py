@@ -571,5 +571,5 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, taken: list[str]) -
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(ValueError, match="engine='fast' is not one of 'auto', 'dense', 'packed'"):
+    with pytest.raises(ValueError, match="engine is 'fast': choose auto, dense or packed"):
         layers.LayerMasking(nn.Identity(), engine="fast")

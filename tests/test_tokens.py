@@ -162,5 +162,5 @@ def test_bad_input() -> None:
         TokenDropping(nn.Sequential(nn.Conv2d(3, 4, 3)))
     with pytest.raises(ModelError, match="no tokens to drop"):
         TokenDropping(nn.Linear(3, 3))
-    with pytest.raises(InputError, match="keep='some' is not one of"):
+    with pytest.raises(InputError, match="keep is 'some': choose all or any"):
         TokenDropping(nn.Conv2d(3, 4, 16, 16), keep="some")  # type: ignore[arg-type]

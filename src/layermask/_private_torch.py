@@ -49,6 +49,14 @@ def is_fake(x: Tensor) -> bool:
     return isinstance(x, FakeTensor)
 
 
+def is_readable(x: Tensor) -> bool:
+    """Whether its values can be looked at: no compiler traces it, and it is none of torch's fake tensors.
+
+    Checks of values are left out where they cannot be read.
+    """
+    return not (torch.compiler.is_compiling() or is_fake(x))
+
+
 def takes_forward_derivatives() -> bool:
     """Whether a block of `torch.autograd.forward_ad.dual_level` is open."""
     return torch.autograd.forward_ad._current_level >= 0

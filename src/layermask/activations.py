@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.masked import Masked
 from layermask.removal.layers import LayerMasking
@@ -48,6 +51,7 @@ class FeatureMap:
         return FeatureMap(self.values[index : index + 1], self.visible)
 
 
+@checked(model=kinds.model, image=kinds.image)
 def find_places(model: nn.Module, image: Tensor) -> list[Place]:
     """Return where each stage of a model begins and ends, for an image (1, C, H, W).
 
@@ -62,8 +66,8 @@ def find_places(model: nn.Module, image: Tensor) -> list[Place]:
         InputError: the image is not one 2-d image, or the model is in training mode.
         NoMaskRule: the model calls a torch function that has no rule.
     """
-    if image.ndim != 4 or len(image) != 1:
-        raise InputError(f"expected one image (1, C, H, W), got {tuple(image.shape)}")
+    if image.ndim != 4:
+        raise InputError(f"image: expected one image (1, C, H, W), got {tuple(image.shape)}")
     if model.training:
         raise InputError(f"the {type(model).__name__} is in training mode: call model.eval() first")
     nothing = torch.zeros_like(image[:, :1], dtype=torch.bool)
@@ -76,6 +80,11 @@ def find_places(model: nn.Module, image: Tensor) -> list[Place]:
     return [place for stage in ends for place in dict.fromkeys((stage[0], stage[-1]))]
 
 
+@checked(
+    model=kinds.model,
+    answer=partial(kinds.function, inputs=0),
+    places=partial(kinds.instances, kind=Place),
+)
 def activations(model: nn.Module, answer: Callable[[], Any], places: Sequence[Place]) -> list[FeatureMap]:
     """Return the feature maps at `places` while `answer()` runs the model on one image, under any removal.
 
@@ -108,11 +117,17 @@ def activations(model: nn.Module, answer: Callable[[], Any], places: Sequence[Pl
     return [found[place] for place in places]
 
 
+@checked(whole=partial(kinds.instance, kind=FeatureMap))
 def telling_channel(whole: FeatureMap) -> int:
     """Return the channel with the largest variance over space: the one rule by which pictures pick theirs."""
     return int(whole.values.flatten(1).var(1, correction=0).argmax())
 
 
+@checked(
+    one=partial(kinds.instance, kind=FeatureMap),
+    whole=partial(kinds.instance, kind=FeatureMap),
+    where=kinds.mask,
+)
 def distance(one: FeatureMap, whole: FeatureMap, where: Tensor) -> float | None:
     """Return |one - whole| / |whole| over all channels and the cells `where` (h, w); None if |whole| is 0."""
     size = float(whole.values[:, where].norm())

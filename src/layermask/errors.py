@@ -12,6 +12,10 @@ class InputError(ValueError):
     """An image, mask, model, weight file or option that cannot be used; the message is one line."""
 
 
+class WrongType(InputError, TypeError):
+    """An argument of a kind that cannot be used, whatever its value; the message names the argument."""
+
+
 class ImageError(InputError):
     """An image, mask or label-map file that cannot be used."""
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from layermask.arguments.declare import checked
+from layermask.arguments.numbers import count, optional, several
+from layermask.arguments.refusal import refused
+from layermask.arguments.words import path as path_kind
 from layermask.errors import ImageError, require
 
 if TYPE_CHECKING:
@@ -16,12 +20,21 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 
 
+def _size(name: str, value: Any) -> tuple[int, ...]:
+    sizes = several(name, value, count)
+    if len(sizes) != 2:
+        raise refused(name, value, "give (width, height)")
+    return sizes
+
+
+@checked(path=path_kind)
 def load_image(path: str | Path) -> Image.Image:
     """Read a picture as RGB, upright (EXIF); transparent parts on white, 16-bit greys scaled to 8 bit."""
     image = _open(Path(path), "image")
     return _rgb(_eight_bit(image, path), ground="white")
 
 
+@checked(path=path_kind, size=optional(_size))
 def load_mask(path: str | Path, size: tuple[int, int] | None = None) -> Image.Image:
     """Read a two-level mask, white = visible, as a picture of 0 and 255; transparent parts are hidden.
 
@@ -32,6 +45,7 @@ def load_mask(path: str | Path, size: tuple[int, int] | None = None) -> Image.Im
     return mask if size is None else _fit(mask, size, path)
 
 
+@checked(path=path_kind, size=optional(_size))
 def load_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read a label map, one integer per pixel, as an (H, W) int64 array: .npy, or a PNG or TIFF of integers.
 

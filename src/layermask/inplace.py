@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._private_torch import is_fake, is_tracing, modes_are_active, takes_forward_derivatives
+from ._private_torch import is_tracing, modes_are_active, takes_forward_derivatives
 from .masked import Masked
 from .native import fill as native
 
@@ -30,14 +30,6 @@ def is_traced() -> bool:
     if torch.compiler.is_compiling() or is_tracing():
         return True
     return modes_are_active() or takes_forward_derivatives()
-
-
-def is_readable(x: Tensor) -> bool:
-    """Whether its values can be looked at: no compiler traces it, and it is none of torch's fake tensors.
-
-    Checks of values are left out where they cannot be read.
-    """
-    return not (torch.compiler.is_compiling() or is_fake(x))
 
 
 def hide_(value: Tensor, visible: Tensor, number: float) -> Tensor:

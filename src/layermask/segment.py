@@ -9,11 +9,14 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.errors import InputError, nearest, require
 
 if TYPE_CHECKING:
@@ -28,12 +31,7 @@ def relabel(labels: Any) -> Tensor:
 
     Explainers index features by label: a gap or an offset of one leaves a feature that hides nothing.
     """
-    labels = torch.as_tensor(labels)
-    if labels.ndim < 1 or labels.is_floating_point() or labels.is_complex():
-        raise InputError(
-            f"a label map is integers of shape (H, W), got {labels.dtype} of {tuple(labels.shape)}"
-        )
-    return torch.unique(labels, return_inverse=True)[1]
+    return torch.unique(kinds.label_map("labels", labels), return_inverse=True)[1]
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,19 @@ class Grid:
 
     size: int | tuple[int, ...] = 16
 
+    def __post_init__(self) -> None:
+        check_fields(self, size=kinds.sizes)
+
     def __call__(self, image: Any) -> Tensor:
         """Return the labels; of the picture only height and width matter."""
         return self.labels(_extent(image))
 
     def labels(self, shape: tuple[int, ...]) -> Tensor:
         """Return the labels of a signal, picture or volume of this shape."""
+        shape = kinds.several("shape", shape, kinds.count)
         sizes = (self.size,) * len(shape) if isinstance(self.size, int) else self.size
-        if len(sizes) != len(shape) or min(sizes) < 1:
-            raise InputError(f"grid cells of {self.size} pixels for {shape}: give 1 or more, or one per axis")
+        if len(sizes) != len(shape):
+            raise InputError(f"size is {self.size} for a picture {shape}: give one number, or one per axis")
         labels = torch.zeros((), dtype=torch.int64)
         for length, size in zip(shape, sizes, strict=True):
             labels = labels[..., None] * -(-length // size) + torch.arange(length) // size
@@ -65,6 +67,10 @@ class Slic:
     compactness: float = 10.0
     sigma: float = 0.0
 
+    def __post_init__(self) -> None:
+        positive = partial(kinds.number, above=0)
+        check_fields(self, n_segments=kinds.count, compactness=positive, sigma=_pixels_across)
+
     def __call__(self, image: Any) -> Tensor:
         pixels, options = _pixels(image), dataclasses.asdict(self)
         return relabel(_skimage().slic(pixels, start_label=0, channel_axis=-1, **options))
@@ -78,6 +84,15 @@ class Quickshift:
     max_dist: float = 200
     ratio: float = 0.2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            kernel_size=partial(kinds.number, above=0, below=1000),
+            max_dist=partial(kinds.number, low=0),
+            ratio=partial(kinds.number, low=0, high=1),
+            seed=kinds.seed,
+        )
 
     def __call__(self, image: Any) -> Tensor:
         pixels = _pixels(image)
@@ -95,6 +110,10 @@ class Felzenszwalb:
     sigma: float = 0.8
     min_size: int = 50
 
+    def __post_init__(self) -> None:
+        scale = partial(kinds.number, low=0)
+        check_fields(self, scale=scale, sigma=_pixels_across, min_size=partial(kinds.count, low=0))
+
     def __call__(self, image: Any) -> Tensor:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Got image with third dimension")  # which we mean
@@ -110,6 +129,9 @@ class Watershed:
     markers: int = 100
     compactness: float = 0.0001
 
+    def __post_init__(self) -> None:
+        check_fields(self, markers=kinds.count, compactness=partial(kinds.number, low=0))
+
     def __call__(self, image: Any) -> Tensor:
         sobel = require("skimage.filters", "cli").sobel
         pixels = _pixels(image)
@@ -123,6 +145,9 @@ class Boxes:
 
     boxes: tuple[Box, ...]
 
+    def __post_init__(self) -> None:
+        check_fields(self, boxes=partial(kinds.several, kind=_box))
+
     def __call__(self, image: Any) -> Tensor:
         height, width = _extent(image)
         labels = torch.zeros(height, width, dtype=torch.int64)
@@ -135,6 +160,18 @@ class Boxes:
                 )
             labels[top:bottom, left:right] = number
         return relabel(labels)
+
+
+def _pixels_across(name: str, value: Any) -> float:
+    """Return the width of a blur in pixels; one far wider than pictures would take for ever."""
+    return kinds.number(name, value, low=0, high=1000)
+
+
+def _box(name: str, value: Any) -> tuple[int, ...]:
+    box = kinds.several(name, value, kinds.index)
+    if len(box) != 4:
+        raise InputError(f"{name} holds {box}: give left, top, right, bottom")
+    return box
 
 
 SEGMENTERS: dict[str, Callable[..., Segmenter]] = {
@@ -162,7 +199,7 @@ def segmenter(text: str) -> Segmenter:
 
     "slic:50" sets its first parameter, "slic:n_segments=50,sigma=1" any, "boxes:0,0,9,9;5,5,20,30" boxes.
     """
-    name, _, values = text.partition(":")
+    name, _, values = kinds.text("text", text).partition(":")
     if name == "boxes":
         return Boxes(_boxes(values))
     if name in PRESETS and not values:
@@ -217,10 +254,18 @@ def _pixels(image: Any) -> np.ndarray:
     import numpy as np
 
     if isinstance(image, Tensor):
-        image = image.detach().cpu().float()
+        image = kinds.values("image", image).detach().cpu().float()
         image = image[0] if image.ndim == 4 and len(image) == 1 else image
         image = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
-    pixels = np.asarray(image)
-    if pixels.ndim not in (2, 3) or pixels.size == 0:
-        raise InputError(f"a picture is (H, W) or (H, W, C), a tensor (C, H, W); got shape {pixels.shape}")
+    try:
+        pixels = np.asarray(image)
+    except Exception:  # nested lists of several lengths, objects with a will of their own
+        pixels = np.empty(0)
+    if pixels.ndim not in (2, 3) or pixels.size == 0 or pixels.dtype.kind not in "buif":
+        raise InputError(
+            f"image: a picture is (H, W) or (H, W, C), a tensor (C, H, W); got {pixels.dtype} of shape "
+            f"{pixels.shape} from a {type(image).__name__}"
+        )
+    if not np.isfinite(pixels).all():
+        raise InputError(f"image of shape {pixels.shape} holds NaN or inf: segment a picture without")
     return pixels if pixels.ndim == 3 else pixels[..., None]

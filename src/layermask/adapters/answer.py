@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layermask.arguments import kinds
 from layermask.errors import InputError
-from layermask.explain.asking import Output, asker
+from layermask.explain.asking import Output, asker, output_kind
 
 Removal = Callable[..., Any]
+__all__ = ["Output", "Removal", "answer", "device_of", "output_kind", "painter"]
 
 
 def answer(removal: Removal, images: Tensor, visible: Tensor, output: Output = "logit") -> Tensor:
@@ -19,21 +21,9 @@ def answer(removal: Removal, images: Tensor, visible: Tensor, output: Output = "
     return asker(removal, output)(images.expand(len(visible), *images.shape[1:]), visible)
 
 
-def check_output(output: str) -> None:
-    if output not in ("logit", "probability"):
-        raise InputError(f'output is {output!r}: choose "logit" or "probability"')
-
-
-def check_images(images: Any) -> None:
-    if not isinstance(images, Tensor) or images.ndim < 3 or not images.is_floating_point():
-        kind = (
-            f"{images.dtype} of {tuple(images.shape)}" if isinstance(images, Tensor) else repr(type(images))
-        )
-        raise InputError(f"images are a float tensor (N, C, *S), got {kind}")
-
-
 def painter(removal: Removal, instead: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return what paints hidden pixels, `(images, visible) -> images`, where the model of the removal is."""
+    kinds.removal("removal", removal)
     found: Any = getattr(removal, "painted", None) or getattr(removal, "fill", None)
     if not callable(found):
         raise InputError(

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layermask.adapters.answer import Output, Removal, answer, check_images, check_output
+from layermask.adapters.answer import Output, Removal, answer, output_kind
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError
 
 
+@checked(removal=kinds.removal, images=kinds.images, output=output_kind)
 def as_captum(
     removal: Removal, images: Tensor, feature_mask: Any = None, output: Output = "logit"
 ) -> tuple[Callable[..., Tensor], dict[str, Any]]:
@@ -29,8 +32,6 @@ def as_captum(
     Raises:
         InputError: shapes that do not fit; when called, a mask that is not 0 and 1 throughout.
     """
-    check_output(output)
-    check_images(images)
     # One image stays in the closure, where captum cannot copy it for every perturbation. Several travel with
     # the masks: Lime explains them one by one and says which only by what it passes on.
     shared = images if len(images) == 1 else None
@@ -54,8 +55,7 @@ def lime_similarity(kernel_width: float = 0.25) -> Callable[..., Tensor]:
     The cosine distance d is between rows of segments shown, not between images, and the weight is
     exp(-d²/kernel_width²)^½; captum's own default is another, over the pixels of its inputs.
     """
-    if not kernel_width > 0:
-        raise InputError(f"kernel_width is {kernel_width}: give a number above 0")
+    kernel_width = kinds.number("kernel_width", kernel_width, above=0)
 
     def similarity(original: Any, perturbed: Any, shown: Tensor, **unused: Any) -> Tensor:
         distance = 1 - shown.double().mean().sqrt()  # the cosine of a 0/1 row with ones: root of its share
@@ -77,11 +77,11 @@ def _visible(mask: Tensor) -> Tensor:
 
 def _labels(feature_mask: Any, images: Tensor) -> Tensor:
     """Return (1 or N, 1, *S) labels, each from 0 without gaps: captum counts features by the largest."""
-    labels = torch.as_tensor(feature_mask)
+    labels = kinds.label_map("feature_mask", feature_mask)
     sizes = images.shape[2:]
     if labels.shape == sizes:
         labels = labels[None, None]
-    if labels.is_floating_point() or labels.shape not in {(1, 1, *sizes), (len(images), 1, *sizes)}:
+    if labels.shape not in {(1, 1, *sizes), (len(images), 1, *sizes)}:
         raise InputError(
             f"feature_mask is {labels.dtype} of {tuple(labels.shape)}, expected integers of {tuple(sizes)} "
             f"or ({len(images)} or 1, 1, {', '.join(map(str, sizes))}): segment what the model sees"

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from layermask.adapters.answer import Removal, painter
 from layermask.adapters.nan import NaNHidden, mark_hidden
+from layermask.arguments import kinds
+from layermask.arguments.refusal import has
 from layermask.errors import InputError
 from layermask.masked import Masked, settled
 
@@ -30,11 +32,13 @@ class CamModel(NaNHidden):
 
     def __init__(self, removal: Removal, target_layers: Sequence[nn.Module]) -> None:
         super().__init__(removal)
+        target_layers = kinds.instances("target_layers", target_layers, nn.Module, 1)
         own = set(self.modules())
         for layer in target_layers:
             if layer not in own:
                 raise InputError(
-                    f"the target layer {type(layer).__name__} is no module of the removal's model"
+                    f"target_layers: the target layer {type(layer).__name__} is no module of the removal's "
+                    "model"
                 )
         self.target_layers = tuple(target_layers)  # a tuple, so that they are not registered twice
 
@@ -92,15 +96,17 @@ def as_road(metric: Metric, removal: Removal | None = None) -> Metric:
 def _imputing(metric: Metric, hide: Callable[[Tensor, Tensor], Tensor]) -> Metric:
     parts = ("morf_averager", "lerf_averager")
     own: Any = copy.copy(metric)
-    if all(hasattr(own, part) for part in parts):
+    if has(own, *parts):
         for part in parts:
             setattr(own, part, _imputing(getattr(own, part), hide))
-    elif hasattr(own, "percentiles") and hasattr(own, "imputer"):  # an average over thresholds
+    elif has(own, "percentiles", "imputer"):  # an average over thresholds
         at: Callable = own.imputer
         own.imputer = lambda percentile: _imputing(at(percentile), hide)
-    elif hasattr(getattr(own, "perturbation", None), "imputer"):
+    elif has(own, "perturbation") and has(own.perturbation, "imputer"):
         own.perturbation = copy.copy(own.perturbation)
         own.perturbation.imputer = lambda image, keep: hide(image[None], keep[None, None].bool())[0]
     else:
-        raise InputError(f"{type(metric).__name__} has no imputer: give a ROAD metric of pytorch_grad_cam")
+        raise InputError(
+            f"metric: {type(metric).__name__} has no imputer: give a ROAD metric of pytorch_grad_cam"
+        )
     return own

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from layermask.adapters.answer import Removal
+from layermask.arguments import kinds
 from layermask.errors import InputError
 from layermask.outputs import scores
 
@@ -31,12 +30,14 @@ class NaNHidden(nn.Module):
                     f"{type(module).__name__} paints from what hidden pixels held, which NaN does not tell: "
                     "let the tool paint, by as_perturb_func or as_road(metric, removal)"
                 )
+        kinds.removal("removal", removal)
         # Quantus refuses a model in training mode, which a wrapper of a model in eval mode seems to be.
         layers = [m for m in self.modules() if not list(m.children())]
         self.training = any(m.training for m in layers if m is not self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the (N, K) scores of images (N, C, *S) float; Hugging Face outputs give their logits."""
+        images = kinds.images("images", images)
         visible = ~images.isnan().any(1, keepdim=True)
         # Not every removal of the user's own picks by `where`; what is hidden must not reach it.
         return scores(self.removal(torch.where(visible, images, 0.0), visible))
@@ -50,14 +51,15 @@ def _reading_hidden() -> set[str]:
 
 def mark_hidden(images: Tensor, visible: Tensor) -> Tensor:
     """Return the images (N, C, *S) with NaN where visible (N or 1, 1, *S) is False; see `NaNHidden`."""
-    _check_mask(images, visible)
-    return torch.where(visible.bool(), images, torch.nan)
+    images, visible = kinds.images("images", images), kinds.mask("visible", visible)
+    _check_shape(images, visible)
+    return torch.where(visible, images, torch.nan)
 
 
-def _check_mask(images: Tensor, visible: Any) -> None:
+def _check_shape(images: Tensor, visible: Tensor) -> None:
     wanted = (images.shape[0], 1, *images.shape[2:])
     fits = visible.ndim == images.ndim and visible.shape[1:] == wanted[1:]
-    if not fits or visible.shape[0] not in (1, wanted[0]) or ((visible != 0) & (visible != 1)).any():
+    if not fits or visible.shape[0] not in (1, wanted[0]):
         raise InputError(
             f"visible is True or False of shape {wanted} or {(1, *wanted[1:])} for images "
             f"{tuple(images.shape)}, got {visible.dtype} of {tuple(visible.shape)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from layermask.adapters.answer import Removal, painter
+from layermask.arguments import kinds
+from layermask.arguments.refusal import wrong_type
 from layermask.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ def as_perturb_func(removal: Removal, shape: Sequence[int]) -> Callable[..., np.
     Raises:
         InputError: a removal that does not paint; when called, arrays that are not of that shape.
     """
+    shape = kinds.several("shape", shape, kinds.count, least=2)
     instead = "give Quantus the model NaNHidden(removal) and the metric perturb_func=write_nan"
     paint = painter(removal, instead)
 
@@ -46,14 +50,27 @@ def write_nan(arr: np.ndarray, indices: Any = None, mask: Any = None, **unused: 
     `arr` (N, ...) with `indices` (N, I) into its flattened rows or a `mask` that is True where hidden; one
     image with `indices` (I,), as Quantus' ROAD has it.
     """
-    return torch.where(_named(arr, indices, mask), torch.nan, torch.as_tensor(arr)).numpy()
+    return torch.where(_named(arr, indices, mask), torch.nan, _array("arr", arr)).numpy()
 
 
-def _named(arr: np.ndarray, indices: Any, mask: Any) -> Tensor:
+def _array(name: str, value: Any) -> Tensor:
+    """Return the tensor of an array of numbers."""
+    with contextlib.suppress(Exception):
+        return kinds.values(name, torch.as_tensor(value))
+    raise wrong_type(name, value, "give an array of numbers")
+
+
+def _named(arr: Any, indices: Any, mask: Any) -> Tensor:
     """Return the bool tensor of the shape of `arr` that is True at what Quantus names."""
+    arr = _array("arr", arr)
     if mask is not None:
-        return torch.as_tensor(mask).bool().expand(arr.shape)
-    indices = torch.as_tensor(indices).long()
+        named = kinds.mask("mask", _array("mask", mask))
+        if any(a not in (1, b) for a, b in zip(named.shape[::-1], arr.shape[::-1], strict=False)):
+            raise InputError(
+                f"mask is of shape {tuple(named.shape)} for arr {tuple(arr.shape)}: give its own"
+            )
+        return named.expand(arr.shape)
+    indices = kinds.label_map("indices", indices)
     rows = torch.zeros(arr.shape, dtype=torch.bool).view(*indices.shape[:-1], -1)
     return rows.scatter(-1, indices, True).view(arr.shape)
 

@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from layermask.adapters.answer import Output, Removal, answer, check_output, device_of
+from layermask.adapters.answer import Output, Removal, answer, device_of, output_kind
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
+from layermask.arguments.tensors import has_items
 from layermask.errors import InputError, require
 
 if TYPE_CHECKING:
     import numpy as np
 
 
+@checked(
+    removal=kinds.removal,
+    feature_mask=kinds.label_map,
+    partition=kinds.flag,
+    output=output_kind,
+    batch_size=kinds.count,
+)
 def as_shap(
     removal: Removal,
     feature_mask: Any,
@@ -40,13 +50,10 @@ def as_shap(
         InputError: a feature_mask that is not integers; when called, images that do not fit it.
         MissingPackage: scipy, for partition=True.
     """
-    check_output(output)
-    labels = torch.as_tensor(feature_mask)
-    if labels.is_floating_point() or labels.ndim < 1:
-        raise InputError(f"feature_mask is segment numbers *S, got {labels.dtype} of {tuple(labels.shape)}")
-    labels = torch.unique(labels.cpu(), return_inverse=True)[1]
+    labels = torch.unique(feature_mask.cpu(), return_inverse=True)[1]
     masker = SegmentMasker(labels, segment_tree(labels) if partition else None, batch_size)
-    return SegmentModel(removal, labels, target, output), masker
+    classes = kinds.target("target", target)
+    return SegmentModel(removal, labels, classes, not has_items(target), output), masker
 
 
 class SegmentMasker:
@@ -85,9 +92,9 @@ class SegmentModel:
     """What shap calls with the rows and images of `SegmentMasker`."""
 
     def __init__(
-        self, removal: Removal, labels: Tensor, target: int | Sequence[int] | None, output: Output
+        self, removal: Removal, labels: Tensor, target: list[int] | None, single: bool, output: Output
     ) -> None:
-        self.removal, self.target = removal, target
+        self.removal, self.target, self.single = removal, target, single
         self.output: Output = output
         self.device = device_of(removal)
         self.labels = labels.to(self.device)
@@ -100,12 +107,9 @@ class SegmentModel:
         return self._picked(scores).double().cpu().numpy()  # shap averages in the dtype that it is given
 
     def _picked(self, scores: Tensor) -> Tensor:
-        if self.target is None:
+        if (wanted := kinds.target("target", self.target, scores.shape[1])) is None:
             return scores
-        wanted = [self.target] if isinstance(self.target, int) else list(self.target)
-        if not all(0 <= index < scores.shape[1] for index in wanted):
-            raise InputError(f"target {self.target}: the model has the classes 0 to {scores.shape[1] - 1}")
-        return scores[:, self.target if isinstance(self.target, int) else wanted]
+        return scores[:, wanted[0] if self.single else wanted]
 
 
 def segment_tree(labels: Tensor) -> np.ndarray:

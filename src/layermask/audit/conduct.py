@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from layermask import record as records
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.audit import words
 from layermask.audit.answers import Answers, read_answers
 from layermask.audit.findings import Table, class_name, findings
@@ -18,6 +21,7 @@ from layermask.audit.page import audit_page
 from layermask.audit.plan import DEFAULT, LINEARITY_IMAGES, Part, Plan, plan
 from layermask.audit.samples import Shown, by_name, choose, show
 from layermask.data.source import Source
+from layermask.evaluate.removing import names_kind
 from layermask.evaluate.runner import run
 from layermask.evaluate.store import Store, read_results
 from layermask.files import output_folder, write_all
@@ -54,6 +58,23 @@ class Audit:
         return "\n".join([*lines, *(f"- {line}" for line in words.remarks(self.record))])
 
 
+@checked(
+    loaded=partial(kinds.instance, kind=Loaded),
+    source=partial(kinds.instance, kind=Source),
+    folder=kinds.path,
+    weights=kinds.optional(kinds.path),
+    device=kinds.optional(kinds.device),
+    batch_size=kinds.count,
+    skip_unreadable=kinds.flag,
+    force=kinds.flag,
+    progress=kinds.function,
+    removals=names_kind,
+    segmentations=names_kind,
+    linearity_images=partial(kinds.count, low=0),
+    seed=kinds.seed,
+    operator=kinds.function,
+    planned=kinds.function,
+)
 def audit(
     loaded: Loaded,
     source: Source,

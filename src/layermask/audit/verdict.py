@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
+from layermask.errors import InputError
 from layermask.metrics.bootstrap import average, bootstrap
 
 FEWEST = 20
@@ -59,6 +63,11 @@ class Verdict:
         return next((each for each in self.comparisons if each.removal == removal), None)
 
 
+@checked(
+    names=partial(kinds.several, kind=kinds.text),
+    kept=partial(kinds.values, ndim=2, finite=True),
+    level=partial(kinds.number, above=0, below=1),
+)
 def recommend(names: Sequence[str], kept: Tensor, level: float = 0.95) -> Verdict:
     """Judge removals by the share (N, R) of each image's answers that are those to the whole image.
 
@@ -66,6 +75,8 @@ def recommend(names: Sequence[str], kept: Tensor, level: float = 0.95) -> Verdic
     though the leader is chosen by the same images: for that the best one would have to lose one of R - 1
     comparisons by chance, and each is made at the level 1 - (1 - level) / (R - 1).
     """
+    if len(names) != kept.shape[1]:
+        raise InputError(f"names are {len(names)} for kept {tuple(kept.shape)}: give one for each column")
     leader = int(kept.mean(0).argmax())
     each_level = 1 - (1 - level) / max(1, len(names) - 1)
     differences = kept[:, leader, None] - kept

@@ -18,11 +18,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from layermask._private_torch import ResultsSeen
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.check.samples import masks
 from layermask.check.watch import poisoned
 from layermask.masked import Masked
@@ -310,6 +313,12 @@ LAWS: dict[str, Callable[[nn.Module, Tensor, int], LawResult]] = {
 }
 
 
+@checked(
+    model=kinds.model,
+    images=kinds.images,
+    laws=partial(kinds.several, kind=partial(kinds.choice, known=LAWS), least=0),
+    seed=kinds.seed,
+)
 def check_laws(
     model: nn.Module, images: Tensor, laws: Sequence[str] = ("1", "2", "5"), seed: int = 0
 ) -> list[LawResult]:

@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.check.laws import LAWS, LawResult, check_laws
 from layermask.check.samples import masks
 from layermask.check.watch import Call, See, watched
@@ -34,6 +37,12 @@ class Report:
         return "\n".join([*_ops_text(self), *_missing_text(self), *_laws_text(self)])
 
 
+@checked(
+    model=kinds.model,
+    images=kinds.images,
+    laws=partial(kinds.several, kind=partial(kinds.choice, known=LAWS), least=0),
+    seed=kinds.seed,
+)
 def check(model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), seed: int = 0) -> Report:
     """Run `model` on masked `images` (N, C, *S), N >= 4, noting all missing rules; judge it if none is."""
     report = Report()

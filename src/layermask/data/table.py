@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from layermask.arguments.declare import checked
+from layermask.arguments.numbers import optional
+from layermask.arguments.words import path as path_kind
+from layermask.arguments.words import text
 from layermask.data import layouts
 from layermask.data.files import class_folders, pictures
 from layermask.data.source import Sample, Source
@@ -57,6 +61,7 @@ SOURCES: dict[str, Kind] = {
 }
 
 
+@checked(path=path_kind, kind=text, images=optional(path_kind))
 def open_source(path: str | Path, kind: str = "auto", images: str | Path | None = None) -> Source:
     """Open a folder of labelled pictures; nothing is decoded yet.
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError
 
 from .formats import FORMATS, Run, format_of, leaves
 from .program import as_removal
 
 
+@checked(path=kinds.path, format=kinds.optional(kinds.text))
 def load(path: str | Path, format: str | None = None) -> Run:
     """What runs a file on the CPU: (images (N, C, *S), visible (N, 1, *S) bool) -> its outputs, in order.
 
@@ -23,6 +27,7 @@ def load(path: str | Path, format: str | None = None) -> Run:
     return FORMATS[format_of(path, format)].load(Path(path))
 
 
+@checked(run=partial(kinds.function, inputs=2), model=kinds.model, images=kinds.images)
 def difference(run: Run, model: nn.Module, images: Tensor, visible: Tensor) -> float:
     """The largest difference between what `run` and the model answer, relative where answers exceed 1.
 

@@ -5,11 +5,15 @@ torch folds modules (`torch.nn.utils.fusion`), and has no public pass for export
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 
 from .graph import FILLED, attribute, calls, constant_before, is_random, replace, touched_in_place, unguarded
 from .norms import fold_norms
@@ -17,6 +21,7 @@ from .norms import fold_norms
 aten = torch.ops.aten
 
 
+@checked(program=partial(kinds.instance, kind=ExportedProgram))
 def fold(program: ExportedProgram) -> nn.Module:
     """The program as a module for inference, of fewer operations, that answers the same up to rounding.
 

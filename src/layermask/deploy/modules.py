@@ -10,6 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
+
 from .graph import calls, unguarded
 from .norms import aten, folded, is_foldable
 from .program import refuse_training
@@ -17,6 +20,7 @@ from .program import refuse_training
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
+@checked(model=kinds.model, images=kinds.images)
 def fold_norms(model: nn.Module, images: Tensor) -> nn.Module:
     """A copy of the model with each batch norm in evaluation as part of the layer before it.
 

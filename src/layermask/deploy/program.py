@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.removal.inputs import check_inputs
 from layermask.removal.layers import LayerMasking
@@ -18,6 +20,7 @@ from .fold import fold as folded
 MOST = 2**31 - 1  # images in a batch: torch 2.6 finds sizes without a bound to violate what it assumes
 
 
+@checked(model=kinds.model, images=kinds.images, dynamic_batch=kinds.flag, fold=kinds.flag)
 def export(
     model: nn.Module, images: Tensor, visible: Tensor, dynamic_batch: bool = True, fold: bool = True
 ) -> ExportedProgram:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import require
 from layermask.files import write_all
 
@@ -22,6 +25,16 @@ OPSET = 18
 """Of ONNX: the lowest that torch writes without converting, and so the one that most runtimes read."""
 
 
+_KINDS: dict[str, Any] = {
+    "program": partial(kinds.instance, kind=(ExportedProgram, nn.Module)),
+    "path": kinds.path,
+    "images": kinds.optional(kinds.images),
+    "visible": kinds.optional(kinds.mask),
+    "fold": kinds.flag,
+}
+
+
+@checked(**_KINDS, opset=partial(kinds.count, high=100))
 def to_onnx(
     program: ExportedProgram | nn.Module,
     path: str | Path,
@@ -63,6 +76,7 @@ def to_onnx(
     return Path(path)
 
 
+@checked(**_KINDS)
 def to_pt2(
     program: ExportedProgram | nn.Module,
     path: str | Path,

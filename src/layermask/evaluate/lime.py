@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError
 from layermask.evaluate.objects import object_mask
@@ -24,6 +27,7 @@ from layermask.evaluate.removing import (
     check_labels,
     from_table,
     kind_of_labels,
+    names_kind,
 )
 from layermask.evaluate.store import Row
 from layermask.explain.attribution import Attribution
@@ -108,12 +112,17 @@ class LimeQuality(OverRemovals):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_fields(
+            self,
+            segmentations=names_kind,
+            n_samples=kinds.count,
+            k=kinds.count,
+            among=kinds.count,
+            ablation=kinds.text,
+            explain=partial(kinds.choice, known=get_args(Explained)),
+            seed=kinds.seed,
+        )
         check_each_once("segmentations", self.segmentations)
-        for name in ("n_samples", "k", "among"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give 1 or more")
-        if self.explain not in ("label", "prediction"):
-            raise InputError(f"explain is {self.explain!r}: choose label or prediction")
         if self.operator is from_table:
             check_name(self.ablation)
         self._segmenters()

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from layermask._private_torch import MadeFor
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError
 from layermask.evaluate.removing import OverRemovals, check_each_once
@@ -57,11 +60,13 @@ class PatchSums(OverRemovals):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_fields(
+            self,
+            patches=partial(kinds.several, kind=kinds.count),
+            of=partial(kinds.choice, known=("features", "logits")),
+            head=kinds.optional(kinds.text),
+        )
         check_each_once("patches", self.patches)
-        if min(self.patches) < 1:
-            raise InputError(f"patches are of {list(self.patches)} pixels: give 1 or more")
-        if self.of not in ("features", "logits"):
-            raise InputError(f"of is {self.of!r}: choose features or logits")
         if self.head and self.of == "logits":
             raise InputError(f"head {self.head!r} has no use, as logits are what it answers: leave it out")
 

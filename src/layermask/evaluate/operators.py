@@ -14,11 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError
 from layermask.evaluate.methods import JUDGE, Case, Scores, method
 from layermask.evaluate.orders import own_seed
-from layermask.evaluate.removing import OverRemovals, ask, check_each_once, from_table
+from layermask.evaluate.removing import OverRemovals, ask, check_each_once, from_table, names_kind
 from layermask.evaluate.store import Row
 from layermask.explain.attribution import Attribution
 from layermask.explain.sampling import generator
@@ -83,11 +85,17 @@ class OperatorTrust(OverRemovals):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_fields(
+            self,
+            segmentations=names_kind,
+            methods=names_kind,
+            steps=kinds.count,
+            n_orders=partial(kinds.count, high=100_000),
+            samples=partial(kinds.count, low=2),
+            seed=kinds.seed,
+        )
         for name in ("segmentations", "methods"):
             check_each_once(name, getattr(self, name))
-        for name, least in (("steps", 1), ("n_orders", 1), ("samples", 2)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}: give {least} or more")
         asking = [each.asks for each in map(method, self.methods) if each.asks not in (None, JUDGE)]
         if self.operator is from_table:
             list(map(check_name, asking))

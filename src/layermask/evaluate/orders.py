@@ -31,7 +31,7 @@ def random_order(count: int, sample: Sample, segmentation: str, seed: int) -> Te
 def own_seed(sample: Sample, segmentation: str, seed: int) -> int:
     """Return a seed that is the picture's and the segmentation's own, whichever others were done before."""
     text = f"{seed}/{segmentation}/{sample.name}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[3:7], "big")
 
 
 def salient_order(labels: Tensor, saliency: Tensor, first: bool) -> Tensor:

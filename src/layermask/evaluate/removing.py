@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError, ModelError
 from layermask.outputs import class_scores
@@ -33,6 +35,7 @@ class OverRemovals:
     _made: MadeOnce = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_fields(self, removals=names_kind, operator=kinds.function)
         object.__setattr__(self, "_made", MadeOnce(self.operator))
         check_each_once("removals", self.removals)
         if self.operator is from_table:
@@ -45,6 +48,11 @@ class OverRemovals:
     def painting(self, name: str, loaded: Loaded, segments: Tensor) -> Operator:
         """Return a removal that, if it paints segments, paints these (H, W), on the device of the picture."""
         return self.made(name, loaded, segments if name in REMOVALS and paints_segments(name) else None)
+
+
+def names_kind(name: str, value: Any) -> tuple[str, ...]:
+    """Return names; `check_each_once` and the tables of names say which."""
+    return kinds.several(name, value, kinds.text, least=0)
 
 
 def check_each_once(name: str, values: Sequence[Any]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,6 +14,9 @@ import torch
 from torch import nn
 
 from layermask import record
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
+from layermask.arguments.refusal import has, wrong_type
 from layermask.data.source import Sample, Source
 from layermask.errors import ImageError, InputError
 from layermask.evaluate.loading import ahead
@@ -38,6 +42,25 @@ class Experiment(Protocol):
     def rows(self, scene: Any, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]: ...
 
 
+def _experiment(name: str, value: Any) -> Any:
+    """Return what has the parts of an `Experiment`."""
+    if not has(value, "name", "columns", "prepare", "rows") or isinstance(value, type):
+        raise wrong_type(name, value, "give an experiment, as SegmentRemoval()")
+    return value
+
+
+@checked(
+    experiment=_experiment,
+    loaded=partial(kinds.instance, kind=Loaded),
+    source=partial(kinds.instance, kind=Source),
+    folder=kinds.path,
+    weights=kinds.optional(kinds.path),
+    device=kinds.optional(kinds.device),
+    batch_size=kinds.count,
+    skip_unreadable=kinds.flag,
+    force=kinds.flag,
+    progress=kinds.function,
+)
 def run(
     experiment: Experiment,
     loaded: Loaded,

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
-from layermask.errors import InputError
 from layermask.evaluate.orders import (
     GRADIENT,
     MAPS,
@@ -31,6 +33,7 @@ from layermask.evaluate.removing import (
     check_labels,
     kind_of_labels,
     label_of,
+    names_kind,
 )
 from layermask.evaluate.store import Row
 from layermask.explain.asking import Segments
@@ -98,12 +101,12 @@ class SegmentRemoval(OverRemovals):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        fractions = partial(kinds.numbers, low=0, high=1)
+        check_fields(self, segmentations=names_kind, orders=names_kind, fractions=fractions, seed=kinds.seed)
         for name in ("segmentations", "orders", "fractions"):
             check_each_once(name, getattr(self, name))
-        if odd := [order for order in self.orders if order not in ORDERS]:
-            raise InputError(f"unknown order {odd[0]!r}: choose from {', '.join(ORDERS)}")
-        if not all(0 <= fraction <= 1 for fraction in self.fractions):
-            raise InputError(f"fractions are {list(self.fractions)}: give numbers from 0 to 1")
+        for order in self.orders:
+            kinds.known("order", order, ORDERS)
         self._segmenters()
 
     def _segmenters(self) -> dict[str, Segmenter]:

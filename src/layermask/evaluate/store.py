@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError, require
 from layermask.evaluate.lock import locked
 from layermask.files import output_folder, write_all
@@ -262,6 +264,7 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+@checked(path=kinds.path)
 def read_results(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the columns of a results.parquet (or of the folder that holds it), and what it says of itself.
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from layermask.arguments import kinds
 from layermask.errors import InputError
 from layermask.outputs import class_scores
 from layermask.removal.inputs import OneQuery
@@ -148,6 +149,11 @@ def _notice(removal: Callable[..., Any]) -> Callable[[], None]:
         isinstance(getattr(m, "notice", None), TrainingNotice) for m in removal.modules()
     )
     return (lambda: None) if own else TrainingNotice(removal)  # type: ignore[arg-type]  # a module here
+
+
+def output_kind(name: str, value: Any) -> Output:
+    """Return what of a model is explained."""
+    return kinds.choice(name, value, ("probability", "logit"))
 
 
 def check_finite(values: Tensor) -> None:

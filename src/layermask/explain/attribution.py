@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import NormalDist
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 
 
@@ -36,9 +39,26 @@ class Attribution:
     region: Tensor | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        rows, optional = partial(kinds.values, ndim=2), kinds.optional
+        check_fields(
+            self,
+            scores=rows,
+            segments=kinds.label_map,
+            targets=partial(kinds.several, kind=kinds.index),
+            prediction=partial(kinds.values, ndim=1),
+            method=kinds.text,
+            n_samples=kinds.index,
+            stderr=optional(rows),
+            intercept=optional(kinds.values),
+            r2=optional(kinds.values),
+            region=optional(rows),
+            settings=kinds.mapping,
+        )
+
     def heatmap(self, row: int = 0) -> Tensor:
         """Return the (*S) scores of the target in `row`."""
-        return self.scores[row][self.segments]
+        return self.scores[self._row(row)][self.segments]
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Return the (T, S) bounds between which the scores lie with probability `level`, for many samples.
@@ -48,12 +68,23 @@ class Attribution:
         """
         if self.stderr is None:
             raise InputError(f"{self.method} has no standard errors: its scores are not drawn at random")
+        level = kinds.number("level", level, above=0, below=1)
         wide = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
         return self.scores - wide, self.scores + wide
 
     def visible(self, shown: int | Tensor, row: int = 0) -> Tensor:
         """Return the (1, 1, *S) mask that shows the `shown` highest segments, or those of a bool (S,)."""
-        if isinstance(shown, int):
-            best = self.scores[row].argsort(descending=True, stable=True)[:shown]
-            shown = torch.zeros(self.scores.shape[1], dtype=torch.bool).index_fill(0, best, True)
+        if not isinstance(shown, Tensor) or shown.ndim == 0:
+            shown = self._highest(kinds.count("shown", shown, low=0), self._row(row))
+        shown = kinds.mask("shown", shown)
+        if tuple(shown.shape) != (count := self.scores.shape[1],):
+            raise InputError(f"shown is of shape {tuple(shown.shape)}: give ({count},), one for each segment")
         return shown[self.segments][None, None]
+
+    def _highest(self, number: int, row: int) -> Tensor:
+        best = self.scores[row].argsort(descending=True, stable=True)[:number]
+        return torch.zeros(self.scores.shape[1], dtype=torch.bool).index_fill(0, best, True)
+
+    def _row(self, row: int) -> int:
+        rows = len(self.scores)
+        return kinds.count("row", row, low=-rows, high=rows - 1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from layermask.errors import InputError
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.explain.regression import Fit, Moments, ridge
 from layermask.explain.sampling import chunk_sizes, generator
 from layermask.explain.surrogate import Design, Surrogate
@@ -30,8 +32,7 @@ class Banzhaf(Surrogate):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.probability < 1:
-            raise InputError(f"probability is {self.probability}: give a number between 0 and 1")
+        check_fields(self, probability=partial(kinds.number, above=0, below=1))
 
     def design(self, n_segments: int) -> Design:
         whole = n_segments < 60 and 2**n_segments <= self.n_samples

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from layermask.errors import InputError
-from layermask.explain.asking import Output, Segments, asker, check_finite
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields, checked
+from layermask.explain.asking import Output, Segments, asker, check_finite, output_kind
 from layermask.explain.attribution import Attribution
 
 
@@ -23,11 +25,29 @@ class Curve:
     order: str
     targets: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            shares=partial(kinds.values, ndim=1),
+            values=partial(kinds.values, ndim=2),
+            order=kinds.text,
+            targets=partial(kinds.several, kind=kinds.index),
+        )
+
     def area(self) -> Tensor:
         """Return the (T,) areas (trapezoids): that of insertion should be large, that of deletion small."""
         return torch.trapezoid(self.values, self.shares, dim=1)
 
 
+@checked(
+    removal=kinds.removal,
+    image=kinds.image,
+    attribution=partial(kinds.instance, kind=Attribution),
+    order=partial(kinds.choice, known=("insertion", "deletion")),
+    steps=kinds.count,
+    perturbations_per_eval=kinds.count,
+    output=output_kind,
+)
 def curve(
     removal: Callable[..., Any],
     image: Tensor,
@@ -45,10 +65,6 @@ def curve(
     Raises:
         InputError: an argument has no such value, or the model's answers cannot be used.
     """
-    if order not in ("insertion", "deletion"):
-        raise InputError(f"order is {order!r}: choose insertion or deletion")
-    if steps < 1 or perturbations_per_eval < 1:
-        raise InputError(f"steps={steps}, perturbations_per_eval={perturbations_per_eval}: give 1 or more")
     count = attribution.scores.shape[1]
     numbers = torch.linspace(0, count, min(steps, count) + 1).round()
     place = attribution.scores.argsort(dim=1, descending=True, stable=True).argsort(1)

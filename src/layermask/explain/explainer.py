@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,8 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields, checked
+from layermask.arguments.refusal import warn
 from layermask.errors import InputError
-from layermask.explain.asking import Output, Plan, Segments, asker, check_finite, run
+from layermask.explain.asking import Output, Plan, Segments, asker, check_finite, output_kind, run
 from layermask.explain.attribution import Attribution
 from layermask.segment import relabel
 
@@ -40,9 +42,7 @@ class Explainer(ABC):
     needs_segments: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        self._check_positive("perturbations_per_eval")
-        if self.output not in ("probability", "logit"):
-            raise InputError(f"output is {self.output!r}: choose probability or logit")
+        check_fields(self, removal=kinds.removal, perturbations_per_eval=kinds.count, output=output_kind)
 
     @abstractmethod
     def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
@@ -55,6 +55,7 @@ class Explainer(ABC):
     def cost(self, segments: Segments) -> int:
         """Return about how many masks `plan` asks for, or at most asks for."""
 
+    @checked(image=kinds.image, target=kinds.target)
     def attribute(
         self,
         image: Tensor,
@@ -72,26 +73,27 @@ class Explainer(ABC):
         Raises:
             InputError: what is given does not fit the image or the model; the message says how.
         """
-        if image.ndim < 3 or len(image) != 1:
-            raise InputError(
-                f"expected one image (1, C, H, W), got {tuple(image.shape)}: use attribute_batch"
-            )
-        return self.attribute_batch(image, [target], [feature_mask], show_progress, **settings)[0]
+        maps = None if feature_mask is None else [kinds.label_map("feature_mask", feature_mask)]
+        return self.attribute_batch(image, [target], maps, show_progress, **settings)[0]
 
+    @checked(images=kinds.images, show_progress=kinds.progress)
     def attribute_batch(
         self,
         images: Tensor,
-        targets: Sequence[Target] | None = None,
+        targets: Target | Sequence[Target] = None,
         feature_masks: Sequence[Any] | None = None,
         show_progress: Progress = False,
         **settings: Any,
     ) -> list[Attribution]:
-        """Explain images (N, C, *S), each over its own segments; a forward pass may span several images."""
+        """Explain images (N, C, *S), each over its own segments; a forward pass may span several images.
+
+        `targets`: one for each image, as in `attribute`; a single class is that of all images.
+        """
         if settings:
             return self._with(settings).attribute_batch(images, targets, feature_masks, show_progress)
-        maps = self._maps(images, feature_masks)
+        maps, asked = self._maps(images, feature_masks), kinds.targets("targets", targets, len(images))
         whole = self._whole(images)
-        classes = self._targets(whole, targets or [None] * len(images))
+        classes = self._targets(whole, asked)
         predictions = [row[picked].double().cpu() for row, picked in zip(whole, classes, strict=True)]
         self._expect(whole, classes)
         plans = [self.plan(*each) for each in zip(maps, predictions, classes, strict=True)]
@@ -121,14 +123,8 @@ class Explainer(ABC):
             raise InputError(f"{self.name} has no setting {odd[0]!r}: it has {', '.join(known)}")
         return dataclasses.replace(self, **settings)
 
-    def _check_positive(self, *names: str) -> None:
-        for name in names:
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}: give a number above 0")
-
     def _maps(self, images: Tensor, feature_masks: Sequence[Any] | None) -> list[Segments]:
-        if images.ndim < 3 or not images.is_floating_point():
-            raise InputError(f"images are float (N, C, *S), got {images.dtype} of {tuple(images.shape)}")
+        feature_masks = None if feature_masks is None else kinds.sequence("feature_masks", feature_masks)
         if feature_masks is None or all(mask is None for mask in feature_masks):
             if self.needs_segments:
                 raise InputError(
@@ -151,19 +147,13 @@ class Explainer(ABC):
         ask = asker(self.removal, self.output)
         return torch.cat([ask(x, visible) for x, visible in batches])
 
-    def _targets(self, whole: Tensor, targets: Sequence[Target]) -> list[list[int]]:
-        if len(targets) != len(whole):
-            raise InputError(f"{len(targets)} targets for {len(whole)} images: give one, or a list, for each")
+    def _targets(self, whole: Tensor, asked: list[Target]) -> list[list[int]]:
         check_finite(whole)
-        return [self._target(outputs, target) for outputs, target in zip(whole, targets, strict=True)]
+        return [self._target(outputs, each) for outputs, each in zip(whole, asked, strict=True)]
 
-    def _target(self, outputs: Tensor, target: Target) -> list[int]:
-        if target is None:
-            return self._likeliest(outputs)
-        classes = [target] if isinstance(target, int) else [int(index) for index in target]
-        if not classes or not all(0 <= index < len(outputs) for index in classes):
-            raise InputError(f"targets {classes}: the model has the classes 0 to {len(outputs) - 1}")
-        return classes
+    def _target(self, outputs: Tensor, asked: Target) -> list[int]:
+        found = kinds.target("target", asked, len(outputs))
+        return self._likeliest(outputs) if found is None else found
 
     def _likeliest(self, outputs: Tensor) -> list[int]:
         return outputs.topk(min(2, len(outputs))).indices.tolist()
@@ -173,7 +163,7 @@ class Explainer(ABC):
 
 
 def _labels(mask: Any, images: Tensor) -> Tensor:
-    mask = torch.as_tensor(mask)
+    mask = kinds.label_map("feature_mask", mask)
     shape = tuple(images.shape[2:])
     if tuple(mask.shape) != shape and mask.squeeze().shape == shape:
         mask = mask.squeeze()  # captum's (1, 1, *S)
@@ -184,12 +174,9 @@ def _labels(mask: Any, images: Tensor) -> Tensor:
         )
     labels = relabel(mask).cpu()
     count = int(labels.max()) + 1
-    if not torch.equal(labels, mask.cpu().long()):
+    if not torch.equal(labels, mask.cpu()):
         low, high = int(mask.min()), int(mask.max())
-        warnings.warn(
-            f"feature_mask has {count} labels from {low} to {high}: relabelled 0 to {count - 1}, in order",
-            stacklevel=5,
-        )
+        warn(f"feature_mask has {count} labels from {low} to {high}: relabelled 0 to {count - 1}, in order")
     if count < 2:
         raise InputError("feature_mask has one segment for the whole image: there is nothing to compare")
     return labels

@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.explain.asking import Answers, Ask, Plan, Segments
 from layermask.explain.explainer import Explainer
@@ -28,8 +30,7 @@ class _Greedy(Explainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.step is not None:
-            self._check_positive("step")
+        check_fields(self, step=kinds.optional(kinds.count))
 
     def cost(self, segments: Segments) -> int:
         rounds = -(-segments.count // self._step(segments.count))

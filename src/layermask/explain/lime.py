@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.explain.regression import Fit, Moments, ridge
 from layermask.explain.sampling import chunk_sizes, generator
 from layermask.explain.surrogate import Design, Surrogate
@@ -29,7 +32,8 @@ class Lime(Surrogate):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("kernel_width", "alpha")
+        positive = partial(kinds.number, above=0)
+        check_fields(self, kernel_width=positive, alpha=positive)
 
     def rows(self, n_segments: int) -> Tensor:
         """Return the (n_samples, n_segments) bool rows, True = shown: they depend on seed and sizes only."""

@@ -11,6 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
+from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.asking import Ask, Plan, Segments
 from layermask.explain.explainer import Explainer
@@ -23,14 +26,21 @@ class Occlusion(Explainer):
     """The mean of f(all shown) - f(window hidden) over the windows on a pixel (Zeiler & Fergus 2014).
 
     `sliding_window_shapes` and `strides` in pixels, one number or one per spatial axis, as in captum; the
-    last window of a row may reach over the edge. Scores are those of pixels, or means over a feature_mask.
+    last window of a row may reach over the edge. By default windows of 32 pixels, or a quarter of the image
+    where that is less, move by a quarter of their size. Scores are those of pixels, or means over a
+    feature_mask.
     """
 
-    sliding_window_shapes: Sizes = 32
-    strides: Sizes = 8
+    sliding_window_shapes: Sizes | None = None
+    strides: Sizes | None = None
 
     name: ClassVar[str] = "occlusion"
     needs_segments: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pixels = kinds.optional(kinds.sizes)
+        check_fields(self, sliding_window_shapes=pixels, strides=pixels)
 
     def cost(self, segments: Segments) -> int:
         return len(list(self._windows(tuple(segments.labels.shape))))
@@ -38,6 +48,11 @@ class Occlusion(Explainer):
     def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
         size = tuple(segments.labels.shape)
         windows = list(self._windows(size))
+        if len(windows) == 1:
+            warn(
+                f"sliding_window_shapes is {self.sliding_window_shapes} for an image {size}: 1 window hides "
+                "all of it, and every pixel gets the same score; give a smaller one"
+            )
         hidden = lambda start, stop: _masks(windows[start:stop], size, segments.device)  # noqa: E731
         answers = yield Ask(len(windows), hidden)
         lost, covered = torch.zeros(len(targets), *size, dtype=torch.double), torch.zeros(size)
@@ -47,8 +62,9 @@ class Occlusion(Explainer):
         return {"scores": segments.mean(lost / covered.clamp(min=1)), "n_samples": len(windows)}
 
     def _windows(self, size: tuple[int, ...]) -> list[tuple[slice, ...]]:
-        shape = _per_axis("sliding_window_shapes", self.sliding_window_shapes, size)
-        steps = _per_axis("strides", self.strides, size)
+        usual = tuple(min(32, max(1, length // 4)) for length in size)
+        shape = _per_axis("sliding_window_shapes", self.sliding_window_shapes, size, usual)
+        steps = _per_axis("strides", self.strides, size, tuple(max(1, wide // 4) for wide in shape))
         axes = []
         for length, wide, step in zip(size, shape, steps, strict=True):
             if step > wide:
@@ -58,9 +74,12 @@ class Occlusion(Explainer):
         return list(product(*axes))
 
 
-def _per_axis(name: str, sizes: Sizes, image: tuple[int, ...]) -> tuple[int, ...]:
-    every = (sizes,) * len(image) if isinstance(sizes, int) else tuple(sizes)
-    if len(every) != len(image) or min(every) < 1:
+def _per_axis(
+    name: str, sizes: Sizes | None, image: tuple[int, ...], usual: tuple[int, ...]
+) -> tuple[int, ...]:
+    sizes = usual if sizes is None else sizes
+    every = (sizes,) * len(image) if isinstance(sizes, int) else sizes
+    if len(every) != len(image):
         raise InputError(f"{name} is {sizes} for an image {image}: give one number above 0, or one per axis")
     return every
 

@@ -9,9 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.explain.asking import Plan, Segments
 from layermask.explain.explainer import Explainer
-from layermask.explain.sampling import CHUNK, Ranking, generator, warn_if_few
+from layermask.explain.sampling import CHUNK, Ranking, generator, tolerance_kind, warn_if_few
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class PermutationShapley(Explainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("n_samples")
+        check_fields(self, n_samples=kinds.count, seed=kinds.seed, converge=tolerance_kind)
 
     def _pairs(self, n_segments: int) -> int:
         return max(1, self.n_samples // (2 * (n_segments - 1)))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from layermask.errors import InputError
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.explain.asking import Ask, Plan, Segments, by_visibility
 from layermask.explain.explainer import Explainer
-from layermask.explain.sampling import Ranking, chunk_sizes, generator
+from layermask.explain.sampling import Ranking, chunk_sizes, generator, tolerance_kind
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,14 @@ class Rise(Explainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("n_samples", "cells")
-        if not 0 < self.probability < 1:
-            raise InputError(f"probability is {self.probability}: give a number between 0 and 1")
+        check_fields(
+            self,
+            n_samples=kinds.count,
+            cells=kinds.count,
+            probability=partial(kinds.number, above=0, below=1),
+            seed=kinds.seed,
+            converge=tolerance_kind,
+        )
 
     def cost(self, segments: Segments) -> int:
         return self.n_samples

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from layermask.arguments import kinds
+from layermask.arguments.refusal import warn
 
 CHUNK = 256  # rows; independent of the batch size, so that results are
 
 
 def generator(seed: int, index: int) -> torch.Generator:
     """The random numbers of chunk `index`; on the CPU, so that all devices agree."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+    return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**32)
 
 
 def chunk_sizes(n_samples: int) -> list[int]:
@@ -21,11 +24,15 @@ def chunk_sizes(n_samples: int) -> list[int]:
 
 def warn_if_few(name: str, n_samples: int, advised: int, n_segments: int) -> None:
     if n_samples < min(advised, 2**n_segments):
-        warnings.warn(
+        warn(
             f"{name}: n_samples is {n_samples} for {n_segments} segments, too few to tell them apart: give "
-            f"{advised} or more, or fewer segments",
-            stacklevel=2,
+            f"{advised} or more, or fewer segments"
         )
+
+
+def tolerance_kind(name: str, value: Any) -> float | None:
+    """Return the tolerance of `converge`: None, or a number from 0 to below 1."""
+    return None if value is None else kinds.number(name, value, low=0, below=1)
 
 
 class Ranking:

@@ -11,11 +11,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
+from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.asking import Plan, Segments
 from layermask.explain.explainer import Explainer
 from layermask.explain.regression import Chunk, Fit, Moments, standard_errors
-from layermask.explain.sampling import Ranking, warn_if_few
+from layermask.explain.sampling import Ranking, tolerance_kind, warn_if_few
+
+MANY, MOST = 1_000, 5_000  # segments: about 5 s and 15 minutes for one fit on one core
 
 
 class Design(ABC):
@@ -46,9 +51,7 @@ class Surrogate(Explainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("n_samples")
-        if self.converge is not None and not 0 <= self.converge < 1:
-            raise InputError(f"converge is {self.converge}: give a number from 0 to 1, as 0.01")
+        check_fields(self, n_samples=kinds.count, seed=kinds.seed, converge=tolerance_kind)
 
     @abstractmethod
     def design(self, n_segments: int) -> Design: ...
@@ -67,6 +70,7 @@ class Surrogate(Explainer):
         return sum(self.design(segments.count).sizes) + self.asks_for_nothing
 
     def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+        _check_size(self.name, segments.count)
         warn_if_few(self.name, self.n_samples, self.advised(segments.count), segments.count)
         ends = torch.stack([torch.zeros_like(prediction), prediction])
         if self.asks_for_nothing:
@@ -101,6 +105,20 @@ class Surrogate(Explainer):
         for index in range(design.exact, len(outputs)):
             rows, values, weights = self._chunk(design, index, outputs[index])
             yield rows, values, weights * scale
+
+
+def _check_size(name: str, n_segments: int) -> None:
+    """The time of the fit grows with the cube of the number of segments, its memory with the square."""
+    if n_segments > MOST:
+        raise InputError(
+            f"{name}: feature_mask has {n_segments} segments, and the fit takes {MOST} at most: "
+            "give fewer segments, or use PermutationShapley, Occlusion or Rise"
+        )
+    if n_segments > MANY:
+        warn(
+            f"{name}: the fit of {n_segments} segments takes minutes, with the cube of their number: "
+            f"give {MANY} or fewer, or use PermutationShapley, Occlusion or Rise"
+        )
 
 
 def _scale(sums: list[Moments], design: Design) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layermask.errors import InputError, nearest
+from layermask.arguments import kinds
 from layermask.explain.ablation import KeepOne, LeaveOneOut
 from layermask.explain.banzhaf import Banzhaf
 from layermask.explain.explainer import Explainer
@@ -29,8 +29,4 @@ EXPLAINERS: dict[str, type[Explainer]] = {
 
 def explainer(name: str) -> type[Explainer]:
     """Return the class of the explainer `name`."""
-    if name not in EXPLAINERS:
-        raise InputError(
-            f"unknown method {name!r}: choose from {', '.join(EXPLAINERS)}{nearest(name, EXPLAINERS)}"
-        )
-    return EXPLAINERS[name]
+    return EXPLAINERS[kinds.known("method", name, EXPLAINERS)]

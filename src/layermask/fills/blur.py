@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.fills.fill import Fill, colour
 
@@ -37,11 +39,16 @@ def _blurred_along(images: Tensor, axis: int, radius: int, sigma: float) -> Tens
     return blurred.reshape(lines.shape).movedim(-1, axis)
 
 
-def check_gaussian(kernel_size: int, sigma: float) -> None:
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise InputError(f"kernel_size={kernel_size}: give an odd number of pixels, 1 or more")
-    if not (math.isfinite(sigma) and sigma > 0):
-        raise InputError(f"sigma={sigma}: give a number of pixels above 0")
+def check_gaussian(fill: Fill) -> None:
+    """Check the `kernel_size` and `sigma` of a fill, in pixels."""
+    check_fields(fill, kernel_size=_odd, sigma=partial(kinds.number, above=0))
+
+
+def _odd(name: str, value: Any) -> int:
+    found = kinds.count(name, value)
+    if found % 2 == 0:
+        raise InputError(f"{name} is {found}: give an odd number of pixels, 1 or more")
+    return found
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Blurred(Fill):
     reads: ClassVar = "all"
 
     def __post_init__(self) -> None:
-        check_gaussian(self.kernel_size, self.sigma)
+        check_gaussian(self)
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         return gaussian_blur(images, self.kernel_size, self.sigma)
@@ -72,10 +79,12 @@ class EdgeSmoothed(Fill):
     color: tuple[float, ...] = (0.0,)
     kernel_size: int = 5
     sigma: float = 1.0
+    origin: str = field(default="color", repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_gaussian(self.kernel_size, self.sigma)
+        check_fields(self, color=kinds.color, origin=kinds.text)
+        check_gaussian(self)
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
-        painted = torch.where(visible, images, colour(self.color, images))
+        painted = torch.where(visible, images, colour(self.origin, self.color, images))
         return gaussian_blur(painted, self.kernel_size, self.sigma)

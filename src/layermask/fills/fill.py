@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from layermask._private_torch import is_readable
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.fills.choose import choose
-from layermask.inplace import is_readable
 from layermask.removal.inputs import check_inputs
 
 NARROW = (torch.float16, torch.bfloat16)  # painted in float32: sums over many pixels overflow, or round
@@ -58,11 +61,19 @@ class Fill(ABC):
             )
 
 
-def colour(values: tuple[float, ...], images: Tensor) -> Tensor:
-    """Return one colour as (1, C, 1, ..., 1), of the images' dtype and device; one number is for all C."""
+def check_scale(fill: Fill) -> None:
+    """Check the `mean` and `std` of a normalisation: finite, and std above 0."""
+    check_fields(fill, mean=kinds.color, std=partial(kinds.color, above=0))
+
+
+def colour(name: str, values: tuple[float, ...], images: Tensor) -> Tensor:
+    """Return one colour as (1, C, 1, ..., 1), of the images' dtype and device; one number is for all C.
+
+    `name`: the argument that the values come from, for the error.
+    """
     if len(values) not in (1, images.shape[1]):
         raise InputError(
-            f"a colour of {len(values)} channels, {values}, for images of shape {tuple(images.shape)}: "
-            f"give {images.shape[1]} values, or one"
+            f"{name}: a colour of {len(values)} channels, {values}, for images of shape "
+            f"{tuple(images.shape)}: give {name} with {images.shape[1]} values, or one"
         )
     return images.new_tensor(values).view(1, -1, *[1] * (images.ndim - 2))

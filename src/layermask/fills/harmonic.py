@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.inplace import is_readable
+from layermask._private_torch import is_readable
 
 CHUNK = 16  # channels solved together on a CPU: what one vector holds, and its cache
 MANY = 512  # on other devices: at 224 x 224 about 1.5 GB

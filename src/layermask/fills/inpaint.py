@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from layermask.errors import InputError, require
-from layermask.fills.fill import Fill, colour
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
+from layermask.errors import require
+from layermask.fills.fill import Fill, check_scale, colour
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 Method = Literal["telea", "ns"]
@@ -31,14 +34,13 @@ class Inpainted(Fill):
 
     def __post_init__(self) -> None:
         require("cv2", "inpaint")
-        if self.method not in get_args(Method):
-            raise InputError(f"method={self.method!r}: choose telea or ns")
-        if not self.radius > 0:
-            raise InputError(f"radius={self.radius}: give a number of pixels above 0")
+        method = partial(kinds.choice, known=get_args(Method))
+        check_fields(self, method=method, radius=partial(kinds.number, above=0, below=1000))
+        check_scale(self)
 
     @torch.no_grad()
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
-        mean, std = colour(self.mean, images), colour(self.std, images)
+        mean, std = colour("mean", self.mean, images), colour("std", self.std, images)
         pixels = (images * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         holes = (~visible).to(torch.uint8).cpu().numpy().repeat(len(pixels) // len(visible), 0)
         rows = [self._one(picture, hole[0]) for picture, hole in zip(pixels, holes, strict=True)]

@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.fills.fill import Fill
 
@@ -33,16 +35,17 @@ class SegmentMean(Fill):
     segments: Tensor
     """(*S) whole numbers from 0, such as a segmenter returns."""
     reads: ClassVar = "all"
+    _labels: Tensor = field(init=False, repr=False)
     _count: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        whole = not self.segments.is_floating_point() and not self.segments.is_complex()
-        if not whole or self.segments.numel() == 0 or self.segments.min() < 0:
-            raise InputError(
-                f"segments must be whole numbers from 0, one per pixel, not {self.segments.dtype} of shape "
-                f"{tuple(self.segments.shape)}"
-            )
-        object.__setattr__(self, "_count", int(self.segments.max()) + 1)  # read once, and not from a device
+        check_fields(self, segments=kinds.label_map)
+        if self.segments.min() < 0:
+            low, shape = int(self.segments.min()), tuple(self.segments.shape)
+            raise InputError(f"segments of shape {shape} go down to {low}: give whole numbers from 0")
+        # read once, and not from a device; numbers may be large and have gaps
+        object.__setattr__(self, "_labels", torch.unique(self.segments, return_inverse=True)[1].flatten())
+        object.__setattr__(self, "_count", int(self._labels.max()) + 1)
 
     def __str__(self) -> str:
         return f"SegmentMean(segments of shape {tuple(self.segments.shape)})"
@@ -54,8 +57,8 @@ class SegmentMean(Fill):
                 f"segments of shape {tuple(self.segments.shape)} for images of shape {tuple(images.shape)}: "
                 f"give a map of shape {size}"
             )
-        labels = self.segments.to(images.device, torch.int64).flatten()
+        labels = self._labels.to(images.device)
         nothing = images.new_zeros(*images.shape[:2], self._count)
         sums = nothing.index_add(2, labels, images.flatten(2))
-        sizes = nothing[0, 0].index_add(0, labels, torch.ones_like(labels, dtype=images.dtype)).clamp(min=1)
+        sizes = nothing[0, 0].index_add(0, labels, torch.ones_like(labels, dtype=images.dtype))
         return (sums / sizes)[:, :, labels].view(images.shape)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask._private_torch import is_readable
 from layermask.fill import neighbor
 from layermask.fills.fill import Fill
-from layermask.inplace import is_readable
 from layermask.masked import Masked
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from layermask.errors import InputError
-from layermask.fills.fill import Fill, colour
-from layermask.inplace import is_readable
+from layermask._private_torch import is_readable
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
+from layermask.fills.fill import Fill, check_scale, colour
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 Kind = Literal["gaussian", "uniform"]
@@ -54,14 +56,15 @@ class Noise(Fill):
     reads: ClassVar = "nothing"
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise InputError(f"kind={self.kind!r}: choose gaussian or uniform")
+        kind = partial(kinds.choice, known=get_args(Kind))
+        check_fields(self, kind=kind, seed=kinds.optional(kinds.seed))
+        check_scale(self)
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         field = noise(self.kind, images.shape[1], images, max(len(images), len(visible)), self.seed)
         if self.kind == "gaussian":
             return field
-        return (field - colour(self.mean, images)) / colour(self.std, images)
+        return (field - colour("mean", self.mean, images)) / colour("std", self.std, images)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ class RandomPixels(Fill):
     """
 
     seed: int | None = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, seed=kinds.optional(kinds.seed))
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         chances = noise("uniform", 1, images, len(images), self.seed).flatten(1).double()

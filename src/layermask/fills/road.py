@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
 
-from layermask.errors import InputError
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.fills.fill import Fill
 from layermask.fills.harmonic import harmonic
 from layermask.fills.noise import noise
@@ -26,8 +28,7 @@ class NoisyLinear(Fill):
     dims: ClassVar = (2,)
 
     def __post_init__(self) -> None:
-        if not self.noise >= 0:
-            raise InputError(f"noise={self.noise}: give a standard deviation, 0 or more")
+        check_fields(self, noise=partial(kinds.number, low=0), seed=kinds.optional(kinds.seed))
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         filled = harmonic(images, visible.expand(len(images), *visible.shape[1:]))

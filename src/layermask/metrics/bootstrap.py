@@ -6,12 +6,14 @@ A resample is a row of weights, how often each image was drawn; a statistic take
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from layermask.errors import InputError
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.explain.sampling import generator
 
 Statistic = Callable[[Tensor], Tensor]  # weights (B, N) -> (B, *shape)
@@ -25,6 +27,14 @@ class Interval(NamedTuple):
     high: Tensor
 
 
+@checked(
+    statistic=partial(kinds.function, inputs=1),
+    n_images=kinds.count,
+    level=partial(kinds.number, above=0, below=1),
+    n_resamples=kinds.count,
+    seed=kinds.seed,
+    center=kinds.flag,
+)
 def bootstrap(
     statistic: Statistic,
     n_images: int,
@@ -43,11 +53,6 @@ def bootstrap(
     Raises:
         InputError: there are no images, or `level` or `n_resamples` has no such value.
     """
-    if n_images < 1 or n_resamples < 1 or not 0 < level < 1:
-        raise InputError(
-            f"n_images={n_images}, n_resamples={n_resamples}, level={level}: give 1 image or more, "
-            "1 resample or more, and a level between 0 and 1"
-        )
     drawn = torch.cat([statistic(weights) for weights in resamples(n_images, n_resamples, seed)])
     if center:
         drawn = drawn + statistic(torch.ones(1, n_images, dtype=torch.float64)) - drawn.nanmean(0)
@@ -67,6 +72,7 @@ def resamples(n_images: int, n_resamples: int, seed: int) -> Iterator[Tensor]:
         yield torch.zeros_like(ones).scatter_add_(1, drawn, ones)
 
 
+@checked(values=kinds.values, weights=kinds.optional(partial(kinds.values, ndim=2, finite=True)))
 def average(values: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean over images of values (N, *shape): (*shape), or (B, *shape) for weights (B, N)."""
     values = values.double()
@@ -77,6 +83,7 @@ def average(values: Tensor, weights: Tensor | None = None) -> Tensor:
     return (sums / weights.to(values.device).sum(1, keepdim=True)).view(len(weights), *shape)
 
 
+@checked(values=kinds.values)
 def mean_interval(values: Tensor, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0) -> Interval:
     """Return the interval of the mean over images of values (N, *shape)."""
     return bootstrap(

@@ -8,12 +8,14 @@ each target; `steps` masks after the first, at equal numbers of segments.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from layermask.errors import InputError
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.explain.asking import Ask, Plan, Segments
 from layermask.explain.attribution import Attribution
 from layermask.explain.curve import Curve
@@ -24,6 +26,13 @@ Order = Literal["insertion", "morf", "lerf"]
 Removing = Callable[..., Any]
 
 
+@checked(
+    removal=kinds.removal,
+    images=kinds.images,
+    attributions=partial(kinds.instances, kind=Attribution),
+    order=partial(kinds.choice, known=("insertion", "morf", "lerf")),
+    steps=kinds.count,
+)
 def flipping_curves(
     removal: Removing,
     images: Tensor,
@@ -40,10 +49,6 @@ def flipping_curves(
     Raises:
         InputError: an argument has no such value, or the model's answers cannot be used.
     """
-    if order not in ("insertion", "morf", "lerf"):
-        raise InputError(f"order is {order!r}: choose insertion, morf or lerf")
-    if steps < 1:
-        raise InputError(f"steps is {steps}: give 1 or more")
 
     def planner(segments: Segments, scores: Tensor) -> Plan:
         return _curve(segments, scores, order, steps)
@@ -100,6 +105,7 @@ def symmetric_relevance_gain(
     )
 
 
+@checked(model=kinds.model, order=partial(kinds.choice, known=("morf", "lerf")))
 def road(
     model: nn.Module,
     images: Tensor,
@@ -111,8 +117,6 @@ def road(
 
     `model` is the plain model: what hidden pixels become is part of the metric.
     """
-    if order not in ("morf", "lerf"):
-        raise InputError(f"order is {order!r}: choose morf or lerf")
     return _areas(NoisyLinearFill(model), images, attributions, order, settings)
 
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.asking import check_finite
 from layermask.explain.explainer import Progress
-from layermask.metrics.measure import check_batch, progress
+from layermask.metrics.measure import progress
 from layermask.outputs import scores
 from layermask.segment import Grid
 
@@ -37,9 +40,10 @@ class Linearity:
     whole_norm: Tensor
 
 
+@checked(total=partial(kinds.values, ndim=2), whole=partial(kinds.values, ndim=2))
 def linearity(total: Tensor, whole: Tensor) -> Linearity:
     """Compare summed answers to patches with those to whole images, both (N, D)."""
-    if total.shape != whole.shape or total.ndim != 2 or not total.numel():
+    if total.shape != whole.shape:
         raise InputError(
             f"sums {tuple(total.shape)} and whole answers {tuple(whole.shape)}: give both as (N, D)"
         )
@@ -52,6 +56,13 @@ def linearity(total: Tensor, whole: Tensor) -> Linearity:
     )
 
 
+@checked(
+    removal=kinds.removal,
+    images=kinds.images,
+    patch=kinds.sizes,
+    perturbations_per_eval=kinds.count,
+    show_progress=kinds.progress,
+)
 def measure_linearity(
     removal: Callable[..., Any],
     images: Tensor,
@@ -64,7 +75,6 @@ def measure_linearity(
 
     Answers are summed as they come, so memory follows `perturbations_per_eval`, not the number of patches.
     """
-    check_batch(images, perturbations_per_eval)
     labels = Grid(patch).labels(tuple(images.shape[2:])).to(images.device)
     count, found = int(labels.max()) + 1, []
     with progress(show_progress, "linearity", len(images) * (count + 1)) as advance:
@@ -91,6 +101,7 @@ def _answers(removal: Callable[..., Any], image: Tensor, visible: Tensor) -> Ten
     return answers
 
 
+@checked(model=kinds.model, head=kinds.optional(kinds.text))
 def headless(model: nn.Module, head: str | None = None) -> nn.Module:
     """Return the model without its head, which answers with the head's input: features (N, D).
 

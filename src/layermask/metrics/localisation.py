@@ -6,19 +6,22 @@ One image: `scores` (S,) of its segments (*S), and its object mask (*S), bool or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.explainer import Progress
-from layermask.metrics.measure import check_batch, classes_of, progress
-from layermask.metrics.predictions import check_classes
+from layermask.metrics.measure import classes_of, progress
 
 
+@checked(scores=kinds.values, segments=kinds.label_map, mask=kinds.values)
 def alignment(scores: Tensor, segments: Tensor, mask: Tensor) -> float:
     """Return cos(scores, g), g_i = Σ over segment i of (mask − mean(mask)), eps 1e-8: −1 to 1."""
     _check(scores, segments, mask)
@@ -28,6 +31,7 @@ def alignment(scores: Tensor, segments: Tensor, mask: Tensor) -> float:
     return float(cosine_similarity(scores.double(), sums, dim=0, eps=1e-8))
 
 
+@checked(scores=kinds.values, segments=kinds.label_map, mask=kinds.values)
 def top_k_jaccard(scores: Tensor, segments: Tensor, mask: Tensor, k: int = 20) -> float:
     """Return the overlap of the `k` highest segments (or all) and the mask, over their union.
 
@@ -39,14 +43,22 @@ def top_k_jaccard(scores: Tensor, segments: Tensor, mask: Tensor, k: int = 20) -
     return overlap / float(region.sum() + object_.sum() - overlap)
 
 
+@checked(scores=partial(kinds.values, ndim=1), k=kinds.count)
 def top_k(scores: Tensor, k: int) -> Tensor:
     """Return (S,) bool, True for the `k` highest scores (S,), the positive end; the first of equal ones."""
-    if k < 1:
-        raise InputError(f"k is {k}: give 1 or more")
     best = scores.argsort(descending=True, stable=True)[:k]
     return torch.zeros_like(scores, dtype=torch.bool).index_fill(0, best, True)
 
 
+@checked(
+    removal=kinds.removal,
+    images=kinds.images,
+    attributions=partial(kinds.instances, kind=Attribution),
+    labels=kinds.classes,
+    k=kinds.count,
+    batch_size=kinds.count,
+    show_progress=kinds.progress,
+)
 def top_k_ablation(
     removal: Callable[..., Any],
     images: Tensor,
@@ -63,8 +75,6 @@ def top_k_ablation(
     The mean is the paper's ablation accuracy, lower for better scores; there `removal` is always Greyout.
     `row`: the target of the attributions whose scores count.
     """
-    check_batch(images, batch_size)
-    check_classes("labels", labels)
     if not len(images) == len(attributions) == len(labels):
         raise InputError(
             f"{len(images)} images, {len(attributions)} attributions, {len(labels)} labels: give equally many"
@@ -76,6 +86,7 @@ def top_k_ablation(
 
 
 def _region(attribution: Attribution, k: int, row: int) -> Tensor:
+    row = kinds.count("row", row, low=0, high=len(attribution.scores) - 1)
     return top_k(attribution.scores[row], k)[attribution.segments][None, None]
 
 
@@ -87,11 +98,11 @@ def _check(scores: Tensor, segments: Tensor, mask: Tensor) -> None:
         )
     if mask.shape != segments.shape:
         raise InputError(
-            f"the object mask is {tuple(mask.shape)} and the segments {tuple(segments.shape)}: resize the "
-            "mask to what the model sees"
+            f"mask: the object mask is {tuple(mask.shape)} and the segments {tuple(segments.shape)}: resize "
+            "the mask to what the model sees"
         )
     if float(mask.min()) < 0 or float(mask.max()) > 1 or not float(mask.max()):
         raise InputError(
-            f"the object mask of {tuple(mask.shape)} goes from {float(mask.min()):g} to "
+            f"mask: the object mask of {tuple(mask.shape)} goes from {float(mask.min()):g} to "
             f"{float(mask.max()):g}: give shares from 0 to 1, and some object"
         )

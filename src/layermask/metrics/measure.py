@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError
-from layermask.explain.asking import Output, Plan, Segments, asker, check_finite, run
+from layermask.explain.asking import Output, Plan, Segments, asker, check_finite, output_kind, run
 from layermask.explain.attribution import Attribution
 from layermask.explain.explainer import Progress, _progress
 from layermask.segment import relabel
@@ -23,6 +26,14 @@ def progress(show: Progress, name: str, total: int) -> AbstractContextManager[Ca
     return _progress(show, name, total)
 
 
+@checked(
+    removal=kinds.removal,
+    images=kinds.images,
+    attributions=partial(kinds.instances, kind=Attribution),
+    perturbations_per_eval=kinds.count,
+    output=output_kind,
+    show_progress=kinds.progress,
+)
 def measure(
     planner: Planner,
     removal: Callable[..., Any],
@@ -42,11 +53,8 @@ def measure(
     Raises:
         InputError: images, attributions or settings do not go together, or the answers are not finite.
     """
-    check_batch(images, perturbations_per_eval)
     if len(attributions) != len(images):
         raise InputError(f"{len(attributions)} attributions for {len(images)} images: give one for each")
-    if output not in ("probability", "logit"):
-        raise InputError(f"output is {output!r}: choose probability or logit")
     plans = [_plan(planner, each, images) for each in attributions]
     targets = [list(each.targets) for each in attributions]
     forward = _with_classes(asker(removal, output), targets)
@@ -86,17 +94,6 @@ def _with_classes(forward: Callable[..., Tensor], targets: list[list[int]]) -> C
     return ask
 
 
-def check_batch(images: Tensor, batch_size: int) -> None:
-    """Refuse what is no batch of images (N, C, *S), and no images."""
-    if images.ndim < 3 or not images.is_floating_point() or not len(images):
-        raise InputError(
-            f"images are float (N, C, *S), N above 0, got {images.dtype} of {tuple(images.shape)}: give one "
-            "or more"
-        )
-    if batch_size < 1:
-        raise InputError(f"{batch_size} masks in a forward pass: give 1 or more")
-
-
 def classes_of(
     removal: Callable[..., Any],
     images: Tensor,
@@ -105,7 +102,6 @@ def classes_of(
     advance: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
     """Return the (N,) classes predicted for images (N, C, *S) under masks (N, 1, *S), on the CPU."""
-    check_batch(images, batch_size)
     forward, found = asker(removal, "logit"), []
     for x, shown in zip(images.split(batch_size), visible.split(batch_size), strict=True):
         logits = forward(x, shown)
@@ -117,9 +113,10 @@ def classes_of(
 
 def maps_of(images: Tensor, feature_masks: Sequence[Any]) -> list[Tensor]:
     """Return the label maps (*S) of images (N, C, *S), relabelled from 0 without gaps."""
+    feature_masks = kinds.sequence("feature_masks", feature_masks)
     if len(feature_masks) != len(images):
         raise InputError(f"{len(feature_masks)} feature_masks for {len(images)} images: give one for each")
-    maps = [relabel(torch.as_tensor(mask)).cpu() for mask in feature_masks]
+    maps = [relabel(kinds.label_map("feature_masks", mask)).cpu() for mask in feature_masks]
     for labels in maps:
         if labels.shape != images.shape[2:]:
             raise InputError(

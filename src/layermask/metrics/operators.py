@@ -9,21 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.curve import Curve
 from layermask.explain.sampling import generator
 from layermask.metrics.flipping import flipping_curves
-from layermask.metrics.measure import check_batch, classes_of, maps_of, stacked
+from layermask.metrics.measure import classes_of, maps_of, stacked
 
 Removing = Callable[..., Any]
 
 
+@checked(
+    removal=kinds.removal,
+    images=kinds.images,
+    n_orders=partial(kinds.count, high=100_000),
+    seed=kinds.seed,
+    perturbations_per_eval=kinds.count,
+)
 def random_attributions(
     removal: Removing,
     images: Tensor,
@@ -36,9 +46,6 @@ def random_attributions(
 
     The target of every row is the class predicted for the whole image.
     """
-    check_batch(images, perturbations_per_eval)
-    if n_orders < 1:
-        raise InputError(f"n_orders is {n_orders}: give 1 or more")
     maps = maps_of(images, feature_masks)
     classes = classes_of(removal, images, torch.ones_like(images[:, :1]) > 0, perturbations_per_eval)
     return [
@@ -57,6 +64,7 @@ def _random_scores(rows: int, segments: int, seed: int, index: int) -> Tensor:
     return torch.rand(rows, segments, generator=generator(seed, index), dtype=torch.float64)
 
 
+@checked(images=kinds.images, steps=kinds.count)
 def r_oms(
     removal: Removing,
     images: Tensor,
@@ -107,6 +115,7 @@ class RandomBias:
         return float(self.gain.square().mean().sqrt())
 
 
+@checked(images=kinds.images, steps=kinds.count)
 def random_attribution_bias(
     removal: Removing,
     images: Tensor,
@@ -135,6 +144,7 @@ def random_attribution_bias(
     return RandomBias(1 - morf / whole, (lerf - morf) / whole)
 
 
+@checked(a=kinds.values, b=kinds.values)
 def kendall(a: Tensor, b: Tensor) -> Tensor:
     """Return Kendall's tau-b (...) of a, b (..., M): 1 the same order, −1 reversed, 0 if one is flat."""
     up, low = torch.triu_indices(a.shape[-1], a.shape[-1], 1)
@@ -144,6 +154,7 @@ def kendall(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(norms > 0, (first * second).sum(-1) / norms.clamp_min(1e-300), 0.0)
 
 
+@checked(scores=partial(kinds.values, ndim=2, finite=True), n_splits=kinds.count, seed=kinds.seed)
 def rank_stability(scores: Tensor, *, n_splits: int = 200, seed: int = 0) -> float:
     """Return how well two halves of the images agree on the ranking of methods: mean Kendall's tau, −1 to 1.
 
@@ -151,13 +162,10 @@ def rank_stability(scores: Tensor, *, n_splits: int = 200, seed: int = 0) -> flo
     images are halved at random `n_splits` times, and the methods ranked by their means. After the criterion
     of Hsieh et al. 2026 (arXiv 2605.16905). `kendall` of the means by two operators says how far those agree.
     """
-    if scores.ndim != 2 or scores.shape[0] < 2 or scores.shape[1] < 2 or n_splits < 1:
+    if min(scores.shape) < 2:
         raise InputError(
-            f"scores {tuple(scores.shape)}, n_splits={n_splits}: give the scores of 2 methods or more on 2 "
-            "images or more, (M, N), and 1 split or more"
+            f"scores are of {tuple(scores.shape)}: give those of 2 methods or more on 2 or more images"
         )
-    if not bool(scores.isfinite().all()):
-        raise InputError(f"scores hold {int((~scores.isfinite()).sum())} numbers that are not finite")
     methods = scores.double().cpu()
     half = scores.shape[1] // 2
     taus = []

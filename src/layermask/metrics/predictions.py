@@ -8,37 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from layermask.errors import InputError, nearest
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields, checked
+from layermask.errors import InputError
 from layermask.metrics.bootstrap import Interval, average, bootstrap
 from layermask.metrics.wordnet import similarity
 
 Rule = Literal["mean", "trapezoid"]
-_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_WEIGHTS = kinds.optional(partial(kinds.values, ndim=2, finite=True))
 
 
+@checked(weights=_WEIGHTS)
 def accuracy(predicted: Tensor, labels: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Return the share of images predicted as `labels` (N,)."""
     return average(predicted == _beside(predicted, labels, "labels"), weights)
 
 
+@checked(weights=_WEIGHTS)
 def unchanged(predicted: Tensor, whole: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Return the share of images predicted as with nothing removed, `whole` (N,)."""
     return average(predicted == _beside(predicted, whole, "whole"), weights)
 
 
+@checked(weights=_WEIGHTS)
 def wordnet_similarity(predicted: Tensor, labels: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Return the mean Wu-Palmer similarity of the predicted ImageNet classes and `labels` (N,)."""
     return average(similarity(predicted, _beside(predicted, labels, "labels")), weights)
 
 
+@checked(weights=_WEIGHTS)
 def class_entropy(predicted: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Return −Σ p ln(p + 1e-7), p the shares of the classes predicted: ln(classes) at most, 0 if one only."""
-    check_classes("predicted", predicted)
+    predicted = kinds.classes("predicted", predicted)
     stages = predicted.flatten(1) if predicted.ndim > 1 else predicted[:, None]
     counts = torch.ones(1, len(stages), dtype=torch.float64) if weights is None else weights
     found = torch.stack([_entropy(stage.cpu(), counts) for stage in stages.T], 1)
@@ -53,13 +60,16 @@ def _entropy(classes: Tensor, weights: Tensor) -> Tensor:
     return -(shares * (shares + 1e-7).log()).sum(1)
 
 
+@checked(
+    values=kinds.values,
+    fractions=partial(kinds.values, ndim=1, finite=True),
+    rule=partial(kinds.choice, known=get_args(Rule)),
+)
 def area(values: Tensor, fractions: Tensor, rule: Rule = "mean") -> Tensor:
     """Return the area under values (..., K) at rising `fractions` (K,), over the span of the fractions.
 
     "mean" is the arithmetic mean of the points, as the paper's released code has it.
     """
-    if rule not in ("mean", "trapezoid"):
-        raise InputError(f"rule is {rule!r}: choose mean or trapezoid")
     if values.shape[-1:] != fractions.shape or not bool((fractions.diff() > 0).all()):
         raise InputError(
             f"values {tuple(values.shape)} at fractions {fractions.tolist()}: give rising fractions, one each"
@@ -70,30 +80,10 @@ def area(values: Tensor, fractions: Tensor, rule: Rule = "mean") -> Tensor:
     return torch.trapezoid(values, fractions, dim=-1) / (fractions[-1] - fractions[0])
 
 
-def check_classes(name: str, classes: Tensor, count: int | None = None) -> None:
-    """Refuse what are not classes of images (N, ...), whole numbers from 0 to `count` - 1."""
-    if classes.ndim < 1 or classes.dtype not in _WHOLE:
-        raise InputError(
-            f"{name} are whole numbers (N, ...), got {classes.dtype} of {tuple(classes.shape)}: "
-            "give classes, as logits.argmax(1)"
-        )
-    if not classes.numel():
-        raise InputError(
-            f"{name} of shape {tuple(classes.shape)} are of no images: there is nothing to measure"
-        )
-    low, high = int(classes.min()), int(classes.max())
-    if low < 0 or (count is not None and high >= count):
-        known = "0 or more" if count is None else f"0 to {count - 1}"
-        raise InputError(
-            f"{name} of shape {tuple(classes.shape)} go from {low} to {high}, and the model's classes are "
-            f"{known}: give labels of this model's classes"
-        )
-
-
 def _beside(predicted: Tensor, classes: Tensor, name: str) -> Tensor:
     """Return the classes (N,) shaped to compare with predicted (N, *K), after checking both."""
-    check_classes("predicted", predicted)
-    check_classes(name, classes)
+    kinds.classes("predicted", predicted)
+    kinds.classes(name, classes)
     if classes.shape != predicted.shape[:1]:
         raise InputError(
             f"{name} of shape {tuple(classes.shape)} for predicted {tuple(predicted.shape)}: "
@@ -138,23 +128,23 @@ class Predictions:
     classes: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(
+            self,
+            predicted=kinds.tensor,
+            fractions=partial(kinds.values, ndim=1, finite=True),
+            classes=kinds.optional(kinds.count),
+        )
         if self.predicted.shape[1:] != self.fractions.shape:
             raise InputError(
                 f"predicted {tuple(self.predicted.shape)} at fractions {tuple(self.fractions.shape)}: give "
                 "(N, K) and (K,)"
             )
-        check_classes("predicted", self.predicted, self.classes)
-        if self.labels is not None:
-            check_classes("labels", self.labels, self.classes)
+        known = partial(kinds.classes, most=self.classes)
+        check_fields(self, predicted=known, labels=kinds.optional(known), whole=kinds.optional(known))
 
     def curve(self, metric: str, *, weights: Tensor | None = None) -> Tensor:
         """Return the metric at each fraction: (K,), or (B, K) for weights (B, N)."""
-        if metric not in PREDICTION_METRICS:
-            raise InputError(
-                f"unknown metric {metric!r}: choose from {', '.join(PREDICTION_METRICS)}"
-                f"{nearest(metric, PREDICTION_METRICS)}"
-            )
-        entry = PREDICTION_METRICS[metric]
+        entry = PREDICTION_METRICS[kinds.known("metric", metric, PREDICTION_METRICS)]
         against = [self._classes(entry.against)] if entry.against else []
         return entry.function(self.predicted, *against, weights=weights)
 
@@ -183,7 +173,7 @@ class Predictions:
         seed: int = 0,
     ) -> Interval:
         """Return the bootstrap interval of the area over images."""
-        center = metric in PREDICTION_METRICS and PREDICTION_METRICS[metric].center
+        center = PREDICTION_METRICS[kinds.known("metric", metric, PREDICTION_METRICS)].center
         return bootstrap(
             lambda weights: self.area(metric, rule, weights=weights),
             len(self.predicted),

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.asking import Plan, Segments, asker, run
 from layermask.explain.explainer import Progress
 from layermask.explain.sampling import generator
-from layermask.metrics.measure import check_batch, maps_of, progress
+from layermask.metrics.measure import maps_of, progress
 from layermask.metrics.predictions import Predictions
 
 TENTHS = tuple(number / 10 for number in range(11))
 
 
+@checked(
+    removal=kinds.removal,
+    images=kinds.images,
+    labels=kinds.optional(kinds.classes),
+    order=kinds.optional(partial(kinds.several, kind=partial(kinds.values, ndim=1))),
+    fractions=partial(kinds.numbers, low=0, high=1),
+    seed=kinds.seed,
+    first=kinds.index,
+    perturbations_per_eval=kinds.count,
+    show_progress=kinds.progress,
+)
 def remove_segments(
     removal: Callable[..., Any],
     images: Tensor,
@@ -37,9 +51,6 @@ def remove_segments(
     saliency, or its negative for the least salient first; by default in random order. Random orders depend on
     `seed` and the image's number, counted from `first`, so that a run may be split into batches of images.
     """
-    check_batch(images, perturbations_per_eval)
-    if not fractions or not all(0 <= fraction <= 1 for fraction in fractions):
-        raise InputError(f"fractions are {tuple(fractions)}: give some from 0 to 1")
     segments = [Segments(labels_, images.device) for labels_ in maps_of(images, feature_masks)]
     if order is not None and [tuple(each.shape) for each in order] != [(each.count,) for each in segments]:
         raise InputError(

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.explainer import Progress
 from layermask.metrics.bootstrap import Interval, mean_interval
 from layermask.metrics.measure import classes_of, progress
-from layermask.metrics.predictions import check_classes
 
 
 def broken_mask(masks: Tensor) -> Tensor:
@@ -25,6 +26,7 @@ def broken_mask(masks: Tensor) -> Tensor:
 
     The hole keeps its area and its pieces their shapes; rolling twice an even size gives the mask back.
     """
+    masks = kinds.mask("masks", masks)
     if masks.ndim < 3:
         raise InputError(f"masks are (N, 1, H, W), got {tuple(masks.shape)}: add the first two axes")
     sizes = masks.shape[2:]
@@ -61,7 +63,8 @@ class ShapeBias:
 
     def by_class(self, classes: int) -> tuple[Tensor, Tensor]:
         """Return the numbers of `accuracy` per class, (classes, 3), NaN without images, and their counts."""
-        check_classes("labels", self.labels, classes)
+        classes = kinds.count("classes", classes)
+        kinds.classes("labels", self.labels, classes)
         counts = self.labels.bincount(minlength=classes)
         sums = torch.zeros(classes, 3, dtype=torch.float64).index_add_(0, self.labels, self._values())
         return sums / counts[:, None], counts
@@ -77,7 +80,7 @@ def shape_bias(labels: Tensor, whole: Tensor, hidden: Tensor, broken: Tensor) ->
         InputError: the four do not go together, or the model gets no whole image right.
     """
     for name, classes in (("labels", labels), ("whole", whole), ("hidden", hidden), ("broken", broken)):
-        check_classes(name, classes)
+        kinds.classes(name, classes)
         if classes.shape != labels.shape or classes.ndim != 1:
             raise InputError(
                 f"{name} of shape {tuple(classes.shape)} for labels {tuple(labels.shape)}: give one per image"
@@ -91,6 +94,14 @@ def shape_bias(labels: Tensor, whole: Tensor, hidden: Tensor, broken: Tensor) ->
     return ShapeBias((hidden == labels)[right], (broken == labels)[right], labels[right], len(labels))
 
 
+@checked(
+    removal=kinds.removal,
+    images=kinds.images,
+    objects=kinds.tensor,
+    labels=kinds.optional(kinds.classes),
+    batch_size=kinds.count,
+    show_progress=kinds.progress,
+)
 def measure_shape_bias(
     removal: Callable[..., Any],
     images: Tensor,

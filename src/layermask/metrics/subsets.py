@@ -7,13 +7,14 @@ alone, so every removal operator and attribution is asked the same ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from layermask.errors import InputError
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.explain.asking import Answers, Plan, Segments
 from layermask.explain.attribution import Attribution
 from layermask.explain.sampling import generator
@@ -22,6 +23,12 @@ from layermask.metrics.measure import measure, stacked
 Removing = Callable[..., Any]
 
 
+@checked(
+    n_samples=kinds.count,
+    probability=partial(kinds.number, above=0, below=1),
+    normalize=kinds.flag,
+    seed=kinds.seed,
+)
 def infidelity(
     removal: Removing,
     images: Tensor,
@@ -39,10 +46,6 @@ def infidelity(
     perturbations that hide each segment with `probability`. `normalize` first scales the scores by the
     factor that fits best, for attributions that are not in units of the output.
     """
-    if n_samples < 1 or not 0 < probability < 1:
-        raise InputError(
-            f"n_samples={n_samples}, probability={probability}: give 1 or more, and one between 0 and 1"
-        )
 
     def planner(segments: Segments, scores: Tensor) -> Plan:
         shown = _bernoulli(segments.count, 1 - probability, n_samples, seed)
@@ -72,6 +75,9 @@ def sensitivity_n(
     ).mean(-1)
 
 
+@checked(
+    shares=partial(kinds.numbers, above=0, below=1), n_samples=partial(kinds.count, low=2), seed=kinds.seed
+)
 def sensitivity_curve(
     removal: Removing,
     images: Tensor,
@@ -86,10 +92,6 @@ def sensitivity_curve(
 
     0 where scores or answers are the same for all subsets, as a correlation is then not defined.
     """
-    if not shares or not all(0 < share < 1 for share in shares) or n_samples < 2:
-        raise InputError(
-            f"shares={tuple(shares)}, n_samples={n_samples}: give shares between 0 and 1, 2 samples or more"
-        )
 
     def planner(segments: Segments, scores: Tensor) -> Plan:
         shown = _all_but(segments.count, tuple(shares), n_samples, seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from layermask.errors import InputError, nearest
+from layermask.arguments import kinds
 from layermask.metrics.flipping import (
     deletion,
     insertion,
@@ -203,6 +203,4 @@ METRICS: dict[str, Metric] = {
 
 def metric(name: str) -> Metric:
     """Return the entry of the metric `name`."""
-    if name not in METRICS:
-        raise InputError(f"unknown metric {name!r}: choose from {', '.join(METRICS)}{nearest(name, METRICS)}")
-    return METRICS[name]
+    return METRICS[kinds.known("metric", name, METRICS)]

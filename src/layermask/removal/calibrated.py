@@ -7,6 +7,7 @@ arXiv 2603.04831.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
+from layermask.arguments.numbers import MOST
 from layermask.errors import InputError, require
 from layermask.removal.inputs import check_inputs
 
+LARGEST_MATRIX = 50_000  # classes: W has 10 GB
 CELLS = 14  # of random masks, per axis: 16 pixels of 224
 
 
@@ -38,9 +43,10 @@ class Calibrated(nn.Module):
 
     def __init__(self, removal: nn.Module, classes: int, *, diagonal: bool = False) -> None:
         super().__init__()
-        if classes < 2:
-            raise InputError(f"classes={classes}: calibration needs 2 or more")
-        self.removal = removal
+        diagonal = kinds.flag("diagonal", diagonal)
+        classes = kinds.count("classes", classes, low=2, high=MOST if diagonal else LARGEST_MATRIX)
+        kinds.removal("removal", removal)
+        self.removal = kinds.model("removal", removal)
         like = next((p for p in removal.parameters() if p.is_floating_point()), torch.zeros(()))
         identity = torch.ones(classes) if diagonal else torch.eye(classes)
         self.register_buffer("weight", identity.to(like.device))
@@ -68,6 +74,17 @@ class Calibrated(nn.Module):
             f"returned {got}: make it for the classes of this model"
         )
 
+    @checked(
+        images=kinds.images,
+        labels=kinds.optional(kinds.classes),
+        targets=partial(kinds.choice, known=("class", "probabilities")),
+        repeats=partial(kinds.count, high=10_000),
+        penalty=partial(kinds.number, low=0),
+        max_iter=kinds.count,
+        batch_size=kinds.count,
+        seed=kinds.seed,
+        show_progress=kinds.optional(partial(kinds.function, inputs=1)),
+    )
     def fit(
         self,
         images: Tensor,
@@ -105,7 +122,6 @@ class Calibrated(nn.Module):
         Raises:
             InputError: arguments that do not fit; the message says which.
         """
-        _check_numbers(targets, repeats, penalty, batch_size)
         _check_labels(labels, len(images), len(self.bias))
         if not isinstance(visible, Tensor):
             images = images.repeat(repeats, *[1] * (images.ndim - 1))
@@ -136,9 +152,10 @@ class Calibrated(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write W and b as safetensors."""
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
-        require("safetensors.torch", "timm").save_file(tensors, str(path))
+        require("safetensors.torch", "timm").save_file(tensors, str(kinds.path("path", path)))
 
     @classmethod
+    @checked(path=kinds.path, removal=kinds.removal, classes=kinds.optional(kinds.count))
     def load(cls, path: str | Path, removal: nn.Module, classes: int | None = None) -> Calibrated:
         """Return the operator `removal` with the calibration that `save` wrote.
 
@@ -196,8 +213,8 @@ def _affine(logits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _random_masks(images: Tensor, shown: float | None, seed: int) -> Tensor:
     """One mask per image, of cells that are shown at random, up to `CELLS` of them per axis."""
-    if shown is not None and not 0 <= shown <= 1:
-        raise InputError(f"visible={shown}: give masks, or the share that random ones show, from 0 to 1")
+    if shown is not None:
+        shown = kinds.number("visible", shown, low=0, high=1)
     generator = torch.Generator().manual_seed(seed)
     size = images.shape[2:]
     grid = torch.rand(len(images), 1, *(min(CELLS, length) for length in size), generator=generator)
@@ -206,18 +223,6 @@ def _random_masks(images: Tensor, shown: float | None, seed: int) -> Tensor:
     )
     masks = (grid < shares.view(-1, 1, *[1] * len(size))).float()
     return F.interpolate(masks, size=tuple(size)).bool().to(images.device)
-
-
-def _check_numbers(targets: str, repeats: int, penalty: float, batch_size: int) -> None:
-    if targets not in ("class", "probabilities"):
-        raise InputError(f"targets={targets!r}: choose class or probabilities")
-    for name, value, least in (
-        ("repeats", repeats, 1),
-        ("batch_size", batch_size, 1),
-        ("penalty", penalty, 0),
-    ):
-        if not value >= least:
-            raise InputError(f"{name}={value}: give {least} or more")
 
 
 def _check_labels(labels: Tensor | None, images: int, classes: int) -> None:

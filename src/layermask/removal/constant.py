@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from layermask.fills.constant import Constant
-from layermask.removal.paint import PixelFill, grey
+from layermask.removal.paint import PixelFill, grey, normalisation
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -17,21 +17,32 @@ class ConstantFill(PixelFill):
     Zero, the default, is the mean of the training data.
     """
 
+    _origin = "color"
+
     def __init__(self, model: nn.Module, color: Tensor | Sequence[float] | float = 0.0) -> None:
-        values = color.flatten().tolist() if isinstance(color, Tensor) else color
-        self.color = (float(values),) if isinstance(values, int | float) else tuple(map(float, values))
-        super().__init__(model, Constant(self.color))
+        values = color.flatten() if isinstance(color, Tensor) and color.ndim > 1 else color
+        super().__init__(model, Constant(values, self._origin))  # type: ignore[arg-type]  # which converts it
+
+    @property
+    def color(self) -> tuple[float, ...]:
+        """One value per channel, or one for all."""
+        return self.fill.color  # type: ignore[union-attr]  # of the `Constant`
 
 
 class Blackout(ConstantFill):
     """Hidden pixels are black, the value 0 before normalisation with `mean` and `std`."""
 
+    _origin = "mean and std"
+
     def __init__(self, model: nn.Module, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> None:
+        mean, std = normalisation(mean, std)
         super().__init__(model, tuple(-m / s for m, s in zip(mean, std, strict=True)))
 
 
 class Greyout(ConstantFill):
     """Hidden pixels have the mean colour of ImageNet; on other than 3 channels, the mean of the data."""
+
+    _origin = "mean and std"
 
     def __init__(self, model: nn.Module, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> None:
         super().__init__(model, grey(mean, std))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..inplace import is_readable
+from layermask.arguments import kinds
+from layermask.errors import InputError
+
+from .._private_torch import is_readable
 from ..visibility import narrow
 
 
 def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
     """`visible` as bool, after checking that it and the images fit; see `LayerMasking.forward`."""
-    for name, x in (("images", images), ("visible", visible)):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, not {type(x).__name__}.")
+    kinds.tensor("images", images)
+    kinds.tensor("visible", visible)
     if not images.is_floating_point():
         raise TypeError(
             f"images must be floating point (normalised as the model expects), not {images.dtype}."
@@ -27,7 +30,7 @@ def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
         raise ValueError(
             f"images are on {images.device} and visible is on {visible.device}: move one to the other."
         )
-    visible = _as_bool(visible)
+    visible = kinds.mask("visible", visible)
     if is_readable(images) and _has_visible_nan(images, visible):
         raise ValueError("images hold NaN in visible pixels: hide those pixels, or repair the images.")
     return visible
@@ -87,15 +90,21 @@ def _wanted(images: tuple[int, ...]) -> str:
     return f"visible must be (N or 1, 1, *S), here ({images[0]} or 1, 1, {', '.join(map(str, images[2:]))})"
 
 
-def _as_bool(visible: Tensor) -> Tensor:
-    if visible.dtype is torch.bool:
-        return visible
-    if visible.is_complex():
-        raise TypeError(f"visible must be bool, not {visible.dtype}.")
-    odd = (visible != 0) & (visible != 1)
-    if is_readable(odd) and bool(odd.any()):
-        raise ValueError(
-            f"visible of dtype {visible.dtype} holds {int(odd.sum())} values other than 0 and 1 (the first "
-            f"is {visible[odd][0].item():g}): threshold it, or resize by nearest neighbour, not bilinearly."
-        )
-    return visible != 0
+def answered(model: nn.Module, x: Any, images: Tensor, args: tuple, kwargs: dict) -> Any:
+    """Return the model's answer to `x`, which stands for `images`; name channels that it does not take."""
+    if torch.compiler.is_compiling():
+        return model(x, *args, **kwargs)
+    try:
+        return model(x, *args, **kwargs)
+    except RuntimeError as error:
+        first = next((m for m in model.modules() if isinstance(m, _CONVOLUTIONS)), None)
+        ours = isinstance(error, (NotImplementedError, torch.OutOfMemoryError))
+        if ours or first is None or first.in_channels == images.shape[1]:
+            raise
+        raise InputError(
+            f"images of shape {tuple(images.shape)} have {images.shape[1]} channels, and the first "
+            f"convolution of the model takes {first.in_channels}: give images as the model expects them"
+        ) from error
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layermask.arguments import kinds
+from layermask.errors import InputError
+
 from .. import rules as _rules
 from ..fill import EPSILON, FILLS
 from ..masked import Masked, Run, Settings, overrides, settled
@@ -18,7 +21,7 @@ from ..release import release_rules
 from ..rules.pool import POOLS
 from ..visibility import JOINS
 from ..window import GROWTHS
-from .inputs import check_inputs
+from .inputs import answered, check_inputs
 from .outputs import left, masked_within
 from .training import TrainingNotice
 
@@ -71,22 +74,23 @@ class LayerMasking(nn.Module):
         rules: Mapping[Callable, Callable] | None = None,
     ) -> None:
         super().__init__()
-        _check_option("preset", preset, tuple(PRESETS))
-        growth, pool = growth or PRESETS[preset][0], pool or PRESETS[preset][1]
-        _check_option("fill", fill, FILLS)
-        _check_option("growth", growth, GROWTHS)
-        _check_option("pool", pool, (*POOLS, None))
-        _check_option("compat", compat, tuple(EPSILON))
-        if not callable(join):
-            _check_option("join", join, tuple(JOINS))
-        _check_option("engine", engine, ENGINES)
-        self.model = model
+        preset = kinds.choice("preset", preset, PRESETS)
+        updates, pools = PRESETS[preset]
+        updates = updates if growth is None else kinds.choice("growth", growth, GROWTHS)
+        pools = pools if pool is None else kinds.choice("pool", pool, POOLS)
+        fill = kinds.choice("fill", fill, FILLS)
+        compat = kinds.choice("compat", compat, EPSILON)
+        join = kinds.function("join", join) if callable(join) else kinds.choice("join", join, JOINS)
+        engine = kinds.choice("engine", engine, ENGINES)
+        until = kinds.optional(kinds.text)("until", until)
+        rules = {} if rules is None else check_rules("rules", rules)
+        self.model = kinds.model("model", model)
         self.training = model.training
-        self.settings = Settings(fill, growth, join, compat, pool)
+        self.settings = Settings(fill, updates, join, compat, pools)
         self.engine, self.packing = engine, packing(engine, self.settings, model)
         self.engine_used: str | None = None
         self.until = until
-        self.rules = dict(rules or {})
+        self.rules = dict(rules)
         if until is not None:
             _module(model, until)
         self.notice = TrainingNotice(model)
@@ -114,7 +118,7 @@ class LayerMasking(nn.Module):
         run = self._run()
         x = entered(images, visible, run)
         with _ending(self.model, self.until, run), lending(run.packing):
-            out = left(self.model(x, *args, **kwargs))
+            out = left(answered(self.model, x, images, args, kwargs))
         if not torch.compiler.is_compiling():
             self.engine_used = "packed" if run.rows else "dense"
         return out
@@ -178,15 +182,19 @@ def _ending(model: nn.Module, until: str | None, run: Run | None) -> Iterator[No
         handle.remove()
 
 
-def _check_option(name: str, value: Any, known: tuple) -> None:
-    if value not in known:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}.")
+def check_rules(name: str, value: Any) -> Mapping[Callable, Callable]:
+    """Return rules: torch function -> rule."""
+    found = kinds.mapping(name, value)
+    for pair in found.items():
+        for each in pair:
+            kinds.function(name, each)
+    return found
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules())
-    if name not in modules:
-        raise ValueError(
+    if not name or name not in modules:
+        raise InputError(
             f"until={name!r} names no submodule of the {type(model).__name__}; "
             f"it has {', '.join(list(modules)[1:8])}, ..."
         )

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask._private_torch import writes_so_far
+from layermask._private_torch import is_readable, writes_so_far
+from layermask.arguments import kinds
+from layermask.arguments.numbers import same_length
 from layermask.errors import InputError
 from layermask.fills.blur import Blurred, EdgeSmoothed
 from layermask.fills.fill import Fill
@@ -18,8 +20,7 @@ from layermask.fills.neighbor import Neighbors
 from layermask.fills.noise import Kind, Noise, RandomPixels
 from layermask.fills.pushpull import PushPull
 from layermask.fills.road import NoisyLinear
-from layermask.inplace import is_readable
-from layermask.removal.inputs import check_inputs
+from layermask.removal.inputs import answered, check_inputs
 from layermask.removal.training import TrainingNotice
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
@@ -34,8 +35,8 @@ class PixelFill(nn.Module):
 
     def __init__(self, model: nn.Module, fill: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
-        self.model = model
-        self.fill = fill
+        self.model = kinds.model("model", model)
+        self.fill = kinds.function("fill", fill, 2)
         self.training = model.training
         self.notice = TrainingNotice(model)
 
@@ -47,7 +48,7 @@ class PixelFill(nn.Module):
             InputError: the fill cannot paint these images, or what it returned cannot be used.
         """
         self.notice()
-        return self.model(self.painted(images, visible), *args, **kwargs)
+        return answered(self.model, self.painted(images, visible), images, args, kwargs)
 
     def painted(self, images: Tensor, visible: Tensor) -> Tensor:
         """Return what the model is shown, (N, C, *S)."""
@@ -114,7 +115,7 @@ class SegmentMeanFill(PixelFill):
     """Hidden pixels have the mean colour of their segment in `feature_mask` (*S), as lime's default."""
 
     def __init__(self, model: nn.Module, feature_mask: Tensor) -> None:
-        super().__init__(model, SegmentMean(feature_mask))
+        super().__init__(model, SegmentMean(kinds.label_map("feature_mask", feature_mask)))
 
 
 class BlurFill(PixelFill):
@@ -136,7 +137,7 @@ class NoiseFill(PixelFill):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
-        super().__init__(model, Noise(kind, seed, tuple(mean), tuple(std)))
+        super().__init__(model, Noise(kind, seed, mean, std))
 
 
 class RandomPixelFill(PixelFill):
@@ -172,7 +173,7 @@ class InpaintFill(PixelFill):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
-        super().__init__(model, Inpainted(method, radius, tuple(mean), tuple(std)))
+        super().__init__(model, Inpainted(method, radius, mean, std))
 
 
 class NoisyLinearFill(PixelFill):
@@ -194,10 +195,18 @@ class EdgeSmoothedFill(PixelFill):
         kernel_size: int = 5,
         sigma: float = 1.0,
     ) -> None:
-        super().__init__(model, EdgeSmoothed(grey(mean, std), kernel_size, sigma))
+        super().__init__(model, EdgeSmoothed(grey(mean, std), kernel_size, sigma, "mean and std"))
+
+
+def normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the standard deviation of each channel, checked."""
+    mean, std = kinds.numbers("mean", mean), kinds.numbers("std", std, above=0)
+    same_length(mean=mean, std=std)
+    return mean, std
 
 
 def grey(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[float, ...]:
     """Return ImageNet's mean colour, normalised; on other than 3 channels, the mean of the data."""
+    mean, std = normalisation(mean, std)
     colour = IMAGENET_MEAN if len(mean) == 3 else mean
     return tuple((c - m) / s for c, m, s in zip(colour, mean, std, strict=True))

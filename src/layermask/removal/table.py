@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from layermask._private_torch import MadeFor
-from layermask.errors import InputError, nearest
+from layermask.arguments import kinds
+from layermask.errors import InputError
 from layermask.removal.constant import Blackout, ConstantFill, Greyout
 from layermask.removal.layers import LayerMasking
 from layermask.removal.paint import (
@@ -192,16 +193,16 @@ def removal(
 
     `segments` (*S), whole numbers, are what "segment-mean" paints; the others have no use for them.
     """
-    return REMOVALS[check_name(name)].make(model, preprocessing, segments)
+    return REMOVALS[check_name(name)].make(
+        kinds.model("model", model),
+        kinds.instance("preprocessing", preprocessing, Preprocessing),
+        kinds.optional(kinds.label_map)("segments", segments),
+    )
 
 
 def check_name(name: str) -> str:
     """Return `name`, if there is a removal operator of that name."""
-    if name not in REMOVALS:
-        raise InputError(
-            f"unknown removal {name!r}: choose from {', '.join(REMOVALS)}{nearest(name, REMOVALS)}"
-        )
-    return name
+    return kinds.known("removal", name, REMOVALS)
 
 
 MakeOperator = Callable[[str, Loaded, "Tensor | None"], Callable[..., Any]]

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError
-from ..inplace import is_readable
+from layermask.arguments import kinds
+
+from .._private_torch import is_readable
+from ..errors import ModelError
 from ..masked import Masked
 from ..outputs import scores
 from .inputs import check_inputs
@@ -40,9 +42,8 @@ class TokenDropping(nn.Module):
 
     def __init__(self, model: nn.Module, keep: Literal["all", "any"] = "all") -> None:
         super().__init__()
-        if keep not in ("all", "any"):
-            raise InputError(f"keep={keep!r} is not one of 'all', 'any'.")
-        self.model, self.keep = model, keep
+        self.model = kinds.model("model", model)
+        self.keep = kinds.choice("keep", keep, ("all", "any"))
         self.training = model.training
         self.patch = _patch(model)
         self.masking = LayerMasking(model)

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import torch
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import MissingPackage, ModelError, nearest, require
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.own import own
 from layermask.zoo.sources import SOURCES
 
 
+@checked(name=kinds.text, weights=kinds.optional(kinds.path), device=kinds.device)
 def load(
     name: str = "builtin", weights: str | Path | None = None, device: str | torch.device = "cpu"
 ) -> Loaded:
@@ -36,6 +39,7 @@ def load(
     return replace(loaded, model=loaded.model.eval().to(device), name=name)
 
 
+@checked(pattern=kinds.text)
 def names(pattern: str = "*") -> Iterator[str]:
     """List the names that `load` takes and that match a wildcard; Hugging Face's are not listed."""
     every = ["builtin", *_torchvision(), *_timm()]

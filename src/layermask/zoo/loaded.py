@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
 from layermask.errors import ModelError
 from layermask.outputs import scores
 from layermask.zoo.preprocessing import Preprocessing
@@ -20,6 +23,15 @@ class Loaded:
     preprocessing: Preprocessing
     labels: tuple[str, ...] = field(repr=False)
     name: str
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            model=kinds.model,
+            preprocessing=partial(kinds.instance, kind=Preprocessing),
+            labels=partial(kinds.several, kind=kinds.text, least=0),
+            name=kinds.text,
+        )
 
 
 def count_classes(model: nn.Module, preprocessing: Preprocessing, name: str) -> int:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from layermask.errors import ImageError
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
+from layermask.arguments.numbers import same_length
+from layermask.errors import ImageError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+MOST_PIXELS = 20_000  # along a side: as RGB, a square of that size has over 1 GB
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -37,12 +42,26 @@ class Preprocessing:
     fit: Fit = "cover"
     order: Literal["RGB", "BGR"] = "RGB"
 
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            resize=_height_and_width,
+            crop=_height_and_width,
+            interpolation=partial(kinds.choice, known=get_args(Interpolation)),
+            mean=kinds.numbers,
+            std=partial(kinds.numbers, above=0),
+            fit=partial(kinds.choice, known=get_args(Fit)),
+            order=partial(kinds.choice, known=("RGB", "BGR")),
+        )
+        same_length(mean=self.mean, std=self.std)
+
     @property
     def channels(self) -> int:
         return len(self.mean)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the (1, C, H, W) float tensor for a picture of any mode; C is 1 or 3."""
+        image = kinds.picture("image", image)
         pixels = self._frame(image.convert(self._mode()), self.interpolation, self._pad_colour())
         x = _tensor(pixels).reshape(*self.crop, self.channels).permute(2, 0, 1)[None]
         x = x.flip(1) if self.order == "BGR" else x
@@ -51,6 +70,7 @@ class Preprocessing:
     def mask(self, mask: Image.Image) -> Tensor:
         """Return the (1, 1, H, W) bool tensor of a picture of 0 and 255, by nearest neighbour only."""
         # What the crop pads is no part of the picture: visible, so that an all-white mask is the plain model.
+        mask = kinds.picture("mask", mask)
         return _tensor(self._frame(mask.convert("L"), "nearest", 255))[None, None] > 0
 
     def labels(self, labels: np.ndarray) -> Tensor:
@@ -58,11 +78,17 @@ class Preprocessing:
         from PIL import Image
 
         # 32-bit pictures carry any label; padding becomes a segment of its own.
+        labels = kinds.label_map("labels", labels).numpy()
+        if labels.ndim != 2 or labels.min() < -(2**31) or labels.max() >= 2**31 - 1:
+            raise InputError(f"labels of shape {labels.shape}: give (H, W), with numbers of 32 bits")
         picture = Image.fromarray(labels.astype("int32"))
         return _tensor(self._frame(picture, "nearest", int(labels.max()) + 1)).long()
 
     def picture(self, x: Tensor) -> np.ndarray:
         """Return the (H, W, 3) uint8 picture of a normalised (1, C, H, W) or (C, H, W) tensor."""
+        x = kinds.values("x", x)
+        if x.ndim not in (3, 4) or x.numel() != self.channels * x.shape[-2] * x.shape[-1]:
+            raise InputError(f"x is of shape {tuple(x.shape)}: give (1, {self.channels}, H, W), one image")
         x = x.detach().cpu().reshape(1, self.channels, *x.shape[-2:])
         x = x * self._row(self.std) + self._row(self.mean)
         x = (x.flip(1) if self.order == "BGR" else x)[0].permute(1, 2, 0)
@@ -113,6 +139,13 @@ class Preprocessing:
         pick = min if self.fit == "cover" else max
         ratio = pick(height / tall, width / wide)
         return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+
+def _height_and_width(name: str, value: Any) -> tuple[int, ...]:
+    sizes = kinds.several(name, value, partial(kinds.count, high=MOST_PIXELS))
+    if len(sizes) != 2:
+        raise InputError(f"{name} is {sizes}: give (height, width)")
+    return sizes
 
 
 def _centre(image: Image.Image, crop: tuple[int, int], pad: int | tuple[int, ...]) -> Image.Image:
