@@ -26,7 +26,7 @@ from layermask.native.signatures import OUTCOMES, SIGNATURES, Array
 from layermask.removal.halving import out_of_memory
 
 pytestmark = pytest.mark.skipif(library() is None, reason=f"no compiled kernels: {kernels_status()}")
-TRIALS = 25
+TRIALS = 12
 
 
 def built(folder: Path, *choice: str) -> Kernels:
@@ -216,7 +216,7 @@ def test_tables_that_name_nothing_are_refused(name: str, table: str, entry: str)
     kernels, signature = library(), SIGNATURES[name]
     assert kernels is not None
     names, refused = [array.name for array in signature.arrays], 0
-    for seed in range(200):
+    for seed in range(60):
         values = CASES[name](Draw(seed, kernels.panel_width))
         at = values[names.index(table)]
         if at is None or not at.numel() or not all(x.numel() for x in flat(values)):

@@ -160,11 +160,17 @@ def test_a_link_of_ones_own_is_followed(machine: Machine) -> None:
     assert works(find(), machine.folder) and len([*target.glob("*.so")]) == 1
 
 
+def written(path: Path, content: bytes) -> None:
+    """In a new file, for the old one is in use by this process."""
+    path.unlink()
+    path.write_bytes(content)
+
+
 FAULTS = {
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:-7]),
-    "empty": lambda path: path.write_bytes(b""),
-    "one bit": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
-    "other content": lambda path: path.write_bytes(b"\x7fELF planted"),
+    "cut": lambda path: written(path, path.read_bytes()[:-7]),
+    "empty": lambda path: written(path, b""),
+    "one bit": lambda path: written(path, path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+    "other content": lambda path: written(path, b"\x7fELF planted"),
     "for all": lambda path: path.chmod(0o666),
     "a link": lambda path: path.symlink_to(path.rename(path.with_suffix(".moved"))),
     "a folder": lambda path: (path.unlink(), path.mkdir()),

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from layermask.native import build, library
 
-CALLS = int(os.environ.get("LAYERMASK_CASES", "20"))
+CALLS = int(os.environ.get("LAYERMASK_CASES", "10"))
 COMPILER = next(iter(build.compilers()), "")
 pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler")
 OPTIONS = [flag for flag in build.FLAGS if flag not in ("-O3", "-fPIC")]
