@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._private_torch import identities
 from ..masked import INPLACE, RULES, Masked, Run
 from ..rules.convolve import conv_window, filled
 from ..rules.pointwise import functions
@@ -496,8 +497,8 @@ def _entrywise(function: Callable, in_place: bool) -> Callable:
 def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) -> Node:
     others = [a for a in args if isinstance(a, (Masked, Tensor)) and not isinstance(a, Packed)]
     mask, forms = meet(inputs, others)
-    form_of = dict(zip(map(id, others), forms, strict=True))
-    parts = [a.node if isinstance(a, Packed) else form_of.get(id(a), a) for a in args]
+    form_of = dict(zip(identities(*others), forms, strict=True))
+    parts = [a.node if isinstance(a, Packed) else form_of.get(identities(a)[0], a) for a in args]
     nodes = [part for part in parts if isinstance(part, Node)]
     channels = max(node.channels for node in nodes)
     require(nodes[0].channels == channels)
