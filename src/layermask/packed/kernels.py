@@ -99,7 +99,8 @@ def prepare(weight: Tensor, bias: Tensor | None, groups: int) -> Weights:
     bias = None if bias is None else bias.detach().clone()
     each = weight.detach().reshape(groups, out // groups, channels, -1).transpose(2, 3)
     shape = (groups, out // groups, each.shape[2], channels)
-    if channels == 1 and groups == out:
+    point = groups == each.shape[2] == 1  # which is a product, be it of one channel
+    if channels == 1 and groups == out and not point:
         return Weights(shape, each[:, 0, :, 0].t().clone(memory_format=torch.contiguous_format), bias)
     return Weights(shape, _panels(each) if compiled(weight) else each.contiguous().clone(), bias)
 
