@@ -103,20 +103,20 @@ class Varied(nn.Module):
 
 
 def _grown(growth: str, x: Masked, window: Window, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-    return grow(x.run, x.visible, x.frame, window, growth)
+    return grow(x, window, growth)
 
 
 def _by_stride(strided: str, x: Masked, window: Window, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
     """Unchanged at stride 1, grown where the window strides."""
     growth = "center" if max(window.stride) == 1 else strided
-    return grow(x.run, x.visible, x.frame, window, growth)
+    return grow(x, window, growth)
 
 
 def _by_block(least: float, x: Masked, window: Window, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
     """Unchanged at stride 1; where it strides, by the visible share of the pixels that a cell stands for."""
     if max(window.stride) == 1:
-        return grow(x.run, x.visible, x.frame, window, "center")
-    visible, frame = grow(x.run, x.visible, x.frame, window, "any")
+        return grow(x, window, "center")
+    visible, frame = grow(x, window, "any")
     share = F.adaptive_avg_pool2d(pixels.float(), (visible.shape[2], visible.shape[3]))
     wanted = (share > 0) if least == 0 else share >= least - 1e-6
     return visible & (wanted if frame is None else wanted | frame), frame

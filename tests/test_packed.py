@@ -64,7 +64,9 @@ def situation(window: Window, channels: int):
     visible = (torch.rand(3, 1, 13, 11, generator=draw) < 0.3) & torch.tensor([True, True, False]).view(
         3, 1, 1, 1
     )
-    grown = grow(run, visible, None, window)[0]
+    x = Masked(visible.float(), visible)
+    x.run = run
+    grown = grow(x, window)[0]
     rows = torch.randn(sites_of(run, visible, 3).count, channels, generator=draw)
     return rows, plan_of(run, visible, grown, window, 3), run, visible, grown
 

@@ -28,12 +28,20 @@ def neighbor(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """The value with the hidden cells within `reach` (cells per spatial axis) of a visible one filled.
 
     `x.value`: (N, C, *S) with len(S) == len(reach); the mask varies along all of S or along none of it.
-    What lies further away is zero or, as no window that is kept reads it, unspecified still. Where nothing
-    else holds the value and nothing is differentiated, it is filled in place.
+    What lies further away, or behind a frame, is zero or, as no window that is kept reads it, unspecified
+    still. Where nothing else holds the value and nothing is differentiated, it is filled in place.
     """
     if all(n == 1 for n in x.visible.shape[2:]):
         return settled(x)
-    return _way(x, reach)(x, reach)
+    way = _way(x, reach)
+    return way(x if x.frame is None or way is _fill_dense else _with_zeros(x), reach)
+
+
+def _with_zeros(x: Masked) -> Masked:
+    """With zeros at hidden cells: no ring fills those that a frame cuts off from the visible ones."""
+    out = Masked(settled(x), x.visible, frame=x.frame)
+    out.run = x.run
+    return out
 
 
 def _way(x: Masked, reach: tuple[int, ...]) -> Callable[[Masked, tuple[int, ...]], Tensor]:

@@ -96,6 +96,7 @@ class Run:
     rows: bool = False  # whether anything was computed as rows of visible cells
     watch: Callable | None = None  # `watch(function, args, kwargs, call)` answers in place of `call()`
     ended: bool = False  # True once the module named by `until` has run: from there on nothing is masked
+    masks: int | None = None  # how many there are, one for all images or one for each, where it is known
 
 
 class Masked:
@@ -110,7 +111,7 @@ class Masked:
 
     Raises:
         TypeError: `value` is not a tensor, or `visible` is not a bool tensor.
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or the two are on different devices.
     """
 
     def __init__(
@@ -121,6 +122,8 @@ class Masked:
         self.phase = False  # one phase of a grid, as a slice with a step gives it
         self.shared = False  # something else may hold this value, or a view of it
         self.run: Run | None = None
+
+    cut = False  # one position that was cut out of a map: where hidden, it holds anything
 
     @classmethod
     def __torch_function__(
@@ -170,6 +173,10 @@ def _check_pair(value: Tensor, visible: Tensor) -> None:
         raise TypeError(f"Masked takes two tensors, not {type(value).__name__} and {type(visible).__name__}.")
     if visible.dtype is not torch.bool:
         raise TypeError(f"visible must be bool (True = visible), not {visible.dtype}.")
+    if visible.device != value.device:
+        raise ValueError(
+            f"visible is on {visible.device} and the value on {value.device}: move one to the other."
+        )
     fits = visible.ndim == value.ndim and all(
         m in (1, n) for m, n in zip(visible.shape, value.shape, strict=True)
     )
@@ -323,8 +330,10 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     if body is ours and masked_first:
         _refuse_other_argument(function, args, options)
     out = body(*args, **(options if body is ours else kwargs))
+    cut = any(x.cut for x in inputs)
     for x in masked_in(out):
         x.run = run
+        x.cut |= cut and not has_positions(x)
         _note_sharing(x, inputs)
     return out
 
@@ -351,11 +360,23 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as wel
 
 def _enter(inputs: list[Masked]) -> Run:
     """The run of the inputs. One that has none comes from outside, where its value is held too."""
-    run = next((x.run for x in inputs if x.run is not None), None) or Run(DEFAULTS)
+    run = next((x.run for x in inputs if x.run is not None), None) or Run(DEFAULTS, masks=_masks(inputs))
     for x in inputs:
         x.shared |= x.run is None
         x.run = run
     return run
+
+
+def _masks(inputs: list[Masked]) -> int | None:
+    return next((x.visible.shape[0] for x in inputs if x.visible.ndim), None)
+
+
+def has_positions(x: Masked) -> bool:
+    """Whether the mask varies along more than the batch; without positions it has one entry per image."""
+    shape, count = x.visible.shape, x.visible.numel()
+    if x.run is None or x.run.masks is None:
+        return any(n != 1 for n in shape[1:])
+    return count != 1 and (count != x.run.masks or max(shape) != count)
 
 
 def _note_sharing(out: Masked, inputs: list[Masked]) -> None:

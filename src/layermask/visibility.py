@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ._private_torch import identities
-from .masked import Masked, Run, settled
+from .masked import Masked, Run, has_positions, settled
 
 
 def derive(
@@ -161,16 +161,18 @@ def join(inputs: Sequence[Masked], ndim: int, how: Any = None) -> tuple[Tensor, 
     if how != "intersection":
         masks, values = [align(x.visible, ndim) for x in inputs], [settled(x) for x in inputs]
     combine: Callable = how if callable(how) else JOINS[how]
-    return combine(run, *masks), _joined_frame(inputs, ndim), values
+    visible, frame = combine(run, *masks), _joined_frame(inputs, ndim)
+    return visible, None if frame is None else frame & visible, values
 
 
 def _joined_frame(inputs: Sequence[Masked], ndim: int) -> Tensor | None:
-    frames = [x.frame for x in inputs]
-    if any(frame is None for frame in frames):
+    """Padding where it meets padding, or what is the same for all positions (a gate)."""
+    maps = [x for x in inputs if has_positions(x)] or inputs
+    if any(x.frame is None for x in maps):
         return None
-    out = align(frames[0], ndim)  # type: ignore[arg-type]  # none is None here
-    for frame in frames[1:]:
-        out = out & align(frame, ndim)  # type: ignore[arg-type]
+    out = align(maps[0].frame, ndim)  # type: ignore[arg-type]  # none is None here
+    for x in maps[1:]:
+        out = out & align(x.frame, ndim)  # type: ignore[arg-type]
     return out
 
 

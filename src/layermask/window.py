@@ -66,22 +66,6 @@ class Window:
         sides = zip(size, self.before, self.after, self.reach, strict=True)
         return all(n + before + after > reach for n, before, after, reach in sides)
 
-    def along(self, axes: Sequence[bool]) -> Window:
-        """The same window, reduced to a point on the axes that are False."""
-        if all(axes):
-            return self
-
-        def pick(sizes: tuple[int, ...], point: int) -> tuple[int, ...]:
-            return tuple(n if keep else point for n, keep in zip(sizes, axes, strict=True))
-
-        return Window(
-            pick(self.kernel, 1),
-            pick(self.stride, 1),
-            pick(self.before, 0),
-            pick(self.after, 0),
-            pick(self.dilation, 1),
-        )
-
 
 def on_grid(x: Masked, n: int) -> Masked:
     """The input as window ops over n axes take it: (N, C, *S), the mask full along S if it varies there."""
@@ -94,7 +78,7 @@ def on_grid(x: Masked, n: int) -> Masked:
     if value is x.value and visible is x.visible:
         return x
     out = Masked(value, visible, frame=frame)  # type: ignore[arg-type]  # visible is not None
-    out.run, out.shared = x.run, x.shared
+    out.run, out.shared, out.cut = x.run, x.shared, x.cut
     return out
 
 
@@ -185,18 +169,15 @@ def _central(window: Window) -> Window:
     )
 
 
-def grow(
-    run: Run | None, visible: Tensor, frame: Tensor | None, window: Window, growth: str | None = None
-) -> tuple[Tensor, Tensor | None]:
+def grow(x: Masked, window: Window, growth: str | None = None) -> tuple[Tensor, Tensor | None]:
     """The mask, and the frame if any, behind a window op (the paper's MaxPool_k(m), section 3.2).
 
-    `visible`: (N, C, *S). Padding makes no window visible. A window that lies in padding alone hides
-    nothing: it counts as visible, and as frame in turn.
+    `x`: (N, C, *S), as `on_grid` gives it. Padding makes no window visible. A window that lies in padding
+    alone hides nothing: it counts as visible, and as frame in turn.
     """
+    run, visible, frame = x.run, x.visible, x.frame
     growth = growth or (run.settings.growth if run else "any")
-    spatial = visible.shape[-len(window.kernel) :]
-    window = window.along([n != 1 or (frame is not None and frame.shape[d] != 1) for d, n in _axes(spatial)])
-    if window.pointlike:
+    if window.pointlike or visible.shape[2:] != x.shape[2:]:  # one cell in, one out; or all cells alike
         return visible, frame
     if growth == "keep":
         growth = "center" if max(window.stride) == 1 else "any"
@@ -204,10 +185,6 @@ def grow(
         return visible, None
     masks = (visible,) if frame is None else (visible, frame)
     return derive(run, "grow", masks, (window, growth), lambda: _grow(run, visible, frame, window, growth))
-
-
-def _axes(spatial: Sequence[int]) -> list[tuple[int, int]]:
-    return [(axis - len(spatial), n) for axis, n in enumerate(spatial)]
 
 
 def _grow(

@@ -134,9 +134,9 @@ def _is_vector(x: Tensor | None, size: int) -> bool:
 
 
 def _grown(x: Masked, window: Window) -> Tensor:
-    """The mask behind a window op; declines where a window lies in padding alone."""
-    visible, frame = grow(x.run, x.visible, x.frame, window)
-    require(frame is None or not bool(frame.any()))
+    """The mask behind a window op; declines where a window lies in padding alone, or one cell is left."""
+    visible, frame = grow(x, window)
+    require(frame is None or not bool(frame.any()), visible[0, 0].numel() > 1)
     return visible
 
 

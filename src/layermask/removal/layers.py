@@ -149,7 +149,7 @@ class LayerMasking(nn.Module):
 
 def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:
     """The pair that enters a model, with hidden pixels settled once, so that what they hold is gone."""
-    batch = max(images.shape[0], visible.shape[0])
+    run.masks, batch = visible.shape[0], max(images.shape[0], visible.shape[0])
     x = Masked(images.expand(batch, *images.shape[1:]), visible)
     x = Masked(settled(x), visible)
     x.run = run

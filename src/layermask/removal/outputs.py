@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from .._private_torch import identities, tree_map
 from ..errors import ModelError
-from ..masked import Masked, masked_in, settled
+from ..masked import Masked, has_positions, masked_in, settled
 
 
 def left(output: Any) -> Any:
     """A model's output with plain tensors: maps are 0 where hidden.
 
     A result that has no positions left keeps its value even where nothing at all was visible: the model's
-    answer to no evidence (its last bias, for a linear head). Objects that hold masked values, in attributes
+    answer to no evidence (its last bias, for a linear head). A single cell cut out of a map, and what is
+    computed from it alone, is 0 where that cell is hidden. Objects that hold masked values, in attributes
     or as containers, are copied with plain tensors in their place; the model's own objects stay as they are.
 
     Raises:
@@ -52,7 +53,7 @@ _CLOSED = (Tensor, nn.Module, str, bytes, int, float, complex, type, type(None),
 
 def _plain(x: Any, done: dict) -> Any:
     if isinstance(x, Masked):
-        return settled(x) if any(n != 1 for n in x.visible.shape[1:]) else x.value
+        return settled(x) if x.cut or has_positions(x) else x.value
     if isinstance(x, _CLOSED) or not masked_within(x):
         return x
     if identities(x) not in done:

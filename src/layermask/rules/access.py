@@ -52,7 +52,7 @@ def index_select(input: Masked, dim: int, index: Tensor) -> Masked:
 @rule(torch.gather, Tensor.gather)
 def gather(input: Masked, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Masked:
     value = input.value.gather(dim, index)
-    return Masked(value, input.visible.expand(input.value.shape).gather(dim, index))
+    return moved(input, value, lambda m: m.expand(input.value.shape).gather(dim, index))
 
 
 @rule(torch.take_along_dim, Tensor.take_along_dim)
@@ -61,10 +61,8 @@ def take_along_dim(input: Any, indices: Tensor, dim: int | None = None) -> Maske
         raise NoMaskRule("torch.take_along_dim", why="Its indices must be plain.")
     if dim is None:
         input, indices, dim = input.flatten(), indices.flatten(), 0
-    return Masked(
-        input.value.take_along_dim(indices, dim),
-        input.visible.expand(input.value.shape).take_along_dim(indices, dim),
-    )
+    value = input.value.take_along_dim(indices, dim)
+    return moved(input, value, lambda m: m.expand(input.value.shape).take_along_dim(indices, dim))
 
 
 @rule(torch.tril, Tensor.tril)

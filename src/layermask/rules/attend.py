@@ -24,7 +24,8 @@ def _softmax(function: Callable) -> Callable:
         varied = input.value.ndim > 0 and input.visible.shape[dim] != 1
         value = torch.where(input.visible, input.value, _least(input, dim)) if varied else input.value
         out = function(value, dim, *args, **kwargs)
-        return Masked(out, input.visible, weights=None if logarithmic else _along(out, dim))
+        weights = None if logarithmic else _along(out, dim)
+        return Masked(out, input.visible, frame=input.frame, weights=weights)
 
     return softmax
 

@@ -76,7 +76,7 @@ def _convolution(conv: Callable) -> Callable:
         out = conv(value, _plain(weight), _plain(bias), stride, padding, dilation, groups)
         if x.run and x.run.settings.fill == "renormalize":
             out = _renormalized(out, x, window, _plain(bias), groups)
-        visible, frame = grow(x.run, x.visible, x.frame, window, growth)
+        visible, frame = grow(x, window, growth)
         visible = _channels(x.run, visible, groups, out.shape[1])
         if frame is not None:  # padding, if all that is read is
             frame = ~_channels(x.run, ~frame, groups, out.shape[1])
@@ -150,7 +150,7 @@ def _transposed(conv: Callable) -> Callable:
         x = input
         out = conv(_read_by_transposed(x, weight, stride, dilation), _plain(weight), _plain(bias), *geometry)
         visible, frame = _scatter(conv, x, weight, geometry, out.shape[1])
-        return Masked(out, visible, frame=frame)
+        return collapsed(x, Masked(out, visible, frame=frame))
 
     return convolution
 
@@ -165,16 +165,19 @@ def _read_by_transposed(x: Masked, weight: Masked | Tensor, stride: Sizes, dilat
 
 
 def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple, out_channels: int):
-    """An output cell is visible if a visible input cell contributes; one without contributors is frame."""
+    """Visible is what a visible input cell contributes to. What only padding does, or nothing, is frame."""
     stride, padding, output_padding, groups, dilation = geometry
     sizes = zip(
         weight.shape[2:], per_axis(stride, weight.ndim - 2), per_axis(dilation, weight.ndim - 2), strict=True
     )
     gaps = any(per_axis(output_padding, weight.ndim - 2)) or any(d > 1 or s > k for k, s, d in sizes)
-    if not gaps and all(n == 1 for n in x.visible.shape[2:]):
+    if not gaps and x.frame is None and all(n == 1 for n in x.visible.shape[2:]):
         return _channels(x.run, x.visible, groups, out_channels), None
-    real = x.visible if x.frame is None else x.visible & ~x.frame
-    seen = _channels(x.run, real, groups, groups).expand(-1, -1, *x.value.shape[2:])
+    image = torch.ones_like(x.visible[:1, :1]) if x.frame is None else ~x.frame
+    seen, image = (
+        _channels(x.run, mask, groups, groups).expand(-1, -1, *x.value.shape[2:])
+        for mask in (x.visible & image, image)
+    )
     tap = torch.ones(
         1, 1, *weight.shape[2:], device=seen.device, dtype=torch.float64
     )  # autocast leaves it alone
@@ -184,14 +187,15 @@ def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple
         out = conv(flat, tap, None, stride, padding, output_padding, 1, dilation)
         return out.reshape(*mask.shape[:2], *out.shape[2:])
 
-    contributors = spread(torch.ones_like(seen[:1, :1]))
-    got = spread(seen)
+    contributors, got = spread(image), spread(seen)
     half = x.run is not None and x.run.settings.growth == "half"
     visible = (2 * got >= contributors) & (got > 0) if half else got > 0
     missed = contributors == 0
-    if visible.shape[1] != 1:
-        visible = visible.repeat_interleave(out_channels // visible.shape[1], dim=1)
-    return visible | missed, missed
+    visible, missed = (
+        m if m.shape[1] == 1 else m.repeat_interleave(out_channels // m.shape[1], dim=1)
+        for m in (visible | missed, missed)
+    )
+    return visible, missed
 
 
 for n, conv, transposed in (

@@ -15,6 +15,7 @@ from ..masked import Masked
 from ..masked import built_in as rule
 from ..visibility import varies
 from .reduce import everything, hidden_last
+from .shape import moved
 
 
 def _ordered(input: Masked, out: Any, dim: int) -> Any:
@@ -22,8 +23,10 @@ def _ordered(input: Masked, out: Any, dim: int) -> Any:
     values, indices = out
     if input.value.ndim == 0:
         return type(out)((Masked(values, input.visible), indices))
-    visible = input.visible.expand(input.value.shape).gather(dim, indices)
-    return type(out)((Masked(input.value.gather(dim, indices), visible), indices))
+    chosen = moved(
+        input, input.value.gather(dim, indices), lambda m: m.expand(input.value.shape).gather(dim, indices)
+    )
+    return type(out)((chosen, indices))
 
 
 @rule(torch.sort, Tensor.sort)

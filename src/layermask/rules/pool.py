@@ -47,7 +47,7 @@ def _max_pool(n: int, pool: Callable) -> Callable:
         return_indices: bool = False,
     ) -> Any:
         window = pool_window(input, n, kernel_size, stride, padding, dilation, ceil_mode)
-        visible, frame = grow(input.run, input.visible, input.frame, window)
+        visible, frame = grow(input, window)
         value, restore = _below_maximum(input, window)
         out = pool(value, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         restore()
@@ -91,7 +91,7 @@ def _avg_pool(n: int, pool: Callable) -> Callable:
         divisor_override: int | None = None,
     ) -> Masked:
         window = pool_window(input, n, kernel_size, stride, padding, 1, ceil_mode)
-        visible, frame = grow(input.run, input.visible, input.frame, window)
+        visible, frame = grow(input, window)
         options = (
             kernel_size,
             stride,
@@ -102,7 +102,8 @@ def _avg_pool(n: int, pool: Callable) -> Callable:
         )
         if _covers_map(input, window) and divisor_override is None:
             share = visible_share(input, range(2, n + 2), True, input.value.dtype)
-            return Masked(pool(settled(input), *options) / (share + epsilon(input)), visible, frame=frame)
+            mean = pool(settled(input), *options) / (share + epsilon(input))
+            return collapsed(input, Masked(mean, visible, frame=frame))
         release = input.run is not None and input.run.settings.compat == "release"
         value = settled(input) if release else filled(input, window)
         return collapsed(input, Masked(pool(value, *options), visible, frame=frame))
@@ -115,11 +116,17 @@ def _covers_map(x: Masked, window: Window) -> bool:
     return window.kernel == tuple(x.value.shape[2:]) and not any(window.before + window.after)
 
 
-def bins(x: Masked, n: int, output_size: Any) -> Tensor:
-    """Which bins of an adaptive pool hold anything visible; size 1 where nothing varies."""
+def bins(x: Masked, n: int, output_size: Any) -> tuple[Tensor, Tensor | None]:
+    """The mask and frame of the bins of an adaptive pool; size 1 where nothing varies."""
     wanted = _wanted(x, n, output_size)
-    pool = ADAPTIVE_MAX[n]
-    return derive(x.run, "bins", (x.visible,), wanted, lambda: pool(x.visible.to(torch.float32), wanted) > 0)
+
+    def any_in(mask: Tensor) -> Tensor:
+        return ADAPTIVE_MAX[n](mask.to(torch.float32), wanted) > 0
+
+    if x.frame is None:
+        return derive(x.run, "bins", (x.visible,), wanted, lambda: any_in(x.visible)), None
+    missed = ~any_in(~x.frame)
+    return any_in(x.visible & ~x.frame) | missed, missed
 
 
 def _wanted(x: Masked, n: int, output_size: Any) -> tuple[int, ...]:
@@ -137,7 +144,9 @@ def _adaptive_avg(n: int, pool: Callable) -> Callable:
         wanted = _wanted(input, n, output_size)
         key = (wanted, mean.dtype)
         share = derive(input.run, "bin share", (input.visible,), key, lambda: _bin_share(input, wanted, pool))
-        return Masked(mean / (share.to(mean.dtype) + epsilon(input)), bins(input, n, output_size))
+        visible, frame = bins(input, n, output_size)
+        mean = mean / (share.to(mean.dtype) + epsilon(input))
+        return collapsed(input, Masked(mean, visible, frame=frame))
 
     return adaptive_avg_pool
 
@@ -152,9 +161,9 @@ def _bin_share(x: Masked, wanted: tuple[int, ...], pool: Callable) -> Tensor:
 
 def _adaptive_max(n: int, pool: Callable) -> Callable:
     def adaptive_max_pool(input: Masked, output_size: Any, return_indices: bool = False) -> Any:
-        visible = bins(input, n, output_size)
+        visible, frame = bins(input, n, output_size)
         out, indices = pool(hidden_last(input, -math.inf), output_size, return_indices=True)
-        masked = Masked(torch.where(visible, out, 0), visible)
+        masked = Masked(torch.where(visible, out, 0), visible, frame=frame)
         return (masked, indices) if return_indices else masked
 
     return adaptive_max_pool
@@ -169,10 +178,9 @@ def _lp_pool(n: int, pool: Callable) -> Callable:
         ceil_mode: bool = False,
     ) -> Masked:
         window = pool_window(input, n, kernel_size, stride, 0, 1, ceil_mode)
-        visible, frame = grow(input.run, input.visible, input.frame, window)
-        return Masked(
-            pool(filled(input, window), norm_type, kernel_size, stride, ceil_mode), visible, frame=frame
-        )
+        visible, frame = grow(input, window)
+        out = pool(filled(input, window), norm_type, kernel_size, stride, ceil_mode)
+        return collapsed(input, Masked(out, visible, frame=frame))
 
     return lp_pool
 

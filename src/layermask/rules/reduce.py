@@ -44,7 +44,10 @@ def visible_share(x: Masked, dims: Sequence[int], keepdim: bool, dtype: torch.dt
 
 def reduced(x: Masked, value: Tensor, dims: Sequence[int], keepdim: bool) -> Masked:
     """A reduction's result: visible where anything it read was."""
-    return Masked(value, any_over(x.run, x.visible, dims, keepdim))
+    visible = any_over(x.run, x.visible, dims, keepdim)
+    if x.frame is None or varies(x.frame, dims):
+        return Masked(value, visible)
+    return Masked(value, visible, frame=any_over(x.run, x.frame, dims, keepdim))  # of channels
 
 
 def epsilon(x: Masked) -> float:
@@ -89,12 +92,14 @@ def _extreme(function: Callable, worst: float) -> Callable:
         seen = any_over(input.run, input.visible, dims, keepdim)
         out = function(hidden_last(input, worst), *(() if dim is None else (dim, keepdim)))
         if isinstance(out, Tensor):
-            return Masked(torch.where(seen, out, 0.0 if out.is_floating_point() else 0), seen)
+            return reduced(
+                input, torch.where(seen, out, 0.0 if out.is_floating_point() else 0), dims, keepdim
+            )
         values, places = out
         if not values.is_floating_point() and input.value.ndim:
             best = values if keepdim else values.unsqueeze(dim)
             places = _among_visible(input, input.value == best, places, dim, keepdim)
-        return type(out)((Masked(torch.where(seen, values, 0), seen), places))
+        return type(out)((reduced(input, torch.where(seen, values, 0), dims, keepdim), places))
 
     return rule
 
@@ -191,7 +196,7 @@ def std(input: Masked, *args: Any, **kwargs: Any) -> Masked:
     spread = input.var(*args, **kwargs)
     flat = spread.value == 0
     root = torch.where(flat, 1.0, spread.value).sqrt()
-    return Masked(torch.where(flat, 0.0, root), spread.visible)
+    return Masked(torch.where(flat, 0.0, root), spread.visible, frame=spread.frame)
 
 
 def _with_mean(name: str) -> Callable:
@@ -250,7 +255,7 @@ def logsumexp(input: Masked, dim: Dims, keepdim: bool = False) -> Masked:
 
 @rule(torch.cumsum, Tensor.cumsum)
 def cumsum(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
-    return Masked(settled(input).cumsum(dim, dtype=dtype), input.visible)
+    return Masked(settled(input).cumsum(dim, dtype=dtype), input.visible, frame=input.frame)
 
 
 @rule(torch.prod, Tensor.prod)
@@ -266,7 +271,7 @@ def prod(
 @rule(torch.cumprod, Tensor.cumprod)
 def cumprod(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
     value = torch.where(input.visible, input.value, 1)
-    return Masked(value.cumprod(dim, dtype=dtype), input.visible)
+    return Masked(value.cumprod(dim, dtype=dtype), input.visible, frame=input.frame)
 
 
 def _boolean(function: Callable, neutral: bool) -> Callable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fill import neighbor
-from ..masked import Masked, NoMaskRule
+from ..masked import Masked, NoMaskRule, settled
 from ..masked import built_in as rule
 from ..visibility import derive
 from ..window import on_grid
+from .convolve import collapsed
 
 _NEAREST = ("nearest", "nearest-exact")
 _SUPPORT = {"linear": 1, "bilinear": 1, "trilinear": 1, "area": 1, "bicubic": 2}
@@ -38,14 +40,11 @@ def interpolate(
     )
     out = F.interpolate(value, size, scale_factor, mode, *options)
     key = (str(size), str(scale_factor), mode, *options, tuple(out.shape[2:]))
-    visible = derive(
-        input.run,
-        "interpolate",
-        (input.visible,),
-        key,
-        lambda: _resampled(input, out, mode, options, (size, scale_factor)),
+    masks = (input.visible,) if input.frame is None else (input.visible, input.frame)
+    visible, frame = derive(
+        input.run, "interpolate", masks, key, lambda: _resampled(input, mode, options, (size, scale_factor))
     )
-    return Masked(out, visible)
+    return collapsed(input, Masked(out, visible, frame=frame))
 
 
 def _reach(x: Masked, size: Any, scale_factor: Any, mode: str, antialias: bool) -> tuple[int, ...]:
@@ -61,13 +60,43 @@ def _reach(x: Masked, size: Any, scale_factor: Any, mode: str, antialias: bool) 
     return tuple(reach)
 
 
-def _resampled(x: Masked, out: Tensor, mode: str, options: tuple, target: tuple) -> Tensor:
-    """The mask resampled likewise; a bicubic kernel has negative weights, so its linear core decides."""
-    if all(n == 1 for n in x.visible.shape[2:]):
-        return x.visible
-    full = x.visible.expand(*x.visible.shape[:2], *x.value.shape[2:]).to(torch.float32)
-    seen = F.interpolate(full, target[0], target[1], "bilinear" if mode == "bicubic" else mode, *options)
-    return seen > (0.5 if mode in _NEAREST else 1e-6)
+def _resampled(x: Masked, mode: str, options: tuple, target: tuple) -> tuple[Tensor, Tensor | None]:
+    """The mask and the frame resampled likewise."""
+    if x.frame is None and all(n == 1 for n in x.visible.shape[2:]):
+        return x.visible, None
+    real, image = _real_and_image(x, torch.float32)
+
+    def sample(mask: Tensor, mode: str) -> Tensor:
+        return F.interpolate(mask, target[0], target[1], mode, *options)
+
+    visible, frame = _read(sample, real, image, mode)
+    return visible, None if x.frame is None else frame
+
+
+def _real_and_image(x: Masked, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What is visible and no padding, and what is no padding, as numbers: (N or 1, C or 1, *S)."""
+    size = x.value.shape[2:]
+    visible = x.visible.expand(*x.visible.shape[:2], *size)
+    image = torch.ones_like(visible) if x.frame is None else ~x.frame.expand(*x.frame.shape[:2], *size)
+    return (visible & image).to(dtype), image.to(dtype)
+
+
+def _read(
+    sample: Callable[[Tensor, str], Tensor], real: Tensor, image: Tensor, mode: str
+) -> tuple[Tensor, Tensor]:
+    """Which samples are visible, and which are frame: those that read padding alone.
+
+    A bicubic kernel has negative weights. Its linear core decides, and the rest of it where that is padding.
+    """
+    core = "bilinear" if mode == "bicubic" else mode
+    seen, inside = (sample(mask, core) > _LEAST for mask in (real, image))
+    if core != mode:
+        seen_about, inside_about = (sample(mask, mode).abs() > _LEAST for mask in (real, image))
+        seen, inside = seen | (seen_about & ~inside), inside | inside_about
+    return seen | ~inside, ~inside
+
+
+_LEAST = 1e-6  # the weight of what counts as read
 
 
 @rule(F.grid_sample)
@@ -78,17 +107,19 @@ def grid_sample(
     padding_mode: str = "zeros",
     align_corners: bool | None = None,
 ) -> Masked:
-    """Visible where the sample read anything visible, or lies outside; the places themselves are plain."""
+    """Visible where the sample read anything visible, or padding alone; the places themselves are plain."""
     if isinstance(grid, Masked):
         raise NoMaskRule("torch.nn.functional.grid_sample", why="Its grid must be plain.")
     input = on_grid(input, input.value.ndim - 2)
     reach = {"nearest": 0, "bilinear": 1, "bicubic": 3}[mode]
-    value = neighbor(input, (reach,) * (input.value.ndim - 2)) if reach else input.value
+    settled_input = Masked(settled(input), input.visible, frame=input.frame)  # padding may lie between cells
+    settled_input.run = input.run
+    value = neighbor(settled_input, (reach,) * (input.value.ndim - 2))
     out = F.grid_sample(value, grid, mode, padding_mode, align_corners)
-    full = input.visible.expand(*input.visible.shape[:2], *input.value.shape[2:]).to(grid.dtype)
-    options = ("bilinear" if mode == "bicubic" else mode, padding_mode, align_corners)
-    seen, inside = (
-        F.grid_sample(mask.expand(len(grid), -1, *mask.shape[2:]), grid, *options)
-        for mask in (full, torch.ones_like(full[:, :1]))
-    )
-    return Masked(out, (seen > 1e-6) | (inside <= 1e-6))
+
+    def sample(mask: Tensor, mode: str) -> Tensor:
+        return F.grid_sample(mask.expand(len(grid), *mask.shape[1:]), grid, mode, padding_mode, align_corners)
+
+    visible, frame = _read(sample, *_real_and_image(input, grid.dtype), mode)
+    framed = padding_mode == "zeros" or input.frame is not None
+    return collapsed(input, Masked(out, visible, frame=frame if framed else None))

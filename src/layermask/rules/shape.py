@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import visibility
 from .._private_torch import identities
-from ..masked import Masked, settled
+from ..masked import Masked, has_positions, settled
 from ..masked import built_in as rule
 from ..visibility import align, derive, join, narrow
 
@@ -20,7 +20,14 @@ def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any =
     """`value` with the mask and frame moved likewise; the same move of the same mask is made once (`key`)."""
     visible = derive(x.run, "move", (x.visible,), key, lambda: move(x.visible)) if key else move(x.visible)
     frame, weights = (m if m is None else move(m) for m in (x.frame, x.weights))
-    return Masked(value, visible, frame=frame, weights=weights)
+    return _noted(x, Masked(value, visible, frame=frame, weights=weights))
+
+
+def _noted(x: Masked, out: Masked) -> Masked:
+    """Note whether a move cut single positions out of a map."""
+    out.run = x.run
+    out.cut = has_positions(x) and not has_positions(out)
+    return out
 
 
 def _same(function: Callable) -> Callable:
@@ -45,9 +52,9 @@ def _expanded(function: Callable) -> Callable:
             for mark in (input.visible, input.frame, input.weights)
         ]
         if isinstance(out, Tensor):
-            return _pair(out, *parts)
+            return _noted(input, _pair(out, *parts))
         every = [part or [None] * len(out) for part in parts]
-        return type(out)(_pair(*piece) for piece in zip(out, *every, strict=True))
+        return type(out)(_noted(input, _pair(*piece)) for piece in zip(out, *every, strict=True))
 
     return rule
 
@@ -178,7 +185,7 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, how: Any = None) -> Masked:
 
 def _laid_end_to_end(tensors: Sequence[Any], inputs: Sequence[Masked], dim: int) -> bool:
     """Some mask varies along the axis, some operand is a single position, or all are phases of one grid."""
-    if dim == 0 or any(x.visible.shape[dim] != 1 for x in inputs):
+    if dim == 0 or any(x.visible.shape[dim] != 1 or _is_column(x, dim) for x in inputs):
         return True
     if all(x.phase for x in inputs) and len(inputs) == len(tensors):
         return True
@@ -232,17 +239,30 @@ def pad(input: Masked, pad: Sequence[int], mode: str = "constant", value: float 
     if not any(pad):
         return moved(input, out, lambda m: m)
     pads = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]  # from the last axis on
-    varied = [p if input.visible.shape[-1 - i] != 1 else (0, 0) for i, p in enumerate(pads)]
-    flat = [n for p in varied for n in p]
+    size = [n if _laid_out(input, d) else 1 for d, n in enumerate(input.value.shape)]
+    flat = [n for i, p in enumerate(pads) for n in (p if _laid_out(input, -1 - i) else (0, 0))]
     if not any(flat):
         return moved(input, out, lambda m: m)
-    visible = _padded(input.visible, flat, mode, True)
-    old = input.visible.new_zeros([1] * input.value.ndim) if input.frame is None else input.frame
-    spatial = [n if input.visible.shape[d] != 1 else 1 for d, n in enumerate(input.value.shape)]
-    old = old.expand([o if s == 1 else s for o, s in zip(old.shape, spatial, strict=True)])
-    frame = _padded(old, flat, mode, True)
+    visible, old = (
+        m.expand([max(k, n) for k, n in zip(m.shape, size, strict=True)])
+        for m in (input.visible, torch.zeros_like(input.visible) if input.frame is None else input.frame)
+    )
     framed = (mode == "constant" and any(n > 0 for n in flat)) or input.frame is not None
-    return Masked(out, visible, frame=frame if framed else None)
+    frame = _padded(old, flat, mode, True) if framed else None
+    return _noted(input, Masked(out, _padded(visible, flat, mode, True), frame=frame))
+
+
+def _laid_out(x: Masked, axis: int) -> bool:
+    """Whether the mask tells the cells along an axis apart, of which a map may have a single one there."""
+    if x.visible.shape[axis] != 1 or (x.frame is not None and x.frame.shape[axis] != 1):
+        return True
+    single = axis % x.value.ndim >= 2 and x.visible.shape[1] == x.value.shape[axis] == 1
+    return single or _is_column(x, axis % x.value.ndim)
+
+
+def _is_column(x: Masked, axis: int) -> bool:
+    """Whether a map (N, C, *S) is alike along an axis of S and varies along another."""
+    return axis >= 2 and x.visible.shape[1] == 1 and any(n != 1 for n in x.visible.shape[2:])
 
 
 def _padded(mask: Tensor, pads: list[int], mode: str, value: bool) -> Tensor:
@@ -255,21 +275,21 @@ def _padded(mask: Tensor, pads: list[int], mode: str, value: bool) -> Tensor:
 
 @rule(F.pixel_shuffle)
 def pixel_shuffle(input: Masked, upscale_factor: int) -> Masked:
-    value = F.pixel_shuffle(input.value, upscale_factor)
-    if input.visible.shape[-3] != 1:
-        return Masked(value, F.pixel_shuffle(input.visible.expand(input.value.shape), upscale_factor))
-    visible = input.visible
-    for axis in (-2, -1):
-        if visible.shape[axis] != 1:
-            visible = visible.repeat_interleave(upscale_factor, axis)
-    return Masked(value, visible)
+    def move(mask: Tensor) -> Tensor:
+        if mask.shape[-3] != 1:
+            return F.pixel_shuffle(mask.expand(input.value.shape), upscale_factor)
+        for axis in (-2, -1):
+            mask = mask if mask.shape[axis] == 1 else mask.repeat_interleave(upscale_factor, axis)
+        return mask
+
+    return moved(input, F.pixel_shuffle(input.value, upscale_factor), move)
 
 
 @rule(F.pixel_unshuffle)
 def pixel_unshuffle(input: Masked, downscale_factor: int) -> Masked:
     """Each channel of the result holds one phase of the grid, under its own mask."""
-    value = F.pixel_unshuffle(input.value, downscale_factor)
-    return Masked(value, F.pixel_unshuffle(input.visible.expand(input.value.shape), downscale_factor))
+    move = lambda m: F.pixel_unshuffle(m.expand(input.value.shape), downscale_factor)  # noqa: E731
+    return moved(input, F.pixel_unshuffle(input.value, downscale_factor), move)
 
 
 @rule(F.channel_shuffle)
@@ -293,13 +313,16 @@ def unfold(input: Masked, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
     args = (kernel_size, dilation, 0, stride)
     pads = (padding, padding) if isinstance(padding, int) else padding
     x = pad(input, (pads[1], pads[1], pads[0], pads[0])) if any(pads) else input
-    value = F.unfold(x.value, *args)
-    if x.visible.shape[2:] == (1, 1):
-        return Masked(value, x.visible.reshape(-1, 1, 1))
     channels = x.value.shape[1]
-    mask = x.visible.expand(-1, -1, *x.value.shape[2:]).to(torch.float32)
-    columns = F.unfold(mask, *args) > 0  # (N, 1 or C times kernel cells, windows)
-    return Masked(value, columns if mask.shape[1] == channels else columns.repeat(1, channels, 1))
+
+    def move(mask: Tensor) -> Tensor:
+        if mask.shape[1:] == (1, 1, 1):
+            return mask.reshape(-1, 1, 1)
+        full = mask.expand(-1, -1, *x.value.shape[2:]).to(torch.float32)
+        columns = F.unfold(full, *args) > 0  # (N, 1 or C times kernel cells, windows)
+        return columns if mask.shape[1] == channels else columns.repeat(1, channels, 1)
+
+    return moved(x, F.unfold(x.value, *args), move)
 
 
 @rule(F.fold)
@@ -309,10 +332,16 @@ def fold(
     """A sum over the columns that cover a cell, rescaled by the visible share of them."""
     geometry = (output_size, kernel_size, dilation, padding, stride)
     value = F.fold(settled(input), *geometry)
-    cells = value.shape[1]
-    mask = input.visible.expand(-1, input.value.shape[1], input.value.shape[2]).to(torch.float32)
-    seen, total = F.fold(mask, *geometry), F.fold(torch.ones_like(mask[:1]), *geometry)
+
+    def covered(mask: Tensor) -> Tensor:
+        whole = mask.expand(-1, input.value.shape[1], input.value.shape[2])
+        return F.fold(whole.to(torch.float32), *geometry)
+
+    image = torch.ones_like(input.visible[:1]) if input.frame is None else ~input.frame
+    seen, total = covered(input.visible), covered(torch.ones_like(image[:1]))
     share = torch.where((seen > 0) & (seen < total), seen / total.clamp(min=1), 1.0).to(value.dtype)
-    visible = (seen > 0) | (total == 0)
-    same = cells != 1 and input.visible.shape[1] == 1
-    return Masked(value / share, visible[:, :1] if same else visible)
+    missed = covered(image) == 0
+    visible = (covered(input.visible & image) > 0) | missed
+    if value.shape[1] != 1 and input.visible.shape[1] == image.shape[1] == 1:
+        visible, missed = visible[:, :1], missed[:, :1]
+    return _noted(input, Masked(value / share, visible, frame=missed))
