@@ -17,9 +17,10 @@ from graphs import Graph, Step
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
-from layermask.check.watch import poisoning
+from layermask.check.watch import poisoned
 from layermask.masked import Run, Settings
-from layermask.removal.layers import entered, left
+from layermask.removal.layers import entered
+from layermask.removal.outputs import left
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 SEEDS, CHUNK = int(os.environ.get("LAYERMASK_GRAPHS", 300)), 20
@@ -74,21 +75,15 @@ def _mask(x: Masked) -> Tensor:
 
 
 def _no_leak(graph: Graph, values: list[Masked], noise: Tensor, masks: Tensor) -> Iterator[str]:
-    run, nothing = Run(graph.settings), torch.where(masks, noise, math.nan)
-    with poisoning():
-        noisy = graph.trace(_pair(noise, masks, run))
-    for name, others in (("noise", noisy), ("NaN", graph.trace(_pair(nothing, masks, Run(graph.settings))))):
-        for i, (x, y) in enumerate(zip(values, others, strict=True)):
+    noisy, nothing = poisoned(Masked(noise, masks)), Masked(torch.where(masks, noise, math.nan), masks)
+    nothing.run = Run(graph.settings)
+    noisy.run.settings = graph.settings  # type: ignore[union-attr]  # of `poisoned`
+    for name, begin in (("noise", noisy), ("NaN", nothing)):
+        for i, (x, y) in enumerate(zip(values, graph.trace(begin), strict=True)):
             if not torch.equal(x.visible, y.visible):
                 yield f"law 2: {name} changes the mask of value {i}"
             elif (error := apart(shown(y), shown(x))) > 1e-12:
                 yield f"law 2: {name} changes value {i} by {error:.1e}"
-
-
-def _pair(value: Tensor, visible: Tensor, run: Run) -> Masked:
-    x = Masked(value, visible)
-    x.run = run
-    return x
 
 
 def _monotone(values: list[Masked]) -> Iterator[str]:
