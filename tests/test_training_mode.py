@@ -117,7 +117,7 @@ def test_no_removal_is_left_out(name: str) -> None:
         )
     else:
         net = model(nn.BatchNorm2d(3)).train()
-    preprocessing = Preprocessing(resize=16, crop=(16, 16))
+    preprocessing = Preprocessing(resize=(16, 16), crop=(16, 16))
     operator = removal(name, net, preprocessing, Grid(4)(X[:1]))
     assert len(heard(lambda: operator(X, SEEN))) == 1
 
