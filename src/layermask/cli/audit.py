@@ -25,9 +25,15 @@ Model = Annotated[
     ),
 ]
 LinearityImages = Annotated[
-    int, typer.Option(min=0, help="Pictures for linearity, the costliest part; 0 to leave it out.")
+    int,
+    typer.Option(
+        min=0, max=options.MOST, help="Pictures for linearity, the costliest part; 0 to leave it out."
+    ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder for the page; an audit that was stopped goes on there.")]
+Out = Annotated[
+    Path,
+    typer.Option(help="Folder for the page; an audit that was stopped goes on there.", **options.PATH),
+]
 REMOVALS = "layermask,greyout,blackout,mean,push-pull,blur"
 
 
@@ -56,7 +62,7 @@ def command(
     patches. Interrupted or killed, the same command goes on where it was. Exit status: 1 failed, 2 bad input,
     130 interrupted.
     """
-    with outcome(quiet):
+    with outcome(quiet, options.less(batch_size)):
         from layermask.audit import audit
         from layermask.cli.scene import load_model
         from layermask.data import open_source

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from layermask.errors import MissingPackage, ModelError, nearest, require
-from layermask.zoo.loaded import Loaded
+from layermask.zoo.loaded import Loaded, blamed
+from layermask.zoo.loaded import tried as tried
 from layermask.zoo.own import own
 from layermask.zoo.sources import SOURCES
 
@@ -26,14 +27,17 @@ def load(
     Raises `ModelError`, with the nearest names for an unknown one.
     """
     library, slash, rest = name.partition("/")
-    if library in SOURCES and (rest or library == "builtin"):
-        loaded = SOURCES[library](rest, weights)
-    elif ":" in name and not slash:
-        loaded = own(name, weights)
-    else:
-        forms = "builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, module:function"
-        raise ModelError(f"unknown model {name!r}{_suggestion(name)}; the forms are {forms}")
-    return replace(loaded, model=loaded.model.eval().to(device), name=name)
+    with blamed(f"model {name!r} cannot be loaded:"):
+        if library in SOURCES and (rest or library == "builtin"):
+            loaded = SOURCES[library](rest, weights)
+        elif ":" in name and not slash:
+            loaded = own(name, weights)
+        else:
+            forms = "builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, module:function"
+            raise ModelError(f"unknown model {name!r}{_suggestion(name)}; the forms are {forms}")
+    with blamed(f"model {name!r} cannot be moved to {device}:"):
+        loaded.model.eval()
+        return replace(loaded, model=loaded.model.to(device), name=name)
 
 
 def names(pattern: str = "*") -> Iterator[str]:

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z][\w-]*(:|$)")  # how the name of a segmenter, removal or order begins
 
-Data = Annotated[Path, typer.Option(help="Folder of labelled pictures; see --kind.", show_default=False)]
+Data = Annotated[
+    Path, typer.Option(help="Folder of labelled pictures; see --kind.", show_default=False, **options.PATH)
+]
 Images = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the pictures, if not that of their masks or saliency maps.", show_default=False
+        help="Folder of the pictures, if not that of their masks or saliency maps.",
+        show_default=False,
+        **options.PATH,
     ),
 ]
 Kind = Annotated[
@@ -43,12 +47,15 @@ Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=options.MOST,
         help="Only so many pictures, drawn by the seed; more of them may follow in the same --out.",
         show_default="all",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the random orders, and of the pictures drawn.")]
-Out = Annotated[Path, typer.Option(help="Folder for the results; a run that was stopped goes on there.")]
+Seed = Annotated[int, typer.Option(help="Of the random orders, and of the pictures drawn.", **options.SEED)]
+Out = Annotated[
+    Path, typer.Option(help="Folder for the results; a run that was stopped goes on there.", **options.PATH)
+]
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out, and count, unreadable pictures.")]
 Force = Annotated[bool, typer.Option("--force", help="Start over, whatever --out holds.")]
 
@@ -108,7 +115,7 @@ def command_of(make: Callable[..., Any]) -> Callable[..., None]:
     own = signature(make, eval_str=True).parameters
 
     def command(**given: Any) -> None:
-        with outcome(given["quiet"]):
+        with outcome(given["quiet"], options.less(given["batch_size"])):
             experiment = make(**{name: given[name] for name in own})
             conduct(experiment, **{name: given[name] for name in shared})
 
@@ -149,8 +156,8 @@ def progress(quiet: bool, total: int, what: str = "evaluating") -> Any:
             return nullcontext(lambda done: None)
         from layermask.progress import bar
 
-        for path in store.damaged:
-            typer.echo(f"layermask: {path} is damaged: its images are done again", err=True)
+        for path, why in store.damaged.items():
+            typer.echo(f"layermask: {path} is damaged ({why}): its images are done again", err=True)
         if left < total:
             typer.echo(f"{total - left} of {total} images were done by an earlier run", err=True)
         return bar(what, left) if left else nullcontext(lambda done: None)
