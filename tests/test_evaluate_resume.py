@@ -262,7 +262,7 @@ def test_a_run_without_rows_binds_to_nothing(data, loaded, reference, tmp_path):
     (out / "settings.json").write_text("{ half")
     assert run(EXPERIMENT, loaded, open_source(data), out).results.read_bytes() == reference
     (out / "shards" / "images.json").unlink()
-    with pytest.raises(InputError, match=r"images.json cannot be read"):
+    with pytest.raises(InputError, match=r"images.json is missing"):
         run(EXPERIMENT, loaded, open_source(data), out)
 
 
@@ -350,7 +350,7 @@ def test_a_store_alone(tmp_path):
         store.finish()
     found, content = read_results(tmp_path / "new")
     assert found["x"].tolist() == [1, 20, 21, 30]
-    assert content == {"settings": {"a": 1}, "images": 3, "skipped": ["bad"], "classes": []}
+    assert content == {"settings": {"a": 1, "engine_used": None}, "images": 3, "skipped": ["bad"], "classes": []}
 
 
 # More or fewer pictures

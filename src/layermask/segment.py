@@ -184,11 +184,18 @@ def _with_values(kind: Callable[..., Any], text: str, values: str) -> Segmenter:
         name = name if equals else names[0]
         if name not in names:
             raise InputError(f"segments {text!r}: {name!r} is not one of {', '.join(names)}")
-        try:
-            options[name] = int(number) if number.lstrip("-").isdigit() else float(number)
-        except ValueError:
-            raise InputError(f"segments {text!r}: {number!r} is not a number") from None
+        options[name] = _number(number, text)
     return kind(**options)
+
+
+def _number(number: str, text: str) -> float:
+    try:
+        found = int(number) if number.lstrip("-").isdigit() else float(number)
+    except ValueError:
+        raise InputError(f"segments {text!r}: {number!r} is not a number") from None
+    if not abs(found) < 2**31:  # NaN too
+        raise InputError(f"segments {text!r}: {number} is no number below 2**31")
+    return found
 
 
 def _boxes(text: str) -> tuple[Box, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from layermask.data import layouts
 from layermask.data.files import class_folders, pictures
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError, nearest
+from layermask.files import exists, is_folder, reason
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,17 @@ def open_source(path: str | Path, kind: str = "auto", images: str | Path | None 
         raise InputError(
             f"unknown kind of data {kind!r}: choose auto, {', '.join(SOURCES)}{nearest(kind, SOURCES)}"
         )
-    return Source(kind, root, tuple(SOURCES[kind].samples(root, place)))
+    try:
+        return Source(kind, root, tuple(SOURCES[kind].samples(root, place)))
+    except OSError as error:
+        raise InputError(f"data {error.filename or root} cannot be read: {reason(error)}") from error
 
 
 def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
+    if not is_folder(path):
+        what = "is a file" if exists(path) else "does not exist"
         raise InputError(f"data {path} {what}: give a folder")
-    return path.resolve()
+    return Path(os.path.realpath(path))
 
 
 def _guess(root: Path) -> str:

@@ -66,8 +66,8 @@ class Store:
     images: Mapping[str, str] = field(repr=False)
     done: dict[str, Path] = field(default_factory=dict, repr=False)
     skipped: dict[str, str] = field(default_factory=dict)
-    damaged: dict[Path, str] = field(default_factory=dict)
-    """Shards that were not whole, and were removed; and why."""
+    damaged: list[Path] = field(default_factory=list)
+    """Shards that were not whole, and were removed."""
 
     @classmethod
     @contextmanager
@@ -142,9 +142,9 @@ class Store:
         for path in sorted(self._shards.glob("*.parquet")):
             try:
                 images, skipped = self._content(path)
-            except _damage() as error:
+            except _damage():
                 _remove(path)
-                self.damaged[path] = reason(error)
+                self.damaged.append(path)
                 continue
             mine = [name for name, mark in images.items() if self.images.get(name) == mark]
             self._know(mine, path, skipped)
@@ -319,17 +319,16 @@ def read_results(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
 
 def _mapping(path: Path) -> dict[str, Any]:
     """Return what a file of an earlier run says, an object of JSON."""
+    advice = "give another --out, or --force to start over"
     if not exists(path):
-        problem = "is missing"
-    else:
-        try:
-            found = read_json(path, "settings")
-        except InputError as error:
-            raise InputError(f"{error}: give another --out, or --force to start over") from error
-        if isinstance(found, dict):
-            return found
-        problem = f"holds {_brief(found)} and no settings"
-    raise InputError(f"{path.name} of the results in {path.parent} {problem}: give another --out, or --force")
+        raise InputError(f"{path.parent} holds results and {path.name} is missing: {advice}")
+    try:
+        found = read_json(path, "settings")
+    except InputError as error:
+        raise InputError(f"{error}; {advice}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"settings {path} cannot be read: it holds {_brief(found)}; {advice}")
+    return found
 
 
 def _remove(path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from layermask.errors import ModelError, require
-from layermask.files import open_file, read_bytes, reason
+from layermask.files import exists, open_file, read_bytes, reason
 from layermask.zoo.loaded import blamed
 
 State = dict[str, Tensor]
@@ -22,6 +22,8 @@ PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, L
 def read_state(path: str | Path) -> State:
     """Return the float32 tensors of a .safetensors file, or of a state dict saved with `torch.save`."""
     path = Path(path)
+    if not exists(path):
+        raise ModelError(f"weights {path} does not exist: give a weight file")
     stored = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     state = _unwrap(stored)
     if not state:

@@ -156,8 +156,8 @@ def progress(quiet: bool, total: int, what: str = "evaluating") -> Any:
             return nullcontext(lambda done: None)
         from layermask.progress import bar
 
-        for path, why in store.damaged.items():
-            typer.echo(f"layermask: {path} is damaged ({why}): its images are done again", err=True)
+        for path in store.damaged:
+            typer.echo(f"layermask: {path} is damaged: its images are done again", err=True)
         if left < total:
             typer.echo(f"{total - left} of {total} images were done by an earlier run", err=True)
         return bar(what, left) if left else nullcontext(lambda done: None)
