@@ -7,10 +7,12 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
+
 
 def printable(text: object) -> str:
-    """Return text that can be printed and encoded: bytes of a file name that are no UTF-8 become escapes."""
-    return str(text).encode("utf-8", "backslashreplace").decode()
+    """Return text that can be printed: what is no UTF-8 or steers a terminal becomes an escape."""
+    return str(text).encode("utf-8", "backslashreplace").decode().translate(_CONTROLS)
 
 
 class InputError(ValueError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from layermask.errors import InputError, nearest, require
+from layermask.errors import InputError, nearest, out_of_memory, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,6 +174,21 @@ def segmenter(text: str) -> Segmenter:
             "label-map file"
         )
     return _with_values(SEGMENTERS[name], text, values)
+
+
+def segmented(text: str, image: Any) -> Tensor:
+    """Return the labels (H, W) that the segmenter of a name gives for a picture.
+
+    Raises:
+        InputError: there is no such segmenter, or it cannot work with these settings.
+    """
+    make = segmenter(text)
+    try:
+        return make(image)
+    except Exception as error:  # scikit-image raises what its loops do
+        if isinstance(error, InputError) or out_of_memory(error):
+            raise
+        raise InputError(f"segments {text!r} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def _with_values(kind: Callable[..., Any], text: str, values: str) -> Segmenter:

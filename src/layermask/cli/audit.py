@@ -70,7 +70,7 @@ def command(
         from layermask.record import to_json
         from layermask.removal.table import check_name
 
-        wanted = [check_name(name) for name in conduct.names(removals)]
+        wanted = [check_name(name) for name in conduct.names(removals, "--removals")]
         source = open_source(data, kind, images).pick(limit, seed)
         say = options.voice(quiet or json)
         say(source.summary)
@@ -80,7 +80,7 @@ def command(
             source,
             out,
             removals=wanted,
-            segmentations=conduct.names(segmentations),
+            segmentations=conduct.names(segmentations, "--segments"),
             linearity_images=linearity_images,
             seed=seed,
             weights=weights,

@@ -81,7 +81,11 @@ def _try(network: nn.Module, images: Tensor, model: str) -> None:
     """Ask the model itself once: what it says of a size that it does not take is clearer than a law."""
     import torch
 
+    from layermask.check.laws import leaves
+    from layermask.errors import ModelError
     from layermask.zoo.loaded import blamed
 
     with torch.no_grad(), blamed(f"model {model!r} does not take images {tuple(images.shape)}, see --size:"):
-        network(images)
+        output = network(images)
+    if not any(True for _ in leaves(output)):
+        raise ModelError(f"model {model!r} answers with a {type(output).__name__}, which holds no tensor")

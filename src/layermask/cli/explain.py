@@ -306,13 +306,13 @@ def _segment(scene: Scene, segments: str) -> Tensor:
     from layermask.errors import InputError
     from layermask.files import exists, expanded
     from layermask.images import load_labels
-    from layermask.segment import relabel, segmenter
+    from layermask.segment import relabel, segmented
 
     path = expanded(segments)
     if path.suffix in (".npy", ".png", ".tif", ".tiff") or exists(path):
         labels = relabel(scene.loaded.preprocessing.labels(load_labels(path, scene.size)))
     else:
-        labels = segmenter(segments)(scene.picture)
+        labels = segmented(segments, scene.picture)
     if int(labels.max()) == 0:
         raise InputError(
             f"segments {segments!r} give one segment for the whole picture: there is nothing to compare"

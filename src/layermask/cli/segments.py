@@ -42,15 +42,16 @@ def command(
             typer.echo(_listing(json))
             return
         from layermask.files import output_folder
-        from layermask.segment import segmenter
+        from layermask.segment import segmented, segmenter
 
-        folder, make, jobs = output_folder(out), segmenter(segments), find_jobs(images)
+        segmenter(segments)  # refused before anything is written
+        folder, jobs = output_folder(out), find_jobs(images)
         prepare_folder(folder, jobs)
 
         def work(job: Job, advance: Callable[[float], None]) -> None:
             from layermask.images import load_image
 
-            labels = make(load_image(job.image))
+            labels = segmented(segments, load_image(job.image))
             _write(folder, job, labels)
             _tell(job, labels, quiet, json)
             advance(1)

@@ -37,10 +37,16 @@ def class_index(wnid: str, where: Any) -> int:
 
 def pictures(folder: Path) -> list[Path]:
     """Return the pictures right in a folder, sorted."""
+
+    def is_folder(entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir()
+        except OSError:  # a loop of links: refused as a picture
+            return False
+
     with os.scandir(folder) as entries:  # which knows files from folders without a look at each
-        names = [
-            each.name for each in entries if Path(each.name).suffix.lower() in SUFFIXES and not each.is_dir()
-        ]
+        found = (each for each in entries if Path(each.name).suffix.lower() in SUFFIXES)
+        names = [each.name for each in found if not is_folder(each)]
     return [folder / name for name in sorted(names)]
 
 

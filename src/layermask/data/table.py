@@ -69,12 +69,12 @@ def open_source(path: str | Path, kind: str = "auto", images: str | Path | None 
         InputError: a folder or file is missing, or the layout is none of these; what was seen is named.
     """
     root, place = _folder(Path(path)), _folder(Path(images)) if images is not None else None
-    kind = _guess(root) if kind == "auto" else kind
-    if kind not in SOURCES:
+    if kind not in ("auto", *SOURCES):
         raise InputError(
             f"unknown kind of data {kind!r}: choose auto, {', '.join(SOURCES)}{nearest(kind, SOURCES)}"
         )
     try:
+        kind = _guess(root) if kind == "auto" else kind
         return Source(kind, root, tuple(SOURCES[kind].samples(root, place)))
     except OSError as error:
         raise InputError(f"data {error.filename or root} cannot be read: {reason(error)}") from error

@@ -14,6 +14,7 @@ import typer
 
 from layermask.cli import options
 from layermask.cli.outcome import outcome
+from layermask.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,14 +130,20 @@ def command_of(make: Callable[..., Any]) -> Callable[..., None]:
     return command
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Split at commas, but not at those within the parameters of a segmenter: slic:n_segments=50,sigma=1."""
+def names(text: str, option: str) -> tuple[str, ...]:
+    """Split at commas, but not at those within the parameters of a segmenter: slic:n_segments=50,sigma=1.
+
+    Raises:
+        InputError: `option` names nothing.
+    """
     found: list[str] = []
     for part in (part.strip() for part in text.split(",")):
         if found and part and not _NAME.match(part):
             found[-1] += f",{part}"
         elif part:
             found.append(part)
+    if not found:
+        raise InputError(f"{option} {text!r} names nothing: give one, or more separated by commas")
     return tuple(found)
 
 

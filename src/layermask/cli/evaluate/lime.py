@@ -41,7 +41,7 @@ def command(
     from layermask.evaluate import LimeQuality
 
     choice: Any = explain  # LimeQuality refuses what it does not know
-    lists = names(removals), names(segmentations)
+    lists = names(removals, "--removals"), names(segmentations, "--segments")
     return LimeQuality(
         *lists, n_samples=n_samples, k=k, among=among, ablation=ablation, explain=choice, seed=seed
     )

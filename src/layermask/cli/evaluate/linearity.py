@@ -25,7 +25,7 @@ def command(
 ) -> Any:
     from layermask.evaluate import PatchSums
 
-    return PatchSums(names(removals), _numbers(patches), of=of, head=head)  # type: ignore[arg-type]
+    return PatchSums(names(removals, "--removals"), _numbers(patches), of=of, head=head)  # type: ignore[arg-type]
 
 
 def _numbers(text: str) -> tuple[int, ...]:

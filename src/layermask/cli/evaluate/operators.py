@@ -38,5 +38,5 @@ def command(
     from layermask.evaluate import OperatorTrust
 
     chosen = tuple(filter(None, (part.strip() for part in methods.split(",")))) or OperatorTrust.methods
-    lists = names(removals), names(segmentations), chosen
+    lists = names(removals, "--removals"), names(segmentations, "--segments"), chosen
     return OperatorTrust(*lists, steps=steps, n_orders=n_orders, samples=samples, seed=seed)
