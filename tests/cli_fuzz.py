@@ -32,8 +32,9 @@ from typer.testing import CliRunner
 
 from layermask.cli.app import app
 from layermask.errors import printable
+from layermask.files import expanded
 
-SECONDS = 30  # a call that takes longer hangs: the valid ones take one or two
+SECONDS = 90  # a call that takes longer hangs: the valid ones take a few, on a busy machine too
 
 MODELS = """
 import sys
@@ -57,7 +58,7 @@ def raises(): raise RuntimeError("two\\nlines")
 def number(): return 5
 def nothing(): return None
 def unreadable(): return loaded(net(), std=(0.0, 0.0, 0.0))
-def tangled(): return loaded(net(), fit="sideways")
+def tangled(): return loaded(net(), interpolation="sideways")
 class Leaving(nn.Module):
     def forward(self, x): sys.exit(0)
 def leaving(): return loaded(Leaving())
@@ -145,6 +146,34 @@ WORDS = """
 """.split()
 WORDS += [f"grid:{10**30}", *(f"fuzz_models:{name}" for name in BAD_MODELS.split())]
 
+COUNTS = "--seed --limit --k --among --samples --n-samples --steps --n-orders --hits".split()
+SEGMENTS = "grid:9 slic slic:4 quickshift felzenszwalb watershed:9 boxes:0,0,9,9 paper-slic grid:5".split()
+REMOVALS = (
+    "layermask mean,layermask road,blur segment-mean,zero tokendrop,greyout telea,neighbor blackout".split()
+)
+METHODS = "lime kernel-shap shapley banzhaf leave-one-out keep-one occlusion rise insertion deletion".split()
+TAKEN = {
+    **{option: ["0", "1", "2", "3", "7", "16"] for option in COUNTS},
+    "--segments": [*SEGMENTS, "grid:9,slic:4"],
+    **{option: [*REMOVALS, "none"] for option in ("--removals", "--against", "--ablation")},
+    "--method": METHODS,
+    "--methods": ["random", "gradient", "random,lime@greyout", "input-x-gradient,rise"],
+    "--orders": ["random", "salient-first", "salient-last,random"],
+    "--kind": ["auto", "folder", "imagenet", "imagenet-s", "pixel-imagenet", "salient-imagenet"],
+    "--device": ["auto", "cpu"],
+    "--batch-size": ["auto", "1", "3", "2147483647"],
+    "--patches": ["4", "8,16", "31", "32"],
+    "--of": ["features", "logits"],
+    "--head": ["4", "0", "5"],
+    "--rule": ["mean", "trapezoid"],
+    "--explain": ["label", "prediction"],
+    "--target": ["a", "0", "4", "5", "-1"],
+    **{option: ["0", "0.01", "0.5", "0.99", "1"] for option in ("--converge", "--hide")},
+    "--model": ["fuzz_models:unnamed", "fuzz_models:tiny"],
+    "--size": ["1", "4", "5", "33"],
+}
+"""Values that an option may take."""
+
 TINY = ["--model", "fuzz_models:tiny"]
 FAST = [*TINY, "--segments", "grid:16", "--samples", "8", "--against", "greyout", "--device", "cpu"]
 
@@ -194,17 +223,19 @@ def mutated(call: list[str], world: World, draw: random.Random) -> tuple[list[st
     changed = []
     for _ in range(draw.choice((1, 1, 2, 3))):
         places = [place for place in range(1, len(call)) if not call[place].startswith("--")]
-        value = draw.choice(draw.choice((NUMBERS, WORDS, world.odd)))
-        way = draw.random()
+        odd, way = draw.choice(draw.choice((NUMBERS, WORDS, world.odd))), draw.random()
         if way < 0.75 and places:
             place = draw.choice(places)
             before = call[place - 1] if call[place - 1].startswith("--") else call[place]
-            call[place] = value
-            changed += [before, value]
-        else:
+            call[place] = draw.choice(TAKEN[before]) if before in TAKEN and draw.random() < 0.6 else odd
+            changed += [before, call[place]]
+        elif way < 0.97:
             option = draw.choice((*EXTRA, *(word for word in call if word.startswith("--"))))
-            call += [option, value] if way < 0.97 else [value]
-            changed += [option, value] if way < 0.97 else [value]
+            call += [option, draw.choice(TAKEN.get(option, [odd]))]
+            changed += call[-2:]
+        else:
+            call.append(odd)
+            changed.append(odd)
     return call, changed
 
 
@@ -257,7 +288,8 @@ def _bare(text: str) -> str:
 def fault(call: list[str], changed: list[str], status: int, said: str) -> str | None:
     """Return what is wrong with an outcome that is neither an answer nor a refusal that names the cause."""
     bare = _bare(said).replace("batchsize", "batch-size")
-    words = [word.strip("-/") for word in changed] + [word for word in call if word.startswith("--")]
+    words = [word.strip("-/") for word in changed] + [word for word in call if word.startswith(("--", "/"))]
+    words += [str(expanded(word)) for word in changed]
     words += [re.split(r"[,:.@]", word)[0] for word in words]
     named = any(_bare(word)[:30] in bare for word in words if word.strip())
     named |= any(repr(word) in said for word in changed) or "Usage:" in said
