@@ -22,7 +22,7 @@ MANY = 10_000_000  # masks: a day's work at 10 ms each
 
 def path(text: str | Path) -> Path:
     """Return what a path option names, `~` as the home folder; the one place where paths are read."""
-    if not str(text):
+    if not str(text).strip():
         raise typer.BadParameter("the name is empty: give a path, or . for the current folder")
     if "\0" in str(text):
         raise typer.BadParameter("a path holds no NUL character")

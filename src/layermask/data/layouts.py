@@ -76,7 +76,7 @@ def _label(text: str | None, where: str) -> int | None:
 
 
 def _existing(path: Path, where: str) -> Path:
-    if not exists(path):
+    if not os.path.lexists(path):  # a link that leads nowhere is an image that cannot be read
         raise InputError(f"{where}: there is no image {path}")
     return path
 
@@ -313,6 +313,8 @@ def _annotated(
     place: Path,
 ) -> Sample:
     name = image["file_name"]
+    if not name:
+        raise ValueError("file_name is empty")
     wnid = _wnid_of_image(name, {wnids.get(category) for category, _ in found}, path)
     shapes = tuple(shape for category, shape in found if wnids.get(category) in (None, wnid))
     size = (_side(image["width"]), _side(image["height"]))
