@@ -66,6 +66,8 @@ class Store:
     images: Mapping[str, str] = field(repr=False)
     done: dict[str, Path] = field(default_factory=dict, repr=False)
     skipped: dict[str, str] = field(default_factory=dict)
+    engine_before: str | None = None
+    """Which engines answered in the earlier runs, where that is known."""
     damaged: list[Path] = field(default_factory=list)
     """Shards that were not whole, and were removed."""
 
@@ -111,7 +113,8 @@ class Store:
                 f"{self.folder} holds the results of other settings ({'; '.join(changes)}): give another "
                 "--out, or --force to start over"
             )
-        self.settings[ENGINE] = before[0].get(ENGINE) if before else None
+        known = before[0].get(ENGINE) if before else None
+        self.settings[ENGINE] = self.engine_before = known if isinstance(known, str) else None
         self._write_settings()
         write_all({self._shards / "images.json": to_json(self.images).encode()})
         self._read()
@@ -120,13 +123,13 @@ class Store:
         write_all({self.folder / "settings.json": to_json(self.settings).encode()})
 
     def note_engine(self, used: str | None) -> str | None:
-        """Keep in the settings which engine answers; return those of before if it is another one."""
-        before = self.settings[ENGINE]
-        if not used or used in str(before).split(_THEN):
+        """Keep in the settings which engine answers; return those of earlier runs if it is another one."""
+        known = self.settings[ENGINE]
+        if not used or used in str(known).split(_THEN):
             return None
-        self.settings[ENGINE] = f"{before}{_THEN}{used}" if before else used
+        self.settings[ENGINE] = f"{known}{_THEN}{used}" if known else used
         self._write_settings()
-        return before
+        return self.engine_before
 
     def _earlier(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return the settings and the images of the earlier run in the folder, if there was one."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from layermask.errors import InputError, MissingPackage, nearest, require
 
-
 _INDEX = re.compile(r"-?[0-9]{1,18}")  # of more digits there is no class
 
 
