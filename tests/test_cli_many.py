@@ -352,3 +352,120 @@ finally:
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     before, after = map(float, found.stdout.split())
     assert after < before + 50, "MiB"
+
+
+# what an earlier run has left
+
+
+def flipped(path: Path) -> None:
+    text = path.read_text()
+    place = text.index('"probability": 0.') + 18
+    path.write_text(text[:place] + str(9 - int(text[place])) + text[place + 1 :])
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def other(path: Path) -> None:
+    path.write_text("[5]")
+
+
+DAMAGE = {
+    "a number": flipped,
+    "a picture": lambda path: cut(path.with_suffix(".png")),
+    "a record": other,
+    "end": cut,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_record_or_picture_is_said_and_done_again(pictures, tmp_path, damage):
+    call = [
+        "predict",
+        pictures,
+        *MODEL,
+        "--mask",
+        tmp_path / "m.png",
+        "--against",
+        "none",
+        "--out",
+        tmp_path / "o",
+    ]
+    for name in ("b.webp", "more/c.JPG"):
+        (pictures / name).unlink()
+    picture = load_image(pictures / "a.jpg")
+    Image.new("1", picture.size, 1).save(tmp_path / "m.png")
+    run(*call)
+    before = {name: (tmp_path / "o" / name).read_bytes() for name in files(tmp_path / "o")}
+    DAMAGE[damage](tmp_path / "o" / "a_predict.json")
+    result = run(*call)
+    assert "a_predict.json or its picture is damaged" in " ".join(result.stderr.split())
+    assert "1 of 2 pictures were done by an earlier run" in result.stderr
+    assert before == {name: (tmp_path / "o" / name).read_bytes() for name in files(tmp_path / "o")}
+
+
+def test_another_engine_than_that_of_the_earlier_run_is_said(pictures, tmp_path, monkeypatch):
+    from layermask.removal.layers import LayerMasking
+
+    for name in ("b.webp", "more/c.JPG"):
+        (pictures / name).unlink()
+    Image.new("1", load_image(pictures / "a.jpg").size, 1).save(tmp_path / "m.png")
+    call = ["predict", pictures, *MODEL, "--mask", tmp_path / "m.png", "--against", "none", "--out", tmp_path]
+    monkeypatch.setattr(LayerMasking, "engine_used", "dense", raising=False)
+    assert "engine" not in run(*call).stderr
+    assert json.loads((tmp_path / "a_predict.json").read_text())["engine_used"] == "dense"
+    (tmp_path / "b_predict.json").unlink()
+    monkeypatch.setattr(LayerMasking, "engine_used", "packed")
+    message = "the engine that answers here is packed, and it was dense for the pictures done before"
+    assert " ".join(run(*call).stderr.split()).count(message) == 1
+
+
+def test_a_picture_without_a_mask_does_not_end_the_run(pictures, tmp_path):
+    (tmp_path / "masks").mkdir()
+    Image.new("1", load_image(pictures / "a.jpg").size, 1).save(tmp_path / "masks" / "a.png")
+    call = [
+        "predict",
+        pictures,
+        *MODEL,
+        "--mask",
+        tmp_path / "masks",
+        "--against",
+        "none",
+        "--out",
+        tmp_path / "o",
+    ]
+    assert "3 of 4 pictures failed" in run(*call, status=2).stderr
+    assert files(tmp_path / "o") == ["a_predict.json", "a_predict.png"]
+
+
+# numbers and devices
+
+HUGE = ["9" * 5000, str(2**63), str(-(2**63) - 1), "1e400", "nan", "1.5", "", "x"]
+NUMBERS = [("explain", "--samples"), ("explain", "--seed"), ("explain", "--converge"), ("compare", "--seed")]
+NUMBERS += [
+    ("compare", "--hide"),
+    ("explain", "--batch-size"),
+    ("explain", "--segments"),
+    ("compare", "--device"),
+]
+
+
+@pytest.mark.parametrize(("command", "option"), NUMBERS)
+def test_numbers_that_are_none_name_their_option(pictures, tmp_path, command, option):
+    for value in HUGE:
+        value = f"grid:{value or '-'}" if option == "--segments" else value
+        result = run(command, pictures / "a.jpg", *MODEL, option, value, "--out", tmp_path / "o", status=2)
+        said = "".join(result.stderr.split())
+        assert option.lstrip("-") in said.replace("batchsize", "batch-size"), (value, result.stderr)
+
+
+@pytest.mark.parametrize("device", ["hpu", "privateuseone", "meta", "cuda:99", "xpu", "cpu:-1", ""])
+def test_devices_that_hold_no_pictures_are_refused(pictures, device):
+    assert f"device '{device}' is not there" in refused("compare", pictures / "a.jpg", "--device", device)
+
+
+def test_a_model_with_one_score_is_refused(pictures, tmp_path):
+    (tmp_path / "own_one.py").write_text(OWN.replace("torch.nn.Conv2d(3, 5,", "torch.nn.Conv2d(3, 1,"))
+    message = refused("explain", pictures / "a.jpg", "--model", "own_one:five", "--json")
+    assert "one score for each picture" in message and "torch.cat" in message

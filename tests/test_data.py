@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -343,3 +344,125 @@ def test_real_folders(shared_data):
 def test_the_page_names_every_kind():
     page = Path(__file__).parents[1].joinpath("docs/evaluate.md").read_text()
     assert [name for name in SOURCES if f"\n| `{name}` |" not in page] == []
+
+
+# Files of a wrong kind: the entry is named
+
+COCO = {
+    "images": [{"id": 1, "file_name": f"{TENCH}/a.png", "width": 12, "height": 8}],
+    "categories": [{"id": 1, "name": TENCH}],
+    "annotations": [{"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 6, 0, 6, 7]]}],
+}
+ENTRIES = [
+    ("images", "height", (None, "8", 0, -8, 2**40, 8.5, [])),
+    ("images", "file_name", (5, None, {}, [], "")),
+    ("images", "id", (None, {}, [], 1.5)),
+    ("annotations", "image_id", (None, {}, [1])),
+    ("annotations", "category_id", (None, [], 2.5)),
+    ("categories", "id", (None, [], {})),
+]
+
+
+def annotated(root: Path, content: object) -> Path:
+    picture(root / TENCH / "a.png")
+    (root / "annotations.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"), [(k, n, value) for k, n, values in ENTRIES for value in values], ids=repr
+)
+def test_an_entry_of_a_wrong_type_is_named(tmp_path, kind, name, value):
+    root = annotated(tmp_path, {**COCO, kind: [{**COCO[kind][0], name: value}]})
+    with pytest.raises(InputError, match=rf"annotations.json|{TENCH}") as caught:
+        open_source(root)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", COCO)
+@pytest.mark.parametrize("value", [None, 5, {}, "x", [None], [5], [[]], [{}]], ids=repr)
+def test_a_list_of_a_wrong_type_is_named(tmp_path, kind, value):
+    with pytest.raises(InputError, match=rf"annotations.json: .*{kind}"):
+        open_source(annotated(tmp_path, {**COCO, kind: value}))
+
+
+WRONG_SHAPES = [1.5, None, [1], ["a"], [["a"] * 6], [[float("nan")] * 6], [[1e300] * 6], [[None] * 6]]
+WRONG_SHAPES += [
+    {},
+    {"counts": [96]},
+    {"counts": 5, "size": [8, 12]},
+    {"counts": [95.5, 0.5], "size": [8, 12]},
+]
+WRONG_SHAPES += [
+    {"counts": "\x7f" * 500, "size": [8, 12]},
+    {"counts": [96], "size": 8},
+    {"counts": [], "size": []},
+]
+
+
+@pytest.mark.parametrize("shape", WRONG_SHAPES, ids=repr)
+def test_a_segmentation_of_a_wrong_type_is_named_when_it_is_read(tmp_path, shape):
+    content = {**COCO, "annotations": [{**COCO["annotations"][0], "segmentation": shape}]}
+    (sample,) = open_source(annotated(tmp_path, content))
+    with pytest.raises(ImageError, match=rf"mask of {TENCH}/a.png"):
+        sample.load_mask()
+
+
+@pytest.mark.parametrize("text", ["null", "5", "[" * 99999, "{", "\udcff"], ids=lambda text: text[:5])
+def test_annotations_that_are_no_json_are_named(tmp_path, text):
+    picture(tmp_path / TENCH / "a.png")
+    (tmp_path / "annotations.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=r"annotations\.json"):
+        open_source(tmp_path, "pixel-imagenet")
+
+
+TABLES = {
+    "file,label\na.png,1,2\n": "line 2: there are more fields",
+    "name,label\na.png,1\n": "line 2: expected the columns file,label; got name, label",
+    f"file,label\na.png,{'9' * 5000}\n": "is neither a class index",
+    'file,label\n"a.png,1\n': "cannot be read",
+    "file,label\n\udcff,1\n": "cannot be read",
+    "file,label\na\0b.png,1\n": r"there is no image|cannot be read",
+    f"file,label\n{'x' * 300}.png,1\n": "there is no image",
+}
+
+
+@pytest.mark.parametrize("text", TABLES, ids=lambda text: text[:20])
+def test_a_table_of_a_wrong_kind_is_named(tmp_path, text):
+    picture(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=TABLES[text]) as caught:
+        open_source(tmp_path)
+    assert "labels.csv" in str(caught.value)
+
+
+def test_empty_lines_before_a_table_do_no_harm(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("\n\nfile,label\na.png,3\n")
+    assert [sample.label for sample in open_source(tmp_path)] == [3]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+def test_a_table_that_is_a_pipe_is_refused_and_not_passed_over(tmp_path):
+
+    picture(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(InputError, match=r"labels\.csv is a pipe"):
+        open_source(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+def test_odd_files_are_samples_that_cannot_be_read(tmp_path):
+    """They are counted, or left out if asked, as any bad picture."""
+
+    picture(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    shutil.copy(tmp_path / "a.png", os.fsdecode(os.fsencode(tmp_path) + b"/z\xff.png"))
+    source = open_source(tmp_path)
+    assert [sample.name for sample in source] == ["a.png", "loop.png", "pipe.png", "z\\udcff.png"]
+    assert len(source.fingerprints()) == 4
+    for sample in source[1:3]:
+        with pytest.raises(ImageError, match=sample.name):
+            sample.load_image()
+    assert source[3].load_image().size == (12, 8)

@@ -132,3 +132,9 @@ def test_the_command_reads_sizes(tmp_path):
     assert _numbers("16, 32,") == (16, 32)
     with pytest.raises(InputError, match="patches '16,x': give whole numbers of pixels"):
         _numbers("16,x")
+
+
+def test_a_head_that_is_not_the_last_layer_is_refused(source, loaded):
+    PatchSums(patches=(8,), head="4").check(source, loaded)
+    with pytest.raises(InputError, match="head '0': without it five cannot be asked"):
+        PatchSums(patches=(8,), head="0").check(source, loaded)

@@ -23,7 +23,7 @@ from layermask.data import open_source
 from layermask.errors import ImageError, InputError
 from layermask.evaluate import SegmentRemoval, Store, read_results, run, runner
 from layermask.evaluate.reports.segments import sheet
-from layermask.evaluate.store import changes
+from layermask.evaluate.store import KEY, changes
 from layermask.images import load_image
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
@@ -201,7 +201,62 @@ def another(path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), path)
 
 
-@pytest.mark.parametrize("damage", [cut, flip, empty, another])
+def rewrite(path: Path, change) -> None:
+    """Change the rows and keep what the file says of itself, as no damage of a disk does."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def twice(path: Path) -> None:
+    import pyarrow as pa
+
+    rewrite(path, lambda table: pa.concat_tables([table, table]))
+
+
+def fewer(path: Path) -> None:
+    rewrite(path, lambda table: table.slice(1))
+
+
+def narrower(path: Path) -> None:
+    rewrite(path, lambda table: table.drop_columns(["order"]))
+
+
+def otherwise(path: Path) -> None:
+    import pyarrow as pa
+
+    rewrite(
+        path,
+        lambda table: pa.Table.from_pylist([{**row, "label": 0} for row in table.to_pylist()], table.schema),
+    )
+
+
+def without_checksum(path: Path, change=lambda table: table) -> None:
+    """Write the file as versions before checksums did."""
+    import json
+
+    def old(table):
+        told = json.loads(table.schema.metadata[KEY])
+        told.pop("sha256")
+        return change(table).replace_schema_metadata({KEY: json.dumps(told).encode()})
+
+    rewrite(path, old)
+
+
+def old_and_twice(path: Path) -> None:
+    import pyarrow as pa
+
+    without_checksum(path, lambda table: pa.concat_tables([table, table]))
+
+
+def old_and_narrower(path: Path) -> None:
+    without_checksum(path, lambda table: table.drop_columns(["order"]))
+
+
+CHANGES = [twice, fewer, narrower, otherwise, old_and_twice, old_and_narrower]
+
+
+@pytest.mark.parametrize("damage", [cut, flip, empty, another, *CHANGES])
 def test_a_damaged_shard_is_done_again(damage, data, loaded, reference, tmp_path):
     shards = stopped(data, loaded, tmp_path / "out")
     damage(shards[1])
@@ -211,9 +266,103 @@ def test_a_damaged_shard_is_done_again(damage, data, loaded, reference, tmp_path
     assert store.results.read_bytes() == reference
 
 
+def test_a_shard_of_before_checksums_is_read(data, loaded, reference, tmp_path):
+    without_checksum(stopped(data, loaded, tmp_path / "out")[1])
+    left: list[int] = []
+    store = run(EXPERIMENT, loaded, open_source(data), tmp_path / "out", progress=noting(left))
+    assert (store.damaged, left) == ([], [3])
+    assert store.results.read_bytes() == reference
+
+
+def test_a_shard_that_is_there_twice_counts_once(data, loaded, reference, tmp_path):
+    shards = stopped(data, loaded, tmp_path / "out")
+    shutil.copy(shards[0], shards[0].with_name("000077.parquet"))
+    store = run(EXPERIMENT, loaded, open_source(data), tmp_path / "out")
+    assert (store.damaged, store.results.read_bytes() == reference) == ([], True)
+
+
+@pytest.mark.parametrize("damage", [twice, fewer, narrower, otherwise, old_and_twice, old_and_narrower])
+def test_damaged_results_are_refused_by_plot(damage, reference, tmp_path):
+    path = tmp_path / "reference" / "results.parquet"
+    damage(path)
+    with pytest.raises(InputError, match=r"results.parquet cannot be read: .*; run layermask evaluate again"):
+        read_results(path)
+    path.write_bytes(reference)
+    without_checksum(path)
+    assert len(read_results(path)[0]["image"]) == 10 * 2 * 2 * 11
+
+
+TEXTS = ["null", "5", "[]", '"x"', "[" * 99999, "{ half", "\udcff"]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text[:6])
+@pytest.mark.parametrize("name", ["settings.json", "shards/images.json"])
+def test_damaged_settings_are_refused_and_named(name, text, data, loaded, reference, tmp_path):
+    path = tmp_path / "reference" / name
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=rf"{path.name} cannot be read: .*another --out, or --force"):
+        run(EXPERIMENT, loaded, open_source(data), tmp_path / "reference")
+    assert (tmp_path / "reference" / "results.parquet").read_bytes() == reference
+    again = run(EXPERIMENT, loaded, open_source(data), tmp_path / "reference", force=True)
+    assert again.results.read_bytes() == reference
+
+
+@pytest.mark.parametrize(
+    "name", ["shards", "shards/000009.parquet", "settings.json", ".lock", "results.parquet"]
+)
+def test_a_folder_in_the_place_of_a_file_is_named(name, data, loaded, reference, tmp_path):
+    place = tmp_path / "reference" / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    if name == "shards":
+        place.touch()
+    else:
+        (place / "deep").mkdir(parents=True)
+    with pytest.raises(InputError, match=Path(name).name):
+        run(EXPERIMENT, loaded, open_source(data), tmp_path / "reference")
+
+
+class Engined:
+    """A removal that says which engine answers."""
+
+    engine_used = "dense"
+
+    def __init__(self, model) -> None:
+        self.model = model
+
+    def __call__(self, images, visible):
+        return self.model(images.expand(len(visible), -1, -1, -1) * visible)
+
+
+def engined(engine: str) -> SegmentRemoval:
+    def operator(name, loaded, segments):
+        made = Engined(loaded.model)
+        made.engine_used = engine
+        return made
+
+    return SegmentRemoval(("mine",), ("grid:8",), operator=operator)
+
+
+def test_the_engine_is_kept_and_another_one_is_said(data, loaded, tmp_path):
+    import json
+
+    out, few = tmp_path / "out", open_source(data).pick(4, 3)
+    settings = out / "settings.json"
+    assert run(engined("dense"), loaded, few, out).settings["engine_used"] == "dense"
+    run(engined("dense"), loaded, open_source(data).pick(6, 3), out)
+    message = "the engine that answers here is packed, and it was dense for the images done before"
+    with pytest.warns(UserWarning, match=message) as said:
+        run(engined("packed"), loaded, open_source(data), out)
+    assert len(said) == 1
+    assert json.loads(settings.read_text())["engine_used"] == "dense, then packed"
+    assert read_results(out)[1]["settings"]["engine_used"] == "dense, then packed"
+    run(engined("dense"), loaded, open_source(data), out)  # nothing was left to ask
+
+
 def test_half_written_files_are_cleared_away(data, loaded, reference, tmp_path):
     shards = stopped(data, loaded, tmp_path / "out")
-    part = shards[0].with_name(".0000000-0000001.parquet.123.part")
+    with subprocess.Popen([sys.executable, "-c", ""]) as killed:
+        killed.wait()
+    part = shards[0].with_name(f".0000000-0000001.parquet.{killed.pid}.part")
     part.write_bytes(b"half")
     store = run(EXPERIMENT, loaded, open_source(data), tmp_path / "out")
     assert not part.exists()
@@ -262,7 +411,7 @@ def test_a_run_without_rows_binds_to_nothing(data, loaded, reference, tmp_path):
     (out / "settings.json").write_text("{ half")
     assert run(EXPERIMENT, loaded, open_source(data), out).results.read_bytes() == reference
     (out / "shards" / "images.json").unlink()
-    with pytest.raises(InputError, match=r"images.json cannot be read"):
+    with pytest.raises(InputError, match=r"images.json is missing"):
         run(EXPERIMENT, loaded, open_source(data), out)
 
 
@@ -350,7 +499,12 @@ def test_a_store_alone(tmp_path):
         store.finish()
     found, content = read_results(tmp_path / "new")
     assert found["x"].tolist() == [1, 20, 21, 30]
-    assert content == {"settings": {"a": 1}, "images": 3, "skipped": ["bad"], "classes": []}
+    assert content == {
+        "settings": {"a": 1, "engine_used": None},
+        "images": 3,
+        "skipped": ["bad"],
+        "classes": [],
+    }
 
 
 # More or fewer pictures
@@ -478,7 +632,9 @@ def test_the_command_halves_batches_when_memory_runs_out(data, slow_model, monke
 def test_lists_of_names_keep_the_parameters_of_segmenters():
     from layermask.cli.evaluate.conduct import names
 
-    assert names("grid, slic:n_segments=50,sigma=1,quickshift:3,max_dist=9,boxes:0,0,9,9;1,1,2,2") == (
+    assert names(
+        "grid, slic:n_segments=50,sigma=1,quickshift:3,max_dist=9,boxes:0,0,9,9;1,1,2,2", "--segments"
+    ) == (
         "grid",
         "slic:n_segments=50,sigma=1",
         "quickshift:3,max_dist=9",

@@ -20,10 +20,10 @@ from torch import nn
 from layermask.errors import InputError, ModelError
 from layermask.images import load_image
 from layermask.zoo import hub, labels, load, names
-from layermask.zoo.loaded import Loaded
+from layermask.zoo.loaded import Loaded, tried
 from layermask.zoo.preprocessing import Preprocessing
 from layermask.zoo.processor import from_processor, from_timm
-from layermask.zoo.weights import read_state
+from layermask.zoo.weights import load_state, read_state
 
 SIZES = [(451, 300), (300, 451), (224, 224), (257, 1000), (97, 60)]
 
@@ -205,6 +205,11 @@ def resnet() -> nn.Module:
 
 X = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
 
+
+def _prefixed(state, prefix: str):
+    return {"state_dict": {f"{prefix}{key}": value for key, value in state.items()}}
+
+
 WRAPPINGS = {
     "plain": lambda state: state,
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
@@ -212,6 +217,9 @@ WRAPPINGS = {
     "module.": lambda state: {f"module.{key}": value for key, value in state.items()},
     "both": lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
     "lightning": lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
+    "compiled, in lightning": lambda state: _prefixed(state, "model._orig_mod."),
+    "parallel, compiled": lambda state: _prefixed(state, "_orig_mod.module."),
+    "compiled, parallel": lambda state: _prefixed(state, "module._orig_mod."),
     "no counters": lambda state: {key: v for key, v in state.items() if "num_batches" not in key},
 }
 
@@ -223,6 +231,24 @@ def test_state_dicts(tmp_path, resnet, kind):
     assert torch.equal(loaded.model(X), resnet(X))
     assert loaded.labels[0] == "tench"
     assert not loaded.model.training
+
+
+@pytest.mark.parametrize("alien", ["criterion.weight", "train_acc.tp", "n_averaged"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod."])
+def test_weights_of_something_else_are_named_alone(tmp_path, resnet, alien, prefix):
+    state = _prefixed(resnet.state_dict(), prefix)["state_dict"] | {alien: torch.ones(1)}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=rf"do not fit ResNet: 1 unexpected \({alien}\)$"):
+        load("torchvision/resnet18", weights=tmp_path / "w.pth")
+
+
+def test_two_keys_never_become_one(tmp_path):
+    """A teacher and a student in one file: neither is taken for the other."""
+    own = nn.Linear(2, 2)
+    state = _prefixed(own.state_dict(), "model.")["state_dict"]
+    torch.save({**state, "model.more": torch.ones(1), "weight": torch.zeros(2, 2)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"1 missing \(bias\); 3 unexpected"):
+        load_state(own, read_state(tmp_path / "w.pth"), "w.pth")
 
 
 def test_safetensors_in_half_precision_become_single(tmp_path, resnet):
@@ -316,7 +342,7 @@ def test_weight_files_that_do_not_fit(tmp_path, what):
 def test_a_weight_file_that_is_not_there(tmp_path):
     with pytest.raises(ModelError, match=r"nothing\.pth does not exist: give a weight file"):
         load("builtin", weights=tmp_path / "nothing.pth")
-    with pytest.raises(ModelError, match="is a folder: give a weight file"):
+    with pytest.raises(ModelError, match="is a folder: give one file"):
         load("builtin", weights=tmp_path)
 
 
@@ -395,7 +421,7 @@ def test_names_by_wildcard():
 
 OWN = """
 import torch
-from layermask.zoo.loaded import Loaded
+from layermask.zoo.loaded import Loaded, tried
 from layermask.zoo.preprocessing import Preprocessing
 class Net(torch.nn.Module):
     def forward(self, x):
@@ -405,6 +431,20 @@ def small():
     return Loaded(Net(), Preprocessing(crop=(32, 32)), ("r", "g", "b"), "")
 def number(): return 3
 def broken(): raise OSError("disk on fire")
+def leaves():
+    import sys
+    sys.exit(0)
+def stops(): raise GeneratorExit
+def interrupted(): raise KeyboardInterrupt
+class Odd(BaseException): pass
+def odd(): raise Odd("neither")
+def lacks(): import no_such_package
+def one(): return torch.nn.Sequential(Net(), torch.nn.Linear(3, 1))
+def picky():
+    class Picky(Net):
+        def train(self, mode=True): raise RuntimeError("no eval here")
+    return Picky()
+def faraway(): return torch.nn.Linear(3, 3, device="meta")
 def fixed(): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(10, 2))
 """
 
@@ -412,6 +452,7 @@ def fixed(): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(10, 
 @pytest.fixture
 def own_code(tmp_path, monkeypatch):
     (tmp_path / "own_code_for_tests.py").write_text(OWN)
+    (tmp_path / "own_syntax_for_tests.py").write_text("def f(:\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "own_code_for_tests", raising=False)
 
@@ -433,12 +474,45 @@ def test_own_models(own_code):
         ("own_code_for_tests:nets", "the module own_code_for_tests has no function 'nets'"),
         ("own_code_for_tests:number", "returned int: expected a torch.nn.Module or layermask.Loaded"),
         ("own_code_for_tests:broken", "raised OSError: disk on fire"),
+        ("own_code_for_tests:leaves", "'own_code_for_tests:leaves' raised SystemExit: 0"),
+        ("own_code_for_tests:stops", "raised GeneratorExit"),
+        ("own_code_for_tests:odd", "raised Odd: neither"),
+        ("own_code_for_tests:lacks", "raised ModuleNotFoundError: No module named 'no_such_package'"),
+        ("own_code_for_tests:picky", "no eval here"),
+        ("own_code_for_tests:faraway", "'own_code_for_tests:faraway'"),
+        ("own_code_for_tests:", "give MODULE:FUNCTION"),
+        ("..:f", "give MODULE:FUNCTION"),
+        ("::", "give MODULE:FUNCTION"),
+        ("own_syntax_for_tests:f", "raised SyntaxError"),
         ("own_code_for_tests:fixed", r"does not take a \(1, 3, 224, 224\) tensor"),
     ],
 )
 def test_own_models_that_do_not_work(own_code, name, message):
     with pytest.raises(ModelError, match=message):
         load(name)
+
+
+def test_interrupting_a_model_interrupts(own_code):
+    with pytest.raises(KeyboardInterrupt):
+        load("own_code_for_tests:interrupted")
+
+
+def test_a_model_is_tried_before_the_work(own_code):
+    net = load("own_code_for_tests:net")
+    assert tried(replace(net, labels=())).labels == ("class 0", "class 1", "class 2")
+    wrong = {
+        "answers 3 scores and has 2 class names": replace(net, labels=("a", "b")),
+        r"the model answers \(1, 1\), one score for each picture": load("own_code_for_tests:one"),
+        "the preprocessing of model .* not all of them finite": _preprocessed(net, std=(0.0, 0.0, 0.0)),
+        "preprocessing of model 'own_code_for_tests:net' cannot be used": _preprocessed(net, mean=(0.0,) * 5),
+    }
+    for message, loaded in wrong.items():
+        with pytest.raises(ModelError, match=message):
+            tried(loaded)
+
+
+def _preprocessed(loaded: Loaded, **how) -> Loaded:
+    return replace(loaded, preprocessing=replace(loaded.preprocessing, **how))
 
 
 # Class names

@@ -6,7 +6,7 @@ test of each function here, which fails when torch changes what it stands on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
@@ -99,6 +99,9 @@ class MadeFor:
 
     def __len__(self) -> int:
         return len(self._made)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (made for made, _ in self._made.values())
 
     def get(self, objects: tuple, params: Hashable, make: Callable[[], Any]) -> Any:
         """`make()`, or what it gave for the same objects and equal `params` before."""

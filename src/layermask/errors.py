@@ -7,9 +7,19 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
+
+
+def printable(text: object) -> str:
+    """Return text that can be printed: what is no UTF-8 or steers a terminal becomes an escape."""
+    return str(text).encode("utf-8", "backslashreplace").decode().translate(_CONTROLS)
+
 
 class InputError(ValueError):
     """An image, mask, model, weight file or option that cannot be used; the message is one line."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))  # it may name a file
 
 
 class WrongType(InputError, TypeError):
@@ -45,3 +55,14 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """Return " (nearest: a, b)" for the known words closest to `word`, or nothing when none is close."""
     close = difflib.get_close_matches(word, list(known), count, cutoff=0.5)
     return f" (nearest: {', '.join(close)})" if close else ""
+
+
+_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
+"""How torch and the libraries below it say so."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch's, on a GPU or on the CPU, or that of Python and numpy."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY)

@@ -1,28 +1,168 @@
-"""Output files that are whole or not there: written beside their place, then renamed into it."""
+"""Files: one way to open them, and output files that are whole or not there."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
 
-from layermask.errors import InputError
+from layermask.errors import InputError, printable
+
+_PART = re.compile(r"\..+\.(\d+)\.part")
+"""The name of a file that is being written: .NAME.PROCESS.part."""
+_BEGUN = time.time()
+
+
+def expanded(path: str | Path) -> Path:
+    """Return the path with `~` as the home folder: shells leave it as it is in --out=~/results."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no such user: the name stands for itself, as in shells
+        return Path(path)
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is something; a name too long to be looked for is one of nothing, in these three."""
+    return _holds(Path.exists, path)
+
+
+def is_file(path: str | Path) -> bool:
+    return _holds(Path.is_file, path)
+
+
+def is_folder(path: str | Path) -> bool:
+    return _holds(Path.is_dir, path)
+
+
+def _holds(question: Callable[[Path], bool], path: str | Path) -> bool:
+    try:
+        return question(Path(path))
+    except (OSError, ValueError):
+        return False
+
+
+def open_file(path: str | Path, what: str, error: type[InputError] = InputError) -> IO[bytes]:
+    """Open a regular file to be read. `what` it is, as "image", begins the message of an error.
+
+    Raises:
+        InputError: or the `error` given. There is no such file, it cannot be read, or it is a folder, a pipe
+            or a device; a pipe would be waited for without end.
+    """
+    name = f"{what} {path}"
+    try:
+        mode = Path(path).stat().st_mode
+        if stat.S_ISREG(mode):
+            return Path(path).open("rb")
+    except FileNotFoundError:
+        raise error(f"{name} does not exist") from None
+    except (OSError, ValueError) as problem:  # a name too long, a loop of links, a folder that is closed
+        raise error(f"{name} cannot be read: {reason(problem)}") from problem
+    if stat.S_ISDIR(mode):
+        raise error(f"{name} is a folder: give one file")
+    raise error(f"{name} is a pipe, a socket or a device: give a file")
+
+
+def read_bytes(path: str | Path, what: str, error: type[InputError] = InputError) -> bytes:
+    """Return what a file holds; the arguments and errors are those of `open_file`."""
+    with open_file(path, what, error) as file:
+        try:
+            return file.read()
+        except OSError as problem:
+            raise error(f"{what} {path} cannot be read: {reason(problem)}") from problem
+
+
+def read_json(path: str | Path, what: str) -> Any:
+    """Return what a JSON file holds; the arguments and errors are those of `open_file`."""
+    try:
+        return json.loads(read_bytes(path, what).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{what} {path} cannot be read: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Return one line that says why: the system's words, or the first line of the message."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return printable(text).splitlines()[0]
 
 
 def output_folder(path: str | Path) -> Path:
-    """Return a folder that can be written in, made if it does not exist: found out before the long work."""
-    folder = Path(path)
+    """Return a folder that can be written in, made if it does not exist: found out before the long work.
+
+    Files that a killed run left half written there are removed.
+
+    Raises:
+        InputError: the folder cannot be made or written in.
+    """
+    folder = make_folder(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        clear_parts(folder)
     except OSError as error:
-        raise InputError(f"cannot write in the folder {folder}: {error.strerror}") from error
+        raise InputError(f"cannot write in the folder {folder}: {reason(error)}") from error
     return folder
 
 
+def make_folder(path: str | Path) -> Path:
+    """Return a folder, made if it does not exist.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    folder = expanded(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write in the folder {folder}: {reason(error)}") from error
+    return folder
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove the half-written files of runs that are no longer there."""
+    if not is_folder(folder):
+        return
+    with os.scandir(folder) as entries:
+        parts = [
+            each for each in entries if (found := _PART.fullmatch(each.name)) and _left(each, int(found[1]))
+        ]
+    for part in parts:
+        with suppress(OSError):  # Windows keeps files that are open
+            Path(part.path).unlink()
+
+
+def _left(part: os.DirEntry[str], process: int) -> bool:
+    """Whether the process that wrote a part is gone, or has the number of this one, which began later."""
+    with suppress(OSError):
+        return part.stat().st_mtime < _BEGUN if process == os.getpid() else not _runs(process)
+    return False
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 would be Ctrl-C
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
+
+
 def write_all(contents: Mapping[Path, bytes]) -> None:
-    """Write all files or, if that fails or is interrupted, leave what was there before."""
+    """Write all files or, if that fails or is interrupted, leave what was there before.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
     try:
         for path, content in contents.items():
@@ -30,7 +170,8 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
         for path, part in parts.items():
             part.replace(path)
     except OSError as error:
-        raise InputError(f"cannot write {error.filename2 or error.filename}: {error.strerror}") from error
+        place = error.filename2 or error.filename
+        raise InputError(f"cannot write {place}: {error.strerror}") from error
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)

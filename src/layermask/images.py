@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from layermask.arguments.declare import checked
 from layermask.arguments.numbers import count, optional, several
 from layermask.arguments.refusal import refused
 from layermask.arguments.words import path as path_kind
 from layermask.errors import ImageError, require
+from layermask.files import open_file, reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,39 +76,39 @@ def load_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.nda
 def _open(path: Path, kind: str) -> Image.Image:
     """Decode a file in full, turned upright; the one place where Pillow's own errors are translated."""
     Image = require("PIL.Image", "cli")
+    name = f"{kind} {path}"
+    with _file(path, kind) as file:
+        try:
+            return _decoded(file, path, kind)
+        except ImageError:
+            raise
+        except Image.UnidentifiedImageError:
+            raise ImageError(f"{name} is not an image that Pillow can read") from None
+        except Image.DecompressionBombError:
+            raise ImageError(
+                f"{name} has more than {MAX_PIXELS:,} pixels, the limit: scale it down"
+            ) from None
+        except Exception as error:  # of a damaged file, each decoder raises what it likes
+            raise ImageError(f"{name} is truncated or damaged: {reason(error)}") from error
+
+
+def _decoded(file: IO[bytes], path: Path, kind: str) -> Image.Image:
+    Image = require("PIL.Image", "cli")
     ImageOps = require("PIL.ImageOps", "cli")
-    _check_file(path, kind)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata and the like: the pixels decide
-            with Image.open(path) as image:
-                _check_size(image.size, path, kind)
-                image.load()
-                return ImageOps.exif_transpose(image)
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{kind} {path} is not an image that Pillow can read") from None
-    except Image.DecompressionBombError:
-        raise ImageError(
-            f"{kind} {path} has more than {MAX_PIXELS:,} pixels, the limit: scale it down"
-        ) from None
-    except ImageError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{kind} {path} is truncated or damaged: {_line(error)}") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged metadata and the like: the pixels decide
+        with Image.open(file) as image:
+            _check_size(image.size, path, kind)
+            image.load()
+            return ImageOps.exif_transpose(image)
 
 
-def _check_file(path: Path, kind: str) -> None:
-    if path.is_dir():
-        raise ImageError(f"{kind} {path} is a folder: give one file")
-    if not path.exists():
-        raise ImageError(f"{kind} {path} does not exist")
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise ImageError(f"{kind} {path} cannot be read: {error.strerror}") from error
-    if empty:
+def _file(path: Path, kind: str) -> IO[bytes]:
+    file = open_file(path, kind, ImageError)
+    if not os.fstat(file.fileno()).st_size:
+        file.close()
         raise ImageError(f"{kind} {path} is empty (0 bytes)")
+    return file
 
 
 def _check_size(size: tuple[int, int], path: Path, kind: str) -> None:
@@ -182,11 +184,14 @@ def _fit(picture: Image.Image, size: tuple[int, int], path: str | Path) -> Image
 def _load_npy(path: Path) -> np.ndarray:
     import numpy as np
 
-    _check_file(path, "label map")
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ImageError(f"label map {path} is not a readable .npy file: {_line(error)}") from error
+    with _file(path, "label map") as file:
+        try:
+            labels = np.load(file, allow_pickle=False)
+        except Exception as error:  # of a damaged header, numpy raises what Python's parser does
+            raise ImageError(f"label map {path} is not a readable .npy file: {reason(error)}") from error
+        if not isinstance(labels, np.ndarray):
+            raise ImageError(f"label map {path} holds several arrays (.npz): save one with numpy.save")
+        return labels
 
 
 def _label_picture(path: Path) -> np.ndarray:
@@ -199,7 +204,3 @@ def _label_picture(path: Path) -> np.ndarray:
             "(a grey or palette PNG, a 16-bit PNG, or an .npy file)"
         )
     return np.array(image)  # of a palette picture: the indices, not the colours
-
-
-def _line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -35,3 +35,19 @@ def class_scores(output: Any, count: int) -> Tensor:
             f"the model answers {shape} for {count} pictures: expected scores ({count}, classes)"
         )
     return found
+
+
+def compared_scores(output: Any, count: int) -> Tensor:
+    """Return the (count, classes) scores of two classes or more: one class alone is always the likeliest.
+
+    Raises:
+        ModelError: there is one class, or the output is of another shape.
+    """
+    found = class_scores(output, count)
+    if found.shape[1] < 2:
+        raise ModelError(
+            f"the model answers {tuple(found.shape)}, one score for each picture, and classes are compared: "
+            "return two scores, 0 and z for a score z whose probability is sigmoid(z): "
+            "torch.cat([torch.zeros_like(z), z], 1)"
+        )
+    return found

@@ -13,14 +13,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layermask.errors import printable
 from layermask.explain.attribution import Attribution
+from layermask.files import read_bytes
 from layermask.zoo.loaded import Loaded
 
 PACKAGES = ("layermask", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "scikit-image")
 
 
 def sha256(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """Return the SHA-256 of a file.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    return hashlib.sha256(read_bytes(path, "file")).hexdigest()
+
+
+def engine_of(*removals: Any) -> str | None:
+    """Return which engine answered for the first removal that has one, "dense" or "packed ...", else None."""
+    plain = (getattr(each, "removal", each) for each in removals)  # of what wraps one
+    return next(filter(None, (getattr(each, "engine_used", None) for each in plain)), None)
+
+
+def sealed(record: Mapping[str, Any], picture: bytes) -> dict[str, Any]:
+    """Return the record with checksums of itself and of the picture that belongs to it."""
+    plain = {key: value for key, value in record.items() if key != "checksums"}
+    text = json.dumps(plain, sort_keys=True).encode()
+    sums = {"record": hashlib.sha256(text).hexdigest(), "picture": hashlib.sha256(picture).hexdigest()}
+    return {**plain, "checksums": sums}
 
 
 def of_model(loaded: Loaded, weights: Path | None) -> dict[str, Any]:
@@ -67,4 +88,4 @@ def versions() -> dict[str, str]:
 def to_json(record: Mapping[str, Any]) -> str:
     """Return JSON with one line per entry: short to read, and no line per number."""
     lines = (f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in record.items())
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    return printable("{\n" + ",\n".join(lines) + "\n}\n")  # what JSON reads as the file names they were

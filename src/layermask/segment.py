@@ -17,7 +17,7 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
-from layermask.errors import InputError, nearest, require
+from layermask.errors import InputError, nearest, out_of_memory, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,6 +213,21 @@ def segmenter(text: str) -> Segmenter:
     return _with_values(SEGMENTERS[name], text, values)
 
 
+def segmented(text: str, image: Any) -> Tensor:
+    """Return the labels (H, W) that the segmenter of a name gives for a picture.
+
+    Raises:
+        InputError: there is no such segmenter, or it cannot work with these settings.
+    """
+    make = segmenter(text)
+    try:
+        return make(image)
+    except Exception as error:  # scikit-image raises what its loops do
+        if isinstance(error, InputError) or out_of_memory(error):
+            raise
+        raise InputError(f"segments {text!r} cannot be made: {type(error).__name__}: {error}") from error
+
+
 def _with_values(kind: Callable[..., Any], text: str, values: str) -> Segmenter:
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # all are dataclasses
     options = {}
@@ -221,11 +236,18 @@ def _with_values(kind: Callable[..., Any], text: str, values: str) -> Segmenter:
         name = name if equals else names[0]
         if name not in names:
             raise InputError(f"segments {text!r}: {name!r} is not one of {', '.join(names)}")
-        try:
-            options[name] = int(number) if number.lstrip("-").isdigit() else float(number)
-        except ValueError:
-            raise InputError(f"segments {text!r}: {number!r} is not a number") from None
+        options[name] = _number(number, text)
     return kind(**options)
+
+
+def _number(number: str, text: str) -> float:
+    try:
+        found = int(number) if number.lstrip("-").isdigit() else float(number)
+    except ValueError:
+        raise InputError(f"segments {text!r}: {number!r} is not a number") from None
+    if not abs(found) < 2**31:  # NaN too
+        raise InputError(f"segments {text!r}: {number} is no number below 2**31")
+    return found
 
 
 def _boxes(text: str) -> tuple[Box, ...]:

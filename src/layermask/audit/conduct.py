@@ -159,7 +159,7 @@ def _report(
     of_samples = by_name(source, [each["image"] for each in samples])
     hidden = answers.fractions[chosen.place]
     pictures = [show(each, loaded, device, operator, answers, hidden, seed) for each in of_samples]
-    about = {key: settings[key] for key in ("model", "data", "device")}
+    about = {key: settings[key] for key in ("model", "data", "device", "engine_used")}
     rest = {
         "notes": made.notes,
         "samples": samples,

@@ -16,7 +16,7 @@ from layermask.evaluate.orders import random_order
 from layermask.evaluate.removing import MakeOperator
 from layermask.explain.asking import Segments
 from layermask.removal.paint import PixelFill
-from layermask.segment import segmenter
+from layermask.segment import segmented
 from layermask.zoo.loaded import Loaded
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def show(
     """Make a picture again, the share `hidden` of the first segmentation's segments hidden."""
     x = loaded.preprocessing(sample.load_image())
     whole = loaded.preprocessing.picture(x)
-    labels = segmenter(answers.segmentations[0])(whole)
+    labels = segmented(answers.segmentations[0], whole)
     visible = _visible(labels, sample, answers.segmentations[0], hidden, seed)
     under = {}
     for name in answers.removals:

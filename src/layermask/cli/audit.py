@@ -25,9 +25,15 @@ Model = Annotated[
     ),
 ]
 LinearityImages = Annotated[
-    int, typer.Option(min=0, help="Pictures for linearity, the costliest part; 0 to leave it out.")
+    int,
+    typer.Option(
+        min=0, max=options.MOST, help="Pictures for linearity, the costliest part; 0 to leave it out."
+    ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder for the page; an audit that was stopped goes on there.")]
+Out = Annotated[
+    Path,
+    typer.Option(help="Folder for the page; an audit that was stopped goes on there.", **options.PATH),
+]
 REMOVALS = "layermask,greyout,blackout,mean,push-pull,blur"
 
 
@@ -56,7 +62,7 @@ def command(
     patches. Interrupted or killed, the same command goes on where it was. Exit status: 1 failed, 2 bad input,
     130 interrupted.
     """
-    with outcome(quiet):
+    with outcome(quiet, options.less(batch_size)):
         from layermask.audit import audit
         from layermask.cli.scene import load_model
         from layermask.data import open_source
@@ -64,7 +70,7 @@ def command(
         from layermask.record import to_json
         from layermask.removal.table import check_name
 
-        wanted = [check_name(name) for name in conduct.names(removals)]
+        wanted = [check_name(name) for name in conduct.names(removals, "--removals")]
         source = open_source(data, kind, images).pick(limit, seed)
         say = options.voice(quiet or json)
         say(source.summary)
@@ -74,7 +80,7 @@ def command(
             source,
             out,
             removals=wanted,
-            segmentations=conduct.names(segmentations),
+            segmentations=conduct.names(segmentations, "--segments"),
             linearity_images=linearity_images,
             seed=seed,
             weights=weights,

@@ -11,7 +11,7 @@ import typer
 from layermask.cli import options
 from layermask.cli.comparison import GREY, MASKED, WHOLE, ZERO, Comparison, Inside, Operators, compare
 from layermask.cli.hiding import PATCH, hide_part, mask_of
-from layermask.cli.jobs import Job, done_already, find_jobs, go_through
+from layermask.cli.jobs import Job, done_already, find_jobs, go_through, prepare_folder
 from layermask.cli.outcome import outcome
 from layermask.cli.scene import in_one_line, load_model, look, write
 
@@ -26,6 +26,7 @@ Mask = Annotated[
     typer.Option(
         help="Picture of two levels, white = visible, black = hidden; or a folder with one for each picture.",
         show_default=False,
+        **options.PATH,
     ),
 ]
 Hide = Annotated[
@@ -35,7 +36,7 @@ Hide = Annotated[
         show_default="0.5",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the patches that --hide draws.")]
+Seed = Annotated[int, typer.Option(help="Of the patches that --hide draws.", **options.SEED)]
 
 
 def command(
@@ -56,12 +57,13 @@ def command(
     run with the same options has done are left as they are. Exit status: 1 failed, 2 bad input,
     130 interrupted.
     """
-    with outcome(quiet):
+    with outcome(quiet, "--model, or --device cpu"):
         from layermask.files import output_folder
 
         _check(mask, hide)
         share = 0.5 if hide is None else hide
         folder, jobs = output_folder(out), find_jobs(images)
+        prepare_folder(folder, jobs)
         options.check_files([job.image for job in jobs[:1]])
         loaded, where = load_model(model, weights, device)
         alone = len(jobs) == 1
@@ -71,18 +73,22 @@ def command(
         def request(job: Job) -> dict[str, Any]:
             return _request(loaded, weights, mask_of(mask, job) if mask else None, share, seed)
 
-        def work(job: Job, advance: Callable[[float], None]) -> None:
+        def work(job: Job, advance: Callable[[float], None]) -> str | None:
             scene = look(job.image, loaded, where, weights)
             hidden = hide_part(scene, mask_of(mask, job) if mask else None, share, seed)
             say(f"{scene.title}, {hidden.title()}")
             found = compare(scene, hidden, operators)
             say(_table(found))
             record = {"command": "compare", "request": request(job), **_record(found)}
+            record["engine_used"] = next(
+                (each.engine for each in found.answers.values() if each.engine), None
+            )
             files = write(folder, f"{job.name}_compare", _sheet(found), record)
             say(f"wrote {files.picture} and {files.record}")
             if json:
                 typer.echo(files.text if alone else in_one_line(files.text), nl=not alone)
             advance(1)
+            return files.engine
 
         go_through(
             jobs, work, lambda job: done_already(folder, job, "compare", request(job)), "comparing", quiet

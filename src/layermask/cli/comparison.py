@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from layermask.cli.hiding import Hidden, patches_of
@@ -26,6 +26,7 @@ class Answer:
 
     picture: np.ndarray
     ranking: Ranking
+    engine: str | None = None
 
     @property
     def top(self) -> int:
@@ -90,8 +91,10 @@ def _answers(scene: Scene, visible: Tensor, operators: Operators) -> tuple[dict[
 
 
 def _answer_under(scene: Scene, visible: Tensor, name: str, operators: Operators) -> Answer:
+    from layermask.record import engine_of
+
     operator = operators(name, patches_of(scene).to(scene.x.device))  # some paint by segment
-    return _answer(scene, visible, lambda: operator(scene.x, visible))
+    return replace(_answer(scene, visible, lambda: operator(scene.x, visible)), engine=engine_of(operator))
 
 
 def _answer(scene: Scene, visible: Tensor, ask: Callable[[], Any]) -> Answer:

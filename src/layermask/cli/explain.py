@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
-from layermask.cli.jobs import Job, done_already, find_jobs, go_through
+from layermask.cli.jobs import Job, done_already, find_jobs, go_through, prepare_folder
 from layermask.cli.outcome import outcome
 from layermask.cli.scene import Files, Scene, in_one_line, load_model, look, ranking_lines, write
 
@@ -41,20 +41,31 @@ Targets = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    typer.Option(min=2, help="Masked pictures per removal, if the method draws any.", show_default="1000"),
+    typer.Option(
+        min=2,
+        max=options.MANY,
+        help="Masked pictures per removal, if the method draws any.",
+        show_default="1000",
+    ),
 ]
 Converge = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1, help="Stop earlier, when the ranking of the segments is this stable; 0.01, say."
+        min=0,
+        max=1,
+        help="Stop earlier, when the ranking of the segments is this stable; 0.01, say.",
+        **options.FINITE,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the random samples, which are the same for every removal.")]
+Seed = Annotated[
+    int, typer.Option(help="Of the random samples, which are the same for every removal.", **options.SEED)
+]
 Report = Annotated[
     Path | None,
     typer.Option(
         help="Also write an HTML page: a file ending in .html, or for many pictures a folder.",
         show_default=False,
+        **options.PATH,
     ),
 ]
 Curves = Annotated[
@@ -91,9 +102,10 @@ def command(
     run with the same options has done are left as they are. Exit status: 1 failed, 2 bad input,
     130 interrupted.
     """
-    with outcome(quiet):
+    with outcome(quiet, options.less(batch_size)):
         removals, folder = options.prepare_output(against, out)
         jobs = find_jobs(images)
+        prepare_folder(folder, jobs)
         settings = _settings(method, samples, converge, seed)
         options.check_report(report, len(jobs))
         options.check_files([job.image for job in jobs[:1]])
@@ -132,20 +144,21 @@ class _Run:
     def request(self) -> dict[str, Any]:
         """What the results depend on besides the picture."""
         from layermask import record
+        from layermask.files import expanded, is_file
 
         settings = {k: v for k, v in self.settings.items() if k != "perturbations_per_eval"}
-        labels = Path(self.segments)
+        labels = expanded(self.segments)
         return {
             "layermask": record.versions()["layermask"],
             "model": record.of_model(self.loaded, self.weights),
             "method": self.method,
             "settings": settings,
-            "segments": record.sha256(labels) if labels.is_file() else self.segments,
+            "segments": record.sha256(labels) if is_file(labels) else self.segments,
             "targets": self.targets,
             "removals": self.removals,
         }
 
-    def is_done(self, job: Job) -> bool:
+    def is_done(self, job: Job) -> dict[str, Any] | None:
         return done_already(self.folder, job, "explain", self.request())
 
     def alone(self, job: Job) -> None:
@@ -155,13 +168,16 @@ class _Run:
         files = self._explain(scene, job, None)
         typer.echo(files.text, nl=False) if self.json else None
 
-    def one_of_many(self, job: Job, advance: Callable[[float], None]) -> None:
+    def one_of_many(self, job: Job, advance: Callable[[float], None]) -> str | None:
         scene = look(job.image, self.loaded, self.device, self.weights)
         files = self._explain(scene, job, advance)
         if self.json:
             typer.echo(in_one_line(files.text))
+        return files.engine
 
     def _explain(self, scene: Scene, job: Job, advance: Callable[[float], None] | None) -> Files:
+        from layermask.record import engine_of
+
         labels, classes = _segment(scene, self.segments), _targets(scene, self.targets)
         explainers = {name: self._explainer(name, labels) for name in self.removals}
         total = sum(_cost(each, labels) for each in explainers.values())
@@ -171,9 +187,8 @@ class _Run:
                 found[name] = each.attribute(scene.x, classes, labels, show_progress=step)
         if advance is None:
             self.say(_summary(scene, found))
-        files = write(
-            self.folder, f"{job.name}_explain", _sheet(scene, found, self.method), self._record(scene, found)
-        )
+        record = self._record(scene, found, engine_of(*(each.removal for each in explainers.values())))
+        files = write(self.folder, f"{job.name}_explain", _sheet(scene, found, self.method), record)
         pages = [self._page(scene, found, job)] if self.report else []
         pages += [self._curves(scene, found, explainers, job)] if self.curves else []
         if advance is None:
@@ -203,7 +218,7 @@ class _Run:
 
         return bar("explaining", total)
 
-    def _record(self, scene: Scene, found: dict[str, Attribution]) -> dict[str, Any]:
+    def _record(self, scene: Scene, found: dict[str, Attribution], engine: str | None) -> dict[str, Any]:
         from layermask import record
 
         first = next(iter(found.values()))
@@ -215,6 +230,7 @@ class _Run:
             "targets": scene.entries(list(chances)),
             "method": self.method,
             "settings": dict(first.settings),
+            "engine_used": engine,
             "removals": {name: record.of_attribution(each) for name, each in found.items()},
             "segmenter": self.segments,
             "segments": record.of_segments(first.segments),
@@ -288,14 +304,15 @@ def _targets(scene: Scene, wanted: list[str]) -> list[int] | None:
 def _segment(scene: Scene, segments: str) -> Tensor:
     """Return the (H, W) segments of what the model sees: by a segmenter, or the crop of a label-map file."""
     from layermask.errors import InputError
+    from layermask.files import exists, expanded
     from layermask.images import load_labels
-    from layermask.segment import relabel, segmenter
+    from layermask.segment import relabel, segmented
 
-    path = Path(segments)
-    if path.suffix in (".npy", ".png", ".tif", ".tiff") or path.exists():
+    path = expanded(segments)
+    if path.suffix in (".npy", ".png", ".tif", ".tiff") or exists(path):
         labels = relabel(scene.loaded.preprocessing.labels(load_labels(path, scene.size)))
     else:
-        labels = segmenter(segments)(scene.picture)
+        labels = segmented(segments, scene.picture)
     if int(labels.max()) == 0:
         raise InputError(
             f"segments {segments!r} give one segment for the whole picture: there is nothing to compare"

@@ -23,14 +23,18 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="The file to write.", show_default="model.FORMAT")]
+Out = Annotated[
+    Path | None, typer.Option(help="The file to write.", show_default="model.FORMAT", **options.PATH)
+]
 Format = Annotated[
     str | None,
     typer.Option(help="onnx, or pt2, torch's own.", show_default="as --out ends, else onnx"),
 ]
 Size = Annotated[
     int | None,
-    typer.Option(min=1, help="Side of the images, in pixels.", show_default="the model's own"),
+    typer.Option(
+        min=1, max=options.SIDE, help="Side of the images, in pixels.", show_default="the model's own"
+    ),
 ]
 Fold = Annotated[
     bool, typer.Option("--fold/--no-fold", help="Fold batch norm and constants into the weights.")
@@ -55,16 +59,15 @@ def command(
 
     Exit status: 1 if the answers differ, 2 bad input.
     """
-    with outcome(quiet):
+    with outcome(quiet, "--size"):
         from json import dumps
 
-        from layermask.cli.scene import load_model
         from layermask.files import output_folder
+        from layermask.zoo import load
 
         file, kind = _file(out, format)
         output_folder(file.parent)
-        loaded, _ = load_model(model, weights, "cpu")
-        record = _written(loaded, file, kind, size, fold)
+        record = _written(load(model, weights), file, kind, size, fold)
         if json:
             typer.echo(dumps(record))
         elif not quiet:
@@ -91,6 +94,7 @@ def _file(out: Path | None, format: str | None) -> tuple[Path, str]:
 
 def _written(loaded: Loaded, out: Path, kind: str, size: int | None, fold: bool) -> dict[str, Any]:
     from layermask.deploy import FORMATS, difference, export, load
+    from layermask.record import engine_of
     from layermask.removal.layers import LayerMasking
 
     removal = LayerMasking(loaded.model)
@@ -106,6 +110,7 @@ def _written(loaded: Loaded, out: Path, kind: str, size: int | None, fold: bool)
         "bytes": out.stat().st_size,
         "operations": sum(node.op == "call_function" for node in program.graph.nodes),
         "difference": difference(load(out, kind), removal, *_sample(3, shape, 1)),
+        "engine_used": engine_of(removal),
         "images": ["N", *shape],
         "preprocessing": loaded.preprocessing.record(),
     }

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layermask.errors import printable
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -28,7 +30,7 @@ class Hidden:
         return float(self.visible.float().mean())
 
     def title(self) -> str:
-        how = self.mask.name if self.mask else f"random {PATCH}×{PATCH} patches hidden"
+        how = printable(self.mask.name) if self.mask else f"random {PATCH}×{PATCH} patches hidden"
         return f"{how}, {self.amount():.1%} visible"
 
     def record(self) -> dict[str, Any]:
@@ -85,8 +87,9 @@ def visible_part(scene: Scene, path: Path, invert: bool = False) -> Tensor:
 def mask_of(mask: Path, job: Job) -> Path:
     """Return the mask of a picture: the one there is for all, or that of its name in a folder of masks."""
     from layermask.errors import ImageError
+    from layermask.files import is_folder
 
-    if not mask.is_dir():
+    if not is_folder(mask):
         return mask
     found = sorted(p for p in mask.rglob("*") if str(p.relative_to(mask).with_suffix("")) == job.name)
     if not found:

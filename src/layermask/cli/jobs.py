@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,6 +16,7 @@ import typer
 
 from layermask.cli.outcome import BAD_INPUT
 from layermask.errors import ImageError, InputError
+from layermask.files import clear_parts, exists, is_file, is_folder, read_bytes, read_json
 
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
 
@@ -32,7 +35,9 @@ def find_jobs(arguments: Sequence[Path]) -> list[Job]:
     Raises:
         ImageError: an argument names no picture.
     """
-    found = {path.resolve(): (path, place) for argument in arguments for path, place in _expand(argument)}
+    found = {
+        os.path.realpath(path): (path, place) for argument in arguments for path, place in _expand(argument)
+    }
     places = Counter(str(place.with_suffix("")) for _, place in found.values())
     return [Job(path, _name(place, places)) for path, place in found.values()]
 
@@ -45,62 +50,102 @@ def _name(place: Path, places: Counter[str]) -> str:
 
 def _expand(argument: Path) -> list[tuple[Path, Path]]:
     """Return pictures and their places below the argument."""
-    if argument.is_dir():
-        paths = sorted(p for p in argument.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if is_folder(argument):
+        paths = sorted(p for p in argument.rglob("*") if p.suffix.lower() in SUFFIXES and not is_folder(p))
         if not paths:
             raise ImageError(f"folder {argument} holds no pictures ({', '.join(sorted(SUFFIXES))})")
         return [(path, path.relative_to(argument)) for path in paths]
-    if any(sign in argument.name for sign in "*?[") and not argument.exists():
-        paths = sorted(p for p in argument.parent.glob(argument.name) if p.is_file())
-        if not paths:
-            raise ImageError(f"no file matches {argument}")
-        return [(path, Path(path.name)) for path in paths]
+    if any(sign in argument.name for sign in "*?[") and not os.path.lexists(argument):
+        return [(path, Path(path.name)) for path in _matching(argument)]
     return [(argument, Path(argument.name))]
 
 
-def done_already(folder: Path, job: Job, command: str, request: Mapping[str, Any]) -> bool:
-    """Whether an earlier run has written both files of this picture for the same request."""
-    from layermask.record import sha256
+def _matching(pattern: Path) -> list[Path]:
+    try:
+        paths = sorted(p for p in pattern.parent.glob(pattern.name) if is_file(p))
+    except (OSError, ValueError):  # no pattern, as **a
+        paths = []
+    if not paths:
+        raise ImageError(f"no file matches {pattern}")
+    return paths
+
+
+def prepare_folder(folder: Path, jobs: Sequence[Job]) -> None:
+    """Remove what killed runs left half written where these pictures' files go."""
+    for place in {(folder / job.name).parent for job in jobs}:
+        clear_parts(place)
+
+
+def done_already(folder: Path, job: Job, command: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the record that an earlier run has written for the same request, if both files are whole."""
+    from layermask.record import sealed, sha256
 
     picture, record = (folder / f"{job.name}_{command}.{ending}" for ending in ("png", "json"))
-    if not picture.exists():
-        return False
+    if not exists(picture) or not exists(record):
+        return None
     try:
-        stored = json.loads(record.read_text(encoding="utf-8"))
-        same = stored["request"] == json.loads(json.dumps(request))
-        return same and stored["image"]["sha256"] == sha256(job.image)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        stored = read_json(record, "record")
+        if stored != sealed(stored, read_bytes(picture, "picture")):
+            raise ValueError
+    except (ValueError, AttributeError, RecursionError):
+        warnings.warn(f"{record} or its picture is damaged or of an older version: done again", stacklevel=2)
+        return None
+    same = stored.get("request") == json.loads(json.dumps(request))
+    return stored if same and stored["image"]["sha256"] == sha256(job.image) else None
 
 
 def go_through(
     jobs: Sequence[Job],
-    work: Callable[[Job, Callable[[float], None]], None],
-    finished: Callable[[Job], bool],
+    work: Callable[[Job, Callable[[float], None]], str | None],
+    finished: Callable[[Job], Mapping[str, Any] | None],
     title: str,
     quiet: bool,
 ) -> None:
     """Do `work(job, advance)` for every picture that is not `finished`, with one bar over all of them.
 
-    `advance` takes the share of the picture's work just done. A picture that cannot be used is named, and the
-    others are done; the status is that of bad input then. One picture alone is always done, without a bar.
+    `advance` takes the share of the picture's work just done; `work` returns which engine answered;
+    `finished` returns the record of an earlier run. A picture that cannot be used is named, and the others
+    are done; the status is that of bad input then. One picture alone is always done, without a bar.
     """
     if len(jobs) == 1:
-        return work(jobs[0], lambda share: None)
-    left = [job for job in jobs if not finished(job)]
+        work(jobs[0], lambda share: None)
+        return
+    done = {job: _engine_of_done(finished, job) for job in jobs}
+    left = [job for job, engine in done.items() if engine is None]
     if not quiet and len(left) < len(jobs):
         typer.echo(f"{len(jobs) - len(left)} of {len(jobs)} pictures were done by an earlier run", err=True)
+    engines = set(filter(None, done.values()))
     failed = 0
     with _bar(title, len(left), quiet) as advance:
         for job in left:
             try:
-                work(job, advance)
+                _compare_engines(engines, work(job, advance))
             except InputError as error:
                 failed += 1
                 typer.echo(f"layermask: {' '.join(str(error).split())}", err=True)
     if failed:
         typer.echo(f"layermask: {failed} of {len(jobs)} pictures failed, see above", err=True)
         raise typer.Exit(BAD_INPUT)
+
+
+def _engine_of_done(finished: Callable[[Job], Mapping[str, Any] | None], job: Job) -> str | None:
+    """Return which engine answered for a picture that is done, maybe "", or None if it is to be done."""
+    try:
+        record = finished(job)
+    except InputError:  # of the picture or its mask: said when its turn comes
+        return None
+    return None if record is None else record.get("engine_used") or ""
+
+
+def _compare_engines(before: set[str], used: str | None) -> None:
+    """Say once that another engine answers than did for the pictures of an earlier run."""
+    if used and before and used not in before:
+        warnings.warn(
+            f"the engine that answers here is {used}, and it was {', '.join(sorted(before))} for the "
+            "pictures done before: their answers differ by rounding",
+            stacklevel=2,
+        )
+        before.add(used)
 
 
 def _bar(title: str, total: int, quiet: bool) -> Any:

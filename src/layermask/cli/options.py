@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layermask.errors import InputError
+from layermask.errors import InputError, printable
+from layermask.files import expanded, reason
 
 if TYPE_CHECKING:
     import torch
 
-Image = Annotated[
-    Path, typer.Argument(help="The picture: JPEG, PNG, WebP, ...", metavar="IMAGE", show_default=False)
-]
+MOST = 2**31 - 1  # no count is larger
+SIDE = 4096  # pixels of random images: more is no test but a strain
+MANY = 10_000_000  # masks: a day's work at 10 ms each
+
+
+def path(text: str | Path) -> Path:
+    """Return what a path option names, `~` as the home folder; the one place where paths are read."""
+    if not str(text).strip():
+        raise typer.BadParameter("the name is empty: give a path, or . for the current folder")
+    if "\0" in str(text):
+        raise typer.BadParameter("a path holds no NUL character")
+    return expanded(text)
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+PATH: Any = {"parser": path, "metavar": "PATH"}
+SEED: Any = {"min": -(2**63), "max": 2**63 - 1}
+FINITE: Any = {"callback": _finite}
+
 Images = Annotated[
     list[Path],
     typer.Argument(
-        help="Pictures, folders of pictures, or wildcards.", metavar="IMAGE...", show_default=False
+        help="Pictures, folders of pictures, or wildcards.",
+        metavar="IMAGE...",
+        show_default=False,
+        parser=path,
     ),
 ]
 Segments = Annotated[
@@ -43,12 +69,13 @@ Model = Annotated[
     ),
 ]
 Weights = Annotated[
-    Path | None, typer.Option(help="Weight file to use instead of the hub's: .safetensors or a state dict.")
+    Path | None,
+    typer.Option(help="Weight file to use instead of the hub's: .safetensors or a state dict.", **PATH),
 ]
 Against = Annotated[
     str, typer.Option(help="Removals to compare with, separated by commas; none for no other.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder for the picture and the JSON file.")]
+Out = Annotated[Path, typer.Option(help="Folder for the picture and the JSON file.", **PATH)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the JSON record instead of text.")]
@@ -81,24 +108,35 @@ def batch_size(text: str, device: torch.device) -> int:
     """Return the number of pictures per forward pass; "auto" is where a run starts."""
     if text == "auto":
         return 32 if device.type == "cpu" else 256
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"batch size {text!r}: give auto, or a whole number above 0")
-    return int(text)
+    number = int(text) if text.isdecimal() and len(text) < 12 else 0
+    if not 1 <= number <= MOST:
+        raise InputError(
+            f"batch size {text!r}: give auto, or a whole number above 0, at most {MOST:,} (--batch-size)"
+        )
+    return number
+
+
+def less(batch_size: str) -> str:
+    """Return what to make smaller when memory runs out; with auto, one picture alone was too large."""
+    return "--model, or --device cpu" if batch_size == "auto" else "--batch-size, or auto"
 
 
 def voice(silent: bool) -> Callable[[str], None]:
     """Return what prints a line for the user, or nothing."""
-    return (lambda text: None) if silent else typer.echo
+    return (lambda text: None) if silent else (lambda text: typer.echo(printable(text)))
 
 
 def torch_device(name: str) -> torch.device:
+    """Return a device that pictures can go to and answers come back from."""
     import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} is not there: {str(error).splitlines()[0]}") from error
+        torch.zeros(1, device=device).add(1).cpu()
+    except Exception as error:  # of a device that is not there, torch raises what its module does
+        raise InputError(
+            f"device {name!r} is not there: {reason(error)}; give --device auto or cpu"
+        ) from error
     return device

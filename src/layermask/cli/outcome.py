@@ -9,14 +9,17 @@ from contextlib import contextmanager
 
 import typer
 
+from layermask.errors import InputError, out_of_memory, printable
+
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 @contextmanager
-def outcome(quiet: bool = False) -> Iterator[None]:
-    """Turn what a command raises into an exit status; LAYERMASK_DEBUG=1 shows tracebacks instead."""
-    from layermask.errors import InputError
+def outcome(quiet: bool = False, memory: str = "--batch-size, or auto") -> Iterator[None]:
+    """Turn what a command raises into an exit status; LAYERMASK_DEBUG=1 shows tracebacks instead.
 
+    `memory`: what to make smaller when memory runs out.
+    """
     try:
         with _warnings_in_one_line(quiet):
             yield
@@ -27,12 +30,12 @@ def outcome(quiet: bool = False) -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does: nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise typer.Exit(FAILED) from None
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: the model's code may end the program, we do not
         if os.environ.get("LAYERMASK_DEBUG"):
             raise
         if isinstance(error, InputError):
             _end(str(error), BAD_INPUT)
-        _end(_describe(error), FAILED)
+        _end(_describe(error, memory), FAILED)
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def _warnings_in_one_line(quiet: bool) -> Iterator[None]:
     """Show users our warnings as a line without a code location, and none that is for developers."""
 
     def show(message: Warning | str, category: type[Warning], *where: object) -> None:
-        typer.echo(f"layermask: warning: {' '.join(str(message).split())}", err=True)
+        typer.echo(f"layermask: warning: {' '.join(printable(message).split())}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -50,14 +53,14 @@ def _warnings_in_one_line(quiet: bool) -> Iterator[None]:
         yield
 
 
-def _describe(error: Exception) -> str:
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-        return "out of memory: give a smaller --batch-size, or auto"
+def _describe(error: BaseException, memory: str) -> str:
+    if out_of_memory(error):
+        return f"out of memory: give a smaller {memory}"
     if type(error).__module__.startswith("layermask."):
         return str(error)  # written to be read, as of an operation without a rule
     return f"{type(error).__name__}: {error} (LAYERMASK_DEBUG=1 shows where)"
 
 
 def _end(message: str, status: int) -> None:
-    typer.echo(f"layermask: {' '.join(message.split())}", err=True)
+    typer.echo(f"layermask: {' '.join(printable(message).split())}", err=True)
     raise typer.Exit(status) from None

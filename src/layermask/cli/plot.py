@@ -11,9 +11,14 @@ from layermask.cli import options
 from layermask.cli.outcome import outcome
 
 Folder = Annotated[
-    Path, typer.Argument(help="Folder of `layermask evaluate`, or its results.parquet.", metavar="DIR")
+    Path,
+    typer.Argument(
+        help="Folder of `layermask evaluate`, or its results.parquet.", metavar="DIR", parser=options.path
+    ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder for the files.", show_default="DIR")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder for the files.", show_default="DIR", **options.PATH)
+]
 Rule = Annotated[
     str | None,
     typer.Option(
@@ -25,6 +30,7 @@ Hits = Annotated[
     int | None,
     typer.Option(
         min=0,
+        max=options.MOST,
         help="Of shape: draw classes that the model gets right in more images than this.",
         show_default="10, as in the paper",
     ),

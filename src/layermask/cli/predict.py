@@ -10,7 +10,7 @@ import typer
 
 from layermask.cli import options
 from layermask.cli.hiding import mask_of, visible_part
-from layermask.cli.jobs import Job, done_already, find_jobs, go_through
+from layermask.cli.jobs import Job, done_already, find_jobs, go_through, prepare_folder
 from layermask.cli.outcome import outcome
 from layermask.cli.scene import Ranking, Scene, in_one_line, load_model, look, rank, ranking_lines, write
 
@@ -26,6 +26,7 @@ Mask = Annotated[
         help="Picture of two levels, white = visible, black = hidden; or a folder with one for each picture, "
         "of the same name.",
         show_default=False,
+        **options.PATH,
     ),
 ]
 Invert = Annotated[bool, typer.Option("--invert", help="White is hidden instead.")]
@@ -49,11 +50,13 @@ def command(
     run with the same options has done are left as they are. Exit status: 1 failed, 2 bad input,
     130 interrupted.
     """
-    with outcome(quiet):
+    with outcome(quiet, "--model, or --device cpu"):
+        from layermask.record import engine_of
         from layermask.removal.table import from_table
 
         removals, folder = options.prepare_output(against, out)
         jobs = find_jobs(images)
+        prepare_folder(folder, jobs)
         options.check_files([job.image for job in jobs[:1]])
         loaded, where = load_model(model, weights, device)
         alone = len(jobs) == 1
@@ -63,16 +66,18 @@ def command(
         def request(job: Job) -> dict[str, Any]:
             return _request(loaded, weights, mask_of(mask, job), invert, removals)
 
-        def work(job: Job, advance: Callable[[float], None]) -> None:
+        def work(job: Job, advance: Callable[[float], None]) -> str | None:
             own = mask_of(mask, job)
             scene = look(job.image, loaded, where, weights)
             answers = _answers(scene, operators, visible_part(scene, own, invert), say)
             record = {"command": "predict", "request": request(job), **_record(scene, own, invert, answers)}
+            record["engine_used"] = engine_of(*operators.values())
             files = write(folder, f"{job.name}_predict", _sheet(scene, own, answers), record)
             if json:
                 typer.echo(files.text if alone else in_one_line(files.text), nl=not alone)
             say(f"wrote {files.picture} and {files.record}")
             advance(1)
+            return files.engine
 
         go_through(
             jobs, work, lambda job: done_already(folder, job, "predict", request(job)), "predicting", quiet
@@ -87,7 +92,7 @@ def _request(
     return {
         "layermask": record.versions()["layermask"],
         "model": record.of_model(loaded, weights),
-        "mask": record.sha256(mask) if mask.is_file() else str(mask),
+        "mask": record.sha256(mask),
         "invert": invert,
         "removals": removals,
     }
@@ -120,9 +125,10 @@ def _answer(scene: Scene, operator: nn.Module, visible: Tensor) -> tuple[np.ndar
 def _sheet(scene: Scene, mask: Path, answers: dict[str, tuple[np.ndarray, Ranking]]) -> bytes:
     from layermask.draw.figure import png
     from layermask.draw.sheets import prediction_sheet
+    from layermask.errors import printable
 
     columns = [(name, picture, scene.named(ranking)) for name, (picture, ranking) in answers.items()]
-    return png(prediction_sheet(f"{scene.title}, {mask.name}", columns))
+    return png(prediction_sheet(f"{scene.title}, {printable(mask.name)}", columns))
 
 
 def _record(

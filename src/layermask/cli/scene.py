@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layermask.cli.options import torch_device
+from layermask.errors import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +33,7 @@ class Scene:
 
     @property
     def title(self) -> str:
-        return f"{self.path.name}, {self.loaded.name}"
+        return printable(f"{self.path.name}, {self.loaded.name}")
 
     @cached_property
     def picture(self) -> np.ndarray:
@@ -70,11 +71,12 @@ class Scene:
 
 
 class Files(NamedTuple):
-    """What was written: two paths, and the JSON text."""
+    """What was written: two paths, the JSON text, and which engine answered."""
 
     picture: Path
     record: Path
     text: str
+    engine: str | None
 
 
 def prepare(image: Path, model: str, weights: Path | None, device: str) -> Scene:
@@ -85,10 +87,11 @@ def prepare(image: Path, model: str, weights: Path | None, device: str) -> Scene
 
 
 def load_model(model: str, weights: Path | None, device: str) -> tuple[Loaded, torch.device]:
-    from layermask.zoo import load
+    """Return the model, tried out, and the device: what it cannot do is found before the work."""
+    from layermask.zoo import load, tried
 
     where = torch_device(device)
-    return load(model, weights, where), where
+    return tried(load(model, weights, where)), where
 
 
 def look(image: Path, loaded: Loaded, device: torch.device, weights: Path | None) -> Scene:
@@ -103,11 +106,11 @@ def rank(answer: Callable[[], Any], count: int = 5) -> Ranking:
     import torch
 
     from layermask.errors import ModelError
-    from layermask.outputs import class_scores
+    from layermask.outputs import compared_scores
 
     with torch.no_grad():
         output = answer()
-    logits = class_scores(output, 1)
+    logits = compared_scores(output, 1)
     if not logits.isfinite().all():
         raise ModelError("the model's scores for this picture are not all finite")
     probabilities, classes = logits[0].float().softmax(-1).topk(min(count, logits.shape[1]))
@@ -122,15 +125,16 @@ def in_one_line(text: str) -> str:
     """Return a JSON record as one line, of which many make a JSON Lines file."""
     from json import dumps, loads
 
-    return dumps(loads(text), ensure_ascii=False)
+    return printable(dumps(loads(text), ensure_ascii=False))
 
 
 def write(folder: Path, stem: str, picture: bytes, record: Mapping[str, Any]) -> Files:
-    """Write both files of a command, or neither."""
-    from layermask.files import write_all
-    from layermask.record import to_json
+    """Write both files of a command, or neither; the record gets the checksums of both."""
+    from layermask.files import make_folder, write_all
+    from layermask.record import sealed, to_json
 
-    files = Files(folder / f"{stem}.png", folder / f"{stem}.json", to_json(record))
-    files.picture.parent.mkdir(parents=True, exist_ok=True)
+    text = to_json(sealed(record, picture))
+    files = Files(folder / f"{stem}.png", folder / f"{stem}.json", text, record.get("engine_used"))
+    make_folder(files.picture.parent)
     write_all({files.picture: picture, files.record: files.text.encode()})
     return files

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layermask.cli import options
-from layermask.cli.jobs import Job, find_jobs, go_through
+from layermask.cli.jobs import Job, find_jobs, go_through, prepare_folder
 from layermask.cli.outcome import outcome
 
 if TYPE_CHECKING:
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 Images = Annotated[
     list[Path] | None,
-    typer.Argument(help="Pictures, folders or wildcards; none to list the segmenters.", metavar="[IMAGE...]"),
+    typer.Argument(
+        help="Pictures, folders or wildcards; none to list the segmenters.",
+        metavar="[IMAGE...]",
+        parser=options.path,
+    ),
 ]
 
 
@@ -33,24 +37,26 @@ def command(
     The label maps can be edited and given to `explain --segments`. Exit status: 1 failed, 2 bad input,
     130 interrupted.
     """
-    with outcome(quiet):
+    with outcome(quiet, "picture, or fewer --segments"):
         if not images:
             typer.echo(_listing(json))
             return
         from layermask.files import output_folder
-        from layermask.segment import segmenter
+        from layermask.segment import segmented, segmenter
 
-        folder, make, jobs = output_folder(out), segmenter(segments), find_jobs(images)
+        segmenter(segments)  # refused before anything is written
+        folder, jobs = output_folder(out), find_jobs(images)
+        prepare_folder(folder, jobs)
 
         def work(job: Job, advance: Callable[[float], None]) -> None:
             from layermask.images import load_image
 
-            labels = make(load_image(job.image))
+            labels = segmented(segments, load_image(job.image))
             _write(folder, job, labels)
             _tell(job, labels, quiet, json)
             advance(1)
 
-        go_through(jobs, work, lambda job: False, "segmenting", quiet)
+        go_through(jobs, work, lambda job: None, "segmenting", quiet)
 
 
 def _listing(json: bool) -> str:
@@ -74,14 +80,14 @@ def _write(folder: Path, job: Job, labels: Tensor) -> None:
     import numpy as np
 
     from layermask.draw.overlay import bordered
-    from layermask.files import write_all
+    from layermask.files import make_folder, write_all
     from layermask.images import load_image
 
     array, picture = BytesIO(), BytesIO()
     np.save(array, labels.numpy())
     bordered(load_image(job.image), labels).save(picture, "PNG")
     stem = folder / f"{job.name}_segments"
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(stem.parent)
     write_all(
         {
             stem.with_name(f"{stem.name}.npy"): array.getvalue(),
@@ -97,4 +103,6 @@ def _tell(job: Job, labels: Tensor, quiet: bool, json: bool) -> None:
     if json:
         typer.echo(dumps({"image": job.image.name, "segments": count, "sizes": sizes.tolist()}))
     elif not quiet:
-        typer.echo(f"{job.image}: {count} segments of {int(sizes.min())} to {int(sizes.max())} pixels")
+        options.voice(False)(
+            f"{job.image}: {count} segments of {int(sizes.min())} to {int(sizes.max())} pixels"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layermask.errors import InputError, require
+from layermask.files import read_bytes
 
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
 WNID = re.compile(r"n\d{8}")
@@ -36,10 +37,16 @@ def class_index(wnid: str, where: Any) -> int:
 
 def pictures(folder: Path) -> list[Path]:
     """Return the pictures right in a folder, sorted."""
+
+    def is_folder(entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir()
+        except OSError:  # a loop of links: refused as a picture
+            return False
+
     with os.scandir(folder) as entries:  # which knows files from folders without a look at each
-        names = [
-            each.name for each in entries if Path(each.name).suffix.lower() in SUFFIXES and each.is_file()
-        ]
+        found = (each for each in entries if Path(each.name).suffix.lower() in SUFFIXES)
+        names = [each.name for each in found if not is_folder(each)]
     return [folder / name for name in sorted(names)]
 
 
@@ -66,16 +73,17 @@ def by_stem(folder: Path) -> dict[str, Path]:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file with a header."""
+    """Return the rows of a CSV file with a header.
+
+    Raises:
+        InputError: it cannot be read, or a line has more fields than the header.
+    """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_bytes(path, "table").decode("utf-8-sig").lstrip("\r\n")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"table {path} cannot be read: {error}") from error
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"annotations {path} cannot be read: {error}") from error
+    for number, row in enumerate(rows, 2):
+        if None in row:
+            raise InputError(f"table {path}, line {number}: there are more fields than in the first line")
+    return rows

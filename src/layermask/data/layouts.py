@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from layermask.data.files import (
     WNID,
@@ -15,19 +16,23 @@ from layermask.data.files import (
     class_index,
     imagenet_classes,
     pictures,
-    read_json,
     read_table,
 )
 from layermask.data.overlays import ClassPixels, MaskFile, MostSalient, Shapes
 from layermask.data.source import Sample
 from layermask.errors import InputError
+from layermask.files import exists, read_bytes, read_json
+from layermask.images import MAX_PIXELS
+
+T = TypeVar("T")
 
 TABLES = ("labels.csv", "index.csv")
 SPLITS = ("val", "validation", "train")
 
 
 def table_file(root: Path) -> Path | None:
-    return next((root / name for name in TABLES if (root / name).is_file()), None)
+    # What is there and cannot be read, as a pipe, is refused later, and not passed over.
+    return next((root / name for name in TABLES if os.path.lexists(root / name)), None)
 
 
 def folder(root: Path, images: Path | None) -> list[Sample]:
@@ -63,7 +68,7 @@ def folder(root: Path, images: Path | None) -> list[Sample]:
 def _label(text: str | None, where: str) -> int | None:
     if text is None or not text.strip():
         return None
-    if text.strip().isdecimal():
+    if text.strip().isdecimal() and len(text) < 20:
         return int(text)
     if WNID.fullmatch(text.strip()):
         return class_index(text.strip(), where)
@@ -71,7 +76,7 @@ def _label(text: str | None, where: str) -> int | None:
 
 
 def _existing(path: Path, where: str) -> Path:
-    if not path.is_file():
+    if not os.path.lexists(path):  # a link that leads nowhere is an image that cannot be read
         raise InputError(f"{where}: there is no image {path}")
     return path
 
@@ -122,6 +127,8 @@ def imagenet_s(root: Path, images: Path | None) -> list[Sample]:
     for path, label in by_class(place):
         name = path.relative_to(place)
         map_ = maps.get(name.with_suffix("").as_posix())
+        if map_ and path.parent.name not in values:
+            raise InputError(f"{root} has a label map of {name}, of a class that is not among its categories")
         mask = ClassPixels(map_, values[path.parent.name]) if map_ else None
         samples.append(Sample(name.as_posix(), path, label, mask))
     return samples
@@ -140,7 +147,7 @@ _MERGED = {
 def _class_values(root: Path, place: Path) -> dict[str, int]:
     """Return the values of the classes in label maps: their places, from 1, in the sorted list of all."""
     listed = sorted(root.glob("ImageNetS_categories_im*.txt"))
-    names = listed[0].read_text().split() if listed else [path.name for path in class_folders(place)]
+    names = _words(listed[0]) if listed else [path.name for path in class_folders(place)]
     if not listed and len(names) not in (50, 300, 919):
         raise InputError(
             f"{place} has {len(names)} classes and ImageNet-S 50, 300 or 919, so the values in its label "
@@ -148,6 +155,13 @@ def _class_values(root: Path, place: Path) -> dict[str, int]:
         )
     values = {name: value for value, name in enumerate(sorted(names), 1)}
     return values | {name: values[into] for name, into in _MERGED.items() if into in values}
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return read_bytes(path, "list of classes").decode("utf-8").split()
+    except UnicodeDecodeError as error:
+        raise InputError(f"list of classes {path} cannot be read: {error}") from error
 
 
 def salient_imagenet(root: Path, images: Path | None) -> list[Sample]:
@@ -193,6 +207,9 @@ def _found(place: dict[tuple[str, str], Path], wnid: str, stem: str, root: Path)
     return place[wnid, stem]
 
 
+_VOTE = {"Input.wordnet_id", "Input.feature_index", "Answer.main"}
+
+
 def _core_features(root: Path) -> set[tuple[str, str]] | None:
     """Return (WordNet id, feature), or None for all.
 
@@ -203,6 +220,8 @@ def _core_features(root: Path) -> set[tuple[str, str]] | None:
         return None
     votes: Counter[tuple[str, str]] = Counter()
     for row in read_table(found):
+        if not row.keys() >= _VOTE:
+            raise InputError(f"table {found} lacks one of the columns {', '.join(sorted(_VOTE))}")
         key = row["Input.wordnet_id"], row["Input.feature_index"]
         votes[key] += row["Answer.main"] in ("separate_object", "background")
     return {key for key, count in votes.items() if count < 3}
@@ -211,13 +230,58 @@ def _core_features(root: Path) -> set[tuple[str, str]] | None:
 def pixel_imagenet(root: Path, images: Path | None) -> list[Sample]:
     """Pixel ImageNet: COCO-style annotations in one JSON file (images, annotations, categories)."""
     path, content = coco_file(root)
-    masks: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for each in content["annotations"]:
-        masks[each["image_id"]].append(each)
-    wnids = {each["id"]: _wnid(each) for each in content["categories"]}
-    samples = [_annotated(each, masks[each["id"]], wnids, path, images or root) for each in content["images"]]
+    masks: dict[Any, list[tuple[Any, Any]]] = defaultdict(list)
+    for image, category, segmentation in _entries(path, content, "annotations", _annotation):
+        masks[image].append((category, segmentation))
+    wnids = dict(_entries(path, content, "categories", lambda each: (_id(each["id"]), _wnid(each))))
+    samples = list(
+        _entries(
+            path,
+            content,
+            "images",
+            lambda each: _annotated(each, masks[_id(each["id"])], wnids, path, images or root),
+        )
+    )
     _once_each(samples, root)
     return sorted(samples, key=lambda sample: sample.name)
+
+
+def _entries(
+    path: Path, content: dict[str, Any], kind: str, read: Callable[[dict[str, Any]], T]
+) -> Iterator[T]:
+    """Yield what each entry of a kind holds.
+
+    Raises:
+        InputError: an entry cannot be used; its number is named.
+    """
+    if not isinstance(content[kind], list):
+        raise InputError(f"annotations {path}: {kind} is no list: expected COCO's form")
+    for number, entry in enumerate(content[kind]):
+        try:
+            yield read(entry)
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise InputError(
+                f"annotations {path}: entry {number} of {kind} is not in COCO's form ({what})"
+            ) from error
+
+
+def _annotation(entry: dict[str, Any]) -> tuple[Any, Any, Any]:
+    return _id(entry["image_id"]), _id(entry["category_id"]), entry["segmentation"]
+
+
+def _id(value: Any) -> int | str:
+    if not isinstance(value, (int, str)):
+        raise TypeError(f"an id is {value!r}")
+    return value
+
+
+def _side(value: Any) -> int:
+    if not isinstance(value, int) or not 0 < value < 2**31:
+        raise TypeError(f"a side is {value!r}, not pixels")
+    return value
 
 
 def coco_file(root: Path) -> tuple[Path, dict[str, Any]]:
@@ -227,7 +291,7 @@ def coco_file(root: Path) -> tuple[Path, dict[str, Any]]:
             f"{root} holds {len(found)} JSON files ({', '.join(p.name for p in found[:3])}): expected one, "
             "of COCO-style annotations"
         )
-    content = read_json(found[0])
+    content = read_json(found[0], "annotations")
     if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
         raise InputError(
             f"annotations {found[0]} lack images, annotations or categories: expected COCO's form"
@@ -242,13 +306,20 @@ def _wnid(category: dict[str, Any]) -> str | None:
 
 
 def _annotated(
-    image: dict[str, Any], found: list[dict[str, Any]], wnids: dict[Any, str | None], path: Path, place: Path
+    image: dict[str, Any],
+    found: list[tuple[Any, Any]],
+    wnids: dict[Any, str | None],
+    path: Path,
+    place: Path,
 ) -> Sample:
     name = image["file_name"]
-    wnid = _wnid_of_image(name, {wnids.get(each["category_id"]) for each in found}, path)
-    of_class = [each for each in found if wnids.get(each["category_id"]) in (None, wnid)]
-    shapes = tuple(each["segmentation"] for each in of_class)
-    size = (image["width"], image["height"])
+    if not name:
+        raise ValueError("file_name is empty")
+    wnid = _wnid_of_image(name, {wnids.get(category) for category, _ in found}, path)
+    shapes = tuple(shape for category, shape in found if wnids.get(category) in (None, wnid))
+    size = (_side(image["width"]), _side(image["height"]))
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"{size[0]}x{size[1]} pixels are more than {MAX_PIXELS:,}")
     return Sample(
         name,
         _existing(_place(place, name), str(path)),
@@ -260,7 +331,7 @@ def _annotated(
 def _place(place: Path, name: str) -> Path:
     """Images lie where their names say, in images/, or in the split's folder."""
     choices = [place / name, *(place / inner / name for inner in ("images", *SPLITS))]
-    return next((path for path in choices if path.is_file()), choices[0])
+    return next((path for path in choices if exists(path)), choices[0])
 
 
 def _wnid_of_image(name: str, wnids: set[str | None], path: Path) -> str:

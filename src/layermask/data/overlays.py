@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,11 +87,21 @@ class Shapes:
 
         union = np.zeros((self.size[1], self.size[0]), bool)
         for each in self.segmentations:
-            union |= self._runs(each) if isinstance(each, dict) else self._polygons(each)
+            union |= self._decoded(each)
         return _same_size(Image.fromarray(_white(union)), size, self.where)
 
     def fingerprint(self, root: Path) -> str:
         return hashlib.sha256(json.dumps([self.segmentations, self.size]).encode()).hexdigest()
+
+    def _decoded(self, each: Any) -> np.ndarray:
+        try:
+            return self._runs(each) if isinstance(each, dict) else self._polygons(each)
+        except ImageError:
+            raise
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise ImageError(
+                f"mask of {self.where}: its segmentation is neither polygons nor run lengths ({error})"
+            ) from error
 
     def _polygons(self, polygons: Any) -> np.ndarray:
         import numpy as np
@@ -102,7 +113,7 @@ class Shapes:
                 raise ImageError(
                     f"mask of {self.where}: a polygon of {len(polygon)} numbers; give x, y pairs"
                 )
-            ImageDraw.Draw(picture).polygon([float(value) for value in polygon], fill=1)
+            ImageDraw.Draw(picture).polygon([_coordinate(value) for value in polygon], fill=1)
         return np.asarray(picture)
 
     def _runs(self, encoded: dict[str, Any]) -> np.ndarray:
@@ -110,7 +121,7 @@ class Shapes:
         import numpy as np
 
         counts, (height, width) = encoded["counts"], encoded["size"]
-        lengths = _uncompressed(counts) if isinstance(counts, str) else [int(count) for count in counts]
+        lengths = _uncompressed(counts) if isinstance(counts, str) else list(map(operator.index, counts))
         if sum(lengths) != height * width or (width, height) != self.size or min(lengths, default=0) < 0:
             raise ImageError(
                 f"mask of {self.where}: runs over {sum(lengths)} pixels of a {width}x{height} mask for an "
@@ -118,6 +129,12 @@ class Shapes:
             )
         values = np.arange(len(lengths)) % 2 == 1
         return values.repeat(lengths).reshape(width, height).T
+
+
+def _coordinate(value: Any) -> float:
+    if not abs(value) < 2**31:  # NaN too
+        raise ValueError(f"a coordinate is {value}")
+    return float(value)
 
 
 def _uncompressed(text: str) -> list[int]:
@@ -131,7 +148,7 @@ def _uncompressed(text: str) -> list[int]:
     for code in (ord(character) - 48 for character in text):
         value |= (code & 31) << shift
         shift += 5
-        if code & 32:
+        if code & 32 and shift < 64:
             continue
         value -= (1 << shift) if code & 16 else 0
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
-from layermask.errors import InputError
+from layermask.errors import InputError, printable
+from layermask.files import exists, reason
 from layermask.images import load_image
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Sample:
     label: int | None = None
     mask: Overlay | None = None
     saliency: Overlay | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))  # it goes into tables and records
 
     def load_image(self) -> Image.Image:
         """Return the picture as RGB, upright.
@@ -83,7 +87,7 @@ class Source(Sequence[Sample]):
 
     @property
     def name(self) -> str:
-        return f"{self.kind}:{self.root.name}"
+        return printable(f"{self.kind}:{self.root.name}")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -160,7 +164,8 @@ class Source(Sequence[Sample]):
 
 
 def file_size(path: Path) -> int:
+    """Return the size of a file; of a link that leads nowhere, its own: it is refused when it is read."""
     try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(f"image {path} cannot be read: {error.strerror}") from error
+        return (path.stat() if exists(path) else path.lstat()).st_size
+    except (OSError, ValueError) as error:
+        raise InputError(f"image {path} cannot be read: {reason(error)}") from error

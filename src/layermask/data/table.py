@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from layermask.data import layouts
 from layermask.data.files import class_folders, pictures
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError, nearest
+from layermask.files import exists, is_folder, reason
 
 
 @dataclass(frozen=True)
@@ -72,19 +74,22 @@ def open_source(path: str | Path, kind: str = "auto", images: str | Path | None 
         InputError: a folder or file is missing, or the layout is none of these; what was seen is named.
     """
     root, place = _folder(Path(path)), _folder(Path(images)) if images is not None else None
-    kind = _guess(root) if kind == "auto" else kind
-    if kind not in SOURCES:
+    if kind not in ("auto", *SOURCES):
         raise InputError(
             f"unknown kind of data {kind!r}: choose auto, {', '.join(SOURCES)}{nearest(kind, SOURCES)}"
         )
-    return Source(kind, root, tuple(SOURCES[kind].samples(root, place)))
+    try:
+        kind = _guess(root) if kind == "auto" else kind
+        return Source(kind, root, tuple(SOURCES[kind].samples(root, place)))
+    except OSError as error:
+        raise InputError(f"data {error.filename or root} cannot be read: {reason(error)}") from error
 
 
 def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
+    if not is_folder(path):
+        what = "is a file" if exists(path) else "does not exist"
         raise InputError(f"data {path} {what}: give a folder")
-    return path.resolve()
+    return Path(os.path.realpath(path))
 
 
 def _guess(root: Path) -> str:

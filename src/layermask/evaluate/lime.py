@@ -34,7 +34,7 @@ from layermask.explain.attribution import Attribution
 from layermask.explain.lime import Lime
 from layermask.metrics.localisation import alignment, top_k, top_k_jaccard
 from layermask.removal.table import check_name
-from layermask.segment import Segmenter, segmenter
+from layermask.segment import Segmenter, segmented, segmenter
 from layermask.zoo.loaded import Loaded
 
 Explained = Literal["label", "prediction"]
@@ -158,7 +158,7 @@ class LimeQuality(OverRemovals):
         picture = sample.load_image()
         x = loaded.preprocessing(picture)
         pixels = loaded.preprocessing.picture(x)
-        segments = {name: each(pixels) for name, each in self._segmenters().items()}
+        segments = {name: segmented(name, pixels) for name in self.segmentations}
         return Scene(sample, x, object_mask(sample, picture.size, loaded), segments)
 
     def rows(self, scene: Scene, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:

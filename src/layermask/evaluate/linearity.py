@@ -17,9 +17,10 @@ from layermask._private_torch import MadeFor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
-from layermask.errors import InputError
+from layermask.errors import InputError, out_of_memory
 from layermask.evaluate.removing import OverRemovals, check_each_once
 from layermask.evaluate.store import Row
+from layermask.files import reason
 from layermask.metrics.linearity import headless, measure_linearity
 from layermask.segment import Grid
 from layermask.zoo.loaded import Loaded
@@ -120,4 +121,21 @@ class PatchSums(OverRemovals):
         return self._headless.get((loaded,), None, lambda: self._without_head(loaded))
 
     def _without_head(self, loaded: Loaded) -> Loaded:
-        return replace(loaded, model=headless(loaded.model, self.head))
+        without = replace(loaded, model=headless(loaded.model, self.head))
+        self._try(without)
+        return without
+
+    def _try(self, without: Loaded) -> None:
+        """Refuse a head that is not the last layer: the model cannot do without another."""
+        device = next((each.device for each in without.model.parameters()), torch.device("cpu"))
+        x = torch.zeros(1, without.preprocessing.channels, *without.preprocessing.crop, device=device)
+        try:
+            with torch.no_grad():
+                without.model(x)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            raise InputError(
+                f"head {self.head!r}: without it {without.name} cannot be asked ({reason(error)}): give the "
+                "module of its last layer"
+            ) from error

@@ -23,7 +23,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         file = path.open("a+")
     except OSError as error:
-        raise InputError(f"cannot write in the folder {folder}: {error.strerror}") from error
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     with file:
         try:
             _take(file)

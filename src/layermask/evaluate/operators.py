@@ -27,7 +27,7 @@ from layermask.explain.sampling import generator
 from layermask.metrics.flipping import Order, flipping_curves
 from layermask.metrics.operators import RandomBias
 from layermask.removal.table import check_name
-from layermask.segment import Segmenter, segmenter
+from layermask.segment import Segmenter, segmented, segmenter
 from layermask.zoo.loaded import Loaded
 
 RANDOM_ORDERS = "random orders"
@@ -127,7 +127,7 @@ class OperatorTrust(OverRemovals):
         """
         x = loaded.preprocessing(sample.load_image())
         pixels = loaded.preprocessing.picture(x)
-        return Scene(sample, x, {name: each(pixels) for name, each in self._segmenters().items()})
+        return Scene(sample, x, {name: segmented(name, pixels) for name in self.segmentations})
 
     def rows(self, scene: Scene, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
         """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""

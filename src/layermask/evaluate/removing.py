@@ -13,7 +13,8 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError, ModelError
-from layermask.outputs import class_scores
+from layermask.outputs import compared_scores
+from layermask.record import engine_of
 from layermask.removal.table import REMOVALS, MadeOnce, MakeOperator, check_name, from_table, paints_segments
 from layermask.zoo.loaded import Loaded
 
@@ -44,6 +45,11 @@ class OverRemovals:
     def made(self, name: str, loaded: Loaded, segments: Tensor | None = None) -> Operator:
         """Return a removal, made once for all pictures where it can be: some try themselves out at first."""
         return self._made(name, loaded, segments)
+
+    @property
+    def engine_used(self) -> str | None:
+        """Which engine answered for the removals made so far; see `record.engine_of`."""
+        return engine_of(*self._made)
 
     def painting(self, name: str, loaded: Loaded, segments: Tensor) -> Operator:
         """Return a removal that, if it paints segments, paints these (H, W), on the device of the picture."""
@@ -97,7 +103,7 @@ def ask(operator: Operator, x: Tensor, masks: Tensor, batch_size: int, name: str
 
 
 def _probabilities(output: Any, count: int, name: str) -> Tensor:
-    scores = class_scores(output, count).detach().float().cpu()
+    scores = compared_scores(output, count).detach().float().cpu()
     if not scores.isfinite().all():
         raise ModelError(f"the scores for image {name} are not all finite: try float32")
     return scores.double().softmax(-1)

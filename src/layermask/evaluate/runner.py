@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
@@ -102,9 +103,20 @@ def run(
                     shard.skip(name, str(error))
                 else:
                     shard.keep(name, experiment.rows(ready, loaded, device, batch_size))
+                    _note_engine(store, getattr(experiment, "engine_used", None))
                 advance(1)
         store.finish(loaded.labels)
         return store
+
+
+def _note_engine(store: Store, used: str | None) -> None:
+    before = store.note_engine(used)
+    if before:
+        warnings.warn(
+            f"the engine that answers here is {used}, and it was {before} for the images done before: the "
+            "rows of both differ by rounding",
+            stacklevel=3,
+        )
 
 
 def _with_advice(error: ImageError) -> ImageError:

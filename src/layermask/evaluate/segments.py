@@ -38,7 +38,7 @@ from layermask.evaluate.removing import (
 from layermask.evaluate.store import Row
 from layermask.explain.asking import Segments
 from layermask.removal.table import REMOVALS
-from layermask.segment import Segmenter, segmenter
+from layermask.segment import Segmenter, segmented, segmenter
 from layermask.zoo.loaded import Loaded
 
 TENTHS = tuple(tenth / 10 for tenth in range(11))
@@ -148,7 +148,7 @@ class SegmentRemoval(OverRemovals):
         picture = sample.load_image()
         x = loaded.preprocessing(picture)
         pixels = loaded.preprocessing.picture(x)
-        segments = {name: each(pixels) for name, each in self._segmenters().items()}
+        segments = {name: segmented(name, pixels) for name in self.segmentations}
         known = sample.saliency is not None and self._salient
         return Scene(sample, x, segments, saliency_map(sample, picture.size, loaded) if known else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,17 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError, require
 from layermask.evaluate.lock import locked
-from layermask.files import output_folder, write_all
+from layermask.evaluate.table import EXPERIMENTS
+from layermask.files import (
+    exists,
+    expanded,
+    is_folder,
+    output_folder,
+    read_bytes,
+    read_json,
+    reason,
+    write_all,
+)
 from layermask.record import to_json
 
 if TYPE_CHECKING:
@@ -22,6 +33,10 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 KEY = b"layermask"
 """The entry of a Parquet file's metadata that says what the file is, as JSON."""
+CHECKSUM, ENGINE = "sha256", "engine_used"
+"""Entries of what a file says of itself, and of the settings."""
+_THEN = ", then "
+"""Between engines that answered one after the other."""
 _PLACE = {"picture": "string", "row": "int64"}
 """Columns of shards alone: the picture, and the number of the row among those of the picture."""
 
@@ -53,8 +68,10 @@ class Store:
     images: Mapping[str, str] = field(repr=False)
     done: dict[str, Path] = field(default_factory=dict, repr=False)
     skipped: dict[str, str] = field(default_factory=dict)
+    engine_before: str | None = None
+    """Which engines answered in the earlier runs, where that is known."""
     damaged: list[Path] = field(default_factory=list)
-    """Shards that could not be read, and were removed."""
+    """Shards that were not whole, and were removed."""
 
     @classmethod
     @contextmanager
@@ -72,7 +89,8 @@ class Store:
         earlier run's rows and start over.
 
         Raises:
-            InputError: the settings differ, another run is at work there, or it cannot be written.
+            InputError: the settings differ or are damaged, another run is at work there, or the folder
+                cannot be written.
         """
         _parquet()
         place = output_folder(folder)
@@ -86,57 +104,69 @@ class Store:
         return self.folder / "results.parquet"
 
     def _begin(self, force: bool) -> None:
-        for part in [*self.folder.glob(".*.part"), *self._shards.glob(".*.part")]:
-            part.unlink()  # of a run that was killed while it wrote
-        changes = [] if force else self._changes()
+        self._shards = output_folder(self.folder / "shards")
+        if force:
+            for path in (*self._shards.glob("*.parquet"), self.results):
+                _remove(path)
+        before = self._earlier()
+        changes = self._changes(*before) if before else []
         if changes:
             raise InputError(
                 f"{self.folder} holds the results of other settings ({'; '.join(changes)}): give another "
                 "--out, or --force to start over"
             )
-        if force:
-            for path in (*self._shards.glob("*.parquet"), self.results):
-                path.unlink(missing_ok=True)
-        self._shards.mkdir(exist_ok=True)
-        write_all(
-            {
-                self.folder / "settings.json": to_json(self.settings).encode(),
-                self._shards / "images.json": to_json(self.images).encode(),
-            }
-        )
+        known = before[0].get(ENGINE) if before else None
+        self.settings[ENGINE] = self.engine_before = known if isinstance(known, str) else None
+        self._write_settings()
+        write_all({self._shards / "images.json": to_json(self.images).encode()})
         self._read()
 
-    @property
-    def _shards(self) -> Path:
-        return self.folder / "shards"
+    def _write_settings(self) -> None:
+        write_all({self.folder / "settings.json": to_json(self.settings).encode()})
 
-    def _changes(self) -> list[str]:
-        """Return what differs from the earlier run in the folder, if there was one."""
-        settings, images = self.folder / "settings.json", self._shards / "images.json"
-        if not self.results.exists() and not any(self._shards.glob("*.parquet")):
-            return []
-        if not settings.exists():
-            return ["settings.json is missing"]
-        found = []
-        for path in (settings, images):
-            try:
-                found.append(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError) as error:
-                return [f"{path.name} cannot be read: {error}"]
-        before, now = (_without_list(each) for each in (found[0], self.settings))
-        return [*changes(before, now), *changed_images(found[1], self.images)]
+    def note_engine(self, used: str | None) -> str | None:
+        """Keep in the settings which engine answers; return those of earlier runs if it is another one."""
+        known = self.settings[ENGINE]
+        if not used or used in str(known).split(_THEN):
+            return None
+        self.settings[ENGINE] = f"{known}{_THEN}{used}" if known else used
+        self._write_settings()
+        return self.engine_before
+
+    def _earlier(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Return the settings and the images of the earlier run in the folder, if there was one."""
+        if not exists(self.results) and not any(self._shards.glob("*.parquet")):
+            return None
+        return _mapping(self.folder / "settings.json"), _mapping(self._shards / "images.json")
+
+    def _changes(self, settings: dict[str, Any], images: dict[str, Any]) -> list[str]:
+        before, now = (_without_list(each) for each in (settings, self.settings))
+        return [*changes(before, now), *changed_images(images, self.images)]
 
     def _read(self) -> None:
         for path in sorted(self._shards.glob("*.parquet")):
             try:
-                content = _told(_read_table(path))
-                images, skipped = dict(content["images"]), dict(content["skipped"])
-            except (*_damage(), KeyError, TypeError):
-                path.unlink()
+                images, skipped = self._content(path)
+            except _damage():
+                _remove(path)
                 self.damaged.append(path)
                 continue
             mine = [name for name, mark in images.items() if self.images.get(name) == mark]
             self._know(mine, path, skipped)
+
+    def _content(self, path: Path) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the fingerprints of the pictures of a shard and why some have no rows.
+
+        Raises:
+            Exception: one of `_damage`. The shard is not whole.
+        """
+        table = _read_table(path)
+        content = _told(table)
+        images, skipped = dict(content["images"]), dict(content["skipped"])
+        _check_rows(table, {**_PLACE, **self.columns}, list(_PLACE))
+        if not {*table["picture"].to_pylist(), *skipped} <= images.keys():
+            raise ValueError("it has rows of other images than it says")
+        return images, skipped
 
     def _know(self, names: Iterable[str], path: Path, skipped: Mapping[str, str]) -> None:
         for name in names:
@@ -211,7 +241,8 @@ class Store:
         return types.Table.from_pylist(rows, types.schema(fields))
 
     def _write(self, path: Path, table: Any, content: Mapping[str, Any]) -> None:
-        table = table.replace_schema_metadata({KEY: json.dumps(content).encode()})
+        told = json.dumps({**content, CHECKSUM: _checksum(table, content)}).encode()
+        table = table.replace_schema_metadata({KEY: told})
         sink = _arrow().BufferOutputStream()
         # Checksums, so that a bit that flips on the disk is found and not believed.
         _parquet().write_table(table, sink, compression="zstd", write_page_checksum=True)
@@ -225,9 +256,11 @@ class Store:
 
 
 def _without_list(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out how many pictures there are, and which: see `changed_images`."""
-    data = {k: v for k, v in settings.get("data", {}).items() if k not in ("images", "digest")}
-    return {**settings, "data": data}
+    """Leave out how many pictures there are, and which: see `changed_images`; and which engine answered."""
+    data = settings.get("data", {})
+    if isinstance(data, dict):
+        data = {k: v for k, v in data.items() if k not in ("images", "digest")}
+    return {k: v for k, v in settings.items() if k != ENGINE} | {"data": data}
 
 
 def changed_images(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -273,26 +306,97 @@ def read_results(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    path = Path(path) / "results.parquet" if Path(path).is_dir() else Path(path)
-    if not path.is_file():
+    path = expanded(path)
+    path = path / "results.parquet" if is_folder(path) else path
+    if not exists(path):
         raise InputError(f"there are no results {path}: let layermask evaluate finish")
     try:
         table = _read_table(path)
         content = _told(table)
+        _check_results(table, content)
+    except InputError:
+        raise
     except _damage() as error:
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"results {path} cannot be read: {line}; run layermask evaluate again") from error
+        raise InputError(
+            f"results {path} cannot be read: {reason(error)}; run layermask evaluate again"
+        ) from error
     return {name: table[name].to_numpy() for name in table.column_names}, content
 
 
+def _mapping(path: Path) -> dict[str, Any]:
+    """Return what a file of an earlier run says, an object of JSON."""
+    advice = "give another --out, or --force to start over"
+    if not exists(path):
+        raise InputError(f"{path.parent} holds results and {path.name} is missing: {advice}")
+    try:
+        found = read_json(path, "settings")
+    except InputError as error:
+        raise InputError(f"{error}; {advice}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"settings {path} cannot be read: it holds {_brief(found)}; {advice}")
+    return found
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be removed: {reason(error)}") from error
+
+
 def _read_table(path: Path) -> Any:
-    return _parquet().read_table(path, page_checksum_verification=True)
+    source = _arrow().BufferReader(read_bytes(path, "results"))
+    return _parquet().read_table(source, page_checksum_verification=True)
 
 
 def _told(table: Any) -> dict[str, Any]:
-    return json.loads((table.schema.metadata or {}).get(KEY, b"nothing"))
+    """Return what a file says of itself, without its checksum, which is compared.
+
+    Raises:
+        ValueError: it says nothing, or the checksum is that of other rows.
+    """
+    content = json.loads((table.schema.metadata or {}).get(KEY, b"nothing"))
+    if not isinstance(content, dict):
+        raise ValueError("it does not say what it is")
+    kept = content.pop(CHECKSUM, None)  # files of version 0.1 before checksums have none
+    if kept is not None and kept != _checksum(table, content):
+        raise ValueError("its checksum is that of other content")
+    return content
+
+
+def _checksum(table: Any, content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the values and of what the file says of itself, however they are stored."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        values = column.dictionary_encode() if _arrow().types.is_string(column.type) else None
+        if values is not None:
+            digest.update(json.dumps(values.dictionary.to_pylist()).encode())
+        numbers = column if values is None else values.indices
+        digest.update(f"{name} {column.type} {len(column)}".encode())
+        digest.update(numbers.to_numpy(zero_copy_only=False).tobytes())
+    return digest.hexdigest()
+
+
+def _check_rows(table: Any, columns: Mapping[str, str], keys: Sequence[str]) -> None:
+    """Refuse other columns than these, and rows that are there twice: whose keys are the same."""
+    types = {each.name: each.type for each in table.schema}
+    if types != {name: _arrow().type_for_alias(kind) for name, kind in columns.items()}:
+        raise ValueError(f"its columns are not {', '.join(columns)}")
+    if table.group_by(keys).aggregate([]).num_rows != len(table):
+        raise ValueError("rows are there twice")
+
+
+def _check_results(table: Any, content: Mapping[str, Any]) -> None:
+    """Refuse results that do not say what they are, or have other rows than their experiment writes."""
+    settings, kinds = content.get("settings"), {"images": int, "skipped": list, "classes": list}
+    if not isinstance(settings, dict) or any(not isinstance(content.get(k), t) for k, t in kinds.items()):
+        raise ValueError("it does not say what it is")
+    known = EXPERIMENTS.get(settings.get("experiment", ""))
+    if known is not None:
+        _check_rows(table, known.experiment.columns, table.column_names)
 
 
 def _damage() -> tuple[type[BaseException], ...]:
     """What reading a file that is not whole may raise."""
-    return OSError, ValueError, _arrow().ArrowException
+    return OSError, ValueError, KeyError, TypeError, RecursionError, _arrow().ArrowException

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layermask.errors import out_of_memory
 from layermask.outputs import scores
 
 
@@ -28,7 +29,7 @@ class Halving:
             size = min(len(visible), self.limit or len(visible))
             try:
                 return self._in_parts(images, visible, size)
-            except RuntimeError as error:  # handled below: here its traceback still holds the tensors
+            except (RuntimeError, MemoryError) as error:  # handled below: its traceback holds the tensors
                 if size == 1 or not out_of_memory(error):
                     raise
             self.limit = size // 2
@@ -42,8 +43,3 @@ class Halving:
         parts = images.split(size) if len(images) > 1 else [images] * -(-len(visible) // size)
         answers = [self.removal(x, mask) for x, mask in zip(parts, visible.split(size), strict=True)]
         return torch.cat([scores(answer) for answer in answers])
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether torch ran out of memory, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

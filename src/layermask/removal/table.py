@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,6 +226,9 @@ class MadeOnce:
 
     def __len__(self) -> int:
         return len(self._made)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._made)
 
     def __call__(self, name: str, loaded: Loaded, segments: Tensor | None = None) -> Any:
         if segments is not None and paints_segments(name):

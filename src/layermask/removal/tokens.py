@@ -110,7 +110,7 @@ def _patch(model: nn.Module) -> tuple[int, ...]:
     if first is None or first.kernel_size != first.stride or max(first.kernel_size) == 1:
         raise ModelError(
             f"this {type(model).__name__} does not begin with a convolution that cuts the image into "
-            "patches: it has no tokens to drop, use LayerMasking"
+            "patches: it has no tokens to drop (tokendrop), use LayerMasking"
         )
     return first.kernel_size
 

@@ -12,7 +12,8 @@ import torch
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import MissingPackage, ModelError, nearest, require
-from layermask.zoo.loaded import Loaded
+from layermask.zoo.loaded import Loaded, blamed
+from layermask.zoo.loaded import tried as tried
 from layermask.zoo.own import own
 from layermask.zoo.sources import SOURCES
 
@@ -29,14 +30,17 @@ def load(
     Raises `ModelError`, with the nearest names for an unknown one.
     """
     library, slash, rest = name.partition("/")
-    if library in SOURCES and (rest or library == "builtin"):
-        loaded = SOURCES[library](rest, weights)
-    elif ":" in name and not slash:
-        loaded = own(name, weights)
-    else:
-        forms = "builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, module:function"
-        raise ModelError(f"unknown model {name!r}{_suggestion(name)}; the forms are {forms}")
-    return replace(loaded, model=loaded.model.eval().to(device), name=name)
+    with blamed(f"model {name!r} cannot be loaded:"):
+        if library in SOURCES and (rest or library == "builtin"):
+            loaded = SOURCES[library](rest, weights)
+        elif ":" in name and not slash:
+            loaded = own(name, weights)
+        else:
+            forms = "builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, module:function"
+            raise ModelError(f"unknown model {name!r}{_suggestion(name)}; the forms are {forms}")
+    with blamed(f"model {name!r} cannot be moved to {device}:"):
+        loaded.model.eval()
+        return replace(loaded, model=loaded.model.to(device), name=name)
 
 
 @checked(pattern=kinds.text)

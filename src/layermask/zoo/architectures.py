@@ -10,6 +10,7 @@ from torch import nn
 
 from layermask.errors import ModelError, nearest, require
 from layermask.zoo import hub
+from layermask.zoo.loaded import blamed
 from layermask.zoo.own import own
 
 Shape = tuple[int, ...]
@@ -26,7 +27,8 @@ def build(name: str, size: int | None = None) -> tuple[nn.Module, Shape]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if library in BUILDERS and (rest or library == "builtin"):
-            model, shape = BUILDERS[library](rest, size)
+            with blamed(f"model {name!r} cannot be built{f' with --size {size}' if size else ''}:"):
+                model, shape = BUILDERS[library](rest, size)
         elif ":" in name and not slash:
             model, shape = _own(name, size)
         else:

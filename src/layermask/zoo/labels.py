@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from layermask.errors import InputError, MissingPackage, nearest, require
+
+_INDEX = re.compile(r"-?[0-9]{1,18}")  # of more digits there is no class
 
 
 def imagenet() -> tuple[str, ...]:
@@ -34,7 +37,7 @@ def short(label: str) -> str:
 
 def find_class(text: str, labels: Sequence[str]) -> int:
     """Return the class meant by `text`: an index, a name, one of its synonyms, or part of only one name."""
-    if text.strip().lstrip("-").isdigit():
+    if _INDEX.fullmatch(text.strip()):
         return _index(int(text), len(labels))
     wanted = text.strip().casefold()
     names = [[name.strip().casefold() for name in label.split(",")] for label in labels]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
-from layermask.errors import ModelError
-from layermask.outputs import scores
+from layermask.errors import MissingPackage, ModelError, out_of_memory, require
+from layermask.outputs import compared_scores, scores
+from layermask.zoo.labels import numbered
 from layermask.zoo.preprocessing import Preprocessing
 
 
@@ -34,15 +38,79 @@ class Loaded:
         )
 
 
+@contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Turn what a model's own code raises, `sys.exit` too, into a `ModelError` that begins with `what`."""
+    try:
+        yield
+    except (KeyboardInterrupt, ModelError, MissingPackage):
+        raise
+    except BaseException as error:
+        if out_of_memory(error):
+            raise
+        raise ModelError(f"{what} {type(error).__name__}: {_line(error)}") from error
+
+
+def tried(loaded: Loaded) -> Loaded:
+    """Ask a model about an empty picture, so that one that cannot be used is refused before the work.
+
+    Returns it with class names, numbers where it has none.
+
+    Raises:
+        ModelError: it or its preprocessing raises, it does not answer with the scores of two or more classes,
+            or has names for another number of classes.
+    """
+    device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
+    x = _black(loaded).to(device)
+    classes = compared_scores(_asked(loaded.model, x, loaded.name), 1).shape[1]
+    labels = loaded.labels or numbered(classes)
+    if len(labels) != classes:
+        raise ModelError(f"model {loaded.name!r} answers {classes} scores and has {len(labels)} class names")
+    return replace(loaded, labels=tuple(labels))
+
+
 def count_classes(model: nn.Module, preprocessing: Preprocessing, name: str) -> int:
     """Return the number of classes of a model of which nothing is known, by asking it once."""
-    x = torch.zeros(1, preprocessing.channels, *preprocessing.crop)
-    try:
-        with torch.no_grad():
-            output = model.eval()(x)
-    except Exception as error:
+    found = scores(_asked(model, _empty(preprocessing, name), name))
+    if not found.ndim:
         raise ModelError(
-            f"model {name!r} does not take a {tuple(x.shape)} tensor ({str(error).splitlines()[0]}): return "
-            "layermask.Loaded instead, with the preprocessing it needs"
+            f"model {name!r} answers with one number for all pictures: return scores (N, classes)"
+        )
+    return found.shape[-1]
+
+
+def _asked(model: nn.Module, x: Tensor, name: str) -> Any:
+    try:
+        with torch.no_grad(), blamed("it raised"):
+            model.eval()
+            return model(x)
+    except ModelError as error:
+        raise ModelError(
+            f"model {name!r} does not take a {tuple(x.shape)} tensor ({error}): return layermask.Loaded "
+            "instead, with the preprocessing it needs"
         ) from error
-    return scores(output).shape[-1]
+
+
+def _black(loaded: Loaded) -> Tensor:
+    """Return a black picture as the model takes it."""
+    picture = require("PIL.Image", "cli").new("RGB", (64, 48))
+    with blamed(f"the preprocessing of model {loaded.name!r} cannot be used:"):
+        x = loaded.preprocessing(picture)
+    if not x.numel() or not x.isfinite().all():
+        raise ModelError(
+            f"the preprocessing of model {loaded.name!r} makes {tuple(x.shape)} values of a picture, not all "
+            "of them finite: check its crop and std"
+        )
+    return x
+
+
+def _empty(preprocessing: Preprocessing, name: str) -> Tensor:
+    if min(preprocessing.crop) < 1:
+        raise ModelError(
+            f"model {name!r} takes pictures of {preprocessing.crop} pixels: give a crop of 1 or more"
+        )
+    return torch.zeros(1, preprocessing.channels, *preprocessing.crop)
+
+
+def _line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from layermask.errors import ModelError
 from layermask.zoo import labels
-from layermask.zoo.loaded import Loaded, count_classes
+from layermask.zoo.loaded import Loaded, blamed, count_classes
 from layermask.zoo.preprocessing import Preprocessing
 from layermask.zoo.processor import from_timm
 from layermask.zoo.weights import load_state, read_state
@@ -37,25 +37,34 @@ def own(name: str, weights: str | Path | None) -> Loaded:
 
 def _call(name: str) -> Any:
     module, _, function = name.partition(":")
-    with _current_folder():
+    if not all(part.isidentifier() for part in module.split(".")) or not function:
+        raise ModelError(f"model {name!r}: give MODULE:FUNCTION, as mymodels:resnet")
+    with _current_folder(), blamed(f"model {name!r} raised"):
         try:
-            build = getattr(importlib.import_module(module), function)
+            found = importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise ModelError(f"model {name!r}: there is no module {error.name!r} to import") from error
-        except AttributeError as error:
-            raise ModelError(f"model {name!r}: the module {module} has no function {function!r}") from error
-        try:
-            return build()
-        except Exception as error:
-            raise ModelError(f"model {name!r} raised {type(error).__name__}: {error}") from error
+        if not hasattr(found, function):
+            raise ModelError(f"model {name!r}: the module {module} has no function {function!r}")
+        return getattr(found, function)()
+
+
+def _here() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError as error:  # it was removed
+        raise ModelError(
+            f"the current folder, where modules are looked for, cannot be read: {error}"
+        ) from error
 
 
 @contextmanager
 def _current_folder() -> Iterator[None]:
     """Find modules as `python -m` does, from the current folder too: a console script does not."""
-    folder = str(Path.cwd())
+    folder = _here()
     sys.path.insert(0, folder)
     try:
         yield
     finally:
-        sys.path.remove(folder)
+        with suppress(ValueError):  # the module may have removed it
+            sys.path.remove(folder)

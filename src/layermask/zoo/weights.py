@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from layermask.errors import ModelError, require
+from layermask.files import exists, open_file, read_bytes, reason
+from layermask.zoo.loaded import blamed
 
 State = dict[str, Tensor]
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts store the weights
@@ -20,10 +22,8 @@ PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, L
 def read_state(path: str | Path) -> State:
     """Return the float32 tensors of a .safetensors file, or of a state dict saved with `torch.save`."""
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(
-            f"weights {path} {'is a folder' if path.is_dir() else 'does not exist'}: give a weight file"
-        )
+    if not exists(path):
+        raise ModelError(f"weights {path} does not exist: give a weight file")
     stored = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     state = _unwrap(stored)
     if not state:
@@ -58,28 +58,31 @@ def load_state(model: nn.Module, state: State, path: str | Path) -> None:
     found = [f"{len(keys)} {what} ({_some(keys)})" for what, keys in problems.items() if keys]
     if found:
         raise ModelError(f"weights {path} do not fit {type(model).__name__}: {'; '.join(found)}")
-    model.load_state_dict(state, strict=False)
+    with blamed(f"weights {path} do not fit {type(model).__name__}:"):
+        model.load_state_dict(state, strict=False)
 
 
 def _read_safetensors(path: Path) -> Any:
-    safetensors = require("safetensors", "timm")
+    library = require("safetensors.torch", "timm")
+    content = read_bytes(path, "weights", ModelError)
     try:
-        return require("safetensors.torch", "timm").load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"weights {path} is not a readable safetensors file: {error}") from error
+        return library.load(content)
+    except Exception as error:  # of a damaged header, too
+        raise ModelError(f"weights {path} is not a readable safetensors file: {reason(error)}") from error
 
 
 def _read_torch(path: Path) -> Any:
+    file = open_file(path, "weights", ModelError)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"weights {path} is no torch file of tensors only, and anything else could run code on loading: "
             "save it with torch.save(model.state_dict(), path)"
         ) from error
     except Exception as error:  # bytes that are no torch file fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"weights {path} is not a readable torch file: {reason}") from error
+        raise ModelError(f"weights {path} is not a readable torch file: {reason(error)}") from error
 
 
 def _unwrap(stored: Any) -> State:
@@ -92,13 +95,22 @@ def _unwrap(stored: Any) -> State:
 
 
 def _strip(state: State, model: nn.Module) -> State:
-    """Take off the prefixes that wrappers put before every key, unless the model has them too."""
+    """Take off the prefixes that wrappers put before most keys, in any order, unless the model has them too.
+
+    Other keys, as those of a loss, stay as they are, to be named if the model has no such weights.
+    """
     own = model.state_dict()
-    for prefix in PREFIXES:
-        alien = state and all(key.startswith(prefix) for key in state)
-        if alien and not any(key.startswith(prefix) for key in own):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    alien = [prefix for prefix in PREFIXES if not any(key.startswith(prefix) for key in own)]
+    while prefix := next((each for each in alien if _begin_most(state, each)), None):
+        bare = {key.removeprefix(prefix): value for key, value in state.items()}
+        if len(bare) < len(state):  # two keys became one: they are of two models
+            return state
+        state = bare
     return state
+
+
+def _begin_most(state: State, prefix: str) -> bool:
+    return sum(key.startswith(prefix) for key in state) > len(state) / 2
 
 
 def _classes(own: State, state: State) -> int | None:

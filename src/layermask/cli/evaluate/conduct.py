@@ -14,6 +14,7 @@ import typer
 
 from layermask.cli import options
 from layermask.cli.outcome import outcome
+from layermask.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z][\w-]*(:|$)")  # how the name of a segmenter, removal or order begins
 
-Data = Annotated[Path, typer.Option(help="Folder of labelled pictures; see --kind.", show_default=False)]
+Data = Annotated[
+    Path, typer.Option(help="Folder of labelled pictures; see --kind.", show_default=False, **options.PATH)
+]
 Images = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the pictures, if not that of their masks or saliency maps.", show_default=False
+        help="Folder of the pictures, if not that of their masks or saliency maps.",
+        show_default=False,
+        **options.PATH,
     ),
 ]
 Kind = Annotated[
@@ -43,12 +48,15 @@ Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=options.MOST,
         help="Only so many pictures, drawn by the seed; more of them may follow in the same --out.",
         show_default="all",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the random orders, and of the pictures drawn.")]
-Out = Annotated[Path, typer.Option(help="Folder for the results; a run that was stopped goes on there.")]
+Seed = Annotated[int, typer.Option(help="Of the random orders, and of the pictures drawn.", **options.SEED)]
+Out = Annotated[
+    Path, typer.Option(help="Folder for the results; a run that was stopped goes on there.", **options.PATH)
+]
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out, and count, unreadable pictures.")]
 Force = Annotated[bool, typer.Option("--force", help="Start over, whatever --out holds.")]
 
@@ -108,7 +116,7 @@ def command_of(make: Callable[..., Any]) -> Callable[..., None]:
     own = signature(make, eval_str=True).parameters
 
     def command(**given: Any) -> None:
-        with outcome(given["quiet"]):
+        with outcome(given["quiet"], options.less(given["batch_size"])):
             experiment = make(**{name: given[name] for name in own})
             conduct(experiment, **{name: given[name] for name in shared})
 
@@ -122,14 +130,20 @@ def command_of(make: Callable[..., Any]) -> Callable[..., None]:
     return command
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Split at commas, but not at those within the parameters of a segmenter: slic:n_segments=50,sigma=1."""
+def names(text: str, option: str) -> tuple[str, ...]:
+    """Split at commas, but not at those within the parameters of a segmenter: slic:n_segments=50,sigma=1.
+
+    Raises:
+        InputError: `option` names nothing.
+    """
     found: list[str] = []
     for part in (part.strip() for part in text.split(",")):
         if found and part and not _NAME.match(part):
             found[-1] += f",{part}"
         elif part:
             found.append(part)
+    if not found:
+        raise InputError(f"{option} {text!r} names nothing: give one, or more separated by commas")
     return tuple(found)
 
 

@@ -6,12 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
+from layermask.cli import options
 from layermask.cli.evaluate.conduct import REMOVALS, Removals, Seed, Segmentations, command_of, names
 
-Samples = Annotated[int, typer.Option(min=1, help="Random masks per picture, segmentation and removal.")]
-TopK = Annotated[int, typer.Option("--k", min=1, help="Highest segments to compare and to hide.")]
+Samples = Annotated[
+    int, typer.Option(min=1, max=options.MANY, help="Random masks per picture, segmentation and removal.")
+]
+TopK = Annotated[
+    int, typer.Option("--k", min=1, max=options.MOST, help="Highest segments to compare and to hide.")
+]
 Among = Annotated[
-    int, typer.Option(min=1, help="Leave out pictures whose label is not among so many likeliest classes.")
+    int,
+    typer.Option(
+        min=1,
+        max=options.MOST,
+        help="Leave out pictures whose label is not among so many likeliest classes.",
+    ),
 ]
 Ablation = Annotated[str, typer.Option(help="The removal that hides the highest segments.")]
 Explain = Annotated[str, typer.Option(help="The class explained: label, or the plain model's prediction.")]
@@ -31,7 +41,7 @@ def command(
     from layermask.evaluate import LimeQuality
 
     choice: Any = explain  # LimeQuality refuses what it does not know
-    lists = names(removals), names(segmentations)
+    lists = names(removals, "--removals"), names(segmentations, "--segments")
     return LimeQuality(
         *lists, n_samples=n_samples, k=k, among=among, ablation=ablation, explain=choice, seed=seed
     )

@@ -25,11 +25,11 @@ def command(
 ) -> Any:
     from layermask.evaluate import PatchSums
 
-    return PatchSums(names(removals), _numbers(patches), of=of, head=head)  # type: ignore[arg-type]
+    return PatchSums(names(removals, "--removals"), _numbers(patches), of=of, head=head)  # type: ignore[arg-type]
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isdecimal() for part in parts):
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
         raise InputError(f"patches {text!r}: give whole numbers of pixels, separated by commas, as 16,32")
     return tuple(map(int, parts))

@@ -16,9 +16,13 @@ Methods = Annotated[
         show_default="random,gradient,input-x-gradient, leave-one-out and lime @greyout and @layermask",
     ),
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Steps in which the segments are hidden.")]
-RandomOrders = Annotated[int, typer.Option("--n-orders", min=1, help="Random orders per picture.")]
-Samples = Annotated[int, typer.Option(min=2, help="Masks per segment of methods that draw them.")]
+Steps = Annotated[int, typer.Option(min=1, max=1000, help="Steps in which the segments are hidden.")]
+RandomOrders = Annotated[
+    int, typer.Option("--n-orders", min=1, max=100_000, help="Random orders per picture.")
+]
+Samples = Annotated[
+    int, typer.Option(min=2, max=100_000, help="Masks per segment of methods that draw them.")
+]
 
 
 @command_of
@@ -34,5 +38,5 @@ def command(
     from layermask.evaluate import OperatorTrust
 
     chosen = tuple(filter(None, (part.strip() for part in methods.split(",")))) or OperatorTrust.methods
-    lists = names(removals), names(segmentations), chosen
+    lists = names(removals, "--removals"), names(segmentations, "--segments"), chosen
     return OperatorTrust(*lists, steps=steps, n_orders=n_orders, samples=samples, seed=seed)

@@ -20,4 +20,5 @@ def command(
 ) -> Any:
     from layermask.evaluate import SegmentRemoval
 
-    return SegmentRemoval(names(removals), names(segmentations), names(orders), seed=seed)
+    lists = names(removals, "--removals"), names(segmentations, "--segments"), names(orders, "--orders")
+    return SegmentRemoval(*lists, seed=seed)

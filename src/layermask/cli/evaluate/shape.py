@@ -11,4 +11,4 @@ from layermask.cli.evaluate.conduct import REMOVALS, Removals, command_of, names
 def command(removals: Removals = REMOVALS) -> Any:
     from layermask.evaluate import MaskShape
 
-    return MaskShape(names(removals))
+    return MaskShape(names(removals, "--removals"))
