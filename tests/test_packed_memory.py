@@ -89,6 +89,9 @@ def test_only_within_a_pass_is_anything_lent(lender: Memory) -> None:
         assert not lender._regions
         memory.empty(LIKE, ROWS, COLUMNS)
         assert len(lender._regions) == 1
+    lender._regions.clear()
+    memory.empty(LIKE, ROWS, COLUMNS)
+    assert not lender._regions
 
 
 def test_a_region_as_large_as_asked_for(lender: Memory) -> None:

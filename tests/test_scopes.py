@@ -278,12 +278,19 @@ def test_our_rules_refuse_a_plain_first_argument(name: str) -> None:
         OTHERS[name](index)
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_users_rule_takes_a_plain_first_argument_where_ours_does_not(name: str) -> None:
+    index = Masked(torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.bool))
+    with overriding({torch.index_select: lambda *a: "mine", torch.gather: lambda **k: "mine"}):
+        assert OTHERS[name](index) == "mine"
+
+
 def test_ours_are_there_before_a_user_adds_one() -> None:
     """A second rule is an error, in a program that has imported nothing else."""
     import subprocess
     import sys
 
-    program = "import torch; from layermask import rule; rule(torch.relu)(lambda x: x)"
+    program = "import torch; from layermask.masked import rule; rule(torch.relu)(lambda x: x)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "ValueError: torch.relu has a rule already" in found.stderr
     assert lm.RULES is RULES

@@ -175,3 +175,21 @@ def test_a_model_that_is_random_in_evaluation_gets_no_verdict_either() -> None:
     operator = TokenDropping(net)
     assert heard(lambda: operator(X, SEEN)) == []
     assert operator.drops is None
+
+
+class Counting(nn.Module):
+    """Depends on the number of tokens in training mode, and on nothing random."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.shape[1] if self.training else x
+
+
+def test_tokens_are_given_no_verdict_by_what_training_changes() -> None:
+    net = transformer()
+    net.encoder.ln = nn.Sequential(net.encoder.ln, Counting())
+    operator = TokenDropping(net.train())
+    assert len(heard(lambda: operator(X, SEEN))) == 1
+    assert operator.drops is None
+    operator.eval()
+    operator(X, SEEN)
+    assert operator.drops is True

@@ -90,6 +90,17 @@ def test_a_query_looks_at_its_images_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(looked) == 2  # whole, and in parts
 
 
+def test_a_query_looks_at_each_of_its_images() -> None:
+    asked = asker(
+        LayerMasking(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())), "logit"
+    )
+    images, shown = torch.randn(2, 1, 3, 8, 8), torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    images[1] = math.nan
+    asked(images[0], shown)
+    with pytest.raises(ValueError, match="images hold NaN in visible pixels"):
+        asked(images[1], shown)
+
+
 def test_a_query_finds_nan_where_it_shows() -> None:
     image, labels = torch.randn(1, 3, 8, 8), Grid(4)(torch.zeros(1, 3, 8, 8))
     image[0, 0, 0, 0] = math.nan
