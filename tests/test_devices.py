@@ -7,13 +7,15 @@ holds values, so that all that depends on them runs too, and has to give the CPU
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from elsewhere import THERE, Elsewhere, moved, with_tensors
-from families import FAMILIES
+from families import FAMILIES, Family
+from tiny import MODELS, SIDE, built
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -24,12 +26,15 @@ from layermask.removal.layers import LayerMasking
 from layermask.removal.table import REMOVALS, removal
 from layermask.zoo.preprocessing import Preprocessing
 
-BY_NAME = {family.name: family for family in FAMILIES}
+TINY = [Family(f"tiny/{name}", functools.partial(built, name), (3, SIDE, SIDE)) for name in MODELS]
+BY_NAME = {family.name: family for family in [*TINY, *FAMILIES]}
 QUICK = {
+    *(family.name for family in TINY),
     *("torchvision/squeezenet1_1", "torchvision/mobilenet_v3_small", "torchvision/swin_t"),
     *("timm/levit", "timm+/test_resnet", "timm+/test_vit", "timm+/test_convnext", "timm+/test_maxvit"),
 }
-RECURRENT = {"timm/sequencer": "torch packs sequences on the host, which asks for their lengths"}
+_PACKS = "torch packs sequences on the host, which asks for their lengths"
+RECURRENT = {"timm/sequencer": _PACKS, "tiny/Odd": _PACKS}
 NEEDS_VALUES = {"telea": "OpenCV paints on the host", "navier-stokes": "OpenCV paints on the host"}
 
 
