@@ -72,6 +72,13 @@ def test_a_model_that_ends_the_program_ends_no_check(world, name):
     assert status == 2 and f"fuzz_models:{name}" in said
 
 
+def test_a_model_that_ends_the_program_later_ends_no_command_well(world, tmp_path):
+    with within(tmp_path):
+        call = ["predict", world.path("a.png"), "--mask", world.path("mask.png"), "--out", "out"]
+        status, said = ask([*call, "--model", "fuzz_models:later"])
+    assert status == 1 and said.startswith("layermask: SystemExit: 0")
+
+
 def test_a_model_without_names_gets_numbers(world, tmp_path):
     with within(tmp_path):
         call = ["predict", world.path("a.png"), "--mask", world.path("mask.png"), "--against", "none"]

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from layermask.errors import InputError
-from layermask.segment import PRESETS, SEGMENTERS, Boxes, Grid, Quickshift, Slic, relabel, segmenter
+from layermask.segment import (
+    PRESETS,
+    SEGMENTERS,
+    Boxes,
+    Grid,
+    Quickshift,
+    Slic,
+    relabel,
+    segmented,
+    segmenter,
+)
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
@@ -126,3 +136,21 @@ def test_segmenters_by_name():
         segmenter("grid:big")
     with pytest.raises(InputError, match="give 1 or more"):
         Grid(0)(torch.zeros(3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "text", ["grid:1e10", "grid:nan", "slic:sigma=inf", f"grid:{10**30}", "grid:²", "grid:--5"]
+)
+def test_numbers_that_no_segmenter_takes(text):
+    with pytest.raises(InputError, match=r"segments '.*(is not a number|is no number below)"):
+        segmenter(text)
+
+
+def test_a_segmenter_that_fails_is_named_by_its_text(monkeypatch):
+    def fails(self, image):
+        raise ZeroDivisionError("no steps")
+
+    assert segmented("grid:4", torch.zeros(3, 8, 8)).tolist() == Grid(4).labels((8, 8)).tolist()
+    monkeypatch.setattr(Grid, "__call__", fails)
+    with pytest.raises(InputError, match="segments 'grid:4' cannot be made: ZeroDivisionError: no steps"):
+        segmented("grid:4", torch.zeros(3, 8, 8))

@@ -138,14 +138,13 @@ def _engine_of_done(finished: Callable[[Job], Mapping[str, Any] | None], job: Jo
 
 
 def _compare_engines(before: set[str], used: str | None) -> None:
-    """Say once that another engine answers than did for the pictures of an earlier run."""
+    """Say that another engine answers than did for the pictures of an earlier run."""
     if used and before and used not in before:
         warnings.warn(
             f"the engine that answers here is {used}, and it was {', '.join(sorted(before))} for the "
             "pictures done before: their answers differ by rounding",
             stacklevel=2,
         )
-        before.add(used)
 
 
 def _bar(title: str, total: int, quiet: bool) -> Any:
