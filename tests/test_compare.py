@@ -452,7 +452,7 @@ def test_an_absent_package_leaves_a_removal_out(own, photograph, monkeypatch):
         return removal(name, *args)
 
     monkeypatch.setattr("layermask.removal.table.removal", absent)
-    monkeypatch.setattr(comparison, "_inside", lambda scene, visible: "No feature maps.")
+    monkeypatch.setattr(comparison, "_inside", lambda *args: "No feature maps.")
     result = run(photograph, "--model", "own_compare_code:five")
     assert "left out: greyout: this needs the package abacus, which is not installed" in result.stdout
 

@@ -45,7 +45,7 @@ def cases() -> Iterator[Any]:
 def test_laws(name: str, laws: str) -> None:
     model, images = built(name)
     assert_alive(model, images)
-    assert [result for result in check_laws(model, images, laws) if not result.passed] == []
+    assert [result for result in check_laws(model, images, tuple(laws)) if not result.passed] == []
 
 
 def assert_alive(model: nn.Module, images: Tensor) -> None:

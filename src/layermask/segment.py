@@ -237,7 +237,10 @@ def _with_values(kind: Callable[..., Any], text: str, values: str) -> Segmenter:
         if name not in names:
             raise InputError(f"segments {text!r}: {name!r} is not one of {', '.join(names)}")
         options[name] = _number(number, text)
-    return kind(**options)
+    try:
+        return kind(**options)
+    except InputError as error:  # that names the parameter, and not where it was given
+        raise InputError(f"segments {text!r}: {error}") from error
 
 
 def _number(number: str, text: str) -> float:
