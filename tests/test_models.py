@@ -11,7 +11,8 @@ import torch
 from families import FAMILIES, HUGGING_FACE, HUGGING_FACE_EXCEPTIONS, TIMM, TIMM_EXCEPTIONS, TORCHVISION
 from torch import Tensor, nn
 
-from layermask.check.laws import check_laws, leaves
+from layermask.check import laws
+from layermask.check.laws import leaves
 from layermask.check.samples import masks
 from layermask.removal.layers import LayerMasking
 
@@ -23,7 +24,12 @@ def built(name: str) -> tuple[nn.Module, Tensor]:
     return BY_NAME[name].build()
 
 
-GROUPS = {"answers": "125", "gradients and masks": "34"}
+GROUPS = {
+    "answers": ("125", ("dense",)),
+    "both": ("125", laws.JUDGED),
+    "gradients and masks": ("34", ("dense",)),
+}
+"""Laws and engines. test_packed_models.py has laws 2 and 9 of the packed engine; the slow group has all."""
 # Each of these takes ten seconds or more for its gradients alone; their answers are always tested.
 COSTLY = {
     *("timm/convmixer", "timm/crossvit", "timm/mobilenetv5", "timm/nasnet", "timm/pnasnet"),
@@ -34,18 +40,20 @@ COSTLY = {
 def cases() -> Iterator[Any]:
     """Every family with every group of laws; one after the other, so that a model is built once for both."""
     for family in FAMILIES:
-        for group, laws in GROUPS.items():
-            slow = family.slow or (family.name in COSTLY and "3" in laws)
+        for group in GROUPS:
+            slow = family.slow or group == "both" or (family.name in COSTLY and group != "answers")
             yield pytest.param(
-                family.name, laws, marks=[pytest.mark.slow] * slow, id=f"{family.name}-{group.split()[0]}"
+                family.name, group, marks=[pytest.mark.slow] * slow, id=f"{family.name}-{group.split()[0]}"
             )
 
 
-@pytest.mark.parametrize(("name", "laws"), list(cases()))
-def test_laws(name: str, laws: str) -> None:
+@pytest.mark.parametrize(("name", "group"), list(cases()))
+def test_laws(name: str, group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers, engines = GROUPS[group]
+    monkeypatch.setattr(laws, "JUDGED", engines)
     model, images = built(name)
     assert_alive(model, images)
-    assert [result for result in check_laws(model, images, tuple(laws)) if not result.passed] == []
+    assert [result for result in laws.check_laws(model, images, tuple(numbers)) if not result.passed] == []
 
 
 def assert_alive(model: nn.Module, images: Tensor) -> None:
