@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from .kernels import blocks_of
 from .loader import library
 
 
@@ -43,3 +44,29 @@ def _by_hashlib(tensors: Sequence[Tensor]) -> int:
         if x.nbytes:
             whole.update((ctypes.c_char * x.nbytes).from_address(x.data_ptr()))
     return int.from_bytes(whole.digest(), "little")
+
+
+class Place:
+    """Where tensors lie, noted once, so that little is left to do when their contents are hashed again."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        """No reference to the tensors is kept."""
+        self.readable = all([x.is_cpu for x in tensors])
+        self._layout = _layout(tensors)
+        plain = all([x.is_contiguous() and not x.is_neg() and not x.is_conj() for x in tensors])
+        self._blocks = blocks_of(tensors) if plain and self.readable else None
+
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these tensors lie exactly where those lay, with the same shapes and strides."""
+        return self._layout == _layout(tensors)
+
+    def checksum(self, tensors: Sequence[Tensor]) -> int:
+        """`checksums` of tensors that this place holds."""
+        kernels = library()
+        if kernels is None or self._blocks is None:
+            return checksums(tensors)
+        return kernels.checksum_at(*self._blocks)
+
+
+def _layout(tensors: Sequence[Tensor]) -> list[tuple]:
+    return [(x.data_ptr(), x.shape, x.stride(), x.dtype, x.is_neg()) for x in tensors]

@@ -62,10 +62,19 @@ class Kernels:
         """Return a hash of what lies in contiguous tensors on the CPU."""
         if not all([x.is_contiguous() and x.is_cpu for x in tensors]):
             raise RuntimeError("the kernel checksum needs contiguous tensors on the CPU")
-        blocks, sizes, out = _addresses(tensors), array("l", [x.nbytes for x in tensors]), array("Q", [0])
-        given = [x.buffer_info()[0] for x in (blocks, sizes)]
-        self._checksum(*given, len(sizes), out.buffer_info()[0], torch.get_num_threads())
+        return self.checksum_at(*blocks_of(tensors))
+
+    def checksum_at(self, addresses: array, sizes: array) -> int:
+        """Return the same of blocks of memory, which the caller knows to be alive: see `blocks_of`."""
+        out = array("Q", [0])
+        given = (addresses.buffer_info()[0], sizes.buffer_info()[0], len(sizes), out.buffer_info()[0])
+        self._checksum(*given, torch.get_num_threads())
         return out[0]
+
+
+def blocks_of(tensors: Sequence[Tensor]) -> tuple[array, array]:
+    """The addresses of contiguous tensors, and their sizes in bytes."""
+    return _addresses(tensors), array("l", [x.nbytes for x in tensors])
 
 
 def check_side_by_side(

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from .._private_torch import identities
-from ..native.checksum import checksums
+from ..native.checksum import Place
 from .kernels import wide
 
 Tensors = tuple[Tensor | None, ...]
+MOST_SEEN = 10_000  # weights whose places are noted
 
 
 @dataclass(eq=False)
@@ -44,7 +45,7 @@ class PreparedWeights:
     def __init__(self) -> None:
         self._kept: dict[Hashable, _Kept] = {}
         self._known: set[Hashable] = set()
-        self._seen: dict[tuple[int, ...], tuple[int, Hashable]] = {}
+        self._seen: dict[tuple[int, ...], _Seen] = {}
         self._volatile = False
         self._pass = 0
 
@@ -53,20 +54,35 @@ class PreparedWeights:
 
     def capture(self, *tensors: Tensor | None) -> Captured:
         """The tensors as they are now. Only those of which something is kept are not copied."""
-        content = _content(tensors)
-        self._note(tensors, content)
+        content = self._content(tensors)
         if content in self._known and not self._volatile:
             return Captured(tensors, tensors, content)
         copies = tuple(t if t is None else t.detach().clone() for t in tensors)
         return Captured(tensors, copies, content)
 
-    def _note(self, tensors: Tensors, content: Hashable) -> None:
-        """Notice a parameter that the model changes within a pass: from then on, copies are taken."""
-        if any(isinstance(t, nn.Parameter) for t in tensors):
-            key = identities(*tensors)
-            before = self._seen.get(key)
-            self._volatile |= before is not None and before[0] == self._pass and before[1] != content
-            self._seen[key] = self._pass, content
+    def _content(self, tensors: Tensors) -> Hashable:
+        """What tensors hold, with their shapes, or None where that cannot be read without waiting."""
+        given = [t for t in tensors if t is not None]
+        key = identities(*tensors)
+        seen = self._seen.get(key)
+        if seen is None or not seen.place.holds(given):
+            seen = self._look(key, tensors, seen)
+        if not seen.place.readable:
+            return None
+        content = (seen.place.checksum(given), seen.shapes)
+        if seen.parameter:  # that the model changes within a pass: from then on, copies are taken
+            self._volatile |= seen.last == self._pass and seen.content != content
+            seen.last, seen.content = self._pass, content
+        return content
+
+    def _look(self, key: tuple[int, ...], tensors: Tensors, before: _Seen | None) -> _Seen:
+        if len(self._seen) >= MOST_SEEN:  # of models that compute their weights anew in every pass
+            self._seen.clear()
+        given = [t for t in tensors if t is not None]
+        seen = self._seen[key] = _Seen(Place(given), _shapes(tensors), _is_parameter(given))
+        if before is not None:
+            seen.last, seen.content = before.last, before.content
+        return seen
 
     def get(self, weights: Sequence[Captured], params: Hashable, compute: Callable[[], Any]) -> Any:
         """`compute()`, or what it gave before for weights of the same contents.
@@ -79,7 +95,7 @@ class PreparedWeights:
         key = (params, *(w.content for w in weights))
         kept = self._kept.get(key)
         if kept is None:
-            if not all(w.tensors is not w.given or _content(w.given) == w.content for w in weights):
+            if not all(w.tensors is not w.given or self._content(w.given) == w.content for w in weights):
                 raise RuntimeError(
                     "the model changed weights that an operator had yet to be computed with: use "
                     'LayerMasking(model, engine="dense").'
@@ -105,12 +121,23 @@ class _Kept:
     used: int  # the last pass that asked for it
 
 
-def _content(tensors: Tensors) -> Hashable:
-    """What tensors of one dtype hold, and their shapes, or None where that cannot be read without waiting."""
-    given = [t for t in tensors if t is not None]
-    if not all([t.is_cpu for t in given]):
-        return None
-    return checksums(given), given[0].dtype, *[t if t is None else t.shape for t in tensors]
+@dataclass(eq=False)
+class _Seen:
+    """Weights that an operator was called with: where they lie, and what they held when last read."""
+
+    place: Place
+    shapes: tuple
+    parameter: bool
+    last: int = -1  # the pass
+    content: Hashable = None
+
+
+def _shapes(tensors: Tensors) -> tuple:
+    return tuple([t if t is None else (t.shape, t.dtype) for t in tensors])
+
+
+def _is_parameter(tensors: Sequence[Tensor]) -> bool:
+    return any(isinstance(t, nn.Parameter) for t in tensors)
 
 
 @dataclass(eq=False)
