@@ -35,7 +35,8 @@ def _running() -> list[nn.Module]:
 
 def owner_path(weights: Sequence[Tensor | None]) -> str:
     """The path of the submodule whose own parameters or buffers are among `weights` ("" if there is none)."""
-    for name, module in _running()[-1].named_modules() if _running() else ():
+    running = _running()
+    for name, module in running[-1].named_modules() if running else ():
         own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
         if any(x is weight for x in own for weight in weights):
             return name

@@ -1,6 +1,6 @@
 """Break the package in one place after the other, and see who notices: `make mutate`.
 
-Each mutant (mutants.py) is judged by the laws that `layermask check` runs, on tiny models (tiny.py). If
+Each mutant (mutants.py) is judged by the laws that `layermask check` runs, on tiny models (../tiny.py). If
 none of them fails, the tests that run the broken function are tried, the quickest first, until one does.
 
 This process collects the tests and forks for every mutant, which takes milliseconds: a function in Python
@@ -40,7 +40,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # tiny.py is of all tests
 
 import broken  # noqa: E402
 from mutants import RETURNS, Mutant, find  # noqa: E402

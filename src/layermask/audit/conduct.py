@@ -22,7 +22,7 @@ from layermask.audit.plan import DEFAULT, LINEARITY_IMAGES, Part, Plan, plan
 from layermask.audit.samples import Shown, by_name, choose, show
 from layermask.data.source import Source
 from layermask.evaluate.removing import names_kind
-from layermask.evaluate.runner import run
+from layermask.evaluate.runner import OF_A_RUN, run
 from layermask.evaluate.store import Store, read_results
 from layermask.files import output_folder, write_all
 from layermask.removal.table import MadeOnce, MakeOperator, from_table
@@ -59,15 +59,7 @@ class Audit:
 
 
 @checked(
-    loaded=partial(kinds.instance, kind=Loaded),
-    source=partial(kinds.instance, kind=Source),
-    folder=kinds.path,
-    weights=kinds.optional(kinds.path),
-    device=kinds.optional(kinds.device),
-    batch_size=kinds.count,
-    skip_unreadable=kinds.flag,
-    force=kinds.flag,
-    progress=kinds.function,
+    **OF_A_RUN,
     removals=names_kind,
     segmentations=names_kind,
     linearity_images=partial(kinds.count, low=0),

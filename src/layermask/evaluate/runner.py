@@ -16,7 +16,7 @@ from torch import nn
 
 from layermask import record
 from layermask.arguments import kinds
-from layermask.arguments.declare import checked
+from layermask.arguments.declare import Kind, checked
 from layermask.arguments.refusal import has, wrong_type
 from layermask.data.source import Sample, Source
 from layermask.errors import ImageError, InputError
@@ -50,18 +50,21 @@ def _experiment(name: str, value: Any) -> Any:
     return value
 
 
-@checked(
-    experiment=_experiment,
-    loaded=partial(kinds.instance, kind=Loaded),
-    source=partial(kinds.instance, kind=Source),
-    folder=kinds.path,
-    weights=kinds.optional(kinds.path),
-    device=kinds.optional(kinds.device),
-    batch_size=kinds.count,
-    skip_unreadable=kinds.flag,
-    force=kinds.flag,
-    progress=kinds.function,
-)
+OF_A_RUN: dict[str, Kind] = {
+    "loaded": partial(kinds.instance, kind=Loaded),
+    "source": partial(kinds.instance, kind=Source),
+    "folder": kinds.path,
+    "weights": kinds.optional(kinds.path),
+    "device": kinds.optional(kinds.device),
+    "batch_size": kinds.count,
+    "skip_unreadable": kinds.flag,
+    "force": kinds.flag,
+    "progress": kinds.function,
+}
+"""What everything that runs over pictures takes, by kind."""
+
+
+@checked(experiment=_experiment, **OF_A_RUN)
 def run(
     experiment: Experiment,
     loaded: Loaded,

@@ -27,6 +27,17 @@ def overwrite(target: Masked, value: Tensor, like: Masked) -> Masked:
     return target
 
 
+def become(target: Masked, out: Masked) -> Masked:
+    """`target`, with the value and masks of `out`, which has its memory already."""
+    target.value, target.visible, target.frame, target.weights = (
+        out.value,
+        out.visible,
+        out.frame,
+        out.weights,
+    )
+    return target
+
+
 @rule(Tensor.copy_)
 def copy_(input: Masked, other: Any, non_blocking: bool = False) -> Masked:
     """As `input[...] = other`: every entry takes the mask of what is written, and a plain one is visible."""
@@ -54,14 +65,7 @@ def _written(name: str) -> Callable:
 def _reshaped(name: str) -> Callable:
     def in_place(input: Masked, *args: Any, **kwargs: Any) -> Masked:
         """The target becomes the view that the function gives out of place."""
-        out = getattr(input, name)(*args, **kwargs)
-        input.value, input.visible, input.frame, input.weights = (
-            out.value,
-            out.visible,
-            out.frame,
-            out.weights,
-        )
-        return input
+        return become(input, getattr(input, name)(*args, **kwargs))
 
     return in_place
 

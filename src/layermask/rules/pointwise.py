@@ -17,7 +17,7 @@ from .._private_torch import identities
 from ..masked import INPLACE, Masked, NoMaskRule, masked_in, replace_masked, settled
 from ..masked import built_in as rule
 from ..visibility import align, join
-from .overwrite import overwrite, writable
+from .overwrite import become, overwrite, writable
 
 _NAMESPACES = (torch, Tensor, F, torch.special)
 _NOT_POINTWISE = {"equal", "max", "min", "frexp"}  # tagged for one overload; `reduce` has max and min
@@ -117,13 +117,7 @@ def pointwise_in_place(function: Callable) -> Callable:
         out = apply(target, *args, **kwargs)
         if draws:  # into a copy
             return overwrite(target, out.value, out)
-        target.value, target.visible, target.frame, target.weights = (
-            out.value,
-            out.visible,
-            out.frame,
-            out.weights,
-        )
-        return target
+        return become(target, out)
 
     return rule
 
