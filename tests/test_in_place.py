@@ -139,6 +139,17 @@ def test_writing_in_place_leaks_through_no_alias(name: str, write: str) -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_one_image_under_many_masks_is_written_for_each(count: int) -> None:
+    """An expanded value has no place of its own for each mask, so it gets one."""
+    image, visible = X[:1].clone(), torch.rand(count, 1, 4, 5) < 0.5
+    x = Masked(image.expand(count, -1, -1, -1), visible)
+    other = torch.randn(count, 3, 4, 5)
+    assert x.copy_(Masked(other, visible)) is x
+    assert torch.equal(shown(x), torch.where(visible, other, 0))
+    assert torch.equal(image, X[:1])
+
+
 def test_values_of_the_caller_stay() -> None:
     """LayerMasking settles its input once: in-place models do not write into the user's images."""
     images = X.clone()

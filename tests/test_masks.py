@@ -78,6 +78,94 @@ def test_moves_of_masks(seed: int) -> None:
         assert torch.equal(pair.visible.expand(pair.value.shape), pair.value > 0.5), f"after move {index}"
 
 
+MOVED: dict[str, Callable] = {
+    "pixel_shuffle": lambda x: F.pixel_shuffle(x, 2),
+    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2),
+    "channel_shuffle": lambda x: F.channel_shuffle(x, 2),
+    "windows": lambda x: x.unfold(2, 3, 1).unfold(3, 2, 2),
+    "columns": lambda x: F.unfold(x, (3, 2), stride=(1, 2)),
+    "phases": lambda x: torch.cat([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], 1),
+    "every second": lambda x: x[:, 1::2, ::2],
+    "diagonal": lambda x: x.diagonal(dim1=2, dim2=3),
+    "tiled": lambda x: x.tile(1, 1, 2, 3),
+    "repeated": lambda x: x.repeat_interleave(2, 1).repeat_interleave(2, 3),
+    "gathered": lambda x: x.index_select(3, torch.tensor([3, 0, 0])),
+    "narrowed": lambda x: x.narrow(1, 1, 5).narrow(3, 1, 2),
+    "turned": lambda x: x.rot90(1, (2, 3)),
+    "rolled": lambda x: x.roll((1, -1, 3), (1, 2, 3)),
+    "taken": lambda x: x.take_along_dim(torch.arange(8).view(1, 8, 1, 1).flip(1), 1),
+}
+STORED = {
+    "each entry": (2, 8, 4, 4),
+    "each cell": (2, 1, 4, 4),
+    "cells of all images": (1, 1, 4, 4),
+    "channels": (2, 8, 1, 1),
+    "columns": (1, 1, 1, 4),
+    "rows of channels": (1, 8, 4, 1),
+    "images": (2, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("shape", STORED.values(), ids=STORED)
+@pytest.mark.parametrize("name", MOVED)
+def test_masks_move_as_their_values(name: str, shape: tuple) -> None:
+    """However narrow a mask is stored: the value says what its mask must be."""
+    draw = torch.rand(shape, generator=torch.Generator().manual_seed(2))
+    out = MOVED[name](Masked(draw.expand(2, 8, 4, 4).contiguous(), draw > 0.5))
+    assert torch.equal(out.visible.expand(out.value.shape), out.value > 0.5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_single_positions_that_are_stacked_keep_their_masks(axis: int) -> None:
+    """Pooled features, one of which saw nothing."""
+    pairs = [
+        Masked(X[:, :, 0, n], torch.tensor(seen)[:, None])
+        for n, seen in enumerate([[True, False], [True, True]])
+    ]
+    out = torch.stack(pairs, axis)
+    assert torch.equal(out.value, torch.stack([x.value for x in pairs], axis))
+    shown = torch.stack([x.visible.expand(x.value.shape) for x in pairs], axis)
+    assert torch.equal(out.visible.expand(out.value.shape), shown)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_maps_that_are_stacked_join(axis: int) -> None:
+    other = M.flip(-1)
+    out = torch.stack([Masked(X, M), Masked(2 * X, other)], axis)
+    assert torch.equal(
+        out.visible.expand(out.value.shape), (M & other).unsqueeze(axis).expand(out.value.shape)
+    )
+
+
+@pytest.mark.parametrize("pads", [(1, 2, 0, 0), (0, 0, 2, 1), (1, 0, 1, 2)])
+@pytest.mark.parametrize("axis", [2, 3])
+def test_a_map_one_cell_wide_is_padded_as_any(axis: int, pads: tuple) -> None:
+    """Its mask has size 1 along an axis because the map has."""
+    x, visible = X.narrow(axis, 0, 1), M.narrow(axis, 0, 1)
+    out = F.pad(Masked(x, visible), pads)
+    assert torch.equal(out.visible.expand(2, 1, *out.value.shape[2:]), F.pad(visible, pads, value=True))
+
+
+def test_a_mask_of_rows_is_padded_as_any() -> None:
+    """A mask that is alike along an axis of which its map has many cells."""
+    rows = M[..., :1]
+    out = F.pad(Masked(X, rows), (1, 1, 0, 0))
+    assert torch.equal(
+        out.visible.expand(2, 1, 4, 7), F.pad(rows.expand(2, 1, 4, 5), (1, 1, 0, 0), value=True)
+    )
+
+
+def test_what_a_compiler_remembers_is_told_apart_by_all_masks() -> None:
+    run, key = Run(Settings()), ("name", None)
+    run.memo["traced"] = [(key, (M, X), "first"), (key, (M,), "second"), (("other", None), (M,), "third")]
+    assert [masks._traced(run, key, wanted) for wanted in ((M,), (M, X), (X,), (X, M))] == [
+        "second",
+        "first",
+        None,
+        None,
+    ]
+
+
 # --- one run, one thread -----------------------------------------------------------------------------------
 
 

@@ -379,6 +379,83 @@ def test_putting_off_changes_nothing(body: Callable, dtype: torch.dtype) -> None
     assert torch.allclose(packed, dense, atol=1e-4 if dtype is torch.float32 else 1e-10)
 
 
+def _filter(*shape: int) -> Tensor:
+    return (
+        torch.randn(shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+        / math.prod(shape[1:]) ** 0.5
+    )
+
+
+SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "permute": lambda x: x.permute((0, 2, 3, 1)),
+    "torch.permute": lambda x: torch.permute(x, (0, -2, -1, 1)).permute(0, 3, 1, 2),
+    "hardtanh": lambda x: F.hardtanh(x, -0.5, 0.7),
+    "hardtanh in place": lambda x: F.hardtanh(x, max_val=0.3, inplace=True),
+    "relu6": lambda x: F.relu6(x, True),
+    "leaky relu": lambda x: F.leaky_relu(x, 0.3, inplace=True),
+    "gelu": F.gelu,
+    "gelu with tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "sigmoid": torch.sigmoid,
+    "silu": lambda x: F.silu(x, inplace=True),
+    "hardsigmoid": F.hardsigmoid,
+    "hardswish": F.hardswish,
+    "split in threes": lambda x: torch.cat(x.split(5, 1)[::-1], 1),
+    "split in sizes": lambda x: torch.cat(torch.split(x, [3, 7, 2], dim=-3)[::-1], -3),
+    "chunks": lambda x: torch.cat([y * 2 for y in x.chunk(5, dim=1)], 1),
+    "channels": lambda x: x[:, 1:-2],
+    "every second channel": lambda x: x[:, ::2],
+    "no channel": lambda x: x[:, 4:4].sum() + x,
+    "channels from the end": lambda x: x[:, -3:, :, :] + x[:, :3, ...],
+    "mean": lambda x: x.mean((2, 3)),
+    "mean, from behind": lambda x: x.mean([-1, -2], keepdim=True),
+    "mean of channels last": lambda x: x.permute(0, 2, 3, 1).mean(dim=(1, 2), keepdim=True),
+    "mean of columns": lambda x: x.mean(3),
+    "norm": lambda x: torch.norm(x, dim=(2, 3), keepdim=True),
+    "norm of 3": lambda x: x.norm(3, (2, 3)),
+    "max pool": lambda x: F.max_pool2d(x, (3, 2), (2, 1), (1, 0), ceil_mode=True),
+    "dilated max pool": lambda x: F.max_pool2d(x, 3, 1, dilation=2),
+    "average pool": lambda x: F.avg_pool2d(x, (2, 3)),
+    "average pool with padding": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    "average pool beyond the end": lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
+    "average pool of a divisor": lambda x: F.avg_pool2d(x, 3, divisor_override=5),
+    "average pool of all": lambda x: F.avg_pool2d(x, tuple(x.shape[2:])),
+    "adaptive pool": lambda x: F.adaptive_avg_pool2d(x, (1, 1)),
+    "adaptive pool to more": lambda x: F.adaptive_avg_pool2d(x, (2, 1)),
+    "conv behind padding": lambda x: F.conv2d(
+        F.pad(x, (1, 0, 2, 1)), _filter(6, 12, 3, 5).to(x), padding=(1, 0)
+    ),
+    "strided conv behind padding": lambda x: F.conv2d(
+        F.pad(x, (0, 2, 1, 0)), _filter(6, 12, 3, 3).to(x), stride=2
+    ),
+    "point behind padding": lambda x: F.conv2d(F.pad(x, (1, 1, 1, 1)), _filter(6, 12, 1, 1).to(x)),
+    "padded": lambda x: F.pad(x, (3, 0, 1, 2)) * F.pad(x, (3, 0, 1, 2)).size(3),
+    "groups": lambda x: F.conv2d(x, _filter(6, 4, 3, 3).to(x), groups=3, padding=1),
+    "depthwise": lambda x: F.conv2d(x, _filter(12, 1, 5, 3).to(x), groups=12, padding=(2, 1), stride=(1, 2)),
+    "depthwise, two each": lambda x: F.conv2d(x, _filter(24, 1, 3, 3).to(x), groups=12, padding="same"),
+    "dilated": lambda x: F.conv2d(x, _filter(6, 12, 3, 2).to(x), dilation=(2, 3), padding=(2, 1)),
+    "dropout": lambda x: F.dropout(x, 0.3, training=False),
+    "contiguous": lambda x: x.contiguous(memory_format=torch.channels_last) + x.contiguous(),
+    "sum of three": lambda x: torch.add(x, x.relu(), alpha=2) + F.relu(x),
+    "another mask": lambda x: x + F.max_pool2d(x, 3, 1, 1),
+}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_every_spelling_answers_as_the_dense_engine(name: str, last: bool) -> None:
+    """Value, mask and shape, of maps that are not square."""
+    net, x = Net(lambda net, x: SPELLINGS[name](net.norm(x))).double().eval(), images(1)[..., :-3].double()
+    form = torch.channels_last if last else torch.contiguous_format
+    visible, seen = masks(x, MASKS, 1), []
+    net.register_forward_hook(lambda module, inputs, out: seen.append((out.shape, out.value, out.visible)))
+    for engine in ("packed", "dense"):
+        LayerMasking(net.to(memory_format=form), engine=engine)(x.to(memory_format=form), visible)
+    (shape, packed, ours), (_, dense, theirs) = seen
+    assert shape == packed.shape == dense.shape
+    assert torch.equal(ours.expand(shape), theirs.expand(shape))
+    assert torch.allclose(torch.where(ours, packed, 0), torch.where(theirs, dense, 0), rtol=1e-10, atol=1e-10)
+
+
 def test_hooks_may_look_and_change(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = Net(held).double().eval(), images(1).double()
     visible = masks(x, MASKS, 1)

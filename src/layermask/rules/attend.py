@@ -103,11 +103,11 @@ def scaled_dot_product_attention(
         )
         return Masked(out, align(_seen_by(query, None, None), out.ndim))
     keys, run = _keys(key, value)
+    if enable_gqa and keys.shape[-3] not in (1, query.shape[-3]):
+        keys = keys.repeat_interleave(query.shape[-3] // keys.shape[-3], -3)
     some = any_over(run, keys, (-2,), keepdim=True)
     open_keys = (keys | ~some).transpose(-2, -1)  # with none visible all zeros are attended to: finite
     mask = _merged(attn_mask, open_keys, is_causal, query.shape[-2], key.shape[-2])
-    if enable_gqa and mask.shape[-3] not in (1, query.shape[-3]):
-        mask = mask.repeat_interleave(query.shape[-3] // mask.shape[-3], -3)
     mask = mask.expand(*mask.shape[:-2], query.shape[-2], key.shape[-2])
     out = F.scaled_dot_product_attention(
         _asking(query), _settle(key), _settle(value), mask, dropout_p, **extra
