@@ -161,6 +161,7 @@ NORMS: dict[str, Callable] = {
     "instance": lambda x: F.instance_norm(x, None, None, W, B),
     "group": lambda x: F.group_norm(x, 2, W, B),
     "layer": lambda x: F.layer_norm(x, x.shape[1:]),
+    "root mean square": lambda x: F.rms_norm(x, x.shape[1:]),
     "batch": lambda x: F.batch_norm(x, None, None, W, B, training=True),
     "softmax": lambda x: x.softmax(-1),
     "log softmax": lambda x: x.log_softmax(-1),
