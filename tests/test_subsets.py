@@ -248,3 +248,36 @@ def test_running_statistics_are_those_of_the_visible(norm: Callable, length: int
         norm(values, mean, var, None, None, True, 0.3)
         moved.append((mean, var))
     assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(*moved, strict=True))
+
+
+# --- softmax weights that move -------------------------------------------------------------------------
+
+PADS = [(0, 0, 0, 0, 1, 1), (1, 0, 2, 0), (0, 0, 0, 0, -1, 2), (2, -1)]
+
+
+@pytest.mark.parametrize("pads", PADS, ids=str)
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate"])
+@pytest.mark.parametrize("shuffled", [True, False])
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_weights_may_be_padded(dim: int, shuffled: bool, mode: str, pads: tuple) -> None:
+    """With all visible, what follows answers as torch; the mark of weights moves with them."""
+    x: Any = draw(2, 4, 5, 4)
+    if mode != "constant":  # which pads the last two axes alone
+        pads = (*pads, 0, 0)[:4]
+    shown = Masked(x, torch.ones(2, 1, 5, 4, dtype=torch.bool))
+    tails = (lambda y: y[:, :, 0], lambda y: y @ y.mT, lambda y: y.chunk(2, 1)[0], lambda y: y.flatten(1))
+    for tail in tails:
+        weights = (F.pixel_shuffle(y.softmax(dim), 2) if shuffled else y.softmax(dim) for y in (shown, x))
+        ours, theirs = (tail(F.pad(w, pads, mode)) for w in weights)
+        agree(ours, theirs)
+
+
+def test_weights_padded_with_zeros_are_renormalised() -> None:
+    """Zeros keep their sum: values that are hidden leave the others' weights to be scaled up."""
+    q: Any = draw(2, 5, 3)
+    asking = Masked(q, torch.ones(1, 1, 1, dtype=torch.bool))
+    v, few = some(draw(2, 7, 4, seed=2), -2)
+    keys = draw(2, 5, 3, seed=1)
+    ours = F.pad((asking @ keys.mT).softmax(-1), (0, 2)) @ v
+    weights = F.pad((q @ keys.mT).softmax(-1), (0, 2))[..., LENGTHS[7]]
+    agree(ours, weights / weights.sum(-1, keepdim=True) @ few)

@@ -241,15 +241,28 @@ def pad(input: Masked, pad: Sequence[int], mode: str = "constant", value: float 
     pads = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]  # from the last axis on
     size = [n if _laid_out(input, d) else 1 for d, n in enumerate(input.value.shape)]
     flat = [n for i, p in enumerate(pads) for n in (p if _laid_out(input, -1 - i) else (0, 0))]
+    weights = _padded_weights(input, out, mode == "constant" and not value)
     if not any(flat):
-        return moved(input, out, lambda m: m)
+        return _noted(input, Masked(out, input.visible, frame=input.frame, weights=weights))
     visible, old = (
         m.expand([max(k, n) for k, n in zip(m.shape, size, strict=True)])
         for m in (input.visible, torch.zeros_like(input.visible) if input.frame is None else input.frame)
     )
     framed = (mode == "constant" and any(n > 0 for n in flat)) or input.frame is not None
     frame = _padded(old, flat, mode, True) if framed else None
-    return _noted(input, Masked(out, _padded(visible, flat, mode, True), frame=frame))
+    return _noted(input, Masked(out, _padded(visible, flat, mode, True), frame=frame, weights=weights))
+
+
+def _padded_weights(x: Masked, out: Tensor, zeros: bool) -> Tensor | None:
+    """The mark of softmax weights behind padding: zeros keep their sum, and anything else does not."""
+    if x.weights is None:
+        return None
+    marked = [n != 1 for n in x.weights.shape]
+    longer = any(m and new > old for m, new, old in zip(marked, out.shape, x.value.shape, strict=True))
+    if longer and not zeros:
+        return None
+    size = [n if m else 1 for m, n in zip(marked, out.shape, strict=True)]
+    return torch.ones(size, dtype=torch.bool, device=out.device)
 
 
 def _laid_out(x: Masked, axis: int) -> bool:
