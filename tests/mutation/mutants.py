@@ -117,7 +117,7 @@ RETURNS = {"output": "output", "mask shifted": "mask"}  # kinds of a whole funct
 
 C_KINDS: dict[str, tuple[str, str]] = {
     "term dropped": (r"\+= ", "= "),
-    "output scaled": (r"\b(o\[\w+\]|acc|sum|mean|scale|x\[\w+\]) = ", r"\1 = 1.01f * "),
+    "output scaled": (r"\b(o\[\w+\]|acc|sum|mean|scale|x\[\w+\]) = (?!0;)", r"\1 = 1.01f * "),
     "wrong sign": (r" - (?=[a-z(])", " + "),
     "wrong divisor": (r" / (?=[a-z(])", " / 2 / "),
     "wrong choice": (r" < 0\b", " > 0"),

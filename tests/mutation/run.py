@@ -48,11 +48,10 @@ from mutants import RETURNS, Mutant, find  # noqa: E402
 OUT = ROOT / "out"
 SECONDS = 300  # a mutant that takes longer hangs, and that is noticed
 BUDGET = 60  # seconds of tests for one mutant
-ENGINES = "test_packed test_packed_memory test_blocks test_layer_masking test_aliasing test_graphs"
-MASKS = (
-    "test_twins test_twins_of_pools test_masks test_mechanism test_fill_kernels test_in_place test_gradients"
-)
-RULES = "test_subsets test_rules_by_hand test_rules_opinfo test_integers test_tokens test_check"
+ENGINES = "test_packed test_packed_memory test_packed_weights test_blocks test_layer_masking"
+MASKS = "test_check test_twins test_twins_of_pools test_masks test_mechanism test_fill_kernels test_in_place"
+RULES = "test_subsets test_rules_by_hand test_rules_opinfo test_integers test_tokens test_gradients"
+PROGRAMS = "test_aliasing test_graphs"
 KERNELS = "test_kernels test_fill_kernels test_packed test_checksum test_in_place test_blocks"
 PLAIN = [
     "-q",
@@ -76,6 +75,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="begin none later than this")
     parser.add_argument("--laws-only", action="store_true", help="without the tests")
     parser.add_argument("--report", action="store_true", help="say only what is known already")
+    parser.add_argument("--again", action="store_true", help="judge anew what nobody noticed, and no other")
     parser.add_argument("--results", type=Path, default=OUT / "mutants.jsonl")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -89,7 +89,12 @@ def judge(options: argparse.Namespace) -> None:
     copy = copied(options.source, options.results.with_suffix(""))
     known = {line["name"]: line for line in stored(options.results)}
     wanted = [mutant for mutant in find(copy / "layermask") if fnmatchcase(mutant.name, options.only)]
-    wanted = [m for m in wanted if not done(known.get(m.name), m, options.laws_only)][: options.limit]
+    if options.again:
+        left = {unplaced(name) for name, line in known.items() if line["by"] == "survived"}
+        wanted = [mutant for mutant in wanted if unplaced(mutant.name) in left]
+    else:
+        wanted = [m for m in wanted if not done(known.get(m.name), m, options.laws_only)]
+    wanted = wanted[: options.limit]
     keeping = Keeping(options.results, len(wanted), time.monotonic() + 60 * options.minutes)
     if (sound := in_copy(copy, None, False))["by"] != "survived":
         raise SystemExit(f"unbroken, the package fails already: {sound}")
@@ -97,6 +102,7 @@ def judge(options: argparse.Namespace) -> None:
     import layermask.check  # noqa: F401  # from the copy: all of it that the forks need
 
     table = [m for m in registered(options.only) if not done(known.get(m.name), m, options.laws_only)]
+    table = [] if options.again else table
     table = table[: None if options.limit is None else max(0, options.limit - len(wanted))]
 
     def work(items: list) -> None:
@@ -106,7 +112,7 @@ def judge(options: argparse.Namespace) -> None:
     if options.laws_only:
         work([])
     else:
-        files = test_files(f"{ENGINES} {MASKS} {RULES}")
+        files = test_files(f"{ENGINES} {MASKS} {RULES} {PROGRAMS}")
         pytest.main([*PLAIN, *files], plugins=[Session(work)])
 
 
@@ -115,6 +121,11 @@ def done(line: dict[str, Any] | None, mutant: Mutant, laws_only: bool) -> bool:
     if line is None or line["key"] != mutant.key:
         return False
     return laws_only or line["by"] != "survived" or line["tests"]
+
+
+def unplaced(name: str) -> str:
+    """A mutant's name without its place in the file, which every edit moves."""
+    return name.rpartition(" [")[0] or name
 
 
 class Keeping:
@@ -477,13 +488,22 @@ def stored(path: Path) -> list[dict[str, Any]]:
 
 
 def report(path: Path) -> str:
-    """Say how many were noticed, by whom, and which by nobody."""
+    """Say how many were noticed, by whom, and which by nobody, though survivors.md gives no reason."""
     lines = [line for line in stored(path) if not line["by"].startswith("invalid")]
     groups = Counter(line["by"].split()[0].rstrip(":") for line in lines)
     left = [line["name"] for line in lines if line["by"] == "survived"]
+    unexplained = sorted(name for name in left if unplaced(name) not in explained())
     shares = ", ".join(f"{count} {group}" for group, count in groups.most_common())
     noticed = 100 * (len(lines) - len(left)) / max(1, len(lines))
-    return "\n".join([*sorted(left), f"{len(lines)} mutants, {noticed:.1f} % noticed: {shares}"])
+    known = f"{len(left) - len(unexplained)} of {len(left)} survivors have a reason in survivors.md"
+    return "\n".join([*unexplained, f"{len(lines)} mutants, {noticed:.1f} % noticed: {shares}; {known}"])
+
+
+def explained() -> set[str]:
+    """The mutants that survivors.md lists, a line each."""
+    path = HERE / "survivors.md"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {line[3:-1] for line in lines if line.startswith("- `")}
 
 
 if __name__ == "__main__":
