@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layermask import LayerMasking, Masked, NoMaskRule
+from layermask import InputError, LayerMasking, Masked, NoMaskRule
 
 X = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 M = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.5
@@ -148,6 +149,44 @@ def test_one_image_under_many_masks_is_written_for_each(count: int) -> None:
     assert x.copy_(Masked(other, visible)) is x
     assert torch.equal(shown(x), torch.where(visible, other, 0))
     assert torch.equal(image, X[:1])
+
+
+def test_a_value_that_a_hook_gives_stays() -> None:
+    """And what a user's own rule gives: both may be kept, and seen again with another mask."""
+    kept = torch.randn(2, 8, 4, 5)
+    before = kept.clone()
+    first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+    model = nn.Sequential(first, nn.Tanh(), second, nn.ReLU(True)).eval()
+    rules = {torch.tanh: lambda input: Masked(kept, input.visible)}
+    for engine in ("dense", "packed"):
+        with torch.no_grad():
+            LayerMasking(model, engine=engine, rules=rules)(X, M)
+            handle = model[0].register_forward_hook(lambda m, i, out: setattr(out, "value", kept))
+            LayerMasking(nn.Sequential(model[0], *model[2:]), engine=engine)(X, M)
+        handle.remove()
+    assert torch.equal(kept, before)
+
+
+@pytest.mark.parametrize("engine", ["dense", "packed"])
+def test_a_mask_that_is_written_to_is_refused(engine: str) -> None:
+    """Others share it, the caller's own stays as it is, and a new one may be given."""
+    model = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)]).eval()
+    visible = M.clone()
+
+    def write(module: nn.Module, inputs: Any, out: Masked) -> None:
+        out.visible[..., :2] = False
+
+    def assign(module: nn.Module, inputs: Any, out: Masked) -> None:
+        out.visible = out.visible & False
+
+    handle = model[1].register_forward_hook(write)
+    with torch.no_grad(), pytest.raises(InputError, match="changed in place"):
+        LayerMasking(model, engine=engine, growth="center")(X, visible)
+    handle.remove()
+    assert torch.equal(visible, M)
+    model[1].register_forward_hook(assign)
+    with torch.no_grad():
+        assert not LayerMasking(model, engine=engine)(X, visible).any()
 
 
 def test_values_of_the_caller_stay() -> None:

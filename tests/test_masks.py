@@ -128,6 +128,21 @@ def test_single_positions_that_are_stacked_keep_their_masks(axis: int) -> None:
     assert torch.equal(out.visible.expand(out.value.shape), shown)
 
 
+@pytest.mark.parametrize("dim", [0, -4])
+def test_images_that_are_stacked_keep_their_masks(dim: int) -> None:
+    """A batch taken apart and put together again."""
+    apart = [x * 2 for x in Masked(X, M).unbind(0)]
+    out: Any = torch.stack(apart, dim)
+    assert torch.equal(out.visible.expand(X.shape), M.expand(X.shape))
+    assert torch.equal(out.value, 2 * X)
+
+
+def test_a_copy_in_the_likeness_of_a_value_keeps_its_mask() -> None:
+    out = Masked(X.double(), M).new_tensor(Masked(X, M))
+    assert isinstance(out, Masked)
+    assert torch.equal(out.visible, M) and torch.equal(out.value, X.double())
+
+
 @pytest.mark.parametrize("axis", [1, 2])
 def test_maps_that_are_stacked_join(axis: int) -> None:
     other = M.flip(-1)

@@ -437,6 +437,16 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x.contiguous(memory_format=torch.channels_last) + x.contiguous(),
     "sum of three": lambda x: torch.add(x, x.relu(), alpha=2) + F.relu(x),
     "another mask": lambda x: x + F.max_pool2d(x, 3, 1, 1),
+    "layer norm": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (12,)),
+    "rows of a layer norm": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (12,)).view(-1, 12),
+    "rows of a linear layer": lambda x: F.linear(x.permute(0, 2, 3, 1), _filter(5, 12).to(x)).view(-1, 5),
+    "linear, turned back": lambda x: F.linear(x.permute(0, 2, 3, 1), _filter(5, 12).to(x)).permute(
+        0, 3, 1, 2
+    ),
+    "complex numbers": lambda x: torch.exp(x * 1j).imag + (x + 2j).real,
+    "other precisions": lambda x: x.float() * x + x.half(),
+    "convolutions of two precisions": lambda x: F.conv2d(x.float(), _filter(6, 12, 1, 1).float()) + x[:, :6],
+    "a number of a higher kind": lambda x: torch.view_as_real(x * torch.tensor(2j))[..., 1],
 }
 
 
@@ -452,8 +462,73 @@ def test_every_spelling_answers_as_the_dense_engine(name: str, last: bool) -> No
         LayerMasking(net.to(memory_format=form), engine=engine)(x.to(memory_format=form), visible)
     (shape, packed, ours), (_, dense, theirs) = seen
     assert shape == packed.shape == dense.shape
+    assert packed.dtype == dense.dtype
+    assert all(n == 1 or a == b for n, a, b in zip(shape, packed.stride(), dense.stride(), strict=True))
     assert torch.equal(ours.expand(shape), theirs.expand(shape))
-    assert torch.allclose(torch.where(ours, packed, 0), torch.where(theirs, dense, 0), rtol=1e-10, atol=1e-10)
+    near = 1e-2 if name == "other precisions" else 1e-5 if name.endswith("precisions") else 1e-10
+    assert torch.allclose(torch.where(ours, packed, 0), torch.where(theirs, dense, 0), rtol=near, atol=near)
+
+
+REFUSED: dict[str, Callable[[Tensor], object]] = {
+    "negative padding": lambda x: F.conv2d(x, _filter(6, 12, 3, 3).to(x), padding=-1),
+    "same padding of strides": lambda x: F.conv2d(x, _filter(6, 12, 3, 3).to(x), stride=2, padding="same"),
+    "unknown padding": lambda x: F.conv2d(x, _filter(6, 12, 3, 3).to(x), padding="some"),
+    "no stride": lambda x: F.conv2d(x, _filter(6, 12, 3, 3).to(x), stride=0),
+    "no groups": lambda x: F.conv2d(x, _filter(6, 12, 3, 3).to(x), groups=0),
+    "three strides": lambda x: F.conv2d(x, _filter(6, 12, 3, 3).to(x), stride=(1, 1, 1)),
+    "a pool's padding": lambda x: F.max_pool2d(x, 3, 1, 2),
+    "a pool's stride": lambda x: F.max_pool2d(x, 3, 0),
+    "a pool's kernel": lambda x: F.avg_pool2d(x, -3),
+    "a fifth axis to permute": lambda x: x.permute(0, 2, 3, 5),
+    "a fifth axis to join": lambda x: torch.cat([x, x], 5),
+    "an eighth axis to reduce": lambda x: x.mean((2, 7)),
+    "no chunks": lambda x: x.chunk(0, 1),
+    "sections of nothing": lambda x: x.split(0, 1),
+    "limits the wrong way round": lambda x: F.hardtanh(x, 1.0, -1.0),
+    "a probability of two": lambda x: F.dropout(x, 2.0, False),
+    "a truth for a size": lambda x: F.adaptive_avg_pool2d(x, True),
+    "text": lambda x: x * "2",
+    "nothing": lambda x: x + None,
+    "complex numbers in place": lambda x: x.add_(1j),
+}
+
+
+@pytest.mark.parametrize("engine", [None, "dense", "packed"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_torch_refuses_every_engine_refuses(name: str, engine: str | None) -> None:
+    net, x = Net(lambda net, x: REFUSED[name](net.norm(x))).eval(), images(1)
+    with pytest.raises((RuntimeError, IndexError, ValueError, TypeError)):
+        LayerMasking(net, engine=engine)(x, masks(x, MASKS, 1)) if engine else net(x)
+
+
+def test_long_chains_are_computed_in_pieces() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        for _ in range(400):
+            x = x + torch.tanh(x) * 0.01
+        return x
+
+    net, x = Net(body).double().eval(), images(1).double()
+    packed, dense = engines(net, x, masks(x, MASKS, 1))
+    assert torch.allclose(packed, dense, atol=1e-9)
+
+
+@needs_compiler
+def test_silu_of_large_numbers_is_torchs() -> None:
+    x = torch.tensor([[-3e38, -1e35, -100.0, -88.1, -87.9, -20.0, 3e38, math.inf, -math.inf, math.nan]])
+    out = torch.empty_like(x)
+    kernels.affine(x, None, None, None, kernels.Activation("silu"), out)
+    assert torch.allclose(out, F.silu(x), rtol=1e-5, atol=1e-30, equal_nan=True)
+
+
+PARTS: list[Callable] = [lambda p: torch._neg_view(p), lambda p: p.as_strided((12, 1, 1), (1, 1, 1), 12)]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=["negative", "the other half"])
+def test_views_of_a_parameter_are_not_the_parameter(part: Callable) -> None:
+    half = nn.Parameter(torch.randn(24, dtype=torch.float64)[:12].view(12, 1, 1))
+    net, x = Net(lambda net, x: x * part(half)).double().eval(), images(1).double()
+    packed, dense = engines(net, x, masks(x, MASKS, 1))
+    assert torch.allclose(packed, dense, atol=1e-12)
 
 
 def test_hooks_may_look_and_change(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,22 @@ def test_changes_within_a_pass_are_followed(change: str) -> None:
     assert packed.engine_used == "packed"
 
 
+@torch.no_grad()
+def test_norms_that_are_alike_may_change_within_a_pass() -> None:
+    """Fresh batch norms hold the same: what one of them held is known of another."""
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.BatchNorm2d(16), nn.Conv2d(16, 16, 1)) for _ in range(5)]
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), *blocks).eval()
+
+    def change(module: nn.Module, inputs: object, out: object) -> None:
+        module.weight.data.mul_(1.1)  # type: ignore[union-attr]
+
+    blocks[2][0].register_forward_hook(change)
+    dense, packed = LayerMasking(copy.deepcopy(model), engine="dense"), LayerMasking(model, engine="packed")
+    for _ in range(3):
+        assert torch.allclose(packed(X, VISIBLE), dense(X, VISIBLE), rtol=1e-4, atol=1e-5)
+
+
 class Heads(nn.Module):
     """One convolution for maps of several sizes, each with a norm of its own, as detectors have."""
 

@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import resolve_name
 
-from ._private_torch import same_storage
+from ._private_torch import identities, same_storage, writes_so_far
 from ._whereabouts import autograd_function, module_path, user_line
+from .errors import InputError
 
 RULES: dict[Callable, Callable] = {}
 """What each torch function does to `Masked` arguments: torch function -> rule. It only grows."""
@@ -124,6 +125,7 @@ class Masked:
         self.shared = False  # something else may hold this value, or a view of it
         self.run: Run | None = None
 
+    made: Tensor | None = None  # the value as a rule gave it: another one is somebody else's
     cut = False  # one position that was cut out of a map: where hidden, it holds anything
 
     @classmethod
@@ -135,6 +137,11 @@ class Masked:
     def __repr__(self) -> str:
         shape, visible = tuple(self.value.shape), tuple(self.visible.shape)
         return f"Masked(shape={shape}, visible={visible}, dtype={self.value.dtype})"
+
+    @property
+    def present_value(self) -> Tensor | None:
+        """The value, or None where it is still to be computed."""
+        return self.value
 
     def __len__(self) -> int:
         return len(self.value)
@@ -162,6 +169,7 @@ class Masked:
     def _like(self, *parts: Any) -> Masked:
         out = _paired(*parts)
         out.phase, out.cut, out.run, out.shared = self.phase, self.cut, self.run, self.shared
+        out.made = out.value
         return out
 
     __array_ufunc__ = None  # numpy scalars leave the operation to us
@@ -355,8 +363,9 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     out = body(*args, **(options if body is ours else kwargs))
     cut = any(x.cut for x in inputs)
     for x in masked_in(out):
-        x.run = run
+        x = _in_run(x, run)
         x.cut |= cut and not has_positions(x)
+        x.shared |= body is not ours  # a rule of the user may keep what it gives
         _note_sharing(x, inputs)
     return out
 
@@ -374,7 +383,7 @@ def _watched(run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
 
 
 def _in_run(x: Masked, run: Run) -> Masked:
-    x.run = run
+    x.run, x.made = run, x.present_value
     return x
 
 
@@ -384,10 +393,24 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as wel
 def _enter(inputs: list[Masked]) -> Run:
     """The run of the inputs. One that has none comes from outside, where its value is held too."""
     run = next((x.run for x in inputs if x.run is not None), None) or Run(DEFAULTS, masks=_masks(inputs))
+    compiling = torch.compiler.is_compiling()  # in-place rules assume sharing there
     for x in inputs:
-        x.shared |= x.run is None
+        if not compiling:
+            x.shared |= x.run is None or x.made is not x.present_value
+            _refuse_changed_mask(run, x.visible)
         x.run = run
     return run
+
+
+def _refuse_changed_mask(run: Run, visible: Tensor) -> None:
+    """Masks are shared by values, and what was derived of them is kept, so nobody may write to one."""
+    written = writes_so_far(visible)
+    before, _ = run.memo.setdefault(("written", *identities(visible)), (written, visible))
+    if before != written:
+        raise InputError(
+            f"a mask of shape {tuple(visible.shape)} was changed in place, and other values share it: give "
+            "the value another mask, as x.visible = x.visible & shown."
+        )
 
 
 def _masks(inputs: list[Masked]) -> int | None:

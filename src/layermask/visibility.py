@@ -49,6 +49,19 @@ def _traced(run: Run, key: tuple, masks: tuple[Tensor, ...]) -> Any:
     return None
 
 
+def axis_of(dim: int, ndim: int) -> int:
+    """`dim` counted from the first axis.
+
+    Raises:
+        IndexError: there is no such axis.
+    """
+    if not -ndim <= dim < ndim:
+        raise IndexError(
+            f"Dimension out of range (expected to be in range of [{-ndim}, {ndim - 1}], but got {dim})"
+        )
+    return dim % ndim
+
+
 def varies(visible: Tensor, dims: Sequence[int]) -> list[int]:
     """Those of `dims` (any sign) along which the mask varies, as non-negative axes."""
     return [d % visible.ndim for d in dims if visible.shape[d] != 1]

@@ -56,7 +56,7 @@ INLINE void activate(float *v, long n, int how, float a, float b) {
   switch (how) {
     case CLAMP: EACH(clamped(x, a, b))
     case SIGMOID: EACH(1.0f / (1.0f + exponential(-x)))
-    case SILU: EACH(x / (1.0f + exponential(-x)))
+    case SILU: EACH(x / (1.0f + exponential(-x)) * (x < -88.0f ? 0.0f : 1.0f))
     case HARDSIGMOID: EACH(clamped(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f))
     case HARDSWISH: EACH(x * clamped(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f))
     case GELU: EACH(0.5f * x * (1.0f + error_function(x * 0.70710678f)))

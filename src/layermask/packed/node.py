@@ -24,6 +24,9 @@ from .plan import taps
 from .sites import plan_of, rows_within, seen_taps, sites_of
 from .weights import Captured, Norm, Scale, folded
 
+MOST_WAITING = 50
+"""How many nodes may wait one behind the other: asking for the last calls all of them."""
+
 
 class Node:
     """Rows of channels at the visible cells of `mask`, computed once they are asked for.
@@ -42,6 +45,9 @@ class Node:
         self.rows_mask: Tensor | None = None
         for source in sources:
             source.uses += 1
+            if source.waiting >= MOST_WAITING:
+                source.at(source.mask)
+        self.waiting = 1 + max((source.waiting for source in sources if source.rows is None), default=0)
 
     @property
     def channels(self) -> int:
@@ -282,10 +288,10 @@ class Pointwise(Node):
     def __init__(self, function: Callable[..., Tensor], mask: Tensor, *sources: Node) -> None:
         first = sources[0]
         super().__init__(first.run, mask, first.batch, first.kind, *sources)
-        self.function = function
+        self.apply = function
 
     def compute(self, mask: Tensor) -> Tensor:
-        return self.function(mask, *(source.at(mask) for source in self.sources))
+        return self.apply(mask, *(source.at(mask) for source in self.sources))
 
 
 class _Absorbed(Node):

@@ -31,7 +31,7 @@ def meet(inputs: Sequence[Packed], others: Sequence[Any]) -> tuple[Tensor, list[
     first = inputs[0]
     if any(type(x) is not Packed or x.node is None or x.order != first.order for x in inputs):
         raise NoRows
-    sizes = {(x.node.batch, *x.node.mask.shape[2:]) for x in inputs}  # type: ignore[union-attr]
+    sizes = {(x.node.batch, *x.node.mask.shape[2:], x.dtype) for x in inputs}  # type: ignore[union-attr]
     if len(sizes) != 1:
         raise NoRows
     forms, masks = [], [x.node.mask for x in inputs]  # type: ignore[union-attr]
@@ -59,6 +59,8 @@ def _form(other: Any, first: Packed) -> tuple[Node | AtSites, Tensor | None]:
     if isinstance(other, Packed):  # of another order, or padded
         raise NoRows
     value = other.value if isinstance(other, Masked) else other
+    if value.is_complex():
+        raise NoRows
     if value.ndim == 0 and isinstance(other, Tensor):
         value = value.clone()  # as all that is put off: it may be written to before it is read
         return (lambda mask: value), None  # type: ignore[return-value]
@@ -102,7 +104,8 @@ def _parameter(x: Any) -> Tensor | None:
     base = x if base is None else base
     if not isinstance(base, nn.Parameter) or base.dtype != x.dtype or base.numel() != x.numel():
         return None
-    return base if base.is_contiguous() and x.is_contiguous() else None
+    whole = base.data_ptr() == x.data_ptr() and base.is_neg() == x.is_neg()
+    return base if whole and base.is_contiguous() and x.is_contiguous() else None
 
 
 class PerImage:

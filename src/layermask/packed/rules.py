@@ -105,7 +105,8 @@ def conv2d(
     node = input.node if isinstance(input, Packed) else None
     constant(input.value if node is None else node.kind, weight, bias)
     shape = input.shape
-    require(len(shape) == weight.ndim == 4, len(weight) % groups == 0, _is_vector(bias, len(weight)))
+    require(len(shape) == weight.ndim == 4, groups > 0)
+    require(len(weight) % groups == 0, _is_vector(bias, len(weight)))
     require(node is None or input.order == "first", shape[1] == weight.shape[1] * groups)
     window = _window(tuple(weight.shape), _fixed(stride), _fixed(padding), _fixed(dilation))
     require(_fits(weight, groups, window), window.has_output(shape[2:]))
@@ -122,7 +123,16 @@ def conv2d(
 @functools.lru_cache(maxsize=1024)
 def _window(shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any) -> Window:
     """The same window for the same layer in every pass: it remembers what was asked of it."""
+    same = padding == "same" and stride in (1, (1,), (1, 1))
+    require(_plausible(stride, 1), _plausible(dilation, 1))
+    require(same or padding == "valid" or _plausible(padding, 0))
     return conv_window(torch.empty(shape, device="meta"), stride, padding, dilation)
+
+
+def _plausible(sizes: Any, least: int) -> bool:
+    """Whether torch takes these sizes along two axes."""
+    each = sizes if isinstance(sizes, tuple) else (sizes,)
+    return len(each) in (1, 2) and all(isinstance(size, int) and size >= least for size in each)
 
 
 def _fixed(sizes: Any) -> Any:
@@ -183,7 +193,7 @@ def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> Packed:
     require(weight.ndim == 2, weight.shape[1] == node.channels, _is_vector(bias, len(weight)))
     point = Window((1, 1), (1, 1), (0, 0), (0, 0), (1, 1))
     conv = Conv(node, node.mask, point, captured(node.run, weight, bias))
-    return Packed(conv, "last", input.strided_last)
+    return Packed(conv, "last", strided_last=True)  # torch lays the result out in this order
 
 
 @packed(F.batch_norm, torch.batch_norm)
@@ -201,7 +211,7 @@ def batch_norm(
     node = rows_of(input)
     vectors = (running_mean, running_var, weight, bias)
     constant(node.kind, *vectors)
-    require(not training, running_mean is not None, running_var is not None)
+    require(not training, running_mean is not None, running_var is not None, momentum is not None)
     require(all(_is_vector(vector, node.channels) for vector in vectors))
     norm = Norm(captured(node.run, *vectors), eps)
     return Packed(Affine(node, norm), strided_last=input.strided_last)
@@ -221,7 +231,7 @@ def layer_norm(
     require(tuple(normalized_shape) == (node.channels,))
     require(_is_vector(weight, node.channels), _is_vector(bias, node.channels))
     weight, bias = (x if x is None else x.detach().clone() for x in (weight, bias))  # computed later
-    return Packed(LayerNorm(node, weight, bias, eps), "last", input.strided_last)
+    return Packed(LayerNorm(node, weight, bias, eps), "last", strided_last=True)  # as linear's
 
 
 @packed(F.max_pool2d, torch.max_pool2d)
@@ -237,6 +247,7 @@ def max_pool2d(
     node = rows_of(input)
     require(not return_indices, node.run.settings.pool in (None, "nothing"))
     window = pool_window(input, 2, kernel_size, stride, padding, dilation, ceil_mode)
+    require(all(0 <= 2 * b <= k for b, k in zip(window.before, window.kernel, strict=True)))
     visible = _grown(input, window)
     return Packed(MaxPool(node, visible, window), strided_last=input.strided_last)
 
@@ -264,7 +275,7 @@ def avg_pool2d(
 
 @packed(F.adaptive_avg_pool2d)
 def adaptive_avg_pool2d(input: Any, output_size: Any) -> Masked:
-    require(output_size in (1, (1, 1), [1, 1]))
+    require(output_size in (1, (1, 1), [1, 1]), output_size is not True)
     return _global_mean(rows_of(input), (2, 3), True)
 
 
@@ -276,7 +287,9 @@ def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = Non
 
 def _spatial(x: Packed, dim: Any) -> tuple[int, ...]:
     """The axes `dim`, which are to be those of all positions."""
-    dims = tuple(sorted(d % 4 for d in ([dim] if isinstance(dim, int) else dim)))
+    given = [dim] if isinstance(dim, int) else dim
+    require(all(-4 <= d < 4 for d in given))
+    dims = tuple(sorted(d % 4 for d in given))
     require(dims == tuple(ORDERS[x.order].index(axis) for axis in (2, 3)))
     return dims
 
@@ -306,7 +319,9 @@ def _global_mean(
 @packed(torch.permute, Tensor.permute)
 def permute(input: Any, *dims: Any) -> Packed:
     node = rows_of(input, None)
-    order = tuple(d % 4 for d in (dims[0] if len(dims) == 1 else dims))
+    given = dims[0] if len(dims) == 1 else dims
+    require(all(-4 <= d < 4 for d in given))
+    order = tuple(d % 4 for d in given)
     axes_now = tuple(ORDERS[input.order][d] for d in order)
     names = {axes: name for name, axes in ORDERS.items()}
     require(axes_now in names)
@@ -315,11 +330,11 @@ def permute(input: Any, *dims: Any) -> Packed:
 
 @packed(torch.cat, torch.concat, torch.concatenate)
 def cat(tensors: Sequence[Any], dim: int = 0) -> Packed:
-    require(dim % 4 == 1, any(type(t) is Packed for t in tensors))
+    require(dim in (1, -3), any(type(t) is Packed for t in tensors))
     nodes = [rows_of(t) for t in tensors]
     require(len({(n.batch, n.mask.shape[2:], n.kind.dtype) for n in nodes}) == 1)
     mask = joined(nodes[0].run, [node.mask for node in nodes])
-    return Packed(Cat(mask, *nodes), strided_last=tensors[0].strided_last)
+    return Packed(Cat(mask, *nodes), strided_last=all(t.strided_last for t in tensors))
 
 
 def _sliced(x: Packed, begin: int, end: int) -> Packed:
@@ -343,8 +358,9 @@ def getitem(input: Any, index: Any) -> Packed:
 @packed(torch.split, Tensor.split, torch.functional.split)
 def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Packed, ...]:
     node, sizes = rows_of(tensor), split_size_or_sections
-    require(dim % 4 == 1)
+    require(dim in (1, -3))
     if isinstance(sizes, int):
+        require(sizes > 0)
         sizes = [min(sizes, node.channels - begin) for begin in range(0, node.channels, sizes)]
     require(sum(sizes) == node.channels, min(sizes) > 0)
     ends = list(itertools.accumulate(sizes))
@@ -353,7 +369,9 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Packe
 
 @packed(torch.chunk, Tensor.chunk)
 def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Packed, ...]:
-    return split(input, -(-rows_of(input).channels // chunks), dim)
+    node = rows_of(input)
+    require(chunks > 0)
+    return split(input, -(-node.channels // chunks), dim)
 
 
 @packed(torch.norm, Tensor.norm, torch.functional.norm)
@@ -424,6 +442,7 @@ def relu6(input: Any, inplace: bool = False) -> Packed:
 
 @packed(F.hardtanh)
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Packed:
+    require(min_val <= max_val)
     return _ended(input, Activation("clamp", float(min_val), float(max_val)), inplace)
 
 
@@ -456,7 +475,7 @@ for function in (F.silu, F.hardsigmoid, F.hardswish):
 @packed(F.dropout, F.dropout2d, torch.dropout)
 def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Packed:
     rows_of(input, None)
-    require(not training)
+    require(not training, 0 <= p <= 1)
     return input
 
 
@@ -495,6 +514,7 @@ def _entrywise(function: Callable, in_place: bool) -> Callable:
 
 
 def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) -> Node:
+    require(all(isinstance(a, (Masked, Tensor, int, float)) for a in args))
     others = [a for a in args if isinstance(a, (Masked, Tensor)) and not isinstance(a, Packed)]
     mask, forms = meet(inputs, others)
     form_of = dict(zip(identities(*others), forms, strict=True))

@@ -53,6 +53,7 @@ class Packed(Masked):
         """Be a map from here on, of which `shared` says whether other values are views."""
         self._leave_node()
         self.aliases, self.node, self._value = None, None, value
+        self.made = value
         self.shared |= shared
 
     def _leave_node(self) -> None:
@@ -83,6 +84,11 @@ class Packed(Masked):
     @value.setter
     def value(self, value: Tensor) -> None:
         self.replace_by_map(value, shared=False)
+        self.made = None  # whoever gives it may keep it
+
+    @property
+    def present_value(self) -> Tensor | None:
+        return self._value
 
     @property
     def visible(self) -> Tensor:  # type: ignore[override]  # an attribute of Masked

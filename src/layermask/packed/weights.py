@@ -44,7 +44,7 @@ class PreparedWeights:
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, _Kept] = {}
-        self._known: set[Hashable] = set()
+        self._known: set[tuple[tuple[int, ...], Hashable]] = set()  # tensors, and what they held
         self._seen: dict[tuple[int, ...], _Seen] = {}
         self._volatile = False
         self._pass = 0
@@ -55,7 +55,7 @@ class PreparedWeights:
     def capture(self, *tensors: Tensor | None) -> Captured:
         """The tensors as they are now. Only those of which something is kept are not copied."""
         content = self._content(tensors)
-        if content in self._known and not self._volatile:
+        if not self._volatile and (identities(*tensors), content) in self._known:
             return Captured(tensors, tensors, content)
         copies = tuple(t if t is None else t.detach().clone() for t in tensors)
         return Captured(tensors, copies, content)
@@ -102,7 +102,9 @@ class PreparedWeights:
                 )
             self._drop_unused()
             kept = self._kept[key] = _Kept(compute(), self._pass)
-            self._known.update(w.content for w in weights)
+        for w in weights:
+            if w.tensors is not w.given:  # the next time, these very tensors need not be copied
+                self._known.add((identities(*w.given), w.content))
         kept.used = self._pass
         return kept.value
 
@@ -112,7 +114,8 @@ class PreparedWeights:
         for key in old:
             self._kept.pop(key, None)
         if old:
-            self._known = {content for key in list(self._kept) for content in key[1:]}  # type: ignore[index]
+            contents = {content for key in list(self._kept) for content in key[1:]}  # type: ignore[index]
+            self._known = {known for known in list(self._known) if known[1] in contents}
 
 
 @dataclass(eq=False)

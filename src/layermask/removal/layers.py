@@ -157,8 +157,8 @@ def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:
     """The pair that enters a model, with hidden pixels settled once, so that what they hold is gone."""
     run.masks, batch = visible.shape[0], max(images.shape[0], visible.shape[0])
     x = Masked(images.expand(batch, *images.shape[1:]), visible)
-    x = Masked(settled(x), visible)
-    x.run = run
+    x = Masked(settled(x), visible.clone())  # the caller may write to his, and hooks to ours
+    x.run, x.made = run, x.value
     return x
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..masked import Masked, replace_masked
 from ..masked import built_in as rule
-from ..masked import replace_masked
 
 _ASKED = """
     size dim ndimension stride numel nelement element_size get_device is_contiguous is_floating_point
     is_complex is_signed is_inference is_pinned is_same_size storage_offset has_names
     """.split()
 _LIKENESS = """
-    new_empty new_full new_ones new_tensor new_zeros empty_like full_like ones_like rand_like
+    new_empty new_full new_ones new_zeros empty_like full_like ones_like rand_like
     randint_like randn_like zeros_like result_type can_cast
     """.split()
 
@@ -33,3 +33,15 @@ def of_the_value(function: Callable) -> Callable:
 for name in (*_ASKED, *_LIKENESS):
     for function in dict.fromkeys(getattr(space, name) for space in (torch, Tensor) if hasattr(space, name)):
         rule(function)(of_the_value(function))
+
+
+@rule(Tensor.new_tensor)
+def new_tensor(input: Any, data: Any, **options: Any) -> Any:
+    """A copy of `data`, which keeps its mask."""
+    plain = input.value if isinstance(input, Masked) else input
+    if not isinstance(data, Masked):
+        return plain.new_tensor(data, **options)
+    value = data.value.detach().clone()
+    like = {"dtype": plain.dtype, "device": plain.device, **options}
+    wants_gradient = like.pop("requires_grad", False)
+    return Masked(value.to(**like).requires_grad_(wants_gradient), data.visible.to(like["device"]))

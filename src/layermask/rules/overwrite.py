@@ -72,7 +72,7 @@ def _reshaped(name: str) -> Callable:
 
 _FORMS: dict[Callable, str] = {
     _written: "addmm addmv baddbmm cumprod cumsum tril triu",
-    _reshaped: "squeeze swapaxes swapdims t transpose unsqueeze",
+    _reshaped: "detach squeeze swapaxes swapdims t transpose unsqueeze",
 }
 """How methods of a name and `_` follow from the rule of that name."""
 for form, names in _FORMS.items():

@@ -50,6 +50,8 @@ def pointwise(function: Callable) -> Callable:
             inputs = masked_in(args, kwargs)
         if len(inputs) == 1:
             value = function(*replace_masked(args, _value), **replace_masked(kwargs, _value))
+            if value is NotImplemented:  # torch does not know the other operand, which may know us
+                return value
             weights = _weights(inputs, value.ndim) if keeps else None
             if _is_the_same(value, inputs[0]):
                 inputs[0].weights = weights
@@ -115,6 +117,8 @@ def pointwise_in_place(function: Callable) -> Callable:
         if args or kwargs:
             target.value = writable(target)
         out = apply(target, *args, **kwargs)
+        if out is NotImplemented:
+            return out
         if draws:  # into a copy
             return overwrite(target, out.value, out)
         return become(target, out)
@@ -206,7 +210,7 @@ def _stem(name: str, in_place: bool) -> str:
 
 
 for function, in_place in functions():
-    if function is not Tensor.__setitem__:
+    if function not in (Tensor.__setitem__, Tensor.detach_, torch.detach_):  # which have rules of their own
         rule(function)(pointwise_in_place(function) if in_place else pointwise(function))
 
 

@@ -26,6 +26,11 @@ def pool_window(
     """The geometry of a pool; `ceil_mode` is padding after the image, as far as its last window reaches."""
     kernel, padding, dilation = per_axis(kernel, n), per_axis(padding, n), per_axis(dilation, n)
     stride = kernel if stride is None or stride == [] or stride == () else per_axis(stride, n)
+    if min(*kernel, *stride, *dilation) < 1 or min(padding) < 0:
+        raise RuntimeError(
+            f"a pool of kernel_size {kernel}, stride {stride}, padding {padding} and dilation {dilation}: "
+            "padding must be 0 or more, the others 1 or more."
+        )
     after = list(padding)
     for axis in range(n) if ceil else ():
         size, reach = x.shape[axis - n], (kernel[axis] - 1) * dilation[axis]

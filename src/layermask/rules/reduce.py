@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..masked import Masked, NoMaskRule, settled
 from ..masked import built_in as rule
-from ..visibility import any_over, derive, share, varies, weighs
+from ..visibility import any_over, axis_of, derive, share, varies, weighs
 
 Dims = int | Sequence[int] | None
 
@@ -25,7 +25,7 @@ def axes(x: Masked, dim: Dims) -> tuple[int, ...]:
     """The reduced axes as non-negative numbers; None and () mean all."""
     if dim is None or x.value.ndim == 0 or (not isinstance(dim, int) and len(dim) == 0):
         return tuple(range(x.value.ndim))
-    return tuple(d % x.value.ndim for d in ([dim] if isinstance(dim, int) else dim))
+    return tuple(axis_of(d, x.value.ndim) for d in ([dim] if isinstance(dim, int) else dim))
 
 
 def visible_share(x: Masked, dims: Sequence[int], keepdim: bool, dtype: torch.dtype) -> Tensor:

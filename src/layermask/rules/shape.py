@@ -13,7 +13,7 @@ from .. import visibility
 from .._private_torch import identities
 from ..masked import Masked, has_positions, settled
 from ..masked import built_in as rule
-from ..visibility import align, derive, join, narrow
+from ..visibility import align, axis_of, derive, join, narrow
 
 
 def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any = None) -> Masked:
@@ -171,7 +171,7 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, how: Any = None) -> Masked:
     if not inputs:
         return Masked(torch.cat(values, dim), values[0].new_ones([1] * values[0].ndim, dtype=torch.bool))
     ndim = inputs[0].value.ndim
-    dim = dim % ndim
+    dim = axis_of(dim, ndim)
     if _laid_end_to_end(tensors, inputs, dim):
         visible = _end_to_end(tensors, dim, lambda t: t.visible, True)
         framed = any(t.frame is not None for t in inputs)
@@ -210,9 +210,11 @@ def _end_to_end(tensors: Sequence[Any], dim: int, part: Callable, plain: bool) -
 
 @rule(torch.stack)
 def stack(tensors: Sequence[Any], dim: int = 0) -> Masked:
-    """Maps that are stacked join; single positions that are stacked keep each its own mask."""
+    """Maps that are stacked join; images of a batch and single positions keep each its own mask."""
     ndim = tensors[0].ndim + 1
     parts = [t.unsqueeze(dim) for t in tensors]
+    if dim in (0, -ndim):
+        return cat(parts)
     inputs = [t for t in parts if isinstance(t, Masked)]
     axis = dim % ndim
     if all(n == 1 for t in tensors if isinstance(t, Masked) for n in t.visible.shape[1:]):
