@@ -112,6 +112,9 @@ class Attributes:
 
 
 HUGE = 10**400
+FAR = [2**63, -(2**63), 10**30, 1e308, -1e308, 1e38]
+"""Python has these numbers, and what is computed with them is infinite, or an error of another library."""
+LONG = "x" * 100_000
 OBJECTS = np.array([None, "x"], dtype=object)
 ODD = [
     None,
@@ -129,6 +132,7 @@ ODD = [
 ]
 """Wrong for nearly every kind; each takes out of it what it does accept."""
 SPARSE, META = IMAGES.to_sparse(), IMAGES.to("meta")
+NARROW = IMAGES.to(torch.float8_e4m3fn)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's own, about the types of storage
     QUANTISED = torch.quantize_per_tensor(IMAGES, 0.1, 0, torch.quint8)
@@ -144,9 +148,10 @@ def less(values: list[Any], *dropped: Any) -> list[Any]:
 
 
 NO_NUMBER = [*ODD, True, math.nan, math.inf, -math.inf, HUGE, [1.0], torch.tensor(math.nan), META[0, 0, 0, 0]]
+NO_NUMBER += [*FAR, torch.tensor(1e308).double(), np.float64(1e308)]
 NO_COUNT = [*NO_NUMBER, -1, 1.5, "2", 2**63, 10**30, torch.tensor(1.5), np.array([1, 2]), np.bool_(True)]
 NO_IMAGES = [*ODD, IMAGES.numpy(), [IMAGES], PICTURE, IMAGES.long(), IMAGES[0, 0], IMAGES[:0], SPARSE, META]
-NO_IMAGES += [IMAGES.to(torch.complex64), QUANTISED, True, "x.png"]
+NO_IMAGES += [IMAGES.to(torch.complex64), QUANTISED, True, "x.png", NARROW]
 NO_MASK = [
     *ODD,
     VISIBLE.numpy(),
@@ -156,6 +161,8 @@ NO_MASK = [
     VISIBLE.to(torch.complex64),
 ]
 NO_MASK += [-VISIBLE.to(torch.int8), VISIBLE.float().to_sparse(), True, [True]]
+NO_MASK += [VISIBLE.to("meta"), VISIBLE.float().to("meta"), VISIBLE.byte().to("meta"), META]
+NO_MASK += [VISIBLE.to(torch.float8_e4m3fn)]
 NO_LABELS = [
     *ODD,
     5,
@@ -196,7 +203,8 @@ NO_TENSOR = [
 NO_TARGET = [*without(type(None)), "12", [1.9], 1.9, True, [True], math.nan, [None], [[1]], 99, -1, 2**70]
 NO_TARGET += [torch.tensor([True]), torch.tensor(1.5), np.array([0.5]), [0, 99], torch.tensor(0).to("meta")]
 NO_NUMBERS = [*ODD, True, math.nan, [math.nan], [math.inf], ["a"], [True], [[1.0]], [None], "1,2", 1j, [HUGE]]
-NO_WORD = [*without(str), "", "no such", Word("no such"), 0, 5, True, math.nan, ["no such"]]
+NO_NUMBERS += [[number] for number in FAR] + [torch.full((3,), 1e38), META[0, :, 0, 0], SPARSE]
+NO_WORD = [*without(str), "", "no such", Word("no such"), 0, 5, True, math.nan, ["no such"], LONG]
 NO_TEXT = [*without(str), 0, 5, True, math.nan, ["x"], 2**63]
 NO_PATH = [*without(str), "", "a\0b", 5, True, math.nan, ["x"], 1.5]
 NO_FUNCTION = [*ODD, 5, True, math.nan, "print", [print], 1.5]
@@ -205,7 +213,7 @@ NO_REMOVAL = [*ODD, "layermask", 5, True, [OPERATOR], NET, LOADED, lm.LayerMaski
 NO_OBJECT = [*ODD, 5, True, math.nan, "x", [5], 1.5, NET]
 NO_FLAG = [*ODD, 0, 1, "yes", "", 1.0, math.nan, torch.tensor([True, True]), np.array([True, False])]
 NO_SIZES = [*ODD, 0, -1, 1.5, "16", True, (0, 4), [1.5], math.nan, 10**30, (2, 10**30), HUGE]
-NO_TENSOR += [QUANTISED]
+NO_TENSOR += [QUANTISED, NARROW]
 NO_REMOVAL += [lm.ConstantFill]
 NO_SHARE = [*NO_NUMBER, -0.5, 1.5, 2]
 
@@ -213,20 +221,23 @@ WRONG: dict[str, list[Any]] = {
     "share": NO_SHARE,
     "tolerance": [*NO_SHARE, 1],
     "open share": [*NO_SHARE, 0, 1],
-    "positive": [*NO_NUMBER, -1, 0],
+    "positive": [*NO_NUMBER, -1, 0, 1e-308, 1e-39],
+    "from 1": [*NO_NUMBER, 0, 0.5, -1],
     "from 0": [*NO_NUMBER, -1],
     "number": NO_NUMBER,
     "count": [*NO_COUNT, 0],
     "index": NO_COUNT,
     "row": [*less(NO_COUNT, -1), 5, -7],
     "seed": [*NO_COUNT, 2**32],
+    "seed of 31 bits": [*NO_COUNT, 2**31, 2**32 - 1],
     "seed or None": [*NO_COUNT[1:], 2**32],
     "flag": NO_FLAG,
     "word": NO_WORD,
     "text": NO_TEXT,
     "path": NO_PATH,
     "function": NO_FUNCTION,
-    "progress": less(NO_FUNCTION, True),
+    "called": [*NO_FUNCTION, int, dict, lambda *, key: None],
+    "progress": [*less(NO_FUNCTION, True), int, lambda: None],
     "model": NO_MODEL,
     "removal": NO_REMOVAL,
     "images": NO_IMAGES,
@@ -245,7 +256,7 @@ WRONG: dict[str, list[Any]] = {
         1j,
         [],
     ],
-    "anything": [OBJECTS, None, Raises(), object(), "x", b"x", META, {}, 1j, [], SPARSE, [["x"]]],
+    "anything": [OBJECTS, 5, 1.5, None, Raises(), object(), "x", b"x", META, {}, 1j, [], SPARSE, [["x"]]],
     "labels": NO_LABELS,
     "label maps": [
         *ODD,
@@ -267,8 +278,13 @@ WRONG: dict[str, list[Any]] = {
     "numbers": NO_NUMBERS,
     "shares": [*NO_NUMBERS, [-0.5], [1.5], 0.5],
     "color": [*NO_NUMBERS, math.inf],
-    "any color": [*(each for each in NO_NUMBERS if not isinstance(each, torch.Tensor)), math.inf],
-    "above 0": [*NO_NUMBERS, [0.0, 1, 1], [-1.0, 1, 1]],
+    "any color": [
+        *(each for each in NO_NUMBERS if not isinstance(each, torch.Tensor)),
+        math.inf,
+        SPARSE,
+        META,
+    ],
+    "above 0": [*NO_NUMBERS, [0.0, 1, 1], [-1.0, 1, 1], [1e-39] * 3],
     "sizes": NO_SIZES,
     "pair": [*NO_SIZES, 16, (4,), (4, 4, 4)],
     "counts": [*NO_SIZES, 16],
@@ -280,6 +296,14 @@ WRONG: dict[str, list[Any]] = {
     "some words": [*without(list), "grid", 5, ["no such"], [5], [None], True, math.nan],
     "objects": [*without(list), 5, "x", [5], [None], True, math.nan, ["x"]],
     "mapping": [*without(dict), 5, "x", [5], True, math.nan],
+    "rules": [*without(dict), 5, [5], {1, 2}, True, {5: len}, {len: 5}, {None: None}, {"relu": len}, ""],
+    "segments": [*NO_LABELS, CELLS + 1, CELLS - 1, CELLS * 2**40],
+    "row of scores": [*NO_TENSOR, torch.rand(2)],
+    "table of scores": [*NO_TENSOR, torch.rand(1), torch.rand(1, 5), torch.rand(4, 1)],
+    "indices of scores": [*less(NO_SIZES, (0, 4)), 16, (1, 2)],
+    "value": without(torch.Tensor),
+    "bools": [*NO_MASK, VISIBLE.float(), VISIBLE[0], VISIBLE[..., :3], META > 0],
+    "masks (N, 1, *S)": [*NO_MASK, VISIBLE[0].repeat(2, 1, 1), VISIBLE.repeat(1, 3, 1, 1), VISIBLE[:0]],
     "picture": [*ODD, 5, "x.png", np.zeros((4, 4)), True, math.nan, IMAGES],
     "array": [
         *without(torch.Tensor),
@@ -313,7 +337,8 @@ NAMES = {
     "share": "probability ratio",
     "tolerance": "converge",
     "positive": "alpha kernel_width compactness sigma radius",
-    "function": "answer fill join operator planned progress run statistic",
+    "function": "join operator planned progress",
+    "called": "answer fill run statistic",
     "object": "attribution loaded preprocessing program source",
     "objects": "attributions target_layers places",
     "count": "batch_size cells k markers n_images n_orders n_resamples n_samples n_segments n_splits opset "
@@ -337,7 +362,8 @@ NAMES = {
     "classes": "predicted labels whole hidden broken",
     "tensor": "a arr b prediction scores intercept r2 region stderr total values kept x",
     "pair": "resize crop",
-    "mapping": "rules settings",
+    "mapping": "settings",
+    "rules": "rules",
     "counts": "shape boxes patches",
     "progress": "show_progress",
     "target": "target",
@@ -379,6 +405,12 @@ VALUES: dict[str, Any] = {
     "scores": torch.rand(4),
 }
 """What the other parameters get, where they have no default."""
+
+
+def replacing(rules: Any) -> None:
+    """Enter the block of `overriding`."""
+    with lm.overriding(rules):
+        pass
 
 
 @dataclass
@@ -424,14 +456,21 @@ FIELDS = {
     "Felzenszwalb": {"sigma": "from 0"},
     "Slic": {"sigma": "from 0"},
     "Watershed": {"compactness": "from 0"},
-    "Quickshift": {"kernel_size": "positive"},
+    "Quickshift": {"kernel_size": "from 1", "seed": "seed of 31 bits"},
     **{name: {"seed": "seed or None"} for name in ("NoiseFill", "NoisyLinearFill", "RandomPixelFill")},
 }
 CALLS: dict[str, Call] = {
     **{name: Call(getattr(lm, name), dict(FIELDS.get(name, {}))) for name in lm.__all__ if name in FAMILIES},
     "Attribution": Call(
         lm.Attribution,
-        {"targets": "indices", "n_samples": "index", "method": "text"},
+        {
+            "targets": "indices of scores",
+            "n_samples": "index",
+            "method": "text",
+            "segments": "segments",
+            **dict.fromkeys(("prediction", "intercept", "r2"), "row of scores"),
+            **dict.fromkeys(("stderr", "region"), "table of scores"),
+        },
         {"scores": FOUND.scores, "targets": (1,), "prediction": torch.rand(1)},
     ),
     "Attribution.heatmap": Call(FOUND.heatmap),
@@ -440,7 +479,7 @@ CALLS: dict[str, Call] = {
     "Boxes": Call(lm.Boxes),
     "Calibrated": Call(lm.Calibrated),
     "Calibrated.fit": Call(
-        CALIBRATED.fit, {"visible": "shares of masks", "targets": "word", "show_progress": "function"}
+        CALIBRATED.fit, {"visible": "shares of masks", "targets": "word", "show_progress": "called"}
     ),
     "Calibrated.load": Call(lm.Calibrated.load),
     "Calibrated.save": Call(CALIBRATED.save),
@@ -450,6 +489,12 @@ CALLS: dict[str, Call] = {
         {"shares": "tensor", "targets": "indices", "order": "text"},
         {"shares": torch.rand(2), "values": torch.rand(1, 2), "order": "morf", "targets": (1,)},
     ),
+    "Masked": Call(
+        lm.Masked,
+        {"value": "value", "visible": "bools", "frame": "bools", "weights": "bools"},
+        {"value": IMAGES},
+    ),
+    "overriding": Call(replacing),
     "Loaded": Call(lm.Loaded, {"labels": "texts", "name": "text"}, {"labels": ("a",), "name": "net"}),
     "PixelFill.painted": Call(OPERATOR.painted),
     "Predictions": Call(
@@ -483,7 +528,7 @@ CALLS: dict[str, Call] = {
     "as_perturb_func": Call(lm.as_perturb_func),
     "as_road": Call(lm.as_road, {"metric": "object"}, {"metric": object()}),
     "as_shap": Call(lm.as_shap, {"target": "any class"}),
-    "broken_mask": Call(lm.broken_mask),
+    "broken_mask": Call(lm.broken_mask, {"masks": "masks (N, 1, *S)"}),
     "curve": Call(lm.curve),
     "headless": Call(lm.headless),
     "lime_similarity": Call(lm.lime_similarity),
@@ -588,7 +633,7 @@ CALLS: dict[str, Call] = {
     ),
     "metrics.kendall": Call(operators.kendall, values={"a": torch.rand(3), "b": torch.rand(3)}),
     "metrics.rank_stability": Call(operators.rank_stability, values={"scores": torch.rand(3, 4)}),
-    "metrics.broken_mask": Call(shape.broken_mask),
+    "metrics.broken_mask": Call(shape.broken_mask, {"masks": "masks (N, 1, *S)"}),
     "metrics.measure_shape_bias": Call(shape.measure_shape_bias),
     "metrics.measure_linearity": Call(linearity.measure_linearity),
     "metrics.shape_bias": Call(
@@ -599,7 +644,7 @@ CALLS: dict[str, Call] = {
 NOT_CALLED = {
     "errors": "ImageError InputError LostMask MissingPackage ModelError NoMaskRule",
     "rows of tables, and what is returned": "Removal LawResult Report Audit Verdict",
-    "the mechanism, which checks its own": "Masked overriding rule",
+    "a decorator, which checks its own": "rule",
     "files of experiments, and types": "Store Progress",
 }
 
@@ -654,7 +699,7 @@ def test_wrong_values_are_refused_by_name(label: str, name: str) -> None:
             call.function(**others, **{name: value})
             faults.append(f"{shown(value)} was taken")
         except (ValueError, TypeError) as error:
-            if not re.search(rf"\b({word})s?\b", str(error)):
+            if not re.search(rf"\b({word})s?\b", str(error)) or len(str(error)) > 3000:
                 faults.append(f"{shown(value)}: {type(error).__name__}: {error}")
         except Exception as error:
             faults.append(f"{shown(value)}: {type(error).__name__}: {error}")
@@ -801,6 +846,92 @@ def test_models_that_take_more_are_no_removals() -> None:
 def test_a_declared_parameter_exists() -> None:
     with pytest.raises(TypeError, match="has no parameters wrong to check"):
         checked(wrong=kinds.count)(lambda right: right)
+
+
+# --- what only the call shows ------------------------------------------------------------------------------
+
+ONE_SCORE = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1)).eval()
+ONE = lm.LayerMasking(ONE_SCORE)
+MARKED = np.ones((2, 4))
+
+
+class Endless(nn.Module):
+    """Answers with a list that holds itself."""
+
+    def forward(self, images: Any) -> Any:
+        answer = [images]
+        answer.append(answer)
+        return answer
+
+
+CALLED: dict[str, list[Callable[[], Any]]] = {
+    "images is on meta": [
+        lambda: lm.LayerMasking(NET)(META, VISIBLE.to("meta")),
+        lambda: lm.Greyout(NET)(META, VISIBLE.float().to("meta")),
+    ],
+    "the model's output, a list, contains itself": [lambda: lm.LayerMasking(Endless())(IMAGES, VISIBLE)],
+    "one score for each picture, and classes are compared": [
+        lambda: lm.GreedyInsertion(ONE, output="logit").attribute(IMAGES, 0, CELLS),
+        lambda: lm.GreedyDeletion(ONE, output="logit").attribute(IMAGES, 0, CELLS),
+        lambda: lm.GreedyDeletion(ONE).attribute(IMAGES, 0, CELLS),
+        lambda: lm.remove_segments(ONE, IMAGES, [CELLS]),
+        lambda: lm.measure_shape_bias(ONE, IMAGES, VISIBLE),
+        lambda: localisation.top_k_ablation(ONE, IMAGES, [FOUND], CLASSES, 1),
+    ],
+    "mean: a colour of 2 channels": [lambda: lm.NoiseFill(NET, mean=(1, 2))(IMAGES, ~VISIBLE)],
+    "color: a colour .* of torch.float16, whose numbers end at 65504": [
+        lambda: lm.ConstantFill(NET, 1e6).painted(IMAGES.half(), VISIBLE)
+    ],
+    "mean is .* divided by std, .* colours are beyond 1e": [
+        lambda: lm.Blackout(NET, std=[1e-12] * 3),
+        lambda: lm.Greyout(NET, mean=[1e9] * 3),
+        lambda: lm.EdgeSmoothedFill(NET, mean=[1e9] * 3),
+    ],
+    r"indices of shape \(\d, 1\) go from": [
+        lambda: lm.write_nan(MARKED, indices=[[0], [4]]),
+        lambda: lm.write_nan(MARKED, indices=[[0], [-1]]),
+        lambda: lm.write_nan(MARKED, indices=[[0], [1], [2]]),
+    ],
+    r"xxx \.\.\. xxx|x\.\.\.x": [
+        lambda: lm.LayerMasking(NET, until=LONG),
+        lambda: lm.headless(NET, head=LONG),
+        lambda: lm.load(LONG),
+        lambda: lm.load(weights=LONG),
+        lambda: segmenter(LONG),
+    ],
+}
+
+
+@pytest.mark.parametrize("message", CALLED)
+def test_calls_are_refused(message: str) -> None:
+    for call in CALLED[message]:
+        with pytest.raises(ValueError, match=message) as error:
+            call()
+        assert len(str(error.value)) < 3000
+
+
+def test_one_score_can_be_explained() -> None:
+    """Where no classes are compared, a model may have one."""
+    for method in (lm.Lime(ONE, n_samples=20, output="logit"), lm.LeaveOneOut(ONE, output="logit")):
+        assert method.attribute(IMAGES, 0, CELLS).targets == (0,)
+    assert operators.random_attributions(ONE, IMAGES, [CELLS])[0].targets == (0,) * 10
+
+
+def test_numbers_at_the_ends_are_taken() -> None:
+    """What is let through gives finite answers."""
+    hidden = VISIBLE.clone()
+    hidden[..., :5] = False
+    for number in (1e-12, 1e9):
+        for settings in ({"alpha": number}, {"kernel_width": number}):
+            found = lm.Lime(OPERATOR, n_samples=50, **settings).attribute(IMAGES, 0, CELLS)
+            assert found.scores.isfinite().all()
+        fills = [lm.ConstantFill(NET, number), lm.BlurFill(NET, sigma=number)]
+        fills += [lm.EdgeSmoothedFill(NET, sigma=number), lm.NoiseFill(NET, kind="uniform", std=[number] * 3)]
+        for fill in fills:
+            assert fill(IMAGES, hidden).isfinite().all()
+        assert lm.Calibrated(OPERATOR, 5).fit(IMAGES, penalty=number).weight.isfinite().all()
+        assert lm.Preprocessing(std=[number] * 3)(PICTURE).isfinite().all()
+    assert lm.NoisyLinearFill(NET, noise=1000)(IMAGES, hidden).isfinite().all()
 
 
 # --- what helps --------------------------------------------------------------------------------------------

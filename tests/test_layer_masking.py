@@ -98,7 +98,7 @@ REFUSED: list[tuple[Any, Any, type, str]] = [
         ValueError,
         "images hold NaN in visible pixels: hide those pixels, or repair",
     ),
-    (X, M.to("meta"), ValueError, "images are on cpu and visible is on meta: move one to the other."),
+    (X, M.to("meta"), ValueError, "visible is on meta, a device without values"),
     (
         X.double(),
         M,

@@ -34,8 +34,8 @@ MISFITS: list[tuple[Any, Any, type, str]] = [
     (X, M.float(), TypeError, "visible must be bool (True = visible), not torch.float32."),
     (X, M[0], ValueError, "visible of shape (1, 4, 5) does not fit a value of shape (2, 3, 4, 5)"),
     (X, M[:, :, :2], ValueError, "it needs as many dims, each of the same size or 1."),
-    (X.numpy(), M, TypeError, "Masked takes two tensors, not ndarray and Tensor."),
-    (X, None, TypeError, "Masked takes two tensors, not Tensor and NoneType."),
+    (X.numpy(), M, TypeError, "Masked takes two tensors, value and visible, not ndarray and Tensor."),
+    (X, None, TypeError, "Masked takes two tensors, value and visible, not Tensor and NoneType."),
 ]
 
 

@@ -296,8 +296,8 @@ BAD = {
     r"of an image \(8, 4\) and the images are": lambda: deletion(
         REMOVALS[0], IMAGES[:1], [found(SCORES[0], CELLS[:, :4])]
     ),
-    r"scores are \(2, 5\), 10 of them finite, for 2 targets and 16 segments": lambda: deletion(
-        REMOVALS[0], IMAGES[:1], [found(SCORES[0][:, :5], CELLS)]
+    r"scores are \(2, 32\), 64 of them finite, for 2 targets and 16 segments": lambda: deletion(
+        REMOVALS[0], IMAGES[:1], [found(SCORES[0].repeat(1, 2), CELLS)]
     ),
     "output is 'odds'": lambda: deletion(REMOVALS[0], IMAGES, FOUND, output="odds"),
     "perturbations_per_eval is 0": lambda: deletion(REMOVALS[0], IMAGES, FOUND, perturbations_per_eval=0),

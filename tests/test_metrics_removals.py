@@ -336,7 +336,7 @@ BAD = {
     "gets none of 5 whole images right": lambda: shape_bias(CLASSES, CLASSES + 1, CLASSES, CLASSES),
     r"hidden of shape \(4,\) for labels \(5,\)": lambda: shape_bias(CLASSES, CLASSES, CLASSES[:4], CLASSES),
     "go from 7 to 7, .* classes are 0 to 3": lambda: shape_bias(*[CLASSES + 7] * 4).by_class(4),
-    r"masks are \(N, 1, H, W\), got \(8, 8\)": lambda: broken_mask(OBJECTS[0, 0]),
+    r"masks are \(N, 1, \*S\), not empty, got \(8, 8\)": lambda: broken_mask(OBJECTS[0, 0]),
     "not finite for 5 of 5 masks": lambda: measure_shape_bias(nan, IMAGES, OBJECTS),
     "not finite for 1 of 1 masks": lambda: measure_linearity(nan, IMAGES, 4),
     r"give both as \(N, D\)": lambda: linearity(torch.rand(2, 3), torch.rand(2, 4)),

@@ -150,5 +150,5 @@ def test_gradients_of_gradients():
 
 
 def test_negative_noise_is_refused():
-    with pytest.raises(InputError, match="noise is -1: give a number of 0 or more"):
+    with pytest.raises(InputError, match="noise is -1: give a number from 0 to 1000"):
         NoisyLinear(-1)

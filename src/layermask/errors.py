@@ -10,6 +10,10 @@ from types import ModuleType
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
 
 
+_LONGEST = 2000
+"""Characters of a message: more than that is text that somebody gave, repeated."""
+
+
 def printable(text: object) -> str:
     """Return text that can be printed: what is no UTF-8 or steers a terminal becomes an escape."""
     return str(text).encode("utf-8", "backslashreplace").decode().translate(_CONTROLS)
@@ -19,7 +23,13 @@ class InputError(ValueError):
     """An image, mask, model, weight file or option that cannot be used; the message is one line."""
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(printable(message))  # it may name a file
+        super().__init__(_short(printable(message)))  # it may name a file
+
+
+def _short(text: str) -> str:
+    """Return a text without the middle of what is too long to read."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 class WrongType(InputError, TypeError):
@@ -53,7 +63,7 @@ def require(module: str, extra: str) -> ModuleType:
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """Return " (nearest: a, b)" for the known words closest to `word`, or nothing when none is close."""
-    close = difflib.get_close_matches(word, list(known), count, cutoff=0.5)
+    close = difflib.get_close_matches(word[:_LONGEST], list(known), count, cutoff=0.5)
     return f" (nearest: {', '.join(close)})" if close else ""
 
 

@@ -25,6 +25,7 @@ from torch.overrides import resolve_name
 
 from ._private_torch import identities, same_storage, writes_so_far
 from ._whereabouts import autograd_function, module_path, user_line
+from .arguments import kinds
 from .errors import InputError
 
 RULES: dict[Callable, Callable] = {}
@@ -108,18 +109,20 @@ class Masked:
     it"). Hidden entries of `value` are unspecified: no rule lets them reach a visible entry.
 
     `frame` marks visible entries that explicit padding added: a window may read them, but they are no
-    neighbours to fill from and make no window visible. `weights` is full size along the axis over which the
-    entries are softmax weights, which already sum to one over what is visible, and 1 along the others.
+    neighbours to fill from and make no window visible. `weights`, bool, is full size along the axis over
+    which the entries are softmax weights, which already sum to one over what is visible, and 1 along others.
 
     Raises:
-        TypeError: `value` is not a tensor, or `visible` is not a bool tensor.
-        ValueError: the shapes do not fit, or the two are on different devices.
+        TypeError: one is not a tensor, or one of those besides `value` is not bool.
+        ValueError: the shapes do not fit, or they are on different devices.
     """
 
     def __init__(
         self, value: Tensor, visible: Tensor, *, frame: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
         _check_pair(value, visible)
+        if frame is not None or weights is not None:
+            _check_extra(frame, weights, value)
         self.value, self.visible, self.frame, self.weights = value, visible, frame, weights
         self.phase = False  # one phase of a grid, as a slice with a step gives it
         self.shared = False  # something else may hold this value, or a view of it
@@ -200,19 +203,37 @@ def _check_pair(value: Tensor, visible: Tensor) -> None:
     if torch.compiler.is_compiling():  # shapes may be symbolic there; eager runs have checked them
         return
     if not isinstance(value, Tensor) or not isinstance(visible, Tensor):
-        raise TypeError(f"Masked takes two tensors, not {type(value).__name__} and {type(visible).__name__}.")
+        raise TypeError(
+            f"Masked takes two tensors, value and visible, not {type(value).__name__} and "
+            f"{type(visible).__name__}."
+        )
     if visible.dtype is not torch.bool:
         raise TypeError(f"visible must be bool (True = visible), not {visible.dtype}.")
-    if visible.device != value.device:
+    _check_fits("visible", visible, value)
+
+
+def _check_extra(frame: Any, weights: Any, value: Tensor) -> None:
+    """Check what most pairs have not."""
+    if torch.compiler.is_compiling():
+        return
+    for name, mark in (("frame", frame), ("weights", weights)):
+        if mark is None:
+            continue
+        if not isinstance(mark, Tensor):
+            raise TypeError(f"{name} must be a tensor, not {type(mark).__name__}.")
+        if mark.dtype is not torch.bool:
+            raise TypeError(f"{name} must be bool, not {mark.dtype}.")
+        _check_fits(name, mark, value)
+
+
+def _check_fits(name: str, mark: Tensor, value: Tensor) -> None:
+    if mark.device != value.device:
         raise ValueError(
-            f"visible is on {visible.device} and the value on {value.device}: move one to the other."
+            f"{name} is on {mark.device} and the value on {value.device}: move one to the other."
         )
-    fits = visible.ndim == value.ndim and all(
-        m in (1, n) for m, n in zip(visible.shape, value.shape, strict=True)
-    )
-    if not fits:
+    if mark.ndim != value.ndim or any(m not in (1, n) for m, n in zip(mark.shape, value.shape, strict=True)):
         raise ValueError(
-            f"visible of shape {tuple(visible.shape)} does not fit a value of shape {tuple(value.shape)}: "
+            f"{name} of shape {tuple(mark.shape)} does not fit a value of shape {tuple(value.shape)}: "
             "it needs as many dims, each of the same size or 1."
         )
 
@@ -281,7 +302,7 @@ def overriding(rules: Mapping[Callable, Callable]) -> Iterator[None]:
     Blocks may be nested and interleaved: of two that replace the same rule, the one opened last holds.
     A compiled model follows: it is compiled anew.
     """
-    mine = dict(rules)
+    mine = dict(kinds.rules("rules", rules))
     _OVERRIDES.set((mine, *_OVERRIDES.get()))
     _OPEN_BLOCKS.append(None)
     try:

@@ -88,10 +88,10 @@ class Quickshift:
     def __post_init__(self) -> None:
         check_fields(
             self,
-            kernel_size=partial(kinds.number, above=0, below=1000),
+            kernel_size=partial(kinds.number, low=1, high=1000),
             max_dist=partial(kinds.number, low=0),
             ratio=partial(kinds.number, low=0, high=1),
-            seed=kinds.seed,
+            seed=partial(kinds.seed, high=2**31 - 1),  # all that scikit-image takes
         )
 
     def __call__(self, image: Any) -> Tensor:

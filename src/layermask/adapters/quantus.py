@@ -56,8 +56,10 @@ def write_nan(arr: np.ndarray, indices: Any = None, mask: Any = None, **unused: 
 def _array(name: str, value: Any) -> Tensor:
     """Return the tensor of an array of numbers."""
     with contextlib.suppress(Exception):
-        return kinds.values(name, torch.as_tensor(value))
-    raise wrong_type(name, value, "give an array of numbers")
+        found = kinds.values(name, torch.as_tensor(value))
+        if found.ndim:
+            return found
+    raise wrong_type(name, value, "give an array of numbers, with an axis or more")
 
 
 def _named(arr: Any, indices: Any, mask: Any) -> Tensor:
@@ -71,8 +73,16 @@ def _named(arr: Any, indices: Any, mask: Any) -> Tensor:
             )
         return named.expand(arr.shape)
     indices = kinds.label_map("indices", indices)
-    rows = torch.zeros(arr.shape, dtype=torch.bool).view(*indices.shape[:-1], -1)
-    return rows.scatter(-1, indices, True).view(arr.shape)
+    rows = indices.shape[:-1]
+    length = arr.numel() // max(1, rows.numel())
+    low, high = int(indices.min()), int(indices.max())
+    if length * rows.numel() != arr.numel() or low < 0 or high >= length:
+        raise InputError(
+            f"indices of shape {tuple(indices.shape)} go from {low} to {high} for "
+            f"arr {tuple(arr.shape)}: give (N, I) into its flattened rows, or (I,) for one image"
+        )
+    named = torch.zeros(*rows, length, dtype=torch.bool)
+    return named.scatter(-1, indices, True).view(arr.shape)
 
 
 def _shaped(x: Tensor, shape: Sequence[int]) -> Tensor:

@@ -22,6 +22,7 @@ from layermask.arguments.objects import (
     picture,
     progress,
     removal,
+    rules,
 )
 from layermask.arguments.tensors import (
     classes,
@@ -61,6 +62,7 @@ __all__ = [
     "picture",
     "progress",
     "removal",
+    "rules",
     "seed",
     "sequence",
     "several",

@@ -13,6 +13,8 @@ from layermask.arguments.refusal import refused, wrong_type
 
 MOST = 10**7
 """The largest count: more samples, steps or cells than that end on no machine."""
+LARGEST, SMALLEST = 1e9, 1e-12
+"""The largest number, and the smallest of those above 0: squares and quotients stay finite in float32."""
 LARGEST_SEED = 2**32 - 1
 """Generators of torch on the CPU read 32 bits: seed 2^32 would draw what seed 0 draws."""
 LARGEST_INDEX = 2**63 - 1
@@ -27,12 +29,19 @@ def number(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> float:
-    """Return a finite number with low <= number <= high and above < number < below; an int stays one."""
+    """Return a number with low <= number <= high and above < number < below; an int stays one.
+
+    It is one to compute with: no larger than `LARGEST`, and where it is above 0, no smaller than `SMALLEST`.
+    """
     found, wanted = _real(value), f"give {_range(low, high, above, below)}"
     if found is None:
         raise wrong_type(name, value, wanted)
     if not (_finite(found) and low <= found <= high and above < found < below):
         raise refused(name, value, wanted)
+    if abs(found) > LARGEST:
+        raise refused(name, value, f"{wanted}, no further than {LARGEST:g} from 0")
+    if above >= 0 and found < SMALLEST:
+        raise refused(name, value, f"{wanted}, no closer than {SMALLEST:g}")
     return found
 
 
@@ -51,13 +60,13 @@ def index(name: str, value: Any) -> int:
     return count(name, value, low=0, high=LARGEST_INDEX)
 
 
-def seed(name: str, value: Any) -> int:
-    """Return the seed of a random generator, 0 to 2^32 - 1."""
+def seed(name: str, value: Any, *, high: int = LARGEST_SEED) -> int:
+    """Return the seed of a random generator, 0 to 2^32 - 1, or to another power of 2 less 1."""
     found = _real(value)
     if not isinstance(found, int):
         raise wrong_type(name, value, "give a whole number, 0 or more")
-    if not 0 <= found <= LARGEST_SEED:
-        raise refused(name, value, "give a whole number from 0 to 2**32 - 1")
+    if not 0 <= found <= high:
+        raise refused(name, value, f"give a whole number from 0 to 2**{high.bit_length()} - 1")
     return found
 
 

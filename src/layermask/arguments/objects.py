@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from layermask.arguments.numbers import flag, several
 from layermask.arguments.refusal import has, wrong_type
+from layermask.arguments.words import mapping
 
 
 def model(name: str, value: Any) -> nn.Module:
@@ -31,11 +32,21 @@ def removal(name: str, value: Any) -> Callable[..., Any]:
 
 
 def function(name: str, value: Any, inputs: int | None = None) -> Callable[..., Any]:
-    """Return a function; one that can be called with so many `inputs`."""
-    if not callable(value) or (inputs is not None and not _binds(value, inputs)):
+    """Return a function; one that can be called with so many `inputs`, and then it is no class."""
+    if not callable(value) or (inputs is not None and (isinstance(value, type) or not _binds(value, inputs))):
         takes = "" if inputs is None else f" of {inputs} argument{'s' * (inputs > 1)}"
         raise wrong_type(name, value, f"give a function{takes}")
     return value
+
+
+def rules(name: str, value: Any) -> Mapping[Any, Any]:
+    """Return rules: torch function -> rule."""
+    found = mapping(name, value)
+    for pair in found.items():
+        for each in pair:
+            if not callable(each):
+                raise wrong_type(name, each, "give a dict of torch functions to rules, which are functions")
+    return found
 
 
 def progress(name: str, value: Any) -> Any:

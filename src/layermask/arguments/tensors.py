@@ -13,12 +13,16 @@ from layermask.arguments.numbers import count, sequence
 from layermask.arguments.refusal import has, refused, shown, wrong_type
 from layermask.errors import InputError, WrongType
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _HINTS = {"ndarray": " Use torch.from_numpy.", "Image": " Use the model's preprocessing."}
 
 
 def tensor(name: str, value: Any) -> Tensor:
-    """Return a dense tensor; no array, no picture, nothing sparse or quantised."""
+    """Return a dense tensor that holds values; no array, no picture, nothing sparse or quantised.
+
+    A fake tensor holds none either, but a compiler's has a real device, whose tensors will.
+    """
     if not isinstance(value, Tensor):
         kind = type(value).__name__
         hint = _HINTS.get("Image" if kind.endswith(("Image", "ImageFile")) else kind, "")
@@ -27,14 +31,23 @@ def tensor(name: str, value: Any) -> Tensor:
         raise WrongType(
             f"{name} must be a dense tensor, not {value.layout} of {value.dtype}: use to_dense or dequantize"
         )
+    if value.device.type == "meta":
+        raise WrongType(
+            f"{name} is on meta, a device without values, {value.dtype} of {tuple(value.shape)}: give one "
+            "on the device of the model"
+        )
+    if value.is_floating_point() and value.dtype not in FLOATS:
+        raise WrongType(
+            f"{name} is {value.dtype}, with which torch does not compute: convert it, as {name}.float()"
+        )
     return value
 
 
 def values(name: str, value: Any, ndim: int | None = None, *, finite: bool = False) -> Tensor:
-    """Return a tensor of real numbers that can be read: with `ndim` dims, not empty, on a real device."""
+    """Return a tensor of real numbers: with `ndim` dims, not empty."""
     found = tensor(name, value)
-    if found.is_complex() or found.device.type == "meta":
-        raise wrong_type(name, f"{found.dtype} on {found.device}", "give real numbers that can be read")
+    if found.is_complex():
+        raise wrong_type(name, found.dtype, "give real numbers")
     if not found.numel() or (ndim is not None and found.ndim != ndim):
         dims = "" if ndim is None else f" with {ndim} dims"
         raise refused(name, tuple(found.shape), f"give a tensor{dims} that is not empty")
@@ -47,10 +60,10 @@ def values(name: str, value: Any, ndim: int | None = None, *, finite: bool = Fal
 def images(name: str, value: Any) -> Tensor:
     """Return images (N, C, *S) float, one or more."""
     found = tensor(name, value)
-    if found.ndim < 3 or not found.is_floating_point() or not found.numel() or found.device.type == "meta":
+    if found.ndim < 3 or not found.is_floating_point() or not found.numel():
         raise WrongType(
             f"{name} must be a float tensor (N, C, *S), N above 0, got {found.dtype} of "
-            f"{tuple(found.shape)} on {found.device}: normalise pictures as the model expects"
+            f"{tuple(found.shape)}: normalise pictures as the model expects"
         )
     return found
 
@@ -92,10 +105,10 @@ def label_map(name: str, value: Any) -> Tensor:
 def classes(name: str, value: Any, most: int | None = None) -> Tensor:
     """Return classes (N, ...), whole numbers from 0, below `most` if that is given."""
     found = tensor(name, value)
-    if found.ndim < 1 or found.dtype not in WHOLE or found.device.type == "meta":
+    if found.ndim < 1 or found.dtype not in WHOLE:
         raise WrongType(
-            f"{name} are whole numbers (N, ...), got {found.dtype} of {tuple(found.shape)} on "
-            f"{found.device}: give classes, as logits.argmax(1)"
+            f"{name} are whole numbers (N, ...), got {found.dtype} of {tuple(found.shape)}: give classes, as "
+            "logits.argmax(1)"
         )
     if not found.numel():
         raise InputError(
@@ -152,7 +165,7 @@ def _whole(value: Any) -> Tensor | None:
     """Return whole numbers as an int64 tensor; None for what holds no whole numbers."""
     with contextlib.suppress(Exception):
         found = tensor("", value if isinstance(value, Tensor) else _from_array(value))
-        if found.device.type == "meta" or found.is_floating_point() or found.is_complex():
+        if found.is_floating_point() or found.is_complex():
             return None
         wrapped = found.dtype is torch.uint64 and bool((found.long() < 0).any())
         return None if wrapped else found.long()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from layermask.arguments import kinds
 from layermask.errors import InputError
-from layermask.outputs import class_scores
+from layermask.outputs import class_scores, compared_scores
 from layermask.removal.inputs import OneQuery
 from layermask.removal.training import TrainingNotice
 
@@ -122,16 +122,20 @@ class _Running:
         return answers if order is None else Answers(*(part[order.argsort()] for part in answers))
 
 
-def asker(removal: Callable[..., Any], output: Output) -> Forward:
-    """Return what asks a removal operator for probabilities or logits, for one query."""
+def asker(removal: Callable[..., Any], output: Output, compared: bool = False) -> Forward:
+    """Return what asks a removal operator for probabilities or logits, for one query.
+
+    `compared`: the likeliest class counts, so that there have to be two.
+    """
 
     query, notice = OneQuery(), _notice(removal)
+    scores = compared_scores if compared else class_scores
 
     @torch.no_grad()
     def ask(images: Tensor, visible: Tensor) -> Tensor:
         notice()
         with query.about(images):
-            logits = class_scores(removal(images, visible), len(visible)).float()
+            logits = scores(removal(images, visible), len(visible)).float()
         if output == "logit":
             return logits
         if logits.shape[1] < 2:

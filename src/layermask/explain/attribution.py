@@ -55,6 +55,28 @@ class Attribution:
             region=optional(rows),
             settings=kinds.mapping,
         )
+        self._check_segments()
+        self._check_rows()
+
+    def _check_segments(self) -> None:
+        low, high, count = int(self.segments.min()), int(self.segments.max()), self.scores.shape[1]
+        if low < 0 or high >= count:
+            raise InputError(
+                f"segments of shape {tuple(self.segments.shape)} go from {low} to {high}, and scores are of "
+                f"{count}: number segments from 0 to {count - 1}"
+            )
+
+    def _check_rows(self) -> None:
+        rows, shape = (len(self.scores),), tuple(self.scores.shape)
+        wanted = {"prediction": rows, "intercept": rows, "r2": rows, "stderr": shape, "region": shape}
+        found: dict[str, Any] = {name: getattr(self, name) for name in wanted}
+        shapes = {name: tuple(x.shape) for name, x in found.items() if x is not None}
+        for name, given in ({"targets": (len(self.targets),)} | shapes).items():
+            if given != wanted.get(name, rows):
+                raise InputError(
+                    f"{name} of shape {given} for scores {shape}: give {wanted.get(name, rows)}, as scores "
+                    "are (targets, segments)"
+                )
 
     def heatmap(self, row: int = 0) -> Tensor:
         """Return the (*S) scores of the target in `row`."""

@@ -16,7 +16,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields, checked
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
-from layermask.explain.asking import Output, Plan, Segments, asker, check_finite, output_kind, run
+from layermask.explain.asking import Forward, Output, Plan, Segments, asker, check_finite, output_kind, run
 from layermask.explain.attribution import Attribution
 from layermask.segment import relabel
 
@@ -40,6 +40,8 @@ class Explainer(ABC):
 
     name: ClassVar[str]
     needs_segments: ClassVar[bool] = True
+    compares: ClassVar[bool] = False
+    """Whether it looks at which class is the likeliest, of which there have to be two."""
 
     def __post_init__(self) -> None:
         check_fields(self, removal=kinds.removal, perturbations_per_eval=kinds.count, output=output_kind)
@@ -98,9 +100,7 @@ class Explainer(ABC):
         self._expect(whole, classes)
         plans = [self.plan(*each) for each in zip(maps, predictions, classes, strict=True)]
         with _progress(show_progress, self.name, sum(map(self.cost, maps))) as advance:
-            found = run(
-                plans, images, classes, asker(self.removal, self.output), self.perturbations_per_eval, advance
-            )
+            found = run(plans, images, classes, self._asker(), self.perturbations_per_eval, advance)
         return [
             Attribution(
                 segments=each.labels,
@@ -144,8 +144,11 @@ class Explainer(ABC):
         shown = torch.ones_like(images[:, :1], dtype=torch.bool)
         size = self.perturbations_per_eval
         batches = zip(images.split(size), shown.split(size), strict=True)
-        ask = asker(self.removal, self.output)
+        ask = self._asker()
         return torch.cat([ask(x, visible) for x, visible in batches])
+
+    def _asker(self) -> Forward:
+        return asker(self.removal, self.output, self.compares)
 
     def _targets(self, whole: Tensor, asked: list[Target]) -> list[list[int]]:
         check_finite(whole)

@@ -27,6 +27,7 @@ class _Greedy(Explainer):
     step: int | None = None
 
     needs_segments: ClassVar[bool] = True
+    compares: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,6 +12,7 @@ from torch import Tensor
 from layermask._private_torch import is_readable
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
+from layermask.arguments.refusal import shown
 from layermask.errors import InputError
 from layermask.fills.choose import choose
 from layermask.removal.inputs import check_inputs
@@ -54,11 +55,23 @@ class Fill(ABC):
                 f"{self} fills pictures (N, C, H, W), not images of shape {tuple(images.shape)}: "
                 "choose another fill"
             )
+        _check_range(self, images)
         if self.reads == "all" and is_readable(images) and not images.isfinite().all():
             raise InputError(
                 f"{self} reads hidden pixels too, and these images of shape {tuple(images.shape)} hold NaN "
                 "or inf: replace those values, or choose a fill that reads visible pixels only"
             )
+
+
+def _check_range(fill: Fill, images: Tensor) -> None:
+    """Refuse a colour that the dtype of the images cannot hold."""
+    color, most = getattr(fill, "color", (0.0,)), torch.finfo(images.dtype).max
+    if max(map(abs, color)) > most:
+        origin = getattr(fill, "origin", "color")
+        raise InputError(
+            f"{origin}: a colour {shown(color)} for images of {images.dtype}, whose numbers "
+            f"end at {most:g}: give smaller ones, or images of float32"
+        )
 
 
 def check_scale(fill: Fill) -> None:

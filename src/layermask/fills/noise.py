@@ -62,9 +62,10 @@ class Noise(Fill):
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         field = noise(self.kind, images.shape[1], images, max(len(images), len(visible)), self.seed)
-        if self.kind == "gaussian":
-            return field
-        return (field - colour("mean", self.mean, images)) / colour("std", self.std, images)
+        if self.kind == "gaussian" and (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
+            return field  # they were not given, and images need not have 3 channels
+        mean, std = colour("mean", self.mean, images), colour("std", self.std, images)
+        return field if self.kind == "gaussian" else (field - mean) / std
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class NoisyLinear(Fill):
     dims: ClassVar = (2,)
 
     def __post_init__(self) -> None:
-        check_fields(self, noise=partial(kinds.number, low=0), seed=kinds.optional(kinds.seed))
+        check_fields(self, noise=partial(kinds.number, low=0, high=1000), seed=kinds.optional(kinds.seed))
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         filled = harmonic(images, visible.expand(len(images), *visible.shape[1:]))

@@ -18,6 +18,7 @@ from torch.nn.functional import cosine_similarity
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
+from layermask.arguments.refusal import shown
 from layermask.errors import InputError
 from layermask.explain.asking import check_finite
 from layermask.explain.explainer import Progress
@@ -115,7 +116,7 @@ def headless(model: nn.Module, head: str | None = None) -> nn.Module:
     name = head or (linear[-1] if linear else "")
     if not name or name not in dict(model.named_modules()):
         raise InputError(
-            f"the model has no head {head!r}"
+            f"the model has no head {shown(head)}"
             if head
             else "the model has no nn.Linear: give head, a module's name"
         )

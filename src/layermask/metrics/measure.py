@@ -100,9 +100,13 @@ def classes_of(
     visible: Tensor,
     batch_size: int,
     advance: Callable[[int], None] = lambda done: None,
+    compared: bool = True,
 ) -> Tensor:
-    """Return the (N,) classes predicted for images (N, C, *S) under masks (N, 1, *S), on the CPU."""
-    forward, found = asker(removal, "logit"), []
+    """Return the (N,) classes predicted for images (N, C, *S) under masks (N, 1, *S), on the CPU.
+
+    `compared`: they are to be compared with others, and a model of one class is refused.
+    """
+    forward, found = asker(removal, "logit", compared), []
     for x, shown in zip(images.split(batch_size), visible.split(batch_size), strict=True):
         logits = forward(x, shown)
         check_finite(logits)

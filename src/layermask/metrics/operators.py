@@ -47,7 +47,8 @@ def random_attributions(
     The target of every row is the class predicted for the whole image.
     """
     maps = maps_of(images, feature_masks)
-    classes = classes_of(removal, images, torch.ones_like(images[:, :1]) > 0, perturbations_per_eval)
+    shown = torch.ones_like(images[:, :1]) > 0
+    classes = classes_of(removal, images, shown, perturbations_per_eval, compared=False)  # of one, its score
     return [
         Attribution(
             _random_scores(n_orders, int(labels.max()) + 1, seed, index),

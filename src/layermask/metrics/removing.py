@@ -60,9 +60,8 @@ def remove_segments(
     scores = order or [_random(each.count, seed, first + index) for index, each in enumerate(segments)]
     plans = [_plan(*each, fractions) for each in zip(segments, scores, strict=True)]
     with progress(show_progress, "removing segments", len(images) * len(fractions)) as advance:
-        found = run(
-            plans, images, [[0]] * len(images), asker(removal, "logit"), perturbations_per_eval, advance
-        )
+        ask = asker(removal, "logit", compared=True)
+        found = run(plans, images, [[0]] * len(images), ask, perturbations_per_eval, advance)
     return Predictions(torch.stack(found), torch.tensor(fractions, dtype=torch.float64), labels)
 
 

@@ -27,8 +27,8 @@ def broken_mask(masks: Tensor) -> Tensor:
     The hole keeps its area and its pieces their shapes; rolling twice an even size gives the mask back.
     """
     masks = kinds.mask("masks", masks)
-    if masks.ndim < 3:
-        raise InputError(f"masks are (N, 1, H, W), got {tuple(masks.shape)}: add the first two axes")
+    if masks.ndim < 3 or masks.shape[1] != 1 or not masks.numel():
+        raise InputError(f"masks are (N, 1, *S), not empty, got {tuple(masks.shape)}: give one per image")
     sizes = masks.shape[2:]
     return masks.roll([size // 2 for size in sizes], list(range(2, masks.ndim)))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from layermask.arguments import kinds
 from layermask.fills.constant import Constant
 from layermask.removal.paint import PixelFill, grey, normalisation
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -20,8 +21,10 @@ class ConstantFill(PixelFill):
     _origin = "color"
 
     def __init__(self, model: nn.Module, color: Tensor | Sequence[float] | float = 0.0) -> None:
-        values = color.flatten() if isinstance(color, Tensor) and color.ndim > 1 else color
-        super().__init__(model, Constant(values, self._origin))  # type: ignore[arg-type]  # which converts it
+        if isinstance(color, Tensor):
+            color = kinds.tensor("color", color)
+            color = color.flatten() if color.ndim > 1 else color
+        super().__init__(model, Constant(color, self._origin))  # type: ignore[arg-type]  # which converts it
 
     @property
     def color(self) -> tuple[float, ...]:

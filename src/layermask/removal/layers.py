@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from layermask.arguments import kinds
+from layermask.arguments.refusal import shown
 from layermask.errors import InputError
 
 from .. import rules as _rules
@@ -80,10 +81,10 @@ class LayerMasking(nn.Module):
         pools = pools if pool is None else kinds.choice("pool", pool, POOLS)
         fill = kinds.choice("fill", fill, FILLS)
         compat = kinds.choice("compat", compat, EPSILON)
-        join = kinds.function("join", join) if callable(join) else kinds.choice("join", join, JOINS)
+        join = kinds.function("join", join, 3) if callable(join) else kinds.choice("join", join, JOINS)
         engine = kinds.choice("engine", engine, ENGINES)
         until = kinds.optional(kinds.text)("until", until)
-        rules = {} if rules is None else check_rules("rules", rules)
+        rules = {} if rules is None else kinds.rules("rules", rules)
         self.model = kinds.model("model", model)
         self.training = model.training
         self.settings = Settings(fill, updates, join, compat, pools)
@@ -182,20 +183,11 @@ def _ending(model: nn.Module, until: str | None, run: Run | None) -> Iterator[No
         handle.remove()
 
 
-def check_rules(name: str, value: Any) -> Mapping[Callable, Callable]:
-    """Return rules: torch function -> rule."""
-    found = kinds.mapping(name, value)
-    for pair in found.items():
-        for each in pair:
-            kinds.function(name, each)
-    return found
-
-
 def _module(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules())
     if not name or name not in modules:
         raise InputError(
-            f"until={name!r} names no submodule of the {type(model).__name__}; "
+            f"until={shown(name)} names no submodule of the {type(model).__name__}; "
             f"it has {', '.join(list(modules)[1:8])}, ..."
         )
     return modules[name]

@@ -25,8 +25,20 @@ def left(output: Any) -> Any:
     or as containers, are copied with plain tensors in their place; the model's own objects stay as they are.
 
     Raises:
-        ModelError: an object holds masked values and cannot be copied.
+        ModelError: an object holds masked values and cannot be copied, or a container holds itself.
     """
+    if torch.compiler.is_compiling():
+        return _left(output)
+    try:
+        return _left(output)
+    except RecursionError:
+        raise ModelError(
+            f"the model's output, a {type(output).__name__}, contains itself, or is nested too deep to read: "
+            "return a tensor, or tensors in tuples, lists or dicts"
+        ) from None
+
+
+def _left(output: Any) -> Any:
     done: dict[tuple[int, ...], tuple[Any, Any]] = {}  # an object and its copy
     return tree_map(lambda x: _plain(x, done), output, is_leaf=lambda x: isinstance(x, Masked))
 

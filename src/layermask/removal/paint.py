@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from layermask._private_torch import is_readable, writes_so_far
 from layermask.arguments import kinds
-from layermask.arguments.numbers import same_length
+from layermask.arguments.numbers import LARGEST, same_length
+from layermask.arguments.refusal import refused, shown
 from layermask.errors import InputError
 from layermask.fills.blur import Blurred, EdgeSmoothed
 from layermask.fills.fill import Fill
@@ -202,6 +203,10 @@ def normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, 
     """Return the mean and the standard deviation of each channel, checked."""
     mean, std = kinds.numbers("mean", mean), kinds.numbers("std", std, above=0)
     same_length(mean=mean, std=std)
+    if any((1 + abs(m)) / s > LARGEST for m, s in zip(mean, std, strict=True)):
+        raise refused(
+            "mean", mean, f"divided by std, {shown(std)}, colours are beyond {LARGEST:g}, give larger"
+        )
     return mean, std
 
 

@@ -158,9 +158,10 @@ _SINGULAR = frozenset(
 
 def _with_mask_of(x: Masked, value: Tensor, weights: Tensor | None = None) -> Masked:
     """The mask goes where the value does, to another device or behind more axes, and is itself otherwise."""
-    visible, frame = (m if m is None else align(m, value.ndim) for m in (x.visible, x.frame))
+    marks = [m if m is None else align(m, value.ndim) for m in (x.visible, x.frame, weights)]
     if x.value.device != value.device:
-        visible, frame = (m if m is None else m.to(value.device) for m in (visible, frame))
+        marks = [m if m is None else m.to(value.device) for m in marks]
+    visible, frame, weights = marks
     return Masked(value, visible, frame=frame, weights=weights)  # type: ignore[arg-type]  # visible is not None
 
 
