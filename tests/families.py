@@ -57,7 +57,7 @@ TIMM: dict[str, tuple[str, int, dict[str, Any]]] = {
     "cait": ("cait_xxs24_224", 64, {"img_size": 64}),
     "coat": ("coat_tiny", 64, {"img_size": 64}),
     "convit": ("convit_tiny", 64, {"img_size": 64}),
-    "convmixer": ("convmixer_768_32", 64, {}),
+    "convmixer": ("convmixer_1024_20_ks9_p14", 64, {}),
     "convnext": ("convnext_zepto_rms", 64, {}),
     "cpubone": ("cpubone_nano", 64, {}),
     "crossvit": ("crossvit_tiny_240", 64, {}),
@@ -106,7 +106,7 @@ TIMM: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mobilevit": ("mobilevit_xxs", 64, {"img_size": 64}),
     "mvitv2": ("mvitv2_tiny", 64, {"img_size": 64}),
     "naflexvit": ("naflexvit_base_patch16_parfac_gap", 64, {"img_size": 64, "depth": 3}),
-    "nasnet": ("nasnetalarge", 64, {}),
+    "nasnet": ("nasnetalarge", 64, {"num_features": 1152, "stem_size": 24}),
     "nest": ("nest_tiny", 64, {"img_size": 64}),
     "nextvit": ("nextvit_small", 64, {}),
     "nfnet": ("nf_regnet_b0", 64, {}),
@@ -363,8 +363,14 @@ SLOW = {
     "timm/byoanet",
     "timm/deepseek_vit",
     "timm/gemma4_vit",
+    "timm/inception_v4",
+    "timm/pnasnet",
+    "timm/xception_aligned",
     "timm+/bat_resnext26ts",
+    "timm+/maxvit_tiny_pm_256",
+    "torchvision/wide_resnet50_2",
 }
+"""Models that take tens of seconds, of kinds that quicker ones have too."""
 
 
 def _families() -> Iterator[Family]:

@@ -46,13 +46,19 @@ def run(*command: str, **environment: str) -> None:
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
 
 
-@pytest.mark.parametrize("where", ["in the interpreter", "on a GPU"])
-def test_the_kernels_agree_with_their_twins(where: str) -> None:
+INTERPRETER = [
+    pytest.param("in the interpreter", "3x3-", id="some in the interpreter"),
+    pytest.param("in the interpreter", "", id="all in the interpreter", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("where, cases", [*INTERPRETER, pytest.param("on a GPU", "", id="on a GPU")])
+def test_the_kernels_agree_with_their_twins(where: str, cases: str) -> None:
     pytest.importorskip("triton")
     if where == "on a GPU" and not torch.cuda.is_available():
         pytest.skip("no GPU")
     laws = str(TESTS / "packed_triton_laws.py")
-    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", laws)
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", "-k", cases, laws)
     run(*command, TRITON_INTERPRET=str(int(where == "in the interpreter")), LAYERMASK_NATIVE="0")
 
 
