@@ -62,16 +62,15 @@ def command(
     with outcome(quiet, "--size"):
         from json import dumps
 
-        from layermask.files import output_folder
         from layermask.zoo import load
 
         file, kind = _file(out, format)
-        output_folder(file.parent)
+        options.output(file.parent, [file.name], "--out")
         record = _written(load(model, weights), file, kind, size, fold)
         if json:
             typer.echo(dumps(record))
-        elif not quiet:
-            typer.echo(_lines(record))
+        else:
+            options.voice(quiet)(_lines(record))
         if not record["difference"] <= BOUND:
             typer.echo(f"layermask: {file} answers otherwise than the model", err=True)
             raise typer.Exit(FAILED)
