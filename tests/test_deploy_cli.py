@@ -82,6 +82,20 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     assert NAMES[name] in message and message.endswith(": give another --out")
 
 
+class Words(nn.Module):
+    def forward(self, x: torch.Tensor) -> str:
+        return "words"
+
+
+def words() -> Loaded:
+    return Loaded(Words().eval(), Preprocessing(resize=(12, 12), crop=(12, 12)), (), "words")
+
+
+def test_a_model_without_scores_is_refused(tmp_path: Path) -> None:
+    message = refused("test_deploy_cli:words", "--out", tmp_path / "a.pt2")
+    assert message == "model 'test_deploy_cli:words' answers with a str, which holds no tensor"
+
+
 def test_a_long_name(tmp_path: Path) -> None:
     out = tmp_path / f"{'x' * 251}.pt2"
     run(OWN, "--out", out)
