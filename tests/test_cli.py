@@ -16,7 +16,9 @@ import torch
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
+from layermask.arguments import numbers
 from layermask.cli.app import app
+from layermask.errors import InputError
 from layermask.explain.lime import Lime
 from layermask.images import load_image, load_mask
 from layermask.record import restore_segments, sha256
@@ -155,11 +157,18 @@ def test_quiet_prints_nothing(photograph, tmp_path):
 
 
 OWN = """
+import layermask
 import torch
 def five():
     torch.manual_seed(0)
     layers = torch.nn.Conv2d(3, 5, 9, 8), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
     return torch.nn.Sequential(*layers).train()
+def half():
+    return layermask.Loaded(five().half(), layermask.Preprocessing(), (), "half")
+def double():
+    return layermask.Loaded(five().double(), layermask.Preprocessing(), (), "double")
+def bare_half():
+    return five().half()
 def unknown_op():
     class Net(torch.nn.Module):
         def forward(self, x):
@@ -318,7 +327,102 @@ def test_an_output_folder_that_cannot_be_written(photograph, tmp_path, monkeypat
     (tmp_path / "file").touch()
     monkeypatch.setattr("layermask.zoo.load", None)  # found out before the model is loaded
     message = refused("explain", photograph, "--out", tmp_path / "file")
-    assert message == f"cannot write in the folder {tmp_path / 'file'}: File exists"
+    assert message == f"cannot write in the folder {tmp_path / 'file'}: File exists: give another --out"
+
+
+LONGEST = 255  # bytes of a name, on most file systems
+
+
+def named_with(photograph: Path, folder: Path, length: int) -> Path:
+    """Copy the photograph under a name of so many letters and .jpg."""
+    path = folder / f"{'x' * length}.jpg"
+    path.write_bytes(photograph.read_bytes())
+    return path
+
+
+@pytest.fixture
+def commands(own_code, mask) -> dict[str, list[object]]:
+    """The options of each command that names its files by the picture."""
+    own: list[object] = ["--model", "own_cli_code:five"]
+    return {
+        "explain": [*own, *QUICK, "--against", "none", "--curves"],
+        "predict": [*own, "--mask", mask, "--against", "none"],
+        "compare": own,
+        "segments": ["--segments", "grid:56"],
+    }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, paths are short")
+@pytest.mark.parametrize("command", ["explain", "predict", "compare", "segments"])
+def test_names_of_files_may_be_as_long_as_names_can_be(photograph, tmp_path, commands, command):
+    longest = LONGEST - len(f"_{command}.json")
+    run(command, named_with(photograph, tmp_path, longest), *commands[command], "--out", tmp_path / "out")
+    assert (tmp_path / "out" / f"{'x' * longest}_{command}.png").exists()
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, paths are short")
+@pytest.mark.parametrize("command", ["explain", "predict", "compare", "segments"])
+def test_names_that_would_be_too_long_are_refused_before_the_work(
+    photograph, tmp_path, commands, command, monkeypatch
+):
+    monkeypatch.setattr("layermask.zoo.load", None)
+    monkeypatch.setattr("layermask.segment.segmented", None)
+    picture = named_with(photograph, tmp_path, LONGEST - 4)
+    message = refused(command, photograph, picture, *commands[command], "--out", tmp_path / "out")
+    assert f"xx_{command}." in message
+    assert message.endswith("File name too long: give another --out, or the picture another name")
+
+
+REPORTS = {
+    "x" * 252 + ".html": "File name too long",
+    "x" * 300: "File name too long",
+    "file/page.html": "File exists",
+    "file": "File exists",
+    "folder.html": "there is a folder of that name",
+    "full": "there is a folder of that name",
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, paths are short")
+@pytest.mark.parametrize("report", REPORTS, ids=lambda name: name[-12:])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(
+    photograph, tmp_path, monkeypatch, report
+):
+    (tmp_path / "file").touch()
+    for name in ("folder.html", "full/chelsea.html"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr("layermask.zoo.load", None)
+    message = refused("explain", photograph, "--report", tmp_path / report, "--out", tmp_path / "out")
+    assert REPORTS[report] in message and "give another --report" in message
+
+
+def test_a_report_of_a_long_name(own_code, photograph, tmp_path):
+    page = tmp_path / f"{'x' * (LONGEST - 5)}.html"
+    run("explain", photograph, "--model", "own_cli_code:five", *QUICK, "--report", page, "--out", tmp_path)
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+SEEDED = ["explain", "compare", "audit", *(f"evaluate {name}" for name in ("segments", "lime", "operators"))]
+
+
+@pytest.mark.parametrize("command", [*SEEDED, "evaluate linearity", "evaluate shape"])
+def test_every_command_takes_the_same_seeds(command):
+    place = [*command.split(), "model" if command == "audit" else "--model=none"]
+    assert f"0<=x<={2**32 - 1}" in run(*command.split(), "--help").stdout
+    for seed in (-1, 2**32, -(2**32)):
+        assert "--seed" in run(*place, "--seed", seed, status=2).stderr
+    assert numbers.seed("seed", 2**32 - 1) == 2**32 - 1
+    with pytest.raises(InputError):
+        numbers.seed("seed", 2**32)
+
+
+@pytest.mark.parametrize("name", ["half", "double", "bare_half"])
+def test_a_model_of_another_precision_is_told_so(own_code, photograph, name):
+    message = refused("explain", photograph, "--model", f"own_cli_code:{name}", *QUICK)
+    kind = "float64" if name == "double" else "float16"
+    advice = f"its weights are torch.{kind} and pictures torch.float32, return it as model.float()"
+    assert message.endswith(advice) and "layermask.Loaded" not in message
 
 
 def test_an_op_without_a_rule_is_named(own_code, photograph, tmp_path):

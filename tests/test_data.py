@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from layermask.data import SOURCES, Source, open_source
-from layermask.data.overlays import Shapes
+from layermask.data.overlays import Shape, Shapes
 from layermask.errors import ImageError, InputError
 
 TENCH, GOLDFISH, SHARK = "n01440764", "n01443537", "n01484850"  # classes 0, 1 and 2
@@ -211,7 +211,7 @@ def test_compressed_run_lengths(seed):
     edges = np.flatnonzero(np.diff(down)) + 1
     runs = np.diff([0, *([0] if down[0] else []), *edges, down.size]).tolist()
     for counts in (runs, compressed(runs)):
-        shapes = Shapes(({"size": [37, 53], "counts": counts},), (53, 37), "x")
+        shapes = Shapes((Shape({"size": [37, 53], "counts": counts}, "w"),), (53, 37), "x", "w")
         np.testing.assert_array_equal(np.asarray(shapes((53, 37))) > 0, mask)
     with pytest.raises(ImageError, match=r"runs over 1961 pixels of a 53x37 mask for an image of 50x37"):
         replace(shapes, size=(50, 37))((50, 37))
@@ -219,7 +219,7 @@ def test_compressed_run_lengths(seed):
 
 def test_a_published_compressed_mask():
     """Runs 4, 3, 2 of a 3x3 mask are "432" in COCO's text, by its description."""
-    mask = np.asarray(Shapes(({"size": [3, 3], "counts": "432"},), (3, 3), "x")((3, 3))) > 0
+    mask = np.asarray(Shapes((Shape({"size": [3, 3], "counts": "432"}, "w"),), (3, 3), "x", "w")((3, 3))) > 0
     np.testing.assert_array_equal(mask, [[0, 0, 1], [0, 1, 0], [0, 1, 0]])
 
 
@@ -354,12 +354,13 @@ COCO = {
     "annotations": [{"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 6, 0, 6, 7]]}],
 }
 ENTRIES = [
-    ("images", "height", (None, "8", 0, -8, 2**40, 8.5, [])),
+    ("images", "height", (None, "8", 0, -8, 2**40, 8.5, [], True)),
+    ("images", "width", (True, False)),
     ("images", "file_name", (5, None, {}, [], "")),
-    ("images", "id", (None, {}, [], 1.5)),
-    ("annotations", "image_id", (None, {}, [1])),
-    ("annotations", "category_id", (None, [], 2.5)),
-    ("categories", "id", (None, [], {})),
+    ("images", "id", (None, {}, [], 1.5, True)),
+    ("annotations", "image_id", (None, {}, [1], True, 2, "1")),
+    ("annotations", "category_id", (None, [], 2.5, True, 2, "1")),
+    ("categories", "id", (None, [], {}, True)),
 ]
 
 
@@ -374,9 +375,44 @@ def annotated(root: Path, content: object) -> Path:
 )
 def test_an_entry_of_a_wrong_type_is_named(tmp_path, kind, name, value):
     root = annotated(tmp_path, {**COCO, kind: [{**COCO[kind][0], name: value}]})
-    with pytest.raises(InputError, match=rf"annotations.json|{TENCH}") as caught:
+    with pytest.raises(InputError, match=rf"annotations {root}/annotations.json: entry 0 of ") as caught:
         open_source(root)
+    named = "annotations" if (kind, name) == ("categories", "id") and value is not True else kind
     assert "\n" not in str(caught.value)
+    assert kind in str(caught.value) or named in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id"])
+def test_an_annotation_of_what_is_not_there_is_named(tmp_path, key):
+    good = COCO["annotations"][0]
+    content = {**COCO, "annotations": [good, good, {**good, key: 7}]}
+    with pytest.raises(
+        InputError, match=rf"annotations\.json: entry 2 of annotations has the {key} 7, which"
+    ):
+        open_source(annotated(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "what"),
+    [
+        ("images", {}, "id 1"),
+        ("images", {"id": 2}, f"image '{TENCH}/a.png'"),
+        ("categories", {}, "id 1"),
+    ],
+)
+def test_an_entry_that_is_there_twice_is_named(tmp_path, kind, other, what):
+    content = {**COCO, kind: [*COCO[kind], {**COCO[kind][0], **other}]}
+    message = rf"annotations\.json: entry 1 of {kind} has the {what} of entry 0: list it once"
+    with pytest.raises(InputError, match=message):
+        open_source(annotated(tmp_path, content))
+
+
+def test_a_size_that_is_not_the_pictures_is_named(tmp_path):
+    content = {**COCO, "images": [{**COCO["images"][0], "width": 13}]}
+    (sample,) = open_source(annotated(tmp_path, content))
+    message = rf"mask of {TENCH}/a.png \(.*annotations.json: entry 0 of images\) is 13x8 and the image 12x8"
+    with pytest.raises(ImageError, match=message):
+        sample.load_mask()
 
 
 @pytest.mark.parametrize("kind", COCO)
@@ -387,8 +423,10 @@ def test_a_list_of_a_wrong_type_is_named(tmp_path, kind, value):
 
 
 WRONG_SHAPES = [1.5, None, [1], ["a"], [["a"] * 6], [[float("nan")] * 6], [[1e300] * 6], [[None] * 6]]
+WRONG_SHAPES += ["", [], [[]], "abcdef", ["abcdef"], [[True] * 6], [[0, 0, 6, 0]], [[0, 0, 6, 0, 6, 7, 1]]]
 WRONG_SHAPES += [
     {},
+    {"counts": [95, True], "size": [8, 12]},
     {"counts": [96]},
     {"counts": 5, "size": [8, 12]},
     {"counts": [95.5, 0.5], "size": [8, 12]},
@@ -402,9 +440,11 @@ WRONG_SHAPES += [
 
 @pytest.mark.parametrize("shape", WRONG_SHAPES, ids=repr)
 def test_a_segmentation_of_a_wrong_type_is_named_when_it_is_read(tmp_path, shape):
-    content = {**COCO, "annotations": [{**COCO["annotations"][0], "segmentation": shape}]}
+    good = COCO["annotations"][0]
+    content = {**COCO, "annotations": [good, {**good, "segmentation": shape}]}
     (sample,) = open_source(annotated(tmp_path, content))
-    with pytest.raises(ImageError, match=rf"mask of {TENCH}/a.png"):
+    entry = rf"annotations {tmp_path}/annotations\.json: entry 1 of annotations"
+    with pytest.raises(ImageError, match=rf"mask of {TENCH}/a.png \({entry}\): its segmentation"):
         sample.load_mask()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -51,6 +52,54 @@ def test_it_writes_a_file_that_answers_as_the_model(format: str, tmp_path: Path)
     assert record["difference"] <= 1e-5
     images, visible = torch.randn(2, 3, 12, 12), torch.rand(2, 1, 12, 12) < 0.5
     assert deploy.difference(deploy.load(out), LayerMasking(made("block")), images, visible) <= 1e-5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, names are text")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_name_that_is_no_text(format: str, tmp_path: Path) -> None:
+    for package in FORMATS[format].needs:
+        pytest.importorskip(package)
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xff." + format.encode()))
+    assert f"m\\udcff.{format}: " in run(OWN, "--out", out).stdout
+    assert out.exists()
+
+
+NAMES = {"x" * 300 + ".onnx": "File name too long", "folder.pt2": "there is a folder of that name"}
+NAMES |= {"file/m.pt2": "File exists"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, paths are short")
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: name[-10:])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.pt2").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("layermask.zoo.load", None)
+    if name.endswith("onnx"):
+        pytest.importorskip("onnx")
+    message = refused(OWN, "--out", tmp_path / name)
+    assert NAMES[name] in message and message.endswith(": give another --out")
+
+
+class Words(nn.Module):
+    def forward(self, x: torch.Tensor) -> str:
+        return "words"
+
+
+def words() -> Loaded:
+    return Loaded(Words().eval(), Preprocessing(resize=(12, 12), crop=(12, 12)), (), "words")
+
+
+def test_a_model_without_scores_is_refused(tmp_path: Path) -> None:
+    message = refused("test_deploy_cli:words", "--out", tmp_path / "a.pt2")
+    assert message == "model 'test_deploy_cli:words' answers with a str, which holds no tensor"
+
+
+def test_a_long_name(tmp_path: Path) -> None:
+    out = tmp_path / f"{'x' * 251}.pt2"
+    run(OWN, "--out", out)
+    assert out.exists()
 
 
 def test_it_says_what_it_wrote(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from layermask.data.files import read_table
 from layermask.errors import InputError, ModelError, out_of_memory, printable
 from layermask.evaluate import read_results
 from layermask.files import (
+    check_outputs,
     clear_parts,
     exists,
     expanded,
@@ -221,6 +222,31 @@ def test_a_write_that_fails_names_the_file(tmp_path):
     with pytest.raises(InputError, match=r"cannot write .*taken: "):
         write_all({tmp_path / "taken": b"x"})
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / ("x" * 255)
+    write_all({path: b"x"})
+    assert [each.name for each in tmp_path.iterdir()] == [path.name] and path.read_bytes() == b"x"
+
+
+@posix
+@pytest.mark.parametrize("name", ["x" * 256, f"new/{'x' * 256}", f"new/{'x' * 256}/a", "x/" * 2100 + "x"])
+def test_a_name_that_is_too_long_is_named(tmp_path, name):
+    for check in (lambda: check_outputs(tmp_path, [name]), lambda: write_all({tmp_path / name: b"x"})):
+        with pytest.raises(InputError, match=r"(File name too long|No such file or directory)$") as caught:
+            check()
+        assert str(caught.value).startswith(f"cannot write {tmp_path / name}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_are_checked_before_anything_is_there(tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file").touch()
+    check_outputs(tmp_path, ["file", "new", "new/er/x"])
+    for name, why in (("taken", "there is a folder of that name"), ("file/x", "Not a directory")):
+        with pytest.raises(InputError, match=rf"cannot write .*{name}: {why}"):
+            check_outputs(tmp_path, [name])
 
 
 # Memory

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from layermask.errors import InputError, printable
 
 _PART = re.compile(r"\..+\.(\d+)\.part")
-"""The name of a file that is being written: .NAME.PROCESS.part."""
+"""The name of a file that is being written: .HASH.PROCESS.part."""
 _BEGUN = time.time()
 
 
@@ -125,6 +126,30 @@ def make_folder(path: str | Path) -> Path:
     return folder
 
 
+def check_outputs(folder: Path, names: Iterable[str | Path]) -> None:
+    """Find out before the long work that files cannot have these names, paths within the folder.
+
+    Raises:
+        InputError: a name is too long for the file system, or is that of a folder.
+    """
+    for name in map(Path, names):
+        path = folder / name
+        try:
+            if not os.path.lexists(path.parent):  # where what is below is not looked at
+                _look_up(*(folder / part for part in name.parts))
+            _look_up(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot write {path}: {reason(error)}") from error
+        if is_folder(path) and not path.is_symlink():
+            raise InputError(f"cannot write {path}: there is a folder of that name")
+
+
+def _look_up(*paths: Path) -> None:
+    for path in paths:
+        with suppress(FileNotFoundError):
+            path.lstat()
+
+
 def clear_parts(folder: Path) -> None:
     """Remove the half-written files of runs that are no longer there."""
     if not is_folder(folder):
@@ -163,15 +188,29 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
     Raises:
         InputError: a file cannot be written.
     """
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
+    parts = {path: _part(path) for path in contents}
     try:
         for path, content in contents.items():
-            parts[path].write_bytes(content)
+            with _named(path):
+                parts[path].write_bytes(content)
         for path, part in parts.items():
-            part.replace(path)
-    except OSError as error:
-        place = error.filename2 or error.filename
-        raise InputError(f"cannot write {place}: {error.strerror}") from error
+            with _named(path):
+                part.replace(path)
     finally:
         for part in parts.values():
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # it is not there, or could not be
+                part.unlink()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {reason(error)}") from error
+
+
+def _part(path: Path) -> Path:
+    """Return where a file is written first: beside it, by a name that is short, as its own may not be."""
+    digest = hashlib.sha256(path.name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return path.with_name(f".{digest}.{os.getpid()}.part")

@@ -58,12 +58,10 @@ def command(
     130 interrupted.
     """
     with outcome(quiet, "--model, or --device cpu"):
-        from layermask.files import output_folder
-
         _check(mask, hide)
         share = 0.5 if hide is None else hide
-        folder, jobs = output_folder(out), find_jobs(images)
-        prepare_folder(folder, jobs)
+        jobs = find_jobs(images)
+        folder = prepare_folder(out, jobs, ["_compare.png", "_compare.json"])
         options.check_files([job.image for job in jobs[:1]])
         loaded, where = load_model(model, weights, device)
         alone = len(jobs) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,11 +103,9 @@ def command(
     130 interrupted.
     """
     with outcome(quiet, options.less(batch_size)):
-        removals, folder = options.prepare_output(against, out)
-        jobs = find_jobs(images)
-        prepare_folder(folder, jobs)
+        removals, jobs = options.removals(against), find_jobs(images)
         settings = _settings(method, samples, converge, seed)
-        options.check_report(report, len(jobs))
+        folder = _prepare(out, report, jobs, curves)
         options.check_files([job.image for job in jobs[:1]])
         loaded, where = load_model(model, weights, device)
         settings["perturbations_per_eval"] = options.batch_size(batch_size, where)
@@ -237,13 +235,12 @@ class _Run:
         }
 
     def _page(self, scene: Scene, found: dict[str, Attribution], job: Job) -> Path:
-        from layermask.files import output_folder, write_all
+        from layermask.files import make_folder, write_all
         from layermask.report.page import report_page
 
         assert self.report is not None
-        one = self.report.suffix.lower() in (".html", ".htm")
-        path = self.report if one else self.report / f"{job.name}.html"
-        output_folder(path.parent)
+        path = self.report if _is_page(self.report) else self.report / f"{job.name}.html"
+        make_folder(path.parent)
         first = next(iter(found.values()))
         page = report_page(
             f"{scene.title}, {first.method}",
@@ -278,6 +275,25 @@ class _Run:
             {path: png(curve_sheet(f"{scene.title}, {next(iter(found.values())).method}", drawn, labels))}
         )
         return path
+
+
+def _prepare(out: Path, report: Path | None, jobs: Sequence[Job], curves: bool) -> Path:
+    """Return the folder of --out; it and the place of --report are found to take all files."""
+    from layermask.errors import InputError
+
+    endings = ["_explain.png", "_explain.json", *(["_curves.png"] if curves else [])]
+    folder = prepare_folder(out, jobs, endings)
+    if report and _is_page(report):
+        if len(jobs) > 1:
+            raise InputError(f"--report {report} is one page for {len(jobs)} pictures: give a folder")
+        options.output(report.parent, [report.name], "--report")
+    elif report:
+        prepare_folder(report, jobs, [".html"], "--report")
+    return folder
+
+
+def _is_page(report: Path) -> bool:
+    return report.suffix.lower() in (".html", ".htm")
 
 
 def _settings(method: str, samples: int | None, converge: float | None, seed: int) -> dict[str, Any]:

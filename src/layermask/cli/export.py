@@ -62,16 +62,15 @@ def command(
     with outcome(quiet, "--size"):
         from json import dumps
 
-        from layermask.files import output_folder
         from layermask.zoo import load
 
         file, kind = _file(out, format)
-        output_folder(file.parent)
+        options.output(file.parent, [file.name], "--out")
         record = _written(load(model, weights), file, kind, size, fold)
         if json:
             typer.echo(dumps(record))
-        elif not quiet:
-            typer.echo(_lines(record))
+        else:
+            options.voice(quiet)(_lines(record))
         if not record["difference"] <= BOUND:
             typer.echo(f"layermask: {file} answers otherwise than the model", err=True)
             raise typer.Exit(FAILED)
@@ -128,17 +127,20 @@ def _try(removal: nn.Module, shape: tuple[int, ...], name: str) -> None:
     """Ask the model itself once: what it says of a size that it does not take is clearer than an exporter."""
     import torch
 
+    from layermask.deploy.formats import leaves
     from layermask.errors import ModelError
     from layermask.masked import NoMaskRule
 
     try:
         with torch.no_grad():
-            removal(*_sample(1, shape, 0))
+            output = removal(*_sample(1, shape, 0))
     except NoMaskRule:
         raise
     except Exception as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{name} does not take images of shape {(1, *shape)} ({why}): see --size") from error
+    if not leaves(output):
+        raise ModelError(f"model {name!r} answers with a {type(output).__name__}, which holds no tensor")
 
 
 def _lines(record: dict[str, Any]) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 
 import typer
 
+from layermask.cli import options
 from layermask.cli.outcome import BAD_INPUT
 from layermask.errors import ImageError, InputError
-from layermask.files import clear_parts, exists, is_file, is_folder, read_bytes, read_json
+from layermask.files import exists, is_file, is_folder, read_bytes, read_json
 
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
 
@@ -70,10 +71,21 @@ def _matching(pattern: Path) -> list[Path]:
     return paths
 
 
-def prepare_folder(folder: Path, jobs: Sequence[Job]) -> None:
-    """Remove what killed runs left half written where these pictures' files go."""
+def prepare_folder(folder: Path, jobs: Sequence[Job], endings: Sequence[str], option: str = "--out") -> Path:
+    """Return the folder, found to take the files of all pictures, whose names go on with the endings.
+
+    What killed runs left half written there is removed.
+
+    Raises:
+        InputError: a file cannot be written; it and the option are named.
+    """
+    folder = options.output(folder, (), option)
+    names = (f"{job.name}{ending}" for job in jobs for ending in endings)
+    options.output(folder, names, f"{option}, or the picture another name")
     for place in {(folder / job.name).parent for job in jobs}:
-        clear_parts(place)
+        there = next(each for each in (place, *place.parents) if is_folder(each))
+        options.output(there, (), option)
+    return folder
 
 
 def done_already(folder: Path, job: Job, command: str, request: Mapping[str, Any]) -> dict[str, Any] | None:

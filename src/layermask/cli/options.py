@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from layermask.arguments.numbers import LARGEST_SEED
 from layermask.errors import InputError, printable
 from layermask.files import expanded, reason
 
@@ -36,7 +37,7 @@ def _finite(value: float | None) -> float | None:
 
 
 PATH: Any = {"parser": path, "metavar": "PATH"}
-SEED: Any = {"min": -(2**63), "max": 2**63 - 1}
+SEED: Any = {"min": 0, "max": LARGEST_SEED}
 FINITE: Any = {"callback": _finite}
 
 Images = Annotated[
@@ -81,13 +82,28 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")
 Json = Annotated[bool, typer.Option("--json", help="Print the JSON record instead of text.")]
 
 
-def prepare_output(against: str, out: Path) -> tuple[list[str], Path]:
-    """Return the removals, layermask and the others asked for, and the folder, found to be writable."""
-    from layermask.files import output_folder
+def removals(against: str) -> list[str]:
+    """Return layermask and the other removals asked for."""
     from layermask.removal.table import check_name
 
     others = [name.strip() for name in against.split(",") if name.strip() not in ("", "none")]
-    return list(dict.fromkeys(["layermask", *map(check_name, others)])), output_folder(out)
+    return list(dict.fromkeys(["layermask", *map(check_name, others)]))
+
+
+def output(folder: Path, names: Iterable[str | Path], option: str) -> Path:
+    """Return a folder, made if it is not there, found to take files of these names, paths within it.
+
+    Raises:
+        InputError: the folder or a file cannot be written; `option` says what to give another of.
+    """
+    from layermask.files import check_outputs, output_folder
+
+    try:
+        place = output_folder(folder)
+        check_outputs(place, names)
+    except InputError as error:
+        raise InputError(f"{error}: give another {option}") from error
+    return place
 
 
 def check_files(images: list[Path]) -> None:
@@ -96,12 +112,6 @@ def check_files(images: list[Path]) -> None:
 
     for image in images:
         load_image(image)
-
-
-def check_report(report: Path | None, count: int) -> None:
-    """One page cannot hold many pictures."""
-    if report and count > 1 and report.suffix.lower() in (".html", ".htm"):
-        raise InputError(f"--report {report} is one page for {count} pictures: give a folder")
 
 
 def batch_size(text: str, device: torch.device) -> int:

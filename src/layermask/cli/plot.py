@@ -49,13 +49,13 @@ def command(
         from layermask.draw.figure import png
         from layermask.evaluate.store import read_results
         from layermask.evaluate.table import experiment_of
-        from layermask.files import output_folder, write_all
+        from layermask.files import write_all
 
         columns, content = read_results(folder)
         entry = experiment_of(content)
         told = _options(entry, rule=rule, hits=hits)
+        place = options.output(out or (folder if folder.is_dir() else folder.parent), (), "--out")
         tables = entry.summarise(columns, content, **told)
-        place = output_folder(out or (folder if folder.is_dir() else folder.parent))
         head = "\n".join(entry.words(columns, content))
         page = [head, *(f"## {each.title}\n\n{each.as_markdown()}" for each in tables if each.on_page)]
         files = {

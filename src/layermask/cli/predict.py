@@ -54,9 +54,8 @@ def command(
         from layermask.record import engine_of
         from layermask.removal.table import from_table
 
-        removals, folder = options.prepare_output(against, out)
-        jobs = find_jobs(images)
-        prepare_folder(folder, jobs)
+        removals, jobs = options.removals(against), find_jobs(images)
+        folder = prepare_folder(out, jobs, ["_predict.png", "_predict.json"])
         options.check_files([job.image for job in jobs[:1]])
         loaded, where = load_model(model, weights, device)
         alone = len(jobs) == 1

@@ -41,12 +41,11 @@ def command(
         if not images:
             typer.echo(_listing(json))
             return
-        from layermask.files import output_folder
         from layermask.segment import segmented, segmenter
 
         segmenter(segments)  # refused before anything is written
-        folder, jobs = output_folder(out), find_jobs(images)
-        prepare_folder(folder, jobs)
+        jobs = find_jobs(images)
+        folder = prepare_folder(out, jobs, ["_segments.npy", "_segments.png"])
 
         def work(job: Job, advance: Callable[[float], None]) -> None:
             from layermask.images import load_image

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from layermask.data.files import (
     pictures,
     read_table,
 )
-from layermask.data.overlays import ClassPixels, MaskFile, MostSalient, Shapes
+from layermask.data.overlays import ClassPixels, MaskFile, MostSalient, Shape, Shapes, whole
 from layermask.data.source import Sample
 from layermask.errors import InputError
 from layermask.files import exists, read_bytes, read_json
@@ -230,26 +231,21 @@ def _core_features(root: Path) -> set[tuple[str, str]] | None:
 def pixel_imagenet(root: Path, images: Path | None) -> list[Sample]:
     """Pixel ImageNet: COCO-style annotations in one JSON file (images, annotations, categories)."""
     path, content = coco_file(root)
-    masks: dict[Any, list[tuple[Any, Any]]] = defaultdict(list)
-    for image, category, segmentation in _entries(path, content, "annotations", _annotation):
-        masks[image].append((category, segmentation))
-    wnids = dict(_entries(path, content, "categories", lambda each: (_id(each["id"]), _wnid(each))))
-    samples = list(
-        _entries(
-            path,
-            content,
-            "images",
-            lambda each: _annotated(each, masks[_id(each["id"])], wnids, path, images or root),
-        )
-    )
-    _once_each(samples, root)
+    numbers = {kind: _numbers(path, content, kind) for kind in ("images", "categories")}
+    masks: dict[Any, list[tuple[Any, Shape]]] = defaultdict(list)
+    for image, category, shape in _entries(path, content, "annotations", partial(_annotation, numbers)):
+        masks[image].append((category, shape))
+    wnids = dict(zip(numbers["categories"], _entries(path, content, "categories", _wnid), strict=True))
+    read = partial(_annotated, masks=masks, wnids=wnids, place=images or root)
+    samples = list(_entries(path, content, "images", read))
+    _numbered(f"annotations {path}", "images", "image", (sample.name for sample in samples))
     return sorted(samples, key=lambda sample: sample.name)
 
 
 def _entries(
-    path: Path, content: dict[str, Any], kind: str, read: Callable[[dict[str, Any]], T]
+    path: Path, content: dict[str, Any], kind: str, read: Callable[[str, dict[str, Any]], T]
 ) -> Iterator[T]:
-    """Yield what each entry of a kind holds.
+    """Yield what each entry of a kind holds; `read` is told where it stands, for errors.
 
     Raises:
         InputError: an entry cannot be used; its number is named.
@@ -257,30 +253,60 @@ def _entries(
     if not isinstance(content[kind], list):
         raise InputError(f"annotations {path}: {kind} is no list: expected COCO's form")
     for number, entry in enumerate(content[kind]):
+        where = f"annotations {path}: entry {number} of {kind}"
         try:
-            yield read(entry)
+            yield read(where, entry)
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
+            raise InputError(f"{where} is not in COCO's form ({what})") from error
+
+
+def _numbers(path: Path, content: dict[str, Any], kind: str) -> dict[int | str, int]:
+    """Return the numbers of the entries of a kind, by their ids."""
+    ids = _entries(path, content, kind, lambda where, entry: _id(entry["id"]))
+    return _numbered(f"annotations {path}", kind, "id", ids)
+
+
+def _numbered(file: str, kind: str, what: str, values: Iterable[T]) -> dict[T, int]:
+    """Return the number of the entry that has each value, of which no other has the same.
+
+    Raises:
+        InputError: two entries have the same; both are named.
+    """
+    found: dict[T, int] = {}
+    for number, value in enumerate(values):
+        if value in found:
             raise InputError(
-                f"annotations {path}: entry {number} of {kind} is not in COCO's form ({what})"
-            ) from error
+                f"{file}: entry {number} of {kind} has the {what} {value!r} of entry {found[value]}: "
+                "list it once"
+            )
+        found[value] = number
+    return found
 
 
-def _annotation(entry: dict[str, Any]) -> tuple[Any, Any, Any]:
-    return _id(entry["image_id"]), _id(entry["category_id"]), entry["segmentation"]
+def _annotation(
+    numbers: dict[str, dict[int | str, int]], where: str, entry: dict[str, Any]
+) -> tuple[int | str, int | str, Shape]:
+    """Return the image and the category of an annotation, which there have to be, and its shape."""
+    ids = []
+    for key, kind in (("image_id", "images"), ("category_id", "categories")):
+        ids.append(_id(entry[key]))
+        if ids[-1] not in numbers[kind]:
+            raise InputError(f"{where} has the {key} {ids[-1]!r}, which none of the {kind} has as its id")
+    return ids[0], ids[1], Shape(entry["segmentation"], where)
 
 
 def _id(value: Any) -> int | str:
-    if not isinstance(value, (int, str)):
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError(f"an id is {value!r}")
     return value
 
 
 def _side(value: Any) -> int:
-    if not isinstance(value, int) or not 0 < value < 2**31:
-        raise TypeError(f"a side is {value!r}, not pixels")
+    if not 0 < whole(value) < 2**31:
+        raise ValueError(f"a side is {value!r}, not pixels")
     return value
 
 
@@ -299,32 +325,32 @@ def coco_file(root: Path) -> tuple[Path, dict[str, Any]]:
     return found[0], content
 
 
-def _wnid(category: dict[str, Any]) -> str | None:
+def _wnid(where: str, category: dict[str, Any]) -> str | None:
     """Return the WordNet id that a category has under any of the usual names."""
     texts = (str(category.get(key, "")) for key in ("wnid", "name", "supercategory"))
     return next((text for text in texts if WNID.fullmatch(text)), None)
 
 
 def _annotated(
+    where: str,
     image: dict[str, Any],
-    found: list[tuple[Any, Any]],
+    masks: dict[Any, list[tuple[Any, Shape]]],
     wnids: dict[Any, str | None],
-    path: Path,
     place: Path,
 ) -> Sample:
-    name = image["file_name"]
+    name, found = image["file_name"], masks[image["id"]]
     if not name:
         raise ValueError("file_name is empty")
-    wnid = _wnid_of_image(name, {wnids.get(category) for category, _ in found}, path)
-    shapes = tuple(shape for category, shape in found if wnids.get(category) in (None, wnid))
+    wnid = _wnid_of_image(name, {wnids[category] for category, _ in found}, where)
+    shapes = tuple(shape for category, shape in found if wnids[category] in (None, wnid))
     size = (_side(image["width"]), _side(image["height"]))
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"{size[0]}x{size[1]} pixels are more than {MAX_PIXELS:,}")
     return Sample(
         name,
-        _existing(_place(place, name), str(path)),
-        class_index(wnid, path),
-        Shapes(shapes, size, name) if shapes else None,
+        _existing(_place(place, name), where),
+        class_index(wnid, where),
+        Shapes(shapes, size, name, where) if shapes else None,
     )
 
 
@@ -334,14 +360,14 @@ def _place(place: Path, name: str) -> Path:
     return next((path for path in choices if exists(path)), choices[0])
 
 
-def _wnid_of_image(name: str, wnids: set[str | None], path: Path) -> str:
+def _wnid_of_image(name: str, wnids: set[str | None], where: str) -> str:
     """The folder of the image says the class, or else its only category."""
     folders: Iterator[str] = (part for part in reversed(Path(name).parts[:-1]) if WNID.fullmatch(part))
     known = {wnid for wnid in wnids if wnid}
     found = next(folders, None) or (known.pop() if len(known) == 1 else None)
     if found is None or found not in imagenet_classes():
         raise InputError(
-            f"{path}: the class of image {name} is not known, neither by a folder n01440764 nor by one "
+            f"{where}: the class of image {name} is not known, neither by a folder n01440764 nor by one "
             f"category of that name ({len(known)} categories)"
         )
     return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from layermask.arguments.refusal import shown
 from layermask.data.source import Size, file_size
 from layermask.errors import ImageError
 from layermask.images import load_image, load_mask
@@ -72,47 +72,59 @@ class MostSalient:
         return _named(self.paths, root)
 
 
+class Shape(NamedTuple):
+    """A COCO segmentation: a list of polygons, or run lengths, plain or compressed."""
+
+    segmentation: Any
+    where: str
+    """The entry that holds it, for errors."""
+
+
 @dataclass(frozen=True)
 class Shapes:
-    """The union of COCO segmentations: lists of polygons, or run lengths, plain or compressed."""
+    """The union of COCO segmentations, in a picture of this size.
 
-    segmentations: tuple[Any, ...]
+    `name`: of the picture, `where`: the entry that gives its size, both for errors.
+    """
+
+    shapes: tuple[Shape, ...]
     size: Size
+    name: str
     where: str
-    """The picture's name, for errors."""
 
     def __call__(self, size: Size) -> Image.Image:
         import numpy as np
         from PIL import Image
 
         union = np.zeros((self.size[1], self.size[0]), bool)
-        for each in self.segmentations:
-            union |= self._decoded(each)
-        return _same_size(Image.fromarray(_white(union)), size, self.where)
+        for shape in self.shapes:
+            union |= self._decoded(shape)
+        return _same_size(Image.fromarray(_white(union)), size, f"{self.name} ({self.where})")
 
     def fingerprint(self, root: Path) -> str:
-        return hashlib.sha256(json.dumps([self.segmentations, self.size]).encode()).hexdigest()
+        plain = [shape.segmentation for shape in self.shapes]
+        return hashlib.sha256(json.dumps([plain, self.size]).encode()).hexdigest()
 
-    def _decoded(self, each: Any) -> np.ndarray:
+    def _decoded(self, shape: Shape) -> np.ndarray:
+        found = shape.segmentation
         try:
-            return self._runs(each) if isinstance(each, dict) else self._polygons(each)
-        except ImageError:
-            raise
+            return self._runs(found) if isinstance(found, dict) else self._polygons(found)
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise ImageError(
-                f"mask of {self.where}: its segmentation is neither polygons nor run lengths ({error})"
+                f"mask of {self.name} ({shape.where}): its segmentation cannot be used, as polygons or run "
+                f"lengths ({error})"
             ) from error
 
     def _polygons(self, polygons: Any) -> np.ndarray:
         import numpy as np
         from PIL import Image, ImageDraw
 
+        if not isinstance(polygons, list) or not polygons:
+            raise ValueError(f"it is {shown(polygons)}")
         picture = Image.new("1", self.size)
         for polygon in polygons:
-            if len(polygon) < 6 or len(polygon) % 2:
-                raise ImageError(
-                    f"mask of {self.where}: a polygon of {len(polygon)} numbers; give x, y pairs"
-                )
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+                raise ValueError(f"a polygon is {shown(polygon)}: give three x, y pairs or more")
             ImageDraw.Draw(picture).polygon([_coordinate(value) for value in polygon], fill=1)
         return np.asarray(picture)
 
@@ -121,18 +133,26 @@ class Shapes:
         import numpy as np
 
         counts, (height, width) = encoded["counts"], encoded["size"]
-        lengths = _uncompressed(counts) if isinstance(counts, str) else list(map(operator.index, counts))
-        if sum(lengths) != height * width or (width, height) != self.size or min(lengths, default=0) < 0:
-            raise ImageError(
-                f"mask of {self.where}: runs over {sum(lengths)} pixels of a {width}x{height} mask for an "
+        lengths = _uncompressed(counts) if isinstance(counts, str) else [whole(count) for count in counts]
+        full = whole(width) * whole(height)
+        if sum(lengths) != full or (width, height) != self.size or min(lengths, default=0) < 0:
+            raise ValueError(
+                f"runs over {sum(lengths)} pixels of a {width}x{height} mask for an "
                 f"image of {self.size[0]}x{self.size[1]}"
             )
         values = np.arange(len(lengths)) % 2 == 1
         return values.repeat(lengths).reshape(width, height).T
 
 
+def whole(value: Any) -> int:
+    """Return a whole number of a JSON file, where true and 1 are two things."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{shown(value)} is no whole number")
+    return value
+
+
 def _coordinate(value: Any) -> float:
-    if not abs(value) < 2**31:  # NaN too
+    if isinstance(value, bool) or not abs(value) < 2**31:  # NaN too
         raise ValueError(f"a coordinate is {value}")
     return float(value)
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
 from layermask.errors import InputError, printable
 from layermask.files import exists, reason
 from layermask.images import load_image
@@ -124,6 +126,7 @@ class Source(Sequence[Sample]):
             )
         return replace(self, samples=tuple(s for s in self.samples if getattr(s, what) is not None))
 
+    @checked(seed=kinds.seed)
     def pick(self, limit: int | None, seed: int = 0) -> Source:
         """Return `limit` samples at random, in the order of the source; all where it has no more.
 

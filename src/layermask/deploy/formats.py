@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from layermask._private_torch import tree_leaves
 from layermask.errors import InputError, require
+from layermask.files import read_bytes
 
 from .write import to_onnx, to_pt2
 
@@ -33,7 +35,9 @@ def _load_onnx(path: Path) -> Run:
     runtime = require("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(
+        read_bytes(path, "ONNX file"), options, providers=["CPUExecutionProvider"]
+    )
 
     def run(images: Tensor, visible: Tensor) -> list[Tensor]:
         found = session.run(None, {"images": images.numpy(), "visible": visible.numpy()})
@@ -43,7 +47,7 @@ def _load_onnx(path: Path) -> Run:
 
 
 def _load_pt2(path: Path) -> Run:
-    module = torch.export.load(path).module()
+    module = torch.export.load(io.BytesIO(read_bytes(path, "PyTorch file"))).module()
     return functools.partial(_answer, module)
 
 

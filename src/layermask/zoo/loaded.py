@@ -62,7 +62,7 @@ def tried(loaded: Loaded) -> Loaded:
     """
     device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
     x = _black(loaded).to(device)
-    classes = compared_scores(_asked(loaded.model, x, loaded.name), 1).shape[1]
+    classes = compared_scores(_asked(loaded.model, x, loaded.name, "check its preprocessing"), 1).shape[1]
     labels = loaded.labels or numbered(classes)
     if len(labels) != classes:
         raise ModelError(f"model {loaded.name!r} answers {classes} scores and has {len(labels)} class names")
@@ -71,7 +71,8 @@ def tried(loaded: Loaded) -> Loaded:
 
 def count_classes(model: nn.Module, preprocessing: Preprocessing, name: str) -> int:
     """Return the number of classes of a model of which nothing is known, by asking it once."""
-    found = scores(_asked(model, _empty(preprocessing, name), name))
+    advice = "return layermask.Loaded instead, with the preprocessing it needs"
+    found = scores(_asked(model, _empty(preprocessing, name), name, advice))
     if not found.ndim:
         raise ModelError(
             f"model {name!r} answers with one number for all pictures: return scores (N, classes)"
@@ -79,16 +80,26 @@ def count_classes(model: nn.Module, preprocessing: Preprocessing, name: str) -> 
     return found.shape[-1]
 
 
-def _asked(model: nn.Module, x: Tensor, name: str) -> Any:
+def _asked(model: nn.Module, x: Tensor, name: str, advice: str) -> Any:
+    """Return the model's answer; `advice` says what to do where it has none."""
     try:
         with torch.no_grad(), blamed("it raised"):
             model.eval()
             return model(x)
     except ModelError as error:
         raise ModelError(
-            f"model {name!r} does not take a {tuple(x.shape)} tensor ({error}): return layermask.Loaded "
-            "instead, with the preprocessing it needs"
+            f"model {name!r} does not take a {tuple(x.shape)} tensor ({error}): "
+            f"{_other_precision(model, x) or advice}"
         ) from error
+
+
+def _other_precision(model: nn.Module, x: Tensor) -> str:
+    """Return what to do about weights of another precision than pictures have, or nothing where none are."""
+    weights = (*model.parameters(), *model.buffers())
+    kinds = {str(w.dtype) for w in weights if w.is_floating_point() and w.dtype != x.dtype}
+    if not kinds:
+        return ""
+    return f"its weights are {', '.join(sorted(kinds))} and pictures {x.dtype}, return it as model.float()"
 
 
 def _black(loaded: Loaded) -> Tensor:
