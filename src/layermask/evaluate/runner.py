@@ -94,7 +94,7 @@ def run(
     settings = describe(experiment, loaded, source, weights, device)
     samples = {sample.name: sample for sample in source}
     with Store.open(folder, settings, experiment.columns, source.fingerprints(), force) as store:
-        left = store.left()
+        left, other = store.left(), None
         scenes = ahead(lambda name: experiment.prepare(samples[name], loaded), left)
         with closing(scenes), progress(store, len(left)) as advance, _Shard(store) as shard:
             for name, scene in zip(left, scenes, strict=True):
@@ -106,20 +106,21 @@ def run(
                     shard.skip(name, str(error))
                 else:
                     shard.keep(name, experiment.rows(ready, loaded, device, batch_size))
-                    _note_engine(store, getattr(experiment, "engine_used", None))
+                    other = _note_engine(store, getattr(experiment, "engine_used", None)) or other
                 advance(1)
+        if other:  # said by now that no thread decodes any more: decoding silences warnings everywhere
+            warnings.warn(other, stacklevel=2)
         store.finish(loaded.labels)
         return store
 
 
-def _note_engine(store: Store, used: str | None) -> None:
+def _note_engine(store: Store, used: str | None) -> str | None:
+    """Return what to say if another engine answers now than for the images done before."""
     before = store.note_engine(used)
-    if before:
-        warnings.warn(
-            f"the engine that answers here is {used}, and it was {before} for the images done before: the "
-            "rows of both differ by rounding",
-            stacklevel=3,
-        )
+    return before and (
+        f"the engine that answers here is {used}, and it was {before} for the images done before: the "
+        "rows of both differ by rounding"
+    )
 
 
 def _with_advice(error: ImageError) -> ImageError:
