@@ -469,6 +469,29 @@ def test_every_spelling_answers_as_the_dense_engine(name: str, last: bool) -> No
     assert torch.allclose(torch.where(ours, packed, 0), torch.where(theirs, dense, 0), rtol=near, atol=near)
 
 
+STEMS = {
+    "even": ((4, 2), "same", (1, 1)),
+    "one row": ((1, 5), (0, 2), (1, 2)),
+    "one column": ((3, 1), (1, 0), (2, 1)),
+    "patches": ((4, 4), (0, 0), (4, 4)),
+    "no padding": ((3, 2), "valid", (2, 3)),
+    "wide padding": ((5, 5), (1, 2), (1, 1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel lengths:UserWarning")
+@pytest.mark.parametrize("name", STEMS)
+@pytest.mark.parametrize("channels", [1, 3, 8, 9])
+def test_stems_answer_as_the_dense_engine(channels: int, name: str) -> None:
+    """The first convolution, of few channels and of more, with windows that are not square."""
+    kernel, padding, stride = STEMS[name]
+    stem = nn.Conv2d(channels, 12, kernel, stride, padding).double()
+    x = torch.randn(5, channels, 24, 21, dtype=torch.float64)
+    visible = masks(x, MASKS, 1)
+    packed, dense = engines(nn.Sequential(stem, nn.ReLU(), nn.Conv2d(12, 5, 3).double()), x, visible)
+    assert torch.allclose(packed, dense, rtol=1e-10, atol=1e-10)
+
+
 REFUSED: dict[str, Callable[[Tensor], object]] = {
     "negative padding": lambda x: F.conv2d(x, _filter(6, 12, 3, 3).to(x), padding=-1),
     "same padding of strides": lambda x: F.conv2d(x, _filter(6, 12, 3, 3).to(x), stride=2, padding="same"),

@@ -157,6 +157,27 @@ STATISTICS: dict[str, Callable] = {
     "pool": lambda x: F.adaptive_avg_pool1d(x, 1),
     "maximal pool": lambda x: F.adaptive_max_pool1d(x, 1),
 }
+WHOLE: dict[str, Callable] = {
+    "maximum": lambda x: x.max(-1).values,
+    "maximum of axes": lambda x: x.amax((-2, -1)),
+    "minimum": lambda x: x.min(-1).values,
+    "first": lambda x: x.sort(-1).values[..., 0],
+    "product": lambda x: x.prod(-1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.int16])
+@pytest.mark.parametrize("length", [3, 7])
+@pytest.mark.parametrize("name", WHOLE)
+def test_statistics_of_whole_numbers(name: str, length: int, dtype: torch.dtype) -> None:
+    """What is hidden holds the extremes of its dtype."""
+    numbers = (draw(2, 4, length) * 5).abs().to(dtype)
+    x, few = some(numbers.double(), -1)
+    for extreme in (torch.iinfo(dtype).min, torch.iinfo(dtype).max):
+        ours = WHOLE[name](Masked(torch.where(x.visible, numbers, extreme), x.visible))
+        assert torch.equal(ours.value, WHOLE[name](few.to(dtype)))
+
+
 NORMS: dict[str, Callable] = {
     "instance": lambda x: F.instance_norm(x, None, None, W, B),
     "group": lambda x: F.group_norm(x, 2, W, B),
