@@ -136,6 +136,22 @@ def test_what_holds_nothing_masked_is_handed_on(kind: str) -> None:
     assert ours is theirs or type(theirs) in (tuple, list, OrderedDict, deque, Named)
 
 
+@pytest.mark.parametrize("kind", ["generator", "map", "iterator", "values"])
+def test_what_yields_its_parts_later_is_refused(kind: str) -> None:
+    class Later(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            ways = {
+                "generator": lambda: (y for y in (x, x)),
+                "map": lambda: map(torch.relu, [x]),
+                "iterator": lambda: iter([x]),
+                "values": {"x": x}.values,
+            }
+            return {"found": ways[kind]()}
+
+    with pytest.raises(ModelError, match="return a list, tuple or dict"):
+        LayerMasking(Later())(X, M)
+
+
 def test_what_cannot_be_copied_is_named() -> None:
     with pytest.raises(ModelError, match="holds masked values in a Closed, which cannot be copied"):
         left([Closed(Masked(X, M))])

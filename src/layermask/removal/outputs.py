@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -66,6 +66,8 @@ _CLOSED = (Tensor, nn.Module, str, bytes, int, float, complex, type, type(None),
 def _plain(x: Any, done: dict) -> Any:
     if isinstance(x, Masked):
         return settled(x) if x.cut or has_positions(x) else x.value
+    if isinstance(x, Iterator | KeysView | ValuesView | ItemsView):  # which may yield masked values later
+        raise ModelError(f"the model returned a {type(x).__name__}: return a list, tuple or dict of tensors")
     if isinstance(x, _CLOSED) or not masked_within(x):
         return x
     if identities(x) not in done:
