@@ -236,7 +236,7 @@ def test_a_name_that_is_too_long_is_named(tmp_path, name):
     for check in (lambda: check_outputs(tmp_path, [name]), lambda: write_all({tmp_path / name: b"x"})):
         with pytest.raises(InputError, match=r"(File name too long|No such file or directory)$") as caught:
             check()
-        assert str(caught.value).startswith(f"cannot write {tmp_path / name}: ")
+        assert str(caught.value).startswith(f"cannot write {tmp_path / name}: "[:900])  # errors are cut off
     assert not list(tmp_path.iterdir())
 
 

@@ -200,7 +200,8 @@ def _end_to_end(tensors: Sequence[Any], dim: int, part: Callable, plain: bool) -
             device = t.value.device if isinstance(t, Masked) else t.device
             mask = torch.full([1] * t.ndim, plain, device=device)
         masks.append(mask)
-    shape = [max(m.shape[d] for m in masks) for d in range(masks[0].ndim)]
+    sizes = list(zip(*(m.shape for m in masks), strict=True))
+    shape = [max(each) if all(each) else 0 for each in sizes]  # torch joins what is empty, too
     full = [
         m.expand([t.shape[d] if d == dim else n for d, n in enumerate(shape)])
         for m, t in zip(masks, tensors, strict=True)
