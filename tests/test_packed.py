@@ -386,6 +386,12 @@ def _filter(*shape: int) -> Tensor:
     )
 
 
+def _normed(x: Tensor) -> Tensor:
+    """A batch norm in evaluation, of vectors that are all unlike."""
+    vectors = [_filter(x.shape[1], 4)[:, i].to(x.device, x.dtype) for i in range(4)]
+    return F.batch_norm(x, vectors[0], vectors[1].abs() + 0.5, vectors[2], vectors[3])
+
+
 SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "permute": lambda x: x.permute((0, 2, 3, 1)),
     "torch.permute": lambda x: torch.permute(x, (0, -2, -1, 1)).permute(0, 3, 1, 2),
@@ -437,6 +443,9 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x.contiguous(memory_format=torch.channels_last) + x.contiguous(),
     "sum of three": lambda x: torch.add(x, x.relu(), alpha=2) + F.relu(x),
     "another mask": lambda x: x + F.max_pool2d(x, 3, 1, 1),
+    "norm of parts": lambda x: _normed(torch.cat([x, F.conv2d(x, _filter(6, 12, 1, 1).to(x))], 1)),
+    "clamped norm of parts": lambda x: F.relu(_normed(torch.cat([x[:, :6], x, F.gelu(x)], 1))),
+    "norm of a slice": lambda x: F.relu6(_normed(x[:, 2:9])),
     "layer norm": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (12,)),
     "rows of a layer norm": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (12,)).view(-1, 12),
     "rows of a linear layer": lambda x: F.linear(x.permute(0, 2, 3, 1), _filter(5, 12).to(x)).view(-1, 5),

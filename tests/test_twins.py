@@ -42,6 +42,23 @@ WAYS = ["dense", "edges", *(["by_kernel"] if filling.kernel(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_neighbour_padding_of_numbers_out_of_range(dtype: torch.dtype, how: str) -> None:
+    """NaN stays NaN, infinity infinity, and large numbers what they are."""
+    x, visible = draw(2, 4, *SIZES[2]), blotches(2)
+    most = min(torch.finfo(dtype).max, 1e30)  # whose sums stay within float32
+    for channel, number in enumerate((torch.nan, torch.inf, -most, most)):
+        x[:, channel] = torch.where(
+            torch.rand(x[:, channel].shape, generator=torch.Generator().manual_seed(1)) < 0.2, number, 1.0
+        )
+    x[:, 3] = most
+    ours, theirs = (_fill(way, pair(x.to(dtype), visible), (2, 2)).double() for way in (how, "dense"))
+    known = [twins.pad_and_know(image, mask, (2, 2), 0.0)[1] for image, mask in per_image(x, visible)]
+    reached = torch.from_numpy(np.stack(known))[:, None].expand(x.shape)
+    assert torch.allclose(ours[reached], theirs[reached], rtol=2e-2, equal_nan=True)
+
+
+@pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 @pytest.mark.parametrize("compat, eps", [(None, 0.0), ("paper", 1e-8), ("release", 1e-5)])
 @pytest.mark.parametrize("n, rings", RINGS)
