@@ -49,10 +49,10 @@ OUT = ROOT / "out"
 SECONDS = 300  # a mutant that takes longer hangs, and that is noticed
 BUDGET = 60  # seconds of tests for one mutant
 ENGINES = "test_packed test_packed_memory test_packed_weights test_blocks test_layer_masking"
-MASKS = "test_check test_twins test_twins_of_pools test_masks test_mechanism test_fill_kernels test_in_place"
-RULES = "test_subsets test_rules_by_hand test_rules_opinfo test_integers test_tokens test_gradients"
+MASKS = "test_check test_twins test_twins_of_pools test_mechanism test_fill_kernels test_gradients"
+RULES = "test_subsets test_masks test_in_place test_rules_by_hand test_rules_opinfo test_integers test_tokens"
 PROGRAMS = "test_aliasing test_graphs"
-KERNELS = "test_kernels test_fill_kernels test_packed test_checksum test_in_place test_blocks"
+KERNELS = "test_kernels test_fill_kernels test_twins test_packed test_checksum test_in_place test_blocks"
 PLAIN = [
     "-q",
     "--continue-on-collection-errors",
