@@ -316,6 +316,13 @@ def global_response(net: Net, x: Tensor) -> Tensor:
     return torch.addcmul(net.norm.running_mean, net.norm.running_var, t * norm).permute(0, 3, 1, 2)
 
 
+def read_in_part_and_then_whole(net: Net, x: Tensor) -> Tensor:
+    """The convolution asks for cells that both operands show, and what is returned for all of one."""
+    y = F.relu(net.norm(x))
+    net.conv(y + torch.roll(x, (3, 2), (2, 3)))
+    return y * 2
+
+
 def operands_written_later(net: Net, x: Tensor) -> Tensor:
     """What is put off must not see what is done meanwhile."""
     rolled = torch.roll(x, (1, 2), (2, 3))  # which has no packed form
@@ -351,6 +358,7 @@ def expanded_gate(net: Net, x: Tensor) -> Tensor:
 
 
 BODIES = [
+    read_in_part_and_then_whole,
     operands_written_later,
     all_kinds_of_indices,
     expanded_gate,
