@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from layermask.check import LAWS, check, run_check
+from layermask.check import LAWS, check, laws, run_check
 from layermask.check.samples import sample_images
 from layermask.cli.app import app
 from layermask.errors import ModelError
@@ -216,6 +216,14 @@ def test_only_what_rounding_explains_is_excused(monkeypatch: pytest.MonkeyPatch)
         with monkeypatch.context() as patch:
             patch.setattr(kernels, "product", scaled(factor, (torch.float32,))(kernels.product))
             assert not check(model, IMAGES, laws=("9",)).laws[0].passed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_is_measured_by_the_last_digit_of_each_precision(dtype: torch.dtype) -> None:
+    images = sample_images(1, (3, 8, 8)).to(dtype)
+    moved = (laws._nudged(images) / images - 1).abs()
+    assert moved.max() <= 2 * torch.finfo(dtype).eps
+    assert (moved > 0).float().mean() > 0.6
 
 
 def test_a_judge_that_cannot_see_says_so() -> None:

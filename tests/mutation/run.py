@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -46,13 +47,15 @@ import broken  # noqa: E402
 from mutants import RETURNS, Mutant, find  # noqa: E402
 
 OUT = ROOT / "out"
-SECONDS = 300  # a mutant that takes longer hangs, and that is noticed
-BUDGET = 60  # seconds of tests for one mutant
+SECONDS = 300  # of a processor; a mutant that takes longer hangs, and that is noticed
+PATIENCE = 5  # times as long on the clock, for one that waits for something
+BUDGET = 60  # seconds of a processor for the tests of one mutant, so that a busy machine judges alike
 ENGINES = "test_packed test_packed_memory test_packed_weights test_blocks test_layer_masking"
 MASKS = "test_check test_twins test_twins_of_pools test_mechanism test_fill_kernels test_gradients"
 RULES = "test_subsets test_masks test_in_place test_rules_by_hand test_rules_opinfo test_integers test_tokens"
 PROGRAMS = "test_aliasing test_graphs"
 KERNELS = "test_kernels test_fill_kernels test_twins test_packed test_checksum test_in_place test_blocks"
+KILLED = (-signal.SIGXCPU, -signal.SIGKILL)  # for taking too long
 PLAIN = [
     "-q",
     "--continue-on-collection-errors",
@@ -173,8 +176,16 @@ def in_copy(copy: Path, mutant: Mutant | None, tests: bool) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-c", code, str(copy), asked if tests else ""]
     with contextlib.nullcontext() if mutant is None else changed_file(copy / "layermask", mutant):
         try:
-            done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=SECONDS)
-            by = next((line[3:] for line in done.stdout.splitlines() if line.startswith("BY ")), "crash")
+            done = subprocess.run(
+                command,
+                cwd=HERE,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE * SECONDS,
+                preexec_fn=_bounded,
+            )
+            by = "no end" if done.returncode in KILLED else "crash"
+            by = next((line[3:] for line in done.stdout.splitlines() if line.startswith("BY ")), by)
         except subprocess.TimeoutExpired:
             by = "no end"
     return {"by": by, "tests": tests, "seconds": round(time.monotonic() - start, 1)}
@@ -218,6 +229,10 @@ class First:
             self.found = report.nodeid
 
 
+def _bounded() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
+
+
 def forked(copy: Path, work: Callable[[], Any]) -> dict[str, Any]:
     """Return what `work` returns in a process of its own, `by`, and the `seconds` it took."""
     start, answer = time.monotonic(), copy / "answer.json"
@@ -226,11 +241,12 @@ def forked(copy: Path, work: Callable[[], Any]) -> dict[str, Any]:
     if not child:
         with contextlib.suppress(BaseException):
             os.setsid()
+            _bounded()
             _silenced(copy)
             answer.write_text(json.dumps(_tried(work)))
         os._exit(0)
-    ended = _waited(child)
-    by = "no end" if not ended else json.loads(answer.read_text()) if answer.exists() else "crash"
+    end = _waited(child)
+    by = json.loads(answer.read_text()) if answer.exists() else "no end" if end in KILLED else "crash"
     return {"by": by, "seconds": round(time.monotonic() - start, 1)}
 
 
@@ -247,15 +263,15 @@ def _silenced(copy: Path) -> None:
         os.dup2(log, stream)
 
 
-def _waited(child: int) -> bool:
-    end = time.monotonic() + SECONDS
+def _waited(child: int) -> int:
+    """Return how a process ended, as `subprocess` says it."""
+    end = time.monotonic() + PATIENCE * SECONDS
     while time.monotonic() < end:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return True
+        if (ended := os.waitpid(child, os.WNOHANG))[0]:
+            return os.waitstatus_to_exitcode(ended[1])
         time.sleep(0.01)
     os.killpg(child, signal.SIGKILL)  # the session that it began, and nobody else's
-    os.waitpid(child, 0)
-    return False
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 # --- by other code, in a fork of this process ----------------------------------------------------------
@@ -457,9 +473,9 @@ def failing_law(names: Iterable[str]) -> str:
 
 
 def failing_item(items: list) -> str:
-    end = time.monotonic() + BUDGET
+    end = time.process_time() + BUDGET
     for item in items:
-        if time.monotonic() > end:
+        if time.process_time() > end:
             return ""
         if failure(item):
             return f"test {item.nodeid}"
