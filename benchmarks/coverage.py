@@ -31,8 +31,8 @@ COARSE = 1e-2  # as in layermask.check.laws
 LARGEST = 120_000_000  # parameters, of timm's; torchvision's run whatever their size
 BATCH = 4
 ENGINE = """
-    masked.py visibility.py window.py fill.py fills/*.py opaque_fill.py inplace.py activations.py
-    native/*.py native/*.c native/*.h packed/*.py removal/layers.py removal/inputs.py rules/*.py check/*.py
+    core/*.py padding/*.py kernels/**/*.py kernels/c/*.[ch] sparse/**/*.py rules/*.py
+    removal/layer_masking.py removal/fills/*.py explain/feature_maps.py check/*.py
     """.split()
 PRELOAD = ["timm", "torchvision", "layermask.check.randomise", "layermask.zoo.architectures"]
 
@@ -88,7 +88,7 @@ def _stored(versions: dict[str, str] | None = None) -> list[Result]:
 
 
 def _judge_all(names: list[str], versions: dict[str, str], jobs: int, seconds: float) -> None:
-    from layermask.progress import bar
+    from layermask.io.progress import bar
 
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file, bar("coverage", len(names)) as advance:

@@ -15,7 +15,7 @@ import layermask
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the time of a forward pass does not depend on.
-_AROUND = set("adapters assets audit check cli data draw evaluate explain metrics report zoo".split())
+_AROUND = set("adapters assets check cli data explain metrics render studies zoo".split())
 
 
 @functools.cache

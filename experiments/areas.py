@@ -6,11 +6,11 @@ from typing import Any
 
 from setting import RESULTS
 
-from layermask.draw.figure import png
-from layermask.evaluate import read_results
-from layermask.evaluate.reports.tables import Cell, Estimate
-from layermask.evaluate.table import Content, experiment_of
-from layermask.files import write_all
+from layermask.io.atomic import write_all
+from layermask.render.figure import png
+from layermask.render.table import Cell, Estimate
+from layermask.studies import read_results
+from layermask.studies.registry import Content, experiment_of
 
 Areas = dict[tuple[str, ...], dict[str, Cell]]
 NAMES = {"blackout": "black", "greyout": "grey", "layermask": "layer masking"}

@@ -8,11 +8,11 @@ from setting import RESULTS, load
 from torch import Tensor
 
 from layermask import Greyout, LayerMasking
-from layermask.activations import FeatureMap, Place, activations, distance, telling_channel
-from layermask.draw.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, place_image, png
-from layermask.draw.overlay import hidden_picture
-from layermask.files import write_all
-from layermask.images import load_image
+from layermask.data.images import load_image
+from layermask.explain.feature_maps import FeatureMap, Place, activations, distance, telling_channel
+from layermask.io.atomic import write_all
+from layermask.render.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, place_image, png
+from layermask.render.overlay import hidden_picture
 
 BLOCK = Place("layer1.0", 0, (56, 56), (2, 3))
 MODEL = "resnet50_v1.keras_in1k"

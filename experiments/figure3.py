@@ -8,11 +8,11 @@ from setting import RESULTS
 from torch import Tensor
 
 from layermask import Masked, Preprocessing
-from layermask.draw.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, png
-from layermask.draw.overlay import hidden_picture
-from layermask.files import write_all
-from layermask.fill import neighbor
-from layermask.images import load_image
+from layermask.data.images import load_image
+from layermask.io.atomic import write_all
+from layermask.padding.reference import neighbor
+from layermask.render.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, png
+from layermask.render.overlay import hidden_picture
 
 RINGS = (0, 1, 3, 6)
 TOP, LEFT, SIZE = 76, 60, 48

@@ -6,7 +6,7 @@ from areas import NAMES, areas, cell, drawing, kept, rows
 from setting import WEIGHTS, images, measure, of_every_model
 from table1 import REMOVALS
 
-from layermask.evaluate import SegmentRemoval
+from layermask.studies import SegmentRemoval
 
 METRICS = ("accuracy", "entropy", "wordnet", "unchanged")
 RESNET = "resnet50_v1.keras_in1k"

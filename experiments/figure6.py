@@ -6,8 +6,8 @@ from areas import NAMES, cell, drawing, kept, rows
 from setting import WEIGHTS, measure, objects, of_every_model
 from table1 import REMOVALS
 
-from layermask.evaluate import MaskShape
-from layermask.evaluate.table import experiment_of
+from layermask.studies import MaskShape
+from layermask.studies.registry import experiment_of
 
 RELEASED = {  # object hidden, broken mask: by the authors' notebook, 2,816 images of Pixel ImageNet
     "ResNet-50": {"blackout": (0.2365, 0.6954), "greyout": (0.2225, 0.7250), "layermask": (0.1691, 0.8181)},

@@ -14,12 +14,12 @@ from picture import PICTURE, image_of
 from setting import RESULTS, load, options
 
 from layermask import Attribution, Lime
-from layermask.draw.figure import png
-from layermask.draw.sheets import explanation_sheet
-from layermask.files import write_all
-from layermask.images import load_image
-from layermask.removal.table import removal
-from layermask.segment import PRESETS
+from layermask.data.images import load_image
+from layermask.io.atomic import write_all
+from layermask.removal.registry import removal
+from layermask.render.figure import png
+from layermask.render.sheets import explanation_sheet
+from layermask.segment.segmenters import PRESETS
 
 REMOVALS = {"black": "blackout", "grey": "greyout", "layer masking": "layermask"}
 SHOWN = 10

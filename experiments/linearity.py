@@ -6,8 +6,8 @@ from areas import NAMES, cell, kept, rows
 from setting import images, measure, options
 from table1 import REMOVALS
 
-from layermask.evaluate import PatchSums
-from layermask.evaluate.table import experiment_of
+from layermask.studies import PatchSums
+from layermask.studies.registry import experiment_of
 
 PATCHES = (16, 32)
 

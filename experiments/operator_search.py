@@ -20,9 +20,9 @@ from variants import VARIANTS, Varied
 
 from layermask import Calibrated, Loaded
 from layermask.data.source import Source
-from layermask.evaluate import SegmentRemoval, read_results, run
 from layermask.metrics.bootstrap import mean_interval
-from layermask.removal.table import removal
+from layermask.removal.registry import removal
+from layermask.studies import SegmentRemoval, read_results, run
 
 FRACTIONS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8)
 MCAL = "paper, MCal"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import layermask
 from layermask import Preprocessing
-from layermask.draw.overlay import hidden_picture
+from layermask.render.overlay import hidden_picture
 
 PICTURE = Path(layermask.__file__).parent / "assets" / "chelsea.jpg"
 """A cat; of no licence that forbids to show it, other than the images that the tables are from."""

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from setting import RESULTS
 
-from layermask.files import write_all
+from layermask.io.atomic import write_all
 
 PAGE = Path(__file__).with_name("README.md")
 LINE = "\n---\n"

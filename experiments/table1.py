@@ -5,7 +5,7 @@ from __future__ import annotations
 from areas import NAMES, Areas, areas, cell, kept, rows
 from setting import images, measure, options
 
-from layermask.evaluate import SegmentRemoval
+from layermask.studies import SegmentRemoval
 
 REMOVALS = ("blackout", "greyout", "layermask")
 SEGMENTATIONS = ("paper-quickshift", "paper-grid", "paper-slic")

@@ -6,8 +6,8 @@ from areas import NAMES, cell, kept, rows
 from setting import measure, objects, options
 from table1 import REMOVALS
 
-from layermask.evaluate import LimeQuality
-from layermask.evaluate.table import experiment_of
+from layermask.studies import LimeQuality
+from layermask.studies.registry import experiment_of
 
 SEGMENTATIONS = ("paper-lime-quickshift", "paper-grid", "paper-lime-slic")
 PAPER = {  # in the order of SEGMENTATIONS

@@ -15,7 +15,7 @@ from table1 import ORDERS, SEGMENTATIONS
 from torch import Tensor
 
 from layermask import LayerMasking, Loaded
-from layermask.evaluate import SegmentRemoval
+from layermask.studies import SegmentRemoval
 
 VARIANTS = {
     "two-stages": partial(LayerMasking, until="layer2"),  # the paper's "1st and 2nd residual blocks"

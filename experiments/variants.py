@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
-from layermask.fill import FILLS, neighbor
-from layermask.fills.neighbor import Neighbors
-from layermask.fills.pushpull import PushPull
-from layermask.masked import RULES, settled
+from layermask.core.masked import RULES, settled
+from layermask.core.window import GROWTHS, Window, count, grow, on_grid, window_sum
+from layermask.padding.reference import FILLS, neighbor
+from layermask.removal.fills.neighbor import Neighbors
+from layermask.removal.fills.pushpull import PushPull
 from layermask.rules.convolve import conv_window
 from layermask.rules.pool import pool_window
 from layermask.rules.reduce import moments
-from layermask.window import GROWTHS, Window, count, grow, on_grid, window_sum
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Variant:
 
     Args:
         growth: the mask behind a window, a name in `MASKS`.
-        fill: what convolutions read at hidden cells: a name in `layermask.fill.FILLS` or in `FILLINGS`.
+        fill: what convolutions read at hidden cells: a name in `FILLINGS` or in
+            `layermask.padding.reference.FILLS`.
         rings: how many rings of hidden cells are filled; None for as many as a kept window can read.
         join: the mask where two meet, as `LayerMasking` takes it.
         pool: what max pools read at hidden cells, a name in `POOLED`.

@@ -8,7 +8,7 @@ from math import factorial
 import torch
 from torch import Tensor, nn
 
-from layermask.segment import Grid
+from layermask.segment.segmenters import Grid
 
 SIDE, CELL, CLASSES = 16, 4, 5
 SEGMENTS = Grid(8)(torch.empty(SIDE, SIDE))  # 4 segments

@@ -32,7 +32,7 @@ from typer.testing import CliRunner
 
 from layermask.cli.app import app
 from layermask.errors import printable
-from layermask.files import expanded
+from layermask.io.atomic import expanded
 
 SECONDS = 90  # a call that takes longer hangs: the valid ones take a few, on a busy machine too
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import layermask
-from layermask.images import load_image
+from layermask.data.images import load_image
 from layermask.zoo import hub, load
 from layermask.zoo.loaded import Loaded
 

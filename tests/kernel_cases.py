@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layermask import opaque_fill
-from layermask.native.signatures import KINDS
+from layermask.kernels.signatures import KINDS
+from layermask.padding import custom_op as opaque_fill
 
 SIZES = [0, 1, 1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 64, 65, 100, 130]
 HOW = 7
@@ -208,7 +208,7 @@ def _need(draw: Draw) -> list:
 
 def _number_rows(draw: Draw) -> list:
     """What `need` has found, by the kernel itself."""
-    from layermask.native import library
+    from layermask.kernels import library
 
     visible, read, begins, level, listed, needed, counts, *reach = _need(draw)
     kernels = library()

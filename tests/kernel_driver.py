@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layermask.native import build
-from layermask.native.signatures import SIGNATURES
+from layermask.kernels import build
+from layermask.kernels.signatures import SIGNATURES
 
 SECONDS = 570
 
@@ -160,7 +160,7 @@ def encoded(name: str, values: list, threads: int) -> bytes:
 
 def _encoded(name: str, values: list, threads: int) -> bytes:
     signature, caught = SIGNATURES[name], []
-    from layermask.native.signatures import checked
+    from layermask.kernels.signatures import checked
 
     checked(signature, lambda *given: caught.extend(given))(*values)
     tensors = iter(values[: len(signature.arrays)])

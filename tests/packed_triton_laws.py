@@ -16,11 +16,11 @@ from test_packed import BODIES, MASKS, RELU6, SHAPES, WINDOWS, Net, engines, ima
 from torch import Tensor, nn
 from triton.runtime import interpreter
 
-from layermask.native import packed_triton
-from layermask.packed import kernels
-from layermask.packed.kernels import NOTHING, Activation, Source
-from layermask.packed.plan import Plan
-from layermask.packed.sites import Sites, sites_of
+from layermask.kernels.triton import rows as packed_triton
+from layermask.sparse import ops as kernels
+from layermask.sparse.active import Sites, sites_of
+from layermask.sparse.ops import NOTHING, Activation, Source
+from layermask.sparse.plan import Plan
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 TAILS = [(1, 1, 1), (1, 130, 1), (130, 5, 1), (16, 10, 2), (5, 5, 5)]

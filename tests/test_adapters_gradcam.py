@@ -13,8 +13,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 import layermask as lm
+from layermask.core.masked import settled
 from layermask.errors import InputError
-from layermask.masked import settled
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 import layermask as lm
-from layermask.segment import Grid
+from layermask.segment.segmenters import Grid
 
 SIDE = 32
 WIDTHS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

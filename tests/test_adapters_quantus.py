@@ -13,10 +13,10 @@ from adapted import SIDE, small_model, some_images
 from torch import nn
 
 import layermask as lm
+from layermask.core.masked import settled
 from layermask.errors import InputError
-from layermask.masked import settled
-from layermask.removal.paint import PixelFill
-from layermask.removal.table import REMOVALS as TABLE
+from layermask.removal.painting import PixelFill
+from layermask.removal.registry import REMOVALS as TABLE
 from layermask.zoo.preprocessing import Preprocessing
 
 MODEL = small_model()

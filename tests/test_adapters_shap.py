@@ -12,7 +12,7 @@ from adapted import CLASSES, EIGHT, SIDE, Additive, shapley, shown, small_model,
 import layermask as lm
 from layermask.adapters.shap import segment_tree
 from layermask.errors import InputError
-from layermask.segment import Grid
+from layermask.segment.segmenters import Grid
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # shap changes a colour map as matplotlib no longer wants it

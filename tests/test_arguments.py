@@ -23,16 +23,17 @@ from PIL import Image
 from torch import nn
 
 import layermask as lm
-from layermask import activations, audit, check, deploy, evaluate
+from layermask import check, deploy
+from layermask import studies as evaluate
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.refusal import shown
+from layermask.data.registry import open_source
 from layermask.data.source import Sample, Source
-from layermask.data.table import open_source
 from layermask.errors import InputError
-from layermask.explain.asking import Segments
-from layermask.explain.table import explainer
-from layermask.fills.fill import Fill
+from layermask.explain import feature_maps as activations
+from layermask.explain.query_plan import Segments
+from layermask.explain.registry import explainer
 from layermask.metrics import (
     bootstrap,
     flipping,
@@ -43,9 +44,11 @@ from layermask.metrics import (
     shape,
     subsets,
 )
-from layermask.metrics.table import metric as metric_entry
-from layermask.removal.table import removal as make_removal
-from layermask.segment import relabel, segmenter
+from layermask.metrics.registry import metric as metric_entry
+from layermask.removal.fills.protocol import Fill
+from layermask.removal.registry import removal as make_removal
+from layermask.segment.segmenters import relabel, segmenter
+from layermask.studies import audit
 
 FAMILIES = {
     *(kind.__name__ for kind in lm.EXPLAINERS.values()),

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import layermask as lm
-from layermask.explain.asking import Ask, Plan, Segments, by_visibility, run
 from layermask.explain.explainer import Explainer
-from layermask.explain.table import EXPLAINERS
+from layermask.explain.query_plan import Ask, Plan, Segments, by_visibility, run
+from layermask.explain.registry import EXPLAINERS
 from layermask.zoo.loaded import Loaded
 
 SIDE = 12

@@ -16,21 +16,21 @@ from test_cli import refused
 from test_cli import run as command
 from torch import Tensor, nn
 
-from layermask.audit import audit, recommend, words
-from layermask.audit.answers import Answers, read_answers
-from layermask.audit.findings import shows_hidden
-from layermask.audit.mistaken import mistaken_for
-from layermask.audit.page import audit_page
-from layermask.audit.plan import DEFAULT
-from layermask.audit.samples import _visible, choose
-from layermask.audit.verdict import FEWEST, images_needed
 from layermask.cli.audit import REMOVALS as CLI_REMOVALS
 from layermask.data import open_source
 from layermask.errors import InputError
-from layermask.evaluate import PatchSums, read_results
 from layermask.metrics.wordnet import are_imagenet
-from layermask.removal.table import REMOVALS, removal
-from layermask.segment import Grid
+from layermask.removal.registry import REMOVALS, removal
+from layermask.segment.segmenters import Grid
+from layermask.studies import PatchSums, read_results
+from layermask.studies.audit import audit, recommend, words
+from layermask.studies.audit.answers import Answers, read_answers
+from layermask.studies.audit.findings import shows_hidden
+from layermask.studies.audit.mistaken import mistaken_for
+from layermask.studies.audit.parts import DEFAULT
+from layermask.studies.audit.report import audit_page
+from layermask.studies.audit.samples import _visible, choose
+from layermask.studies.audit.verdict import FEWEST, images_needed
 from layermask.zoo.labels import imagenet, numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layermask import images
+from layermask.data import images
+from layermask.data.images import load_image, load_mask
 from layermask.errors import ImageError, InputError, MissingPackage, require
-from layermask.files import output_folder, write_all
-from layermask.images import load_image, load_mask
+from layermask.io.atomic import output_folder, write_all
 
 
 def png(width: int, height: int) -> bytes:

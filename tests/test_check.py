@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from layermask.check import LAWS, check, laws, run_check
 from layermask.check.samples import sample_images
 from layermask.cli.app import app
+from layermask.core.masked import RULES, Masked, overriding
 from layermask.errors import ModelError
-from layermask.masked import RULES, Masked, overriding
-from layermask.packed import kernels
-from layermask.packed.rules import PACKED
+from layermask.sparse import ops as kernels
+from layermask.sparse.forms import PACKED
 from layermask.zoo.architectures import build, names, smallest_size
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from layermask.native import checksum, library
-from layermask.native.checksum import checksums
+from layermask.kernels import checksum, library
+from layermask.kernels.checksum import checksums
 
 WAYS = [
     pytest.param(True, marks=pytest.mark.skipif(library() is None, reason="no C compiler"), id="compiled"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layermask.fills.choose import choose
+from layermask.removal.fills.select import choose
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from layermask.arguments import numbers
 from layermask.cli.app import app
+from layermask.data.images import load_image, load_mask
 from layermask.errors import InputError
 from layermask.explain.lime import Lime
-from layermask.images import load_image, load_mask
-from layermask.record import restore_segments, sha256
-from layermask.removal.table import removal
+from layermask.io.record import restore_segments, sha256
+from layermask.removal.registry import removal
 from layermask.zoo import load
 from layermask.zoo.preprocessing import Preprocessing
 
@@ -367,7 +367,7 @@ def test_names_that_would_be_too_long_are_refused_before_the_work(
     photograph, tmp_path, commands, command, monkeypatch
 ):
     monkeypatch.setattr("layermask.zoo.load", None)
-    monkeypatch.setattr("layermask.segment.segmented", None)
+    monkeypatch.setattr("layermask.segment.segmenters.segmented", None)
     picture = named_with(photograph, tmp_path, LONGEST - 4)
     message = refused(command, photograph, picture, *commands[command], "--out", tmp_path / "out")
     assert f"xx_{command}." in message
@@ -437,7 +437,7 @@ def test_scores_that_are_not_finite(own_code, photograph):
 
 
 def test_other_errors_keep_their_traceback_for_debugging(own_code, photograph, monkeypatch):
-    monkeypatch.setattr("layermask.draw.figure.png", lambda figure: 1 / 0)
+    monkeypatch.setattr("layermask.render.figure.png", lambda figure: 1 / 0)
     result = run("explain", photograph, "--model", "own_cli_code:five", *QUICK, status=1)
     assert "layermask: ZeroDivisionError: division by zero (LAYERMASK_DEBUG=1 shows where)" in result.stderr
     monkeypatch.setenv("LAYERMASK_DEBUG", "1")
@@ -447,7 +447,7 @@ def test_other_errors_keep_their_traceback_for_debugging(own_code, photograph, m
 
 def test_a_failed_run_leaves_older_files(own_code, photograph, tmp_path, monkeypatch):
     (tmp_path / "chelsea_explain.png").write_bytes(b"older")
-    monkeypatch.setattr("layermask.record.to_json", lambda record: 1 / 0)
+    monkeypatch.setattr("layermask.io.record.to_json", lambda record: 1 / 0)
     run("explain", photograph, "--model", "own_cli_code:five", *QUICK, status=1)
     assert (tmp_path / "chelsea_explain.png").read_bytes() == b"older"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("chelsea")) == [

@@ -114,14 +114,14 @@ def test_a_call_that_hangs_is_a_fault(world, tmp_path, monkeypatch):
     import time
 
     monkeypatch.setattr(cli_fuzz, "SECONDS", 1)
-    monkeypatch.setattr("layermask.images.load_image", lambda path: time.sleep(9))
+    monkeypatch.setattr("layermask.data.images.load_image", lambda path: time.sleep(9))
     status, _ = ask(["segments", world.path("a.png"), "--out", str(tmp_path)])
     assert status == 130
 
 
 def test_results_that_differ_without_a_word_are_a_fault(world, monkeypatch):
     """Believe every shard, and double one: the fuzzer sees rows that are not those of the first run."""
-    from layermask.evaluate import store
+    from layermask.studies import store
 
     def doubled(path: Path, draw: Random) -> str:
         folder = path.parent if (path.parent / "shards").exists() else path.parent.parent

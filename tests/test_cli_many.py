@@ -16,13 +16,13 @@ from test_cli import OWN, refused, run
 
 from layermask.check import LAWS
 from layermask.cli.jobs import find_jobs
+from layermask.data.images import load_image
 from layermask.errors import ImageError
-from layermask.explain.table import EXPLAINERS
-from layermask.images import load_image
-from layermask.removal.halving import Halving
-from layermask.removal.layers import LayerMasking
-from layermask.removal.paint import PixelFill
-from layermask.segment import SEGMENTERS
+from layermask.explain.registry import EXPLAINERS
+from layermask.removal.layer_masking import LayerMasking
+from layermask.removal.painting import PixelFill
+from layermask.removal.query import Halving
+from layermask.segment.segmenters import SEGMENTERS
 
 QUICK = ["--samples", "12", "--segments", "grid:112", "--device", "cpu", "--against", "none"]
 
@@ -233,7 +233,7 @@ def test_batches_are_halved_until_they_fit():
 
 
 def test_auto_says_that_it_halves(pictures, tmp_path, monkeypatch):
-    from layermask.removal.layers import LayerMasking
+    from layermask.removal.layer_masking import LayerMasking
 
     forward = LayerMasking.forward
 
@@ -406,7 +406,7 @@ def test_a_damaged_record_or_picture_is_said_and_done_again(pictures, tmp_path, 
 
 
 def test_another_engine_than_that_of_the_earlier_run_is_said(pictures, tmp_path, monkeypatch):
-    from layermask.removal.layers import LayerMasking
+    from layermask.removal.layer_masking import LayerMasking
 
     for name in ("b.webp", "more/c.JPG"):
         (pictures / name).unlink()

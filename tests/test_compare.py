@@ -16,17 +16,18 @@ from sheets import readable_texts
 from torch import nn
 from typer.testing import CliRunner
 
-from layermask.activations import FeatureMap, activations, distance, find_places, telling_channel
-from layermask.cli import comparison, hiding
 from layermask.cli.app import app
 from layermask.cli.scene import prepare
-from layermask.draw.compare import Column, Tile, comparison_sheet, map_picture
+from layermask.core.masked import Masked
+from layermask.data.images import load_image
 from layermask.errors import InputError, MissingPackage
-from layermask.images import load_image
-from layermask.masked import Masked
-from layermask.removal.layers import LayerMasking
-from layermask.removal.table import REMOVALS, removal
-from layermask.removal.tokens import TokenDropping
+from layermask.explain.feature_maps import FeatureMap, activations, distance, find_places, telling_channel
+from layermask.removal.layer_masking import LayerMasking
+from layermask.removal.registry import REMOVALS, removal
+from layermask.removal.token_dropping import TokenDropping
+from layermask.studies import hidden as hiding
+from layermask.studies.comparison import study as comparison
+from layermask.studies.comparison.figure import Column, Tile, comparison_sheet, map_picture
 from layermask.zoo.preprocessing import Preprocessing
 
 # Stages
@@ -407,7 +408,7 @@ def own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "own_compare_code", raising=False)
     few = ("layermask", "greyout")
-    monkeypatch.setattr("layermask.removal.table.REMOVALS", {name: REMOVALS[name] for name in few})
+    monkeypatch.setattr("layermask.removal.registry.REMOVALS", {name: REMOVALS[name] for name in few})
     return tmp_path
 
 
@@ -451,7 +452,7 @@ def test_an_absent_package_leaves_a_removal_out(own, photograph, monkeypatch):
             raise MissingPackage("this needs the package abacus, which is not installed")
         return removal(name, *args)
 
-    monkeypatch.setattr("layermask.removal.table.removal", absent)
+    monkeypatch.setattr("layermask.removal.registry.removal", absent)
     monkeypatch.setattr(comparison, "_inside", lambda *args: "No feature maps.")
     result = run(photograph, "--model", "own_compare_code:five")
     assert "left out: greyout: this needs the package abacus, which is not installed" in result.stdout

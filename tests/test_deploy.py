@@ -22,7 +22,7 @@ from layermask import Greyout, InputError, LayerMasking, deploy
 from layermask.check.samples import masks, sample_images
 from layermask.deploy import FORMATS
 from layermask.errors import MissingPackage
-from layermask.outputs import scores
+from layermask.zoo.outputs import scores
 
 IGNORED = (  # torch's own; the last two of torch 2.6 alone
     *("ignore::DeprecationWarning", "ignore::FutureWarning"),

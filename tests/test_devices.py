@@ -21,9 +21,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from layermask.check.laws import leaves
 from layermask.check.samples import masks, sample_images
-from layermask.explain.table import EXPLAINERS
-from layermask.removal.layers import LayerMasking
-from layermask.removal.table import REMOVALS, removal
+from layermask.explain.registry import EXPLAINERS
+from layermask.removal.layer_masking import LayerMasking
+from layermask.removal.registry import REMOVALS, removal
 from layermask.zoo.preprocessing import Preprocessing
 
 TINY = [Family(f"tiny/{name}", functools.partial(built, name), (3, SIDE, SIDE)) for name in MODELS]

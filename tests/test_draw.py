@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from sheets import readable_texts
 
-from layermask.draw.curves import curve_sheet
-from layermask.draw.figure import png
-from layermask.draw.overlay import DETRACTS, SUPPORTS, hidden_picture, overlay
-from layermask.draw.sheets import explanation_sheet, prediction_sheet
 from layermask.explain.attribution import Attribution
 from layermask.explain.curve import Curve
-from layermask.segment import Grid
+from layermask.render.curves import curve_sheet
+from layermask.render.figure import png
+from layermask.render.overlay import DETRACTS, SUPPORTS, hidden_picture, overlay
+from layermask.render.sheets import explanation_sheet, prediction_sheet
+from layermask.segment.segmenters import Grid
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
 LONG = "black-footed ferret of the northern plains, and a name that never ends"

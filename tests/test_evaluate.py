@@ -15,12 +15,12 @@ from torch import nn
 
 from layermask.data import open_source
 from layermask.errors import InputError, ModelError
-from layermask.evaluate import SegmentRemoval, read_results, run
-from layermask.evaluate.loading import ahead
-from layermask.evaluate.orders import input_gradient
-from layermask.evaluate.reports.segments import summarise, words
-from layermask.removal.table import removal
-from layermask.segment import segmenter
+from layermask.io.ahead import ahead
+from layermask.removal.registry import removal
+from layermask.segment.segmenters import segmenter
+from layermask.studies import SegmentRemoval, read_results, run
+from layermask.studies.orders import input_gradient
+from layermask.studies.segments.report import summarise, words
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing
@@ -115,7 +115,7 @@ def test_rows_by_a_slow_twin(data, loaded, tmp_path):
 
 
 def hidden_segments(experiment, loaded, sample, x, labels, row) -> set[int]:
-    from layermask.evaluate.orders import random_order
+    from layermask.studies.orders import random_order
 
     if row["order"] == "random":
         order = random_order(row["segments"], sample, row["segmentation"], experiment.seed).tolist()
@@ -147,7 +147,7 @@ def test_seeds_fix_the_order(data, loaded, tmp_path):
 
 def test_orders_are_of_one_picture_and_one_segmentation():
     from layermask.data import Sample
-    from layermask.evaluate.orders import random_order
+    from layermask.studies.orders import random_order
 
     samples = [Sample(name, Path(name)) for name in "ab"]
     drawn = [random_order(50, sample, s, 0).tolist() for sample in samples for s in ("grid", "slic")]

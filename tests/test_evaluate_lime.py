@@ -15,13 +15,13 @@ from test_evaluate import SMALL, columns, five, make_pictures, same
 
 from layermask.data import open_source
 from layermask.errors import InputError, ModelError
-from layermask.evaluate import LimeQuality, read_results, run
-from layermask.evaluate.lime import LEFT_OUT
-from layermask.evaluate.orders import own_seed
-from layermask.evaluate.reports.lime import sheet, summarise, words
 from layermask.explain.lime import Lime
-from layermask.removal.table import removal
-from layermask.segment import segmenter
+from layermask.removal.registry import removal
+from layermask.segment.segmenters import segmenter
+from layermask.studies import LimeQuality, read_results, run
+from layermask.studies.lime.report import sheet, summarise, words
+from layermask.studies.lime.study import LEFT_OUT
+from layermask.studies.orders import own_seed
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
 

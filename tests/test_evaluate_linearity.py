@@ -11,9 +11,9 @@ from torch import nn
 
 from layermask.data import open_source
 from layermask.errors import InputError
-from layermask.evaluate import PatchSums, read_results, run
-from layermask.evaluate.reports.linearity import sheet, summarise, words
-from layermask.removal.table import removal
+from layermask.removal.registry import removal
+from layermask.studies import PatchSums, read_results, run
+from layermask.studies.linearity.report import sheet, summarise, words
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing

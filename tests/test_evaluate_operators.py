@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from layermask.data import open_source
 from layermask.errors import InputError
-from layermask.evaluate import OperatorTrust, read_results, run
-from layermask.evaluate.methods import METHODS, Case, method
-from layermask.evaluate.operators import OF_METHODS, OF_REMOVALS, RANDOM_ORDERS
-from layermask.evaluate.orders import own_seed
-from layermask.evaluate.reports.operators import sheet, summarise, words
 from layermask.explain.lime import Lime
-from layermask.explain.table import EXPLAINERS
+from layermask.explain.registry import EXPLAINERS
 from layermask.metrics.operators import r_oms, random_attribution_bias, rank_stability
-from layermask.removal.table import removal
-from layermask.segment import Grid, segmenter
+from layermask.removal.registry import removal
+from layermask.segment.segmenters import Grid, segmenter
+from layermask.studies import OperatorTrust, read_results, run
+from layermask.studies.operators.attributions import METHODS, Case, method
+from layermask.studies.operators.report import sheet, summarise, words
+from layermask.studies.operators.study import OF_METHODS, OF_REMOVALS, RANDOM_ORDERS
+from layermask.studies.orders import own_seed
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
 

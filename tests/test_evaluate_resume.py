@@ -18,13 +18,13 @@ from test_cli import refused
 from test_cli import run as command
 from test_evaluate import five, make_pictures
 
-from layermask import files
 from layermask.data import open_source
+from layermask.data.images import load_image
 from layermask.errors import ImageError, InputError
-from layermask.evaluate import SegmentRemoval, Store, read_results, run, runner
-from layermask.evaluate.reports.segments import sheet
-from layermask.evaluate.store import KEY, changes
-from layermask.images import load_image
+from layermask.io import atomic as files
+from layermask.studies import SegmentRemoval, Store, read_results, run, runner
+from layermask.studies.segments.report import sheet
+from layermask.studies.store import KEY, changes
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing
@@ -100,7 +100,7 @@ SLOW = """
 import time, torch
 from test_evaluate import five as plain
 from layermask import Loaded, Preprocessing
-from layermask.images import load_image
+from layermask.data.images import load_image
 from layermask.zoo.labels import numbered
 def slow():
     model = plain()
@@ -123,7 +123,7 @@ def start(data: Path, out: Path) -> subprocess.Popen[str]:
     here = str(Path(__file__).parent)
     code = (
         f"import sys; sys.path.insert(0, {here!r})\n"
-        "from layermask.evaluate import runner; runner.SHARD_IMAGES = 2\n"
+        "from layermask.studies import runner; runner.SHARD_IMAGES = 2\n"
         "from layermask.cli import main; main()"
     )
     arguments = ["evaluate", "segments", "--data", str(data), *ARGUMENTS, "--out", str(out)]
@@ -644,7 +644,7 @@ def test_lists_of_names_keep_the_parameters_of_segmenters():
 
 def test_the_help_names_every_kind_and_order():
     from layermask.data import SOURCES
-    from layermask.evaluate.orders import ORDERS
+    from layermask.studies.orders import ORDERS
 
     text = " ".join(command("evaluate", "segments", "--help").stdout.replace("│", " ").split())
     assert all(name in text for name in (*SOURCES, *ORDERS))

@@ -15,11 +15,11 @@ from test_evaluate_table import make_data
 
 from layermask.data import open_source
 from layermask.errors import InputError
-from layermask.evaluate import MaskShape, read_results, run
-from layermask.evaluate.objects import object_mask
-from layermask.evaluate.reports.shape import sheet, summarise, words
-from layermask.metrics.shape import measure_shape_bias
-from layermask.removal.table import removal
+from layermask.metrics.shape_bias import measure_shape_bias
+from layermask.removal.registry import removal
+from layermask.studies import MaskShape, read_results, run
+from layermask.studies.prepared import object_mask
+from layermask.studies.shape_bias.report import sheet, summarise, words
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing

@@ -18,8 +18,8 @@ from test_evaluate import five, same
 
 from layermask.data import open_source
 from layermask.errors import InputError
-from layermask.evaluate import EXPERIMENTS, read_results, run
-from layermask.evaluate.table import experiment_of
+from layermask.studies import EXPERIMENTS, read_results, run
+from layermask.studies.registry import experiment_of
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing

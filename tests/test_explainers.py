@@ -16,8 +16,8 @@ from layermask.errors import InputError
 from layermask.explain.curve import curve
 from layermask.explain.explainer import Explainer
 from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
+from layermask.explain.registry import EXPLAINERS, explainer
 from layermask.explain.sampling import Ranking
-from layermask.explain.table import EXPLAINERS, explainer
 
 SIDE = 12
 BY_SEGMENT = ["lime", "kernel-shap", "shapley", "banzhaf", "leave-one-out", "keep-one"]

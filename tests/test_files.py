@@ -15,9 +15,9 @@ from PIL import Image
 from test_cli import refused, run
 
 from layermask.data.files import read_table
+from layermask.data.images import load_image, load_labels, load_mask
 from layermask.errors import InputError, ModelError, out_of_memory, printable
-from layermask.evaluate import read_results
-from layermask.files import (
+from layermask.io.atomic import (
     check_outputs,
     clear_parts,
     exists,
@@ -28,8 +28,8 @@ from layermask.files import (
     read_json,
     write_all,
 )
-from layermask.images import load_image, load_labels, load_mask
-from layermask.record import sha256, to_json
+from layermask.io.record import sha256, to_json
+from layermask.studies import read_results
 from layermask.zoo.weights import read_state
 
 posix = pytest.mark.skipif(os.name == "nt", reason="there are no such files")
@@ -272,7 +272,7 @@ def test_out_of_memory_names_what_can_be_made_smaller(tmp_path, monkeypatch):
         raise MemoryError
 
     Image.new("RGB", (48, 40)).save(tmp_path / "a.png")
-    monkeypatch.setattr("layermask.segment.Grid.__call__", hungry)
+    monkeypatch.setattr("layermask.segment.segmenters.Grid.__call__", hungry)
     message = refused("segments", tmp_path / "a.png", "--out", tmp_path, status=1)
     assert message == "out of memory: give a smaller picture, or fewer --segments"
     monkeypatch.chdir(tmp_path)

@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from pairs import pair
 from torch import Tensor, nn
 
-from layermask import LayerMasking, Masked, fill, opaque_fill
-from layermask.inplace import hide_
-from layermask.masked import Run, Settings
-from layermask.native import fill as native_fill
-from layermask.native import filling
+from layermask import LayerMasking, Masked
+from layermask.core.masked import Run, Settings
+from layermask.core.ownership import hide_
+from layermask.padding import cpu as native_fill
+from layermask.padding import custom_op as opaque_fill
+from layermask.padding import neighbor as filling
+from layermask.padding import reference as fill
 
 GEOMETRIES = [
     ((9,), (2,)),
@@ -282,7 +284,7 @@ def test_forward_derivatives_pass_through() -> None:
 WITHOUT = """
 import torch
 from layermask import LayerMasking, fill, native
-from layermask.masked import Masked
+from layermask.core.masked import Masked
 assert native.library() is None
 torch.manual_seed(0)
 x, visible = torch.randn(2, 12, 9, 9), torch.rand(2, 1, 9, 9) < 0.5
@@ -311,7 +313,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import torch
 from layermask import fill, opaque_fill
-from layermask.native import fill_triton, filling
+from layermask.kernels import fill_triton, filling
 from test_fill_kernels import close, frame_of, mask_of, masked, value_of
 
 torch.manual_seed(0)

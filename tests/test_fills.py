@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from layermask import Blackout, ConstantFill, Greyout, InpaintFill, PixelFill
 from layermask.check.samples import sample_images
 from layermask.errors import InputError, MissingPackage
-from layermask.fills.blur import Blurred, EdgeSmoothed, gaussian_blur
-from layermask.fills.constant import Constant
-from layermask.fills.inpaint import Inpainted
-from layermask.fills.mean import SegmentMean, VisibleMean
-from layermask.fills.neighbor import Neighbors
-from layermask.fills.noise import Noise, RandomPixels
-from layermask.fills.pushpull import PushPull
-from layermask.fills.road import NoisyLinear
+from layermask.removal.fills.blur import Blurred, EdgeSmoothed, gaussian_blur
+from layermask.removal.fills.constant import Constant
+from layermask.removal.fills.inpaint import Inpainted
+from layermask.removal.fills.mean import SegmentMean, VisibleMean
+from layermask.removal.fills.neighbor import Neighbors
+from layermask.removal.fills.noise import Noise, RandomPixels
+from layermask.removal.fills.pushpull import PushPull
+from layermask.removal.fills.road import NoisyLinear
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 MEAN, STD = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)

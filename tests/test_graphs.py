@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.check.watch import poisoned
-from layermask.masked import Run, Settings
-from layermask.removal.layers import entered
-from layermask.removal.outputs import left
+from layermask.core.masked import Run, Settings
+from layermask.core.outputs import left
+from layermask.removal.layer_masking import entered
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 SEEDS, CHUNK = int(os.environ.get("LAYERMASK_GRAPHS", 300)), 20

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from layermask.data.images import load_image, load_labels, load_mask
 from layermask.errors import ImageError
-from layermask.images import load_image, load_labels, load_mask
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
 COLOUR = Image.fromarray(PIXELS)

@@ -20,10 +20,11 @@ from kernel_twins import TWINS
 from torch import Tensor, nn
 
 import layermask
-from layermask import LayerMasking, opaque_fill
-from layermask.native import Kernels, build, kernels_status, library, operators
-from layermask.native.signatures import OUTCOMES, SIGNATURES, Array
-from layermask.removal.halving import out_of_memory
+from layermask import LayerMasking
+from layermask.kernels import Kernels, build, kernels_status, library, operators
+from layermask.kernels.signatures import OUTCOMES, SIGNATURES, Array
+from layermask.padding import custom_op as opaque_fill
+from layermask.removal.query import out_of_memory
 
 pytestmark = pytest.mark.skipif(library() is None, reason=f"no compiled kernels: {kernels_status()}")
 TRIALS = 12
@@ -390,7 +391,7 @@ def test_the_table_says_what_the_sources_say(name: str) -> None:
 
 
 def test_no_kernel_ends_the_process() -> None:
-    for path in Path(layermask.__file__).parent.glob("native/*.[ch]"):
+    for path in Path(layermask.__file__).parent.glob("kernels/c/*.[ch]"):
         assert not re.search(r"\b(abort|exit|assert|raise)\s*\(", path.read_text()), path
 
 

@@ -20,8 +20,8 @@ import pytest
 import torch
 
 import layermask
-from layermask.native import build, cache, loader
-from layermask.native.loader import Found, find
+from layermask.kernels import build, cache, loader
+from layermask.kernels.loader import Found, find
 
 REAL = loader.found()
 pytestmark = pytest.mark.skipif(REAL.kernels is None, reason=f"no compiled kernels: {REAL.why}")
@@ -360,7 +360,7 @@ def test_what_killed_builds_leave_is_removed(machine: Machine) -> None:
 
 PASS = """
 import torch, layermask
-from layermask.native import kernels_status
+from layermask.kernels import kernels_status
 model = torch.nn.Sequential(*[torch.nn.Conv2d(3, 3, 3) for _ in range(6)]).eval().requires_grad_(False)
 layermask.LayerMasking(model)(torch.rand(1, 3, 20, 20), torch.rand(1, 1, 20, 20) < 0.5)
 print(kernels_status())

@@ -21,7 +21,7 @@ from kernel_driver import compile_driver, extent, flat, run
 from kernel_twins import TWINS
 from torch import Tensor
 
-from layermask.native import build, library
+from layermask.kernels import build, library
 
 CALLS = int(os.environ.get("LAYERMASK_CASES", "10"))
 COMPILER = next(iter(build.compilers()), "")

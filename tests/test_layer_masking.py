@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
-from layermask.masked import Run
-from layermask.removal.layers import _ending
+from layermask.core.masked import Run
+from layermask.removal.layer_masking import _ending
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 M = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5

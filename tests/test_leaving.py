@@ -29,8 +29,8 @@ from layermask import (
     SegmentMeanFill,
     TokenDropping,
 )
+from layermask.core.outputs import left
 from layermask.errors import ModelError
-from layermask.removal.outputs import left
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 M = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5

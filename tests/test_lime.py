@@ -12,8 +12,8 @@ from torch import Tensor
 from layermask.errors import InputError
 from layermask.explain.lime import Lime
 from layermask.explain.regression import Moments, ridge
-from layermask.removal.table import removal
-from layermask.segment import Grid
+from layermask.removal.registry import removal
+from layermask.segment.segmenters import Grid
 
 SIDE, CELL, CLASSES = 24, 6, 7
 

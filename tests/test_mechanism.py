@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layermask import RULES, LayerMasking, Masked, NoMaskRule, overriding, rule
-from layermask.masked import settled
+from layermask.core.masked import settled
 
 X = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 M = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.5

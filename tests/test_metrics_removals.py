@@ -19,8 +19,8 @@ from layermask.metrics.operators import (
     random_attributions,
     rank_stability,
 )
-from layermask.metrics.removing import remove_segments
-from layermask.metrics.shape import broken_mask, measure_shape_bias, shape_bias
+from layermask.metrics.segment_removal import remove_segments
+from layermask.metrics.shape_bias import broken_mask, measure_shape_bias, shape_bias
 
 SIDE = 8
 CELLS = lm.Grid(2).labels((SIDE, SIDE))  # 16 segments

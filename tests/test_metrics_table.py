@@ -15,9 +15,9 @@ from layermask.check.samples import sample_images
 from layermask.errors import InputError
 from layermask.explain.ablation import KeepOne
 from layermask.metrics.predictions import PREDICTION_METRICS
-from layermask.metrics.table import METRICS, Metric, metric
-from layermask.removal.table import REMOVALS
-from layermask.segment import Grid
+from layermask.metrics.registry import METRICS, Metric, metric
+from layermask.removal.registry import REMOVALS
+from layermask.segment.segmenters import Grid
 
 PAGE = Path(__file__).parents[1].joinpath("docs/metrics.md").read_text()
 

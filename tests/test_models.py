@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from layermask.check import laws
 from layermask.check.laws import leaves
 from layermask.check.samples import masks
-from layermask.removal.layers import LayerMasking
+from layermask.removal.layer_masking import LayerMasking
 
 BY_NAME = {family.name: family for family in FAMILIES}
 

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.check.samples import masks
-from layermask.masked import Run
-from layermask.native import library
-from layermask.packed import kernels
-from layermask.packed import plan as plans
-from layermask.packed.engine import Packing
-from layermask.packed.node import Conv
-from layermask.packed.sites import plan_of, sites_of
-from layermask.packed.value import Packed
+from layermask.core.masked import Run
+from layermask.core.window import Window, grow
+from layermask.kernels import library
 from layermask.removal import layers
-from layermask.window import Window, grow
+from layermask.sparse import ops as kernels
+from layermask.sparse import plan as plans
+from layermask.sparse.active import plan_of, sites_of
+from layermask.sparse.engine import Packing
+from layermask.sparse.graph import Conv
+from layermask.sparse.value import Packed
 
 needs_compiler = pytest.mark.skipif(library() is None, reason="no C compiler: nothing to compare with")
 RELU6 = kernels.Activation("clamp", 0.0, 6.0)

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from layermask import LayerMasking
-from layermask.packed import memory
-from layermask.packed.memory import SMALL, Memory, lending
-from layermask.removal.halving import out_of_memory
+from layermask.removal.query import out_of_memory
+from layermask.sparse import memory
+from layermask.sparse.memory import SMALL, Memory, lending
 
 COLUMNS = 64
 ROWS = SMALL // (4 * COLUMNS)  # the least that is lent

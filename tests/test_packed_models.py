@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from layermask.check.laws import engines, leaves
 from layermask.check.samples import masks
-from layermask.removal.layers import LayerMasking
+from layermask.removal.layer_masking import LayerMasking
 
 BY_NAME = {family.name: family for family in FAMILIES}
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 import layermask
 from layermask import LayerMasking
-from layermask.packed import kernels
-from layermask.packed.kernels import Activation, Source
+from layermask.sparse import ops as kernels
+from layermask.sparse.ops import Activation, Source
 
 TESTS = Path(__file__).parent
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -34,7 +34,7 @@ def without_gradients():
 @pytest.fixture
 def packed_triton():
     pytest.importorskip("triton")
-    from layermask.native import packed_triton
+    from layermask.kernels.triton import rows as packed_triton
 
     return packed_triton
 
@@ -171,7 +171,7 @@ def test_tiles_fit(packed_triton) -> None:
 def test_float32_is_rounded_only_where_the_user_lets_torch(packed_triton) -> None:
     script = """
 import torch
-from layermask.native import packed_triton
+from layermask.kernels import packed_triton
 assert packed_triton._precision(torch.empty(0)) == "ieee"
 {change}
 assert packed_triton._precision(torch.empty(0)) == "tf32"
@@ -198,7 +198,7 @@ def test_kernels_are_for_what_they_know(packed_triton, monkeypatch: pytest.Monke
 def test_automatic_means_kernels_in_c(monkeypatch: pytest.MonkeyPatch, taken: list[str]) -> None:  # noqa: F811
     """Nobody has measured the others."""
     monkeypatch.setattr(kernels, "compiled", lambda x: None)
-    monkeypatch.setattr("layermask.packed.engine.compiled", lambda x: None)
+    monkeypatch.setattr("layermask.sparse.engine.compiled", lambda x: None)
     monkeypatch.setattr(kernels, "on_gpu", lambda x: SimpleNamespace())
     net, x = Net(held).eval(), images(1)
     visible = masks(x, MASKS, 1)

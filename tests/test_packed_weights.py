@@ -208,7 +208,7 @@ class Heads(nn.Module):
 
 @torch.no_grad()
 def test_a_shared_convolution_is_prepared_once_for_each_norm(monkeypatch: pytest.MonkeyPatch) -> None:
-    from layermask.packed import kernels
+    from layermask.sparse import ops as kernels
 
     made, prepare = [], kernels.prepare
     monkeypatch.setattr(kernels, "prepare", lambda *given: (made.append(given), prepare(*given))[1])
@@ -235,7 +235,7 @@ def test_weights_that_change_in_every_pass_do_not_pile_up() -> None:
 @torch.no_grad()
 def test_an_error_names_the_operator_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is put off fails where something later asks for it; the error tells where it was called."""
-    from layermask.packed import kernels
+    from layermask.sparse import ops as kernels
 
     def fails(*given: object) -> None:
         raise torch.OutOfMemoryError("no memory left")

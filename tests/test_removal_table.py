@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import layermask
 from layermask.check.samples import sample_images
 from layermask.errors import InputError
-from layermask.fills.fill import Fill
-from layermask.removal.table import REMOVALS, Removal, check_name, removal
+from layermask.removal.fills.protocol import Fill
+from layermask.removal.registry import REMOVALS, Removal, check_name, removal
 from layermask.zoo.preprocessing import Preprocessing
 
 SIZE = (12, 8)

@@ -15,13 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from layermask.draw.overlay import hidden_picture, overlay
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.record import restore_segments
-from layermask.report import report_page
-from layermask.report.page import embedded
-from layermask.segment import Grid
+from layermask.io.record import restore_segments
+from layermask.render.explanation_page import embedded, report_page
+from layermask.render.overlay import hidden_picture, overlay
+from layermask.segment.segmenters import Grid
 
 HEIGHT, WIDTH, CELL = 64, 96, 16
 COUNT = HEIGHT * WIDTH // CELL**2

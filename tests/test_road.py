@@ -8,9 +8,9 @@ from torch import Tensor
 
 from layermask.check.samples import sample_images
 from layermask.errors import InputError
-from layermask.fills import harmonic as solver
-from layermask.fills.harmonic import harmonic
-from layermask.fills.road import NoisyLinear
+from layermask.removal.fills import linear_imputation as solver
+from layermask.removal.fills.linear_imputation import harmonic
+from layermask.removal.fills.road import NoisyLinear
 
 np = pytest.importorskip("numpy")
 sparse = pytest.importorskip("scipy.sparse")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from layermask.errors import InputError
-from layermask.segment import (
+from layermask.segment.segmenters import (
     PRESETS,
     SEGMENTERS,
     Boxes,
@@ -74,7 +74,7 @@ def test_presets_are_the_papers(builtin, picture):
 @pytest.mark.parametrize("name", ["slic", "felzenszwalb", "quickshift", "watershed"])
 def test_every_segment_hides_pixels(name, builtin, picture):
     """With labels from 1, as scikit-image has them, lime never hides the last segment (alibi's issue 748)."""
-    from layermask.explain.asking import Segments
+    from layermask.explain.query_plan import Segments
 
     pixels = builtin.preprocessing.picture(builtin.preprocessing(picture))
     segments = Segments(SEGMENTERS[name]()(pixels), torch.device("cpu"))

@@ -11,7 +11,7 @@ from torch import nn
 from layermask import LayerMasking
 from layermask.check.randomise import randomise
 from layermask.errors import InputError, ModelError
-from layermask.removal.tokens import TokenDropping
+from layermask.removal.token_dropping import TokenDropping
 
 timm = pytest.importorskip("timm")
 SIDE = 64

@@ -21,7 +21,7 @@ from layermask import (
     PixelFill,
     TokenDropping,
 )
-from layermask.removal.table import removal
+from layermask.removal.registry import removal
 from layermask.removal.training import differs_in_training
 from layermask.zoo.preprocessing import Preprocessing
 

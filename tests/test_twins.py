@@ -10,9 +10,10 @@ import twins
 from pairs import SIZES, agrees, blotches, draw, pair, per_image, windows_of
 from torch import Tensor
 
-from layermask import Masked, fill
-from layermask.masked import settled
-from layermask.native import filling
+from layermask import Masked
+from layermask.core.masked import settled
+from layermask.padding import neighbor as filling
+from layermask.padding import reference as fill
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

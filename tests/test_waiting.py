@@ -21,9 +21,9 @@ from torchvision.models import VisionTransformer
 
 from layermask import Greyout, Grid, KernelShap, LeaveOneOut, MeanFill, TokenDropping
 from layermask.check.samples import masks
-from layermask.explain.asking import asker
-from layermask.removal import inputs
-from layermask.removal.layers import LayerMasking
+from layermask.core import inputs
+from layermask.explain.query_plan import asker
+from layermask.removal.layer_masking import LayerMasking
 
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim", "is_nonzero"}
 INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -58,7 +58,7 @@ def waits(call: Any, *args: Tensor) -> Counter[str]:
 def test_the_dense_engine_waits_for_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """But to see that images hold no NaN."""
     model, images = BY_NAME[f"torchvision/{name}"].build()
-    monkeypatch.setattr("layermask.removal.inputs._has_visible_nan", lambda images, visible: False)
+    monkeypatch.setattr("layermask.core.inputs._has_visible_nan", lambda images, visible: False)
     visible = masks(images, ["coarse", "block"], seed=0)
     dense = LayerMasking(model, engine="dense")
     assert waits(dense, images[:1], visible) == waits(model, images[:1])

@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from layermask.data.images import load_image
 from layermask.errors import InputError, ModelError
-from layermask.images import load_image
 from layermask.zoo import hub, labels, load, names
 from layermask.zoo.loaded import Loaded, tried
 from layermask.zoo.preprocessing import Preprocessing

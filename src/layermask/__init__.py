@@ -12,34 +12,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adapters.captum import as_captum, lime_similarity
-    from .adapters.gradcam import CamModel, as_road
-    from .adapters.nan import NaNHidden, mark_hidden
-    from .adapters.quantus import as_perturb_func, write_nan
-    from .adapters.shap import as_shap
-    from .errors import ImageError, InputError, MissingPackage, ModelError
-    from .explain.ablation import KeepOne, LeaveOneOut
-    from .explain.attribution import Attribution
-    from .explain.banzhaf import Banzhaf
-    from .explain.curve import Curve, curve
-    from .explain.greedy import GreedyDeletion, GreedyInsertion
-    from .explain.kernel_shap import KernelShap
-    from .explain.lime import Lime
-    from .explain.occlusion import Occlusion
-    from .explain.permutation import PermutationShapley
-    from .explain.rise import Rise
-    from .explain.table import EXPLAINERS
-    from .images import load_image, load_labels, load_mask
-    from .masked import RULES, LostMask, Masked, NoMaskRule, overriding, rule
-    from .metrics.linearity import headless, measure_linearity
-    from .metrics.predictions import Predictions
-    from .metrics.removing import remove_segments
-    from .metrics.shape import broken_mask, measure_shape_bias
-    from .metrics.table import METRICS
-    from .removal.calibrated import Calibrated
-    from .removal.constant import Blackout, ConstantFill, Greyout
-    from .removal.layers import LayerMasking
-    from .removal.paint import (
+    from layermask.adapters.captum import as_captum, lime_similarity
+    from layermask.adapters.gradcam import CamModel, as_road
+    from layermask.adapters.nan import NaNHidden, mark_hidden
+    from layermask.adapters.quantus import as_perturb_func, write_nan
+    from layermask.adapters.shap import as_shap
+    from layermask.core.masked import RULES, LostMask, Masked, NoMaskRule, overriding, rule
+    from layermask.data.images import load_image, load_labels, load_mask
+    from layermask.errors import ImageError, InputError, MissingPackage, ModelError
+    from layermask.explain.ablation import KeepOne, LeaveOneOut
+    from layermask.explain.attribution import Attribution
+    from layermask.explain.banzhaf import Banzhaf
+    from layermask.explain.curve import Curve, curve
+    from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
+    from layermask.explain.kernel_shap import KernelShap
+    from layermask.explain.lime import Lime
+    from layermask.explain.occlusion import Occlusion
+    from layermask.explain.permutation import PermutationShapley
+    from layermask.explain.registry import EXPLAINERS
+    from layermask.explain.rise import Rise
+    from layermask.metrics.linearity import headless, measure_linearity
+    from layermask.metrics.predictions import Predictions
+    from layermask.metrics.registry import METRICS
+    from layermask.metrics.segment_removal import remove_segments
+    from layermask.metrics.shape_bias import broken_mask, measure_shape_bias
+    from layermask.removal.calibrated import Calibrated
+    from layermask.removal.constant import Blackout, ConstantFill, Greyout
+    from layermask.removal.layer_masking import LayerMasking
+    from layermask.removal.painting import (
         BlurFill,
         EdgeSmoothedFill,
         InpaintFill,
@@ -52,12 +52,21 @@ if TYPE_CHECKING:
         RandomPixelFill,
         SegmentMeanFill,
     )
-    from .removal.table import REMOVALS, Removal
-    from .removal.tokens import TokenDropping
-    from .segment import PRESETS, SEGMENTERS, Boxes, Felzenszwalb, Grid, Quickshift, Slic, Watershed
-    from .zoo import load
-    from .zoo.loaded import Loaded
-    from .zoo.preprocessing import Preprocessing
+    from layermask.removal.registry import REMOVALS, Removal
+    from layermask.removal.token_dropping import TokenDropping
+    from layermask.segment.segmenters import (
+        PRESETS,
+        SEGMENTERS,
+        Boxes,
+        Felzenszwalb,
+        Grid,
+        Quickshift,
+        Slic,
+        Watershed,
+    )
+    from layermask.zoo import load
+    from layermask.zoo.loaded import Loaded
+    from layermask.zoo.preprocessing import Preprocessing
 
 __version__ = "0.1.0"
 __all__ = [
@@ -153,15 +162,15 @@ _HOMES = {
     "explain.occlusion": ("Occlusion",),
     "explain.permutation": ("PermutationShapley",),
     "explain.rise": ("Rise",),
-    "explain.table": ("EXPLAINERS",),
+    "explain.registry": ("EXPLAINERS",),
     "metrics.linearity": ("headless", "measure_linearity"),
     "metrics.predictions": ("Predictions",),
-    "metrics.removing": ("remove_segments",),
-    "metrics.shape": ("broken_mask", "measure_shape_bias"),
-    "metrics.table": ("METRICS",),
+    "metrics.segment_removal": ("remove_segments",),
+    "metrics.shape_bias": ("broken_mask", "measure_shape_bias"),
+    "metrics.registry": ("METRICS",),
     "removal.calibrated": ("Calibrated",),
     "removal.constant": ("Blackout", "ConstantFill", "Greyout"),
-    "removal.paint": (
+    "removal.painting": (
         "BlurFill",
         "EdgeSmoothedFill",
         "InpaintFill",
@@ -174,14 +183,23 @@ _HOMES = {
         "RandomPixelFill",
         "SegmentMeanFill",
     ),
-    "images": ("load_image", "load_labels", "load_mask"),
+    "data.images": ("load_image", "load_labels", "load_mask"),
     "zoo.loaded": ("Loaded",),
-    "masked": ("RULES", "LostMask", "Masked", "NoMaskRule", "overriding", "rule"),
+    "core.masked": ("RULES", "LostMask", "Masked", "NoMaskRule", "overriding", "rule"),
     "zoo.preprocessing": ("Preprocessing",),
-    "removal.layers": ("LayerMasking",),
-    "removal.table": ("REMOVALS", "Removal"),
-    "removal.tokens": ("TokenDropping",),
-    "segment": ("PRESETS", "SEGMENTERS", "Boxes", "Felzenszwalb", "Grid", "Quickshift", "Slic", "Watershed"),
+    "removal.layer_masking": ("LayerMasking",),
+    "removal.registry": ("REMOVALS", "Removal"),
+    "removal.token_dropping": ("TokenDropping",),
+    "segment.segmenters": (
+        "PRESETS",
+        "SEGMENTERS",
+        "Boxes",
+        "Felzenszwalb",
+        "Grid",
+        "Quickshift",
+        "Slic",
+        "Watershed",
+    ),
     "zoo": ("load",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -190,7 +208,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'layermask' has no attribute {name!r}")
-    if _HOME[name] == "masked":
+    if _HOME[name] == "core.masked":
         import_module("layermask.rules")  # the table comes with its rules in it
     return getattr(import_module(f"layermask.{_HOME[name]}"), name)
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PYTHON = """
-    rules/*.py packed/kernels.py packed/node.py packed/operands.py packed/plan.py packed/rules.py
-    packed/sites.py packed/value.py packed/weights.py fill.py window.py visibility.py native/fill.py
+    core/mask.py core/window.py padding/cpu.py padding/reference.py rules/*.py
+    sparse/active.py sparse/forms.py sparse/graph.py sparse/operands.py sparse/ops.py sparse/plan.py
+    sparse/value.py sparse/weights.py
     """.split()
-C = ["native/*.c", "native/*.h"]
+C = ["kernels/c/*.c", "kernels/c/*.h"]
 PER_FUNCTION = 2  # of a function in Python, besides its output
 PER_KERNEL = 6  # of a function in C
 

@@ -170,7 +170,7 @@ def become(copy: Path) -> None:
 
 def in_copy(copy: Path, mutant: Mutant | None, tests: bool) -> dict[str, Any]:
     """Judge a mutant, or the sound package, by a fresh interpreter, broken in its source."""
-    start, kernels = time.monotonic(), mutant is not None and mutant.file.startswith("native/")
+    start, kernels = time.monotonic(), mutant is not None and mutant.file.startswith("kernels/c/")
     asked = KERNELS if kernels else RULES
     code = "import run, sys; print('BY', run.alone(*sys.argv[1:]))"
     command = [sys.executable, "-W", "ignore", "-c", code, str(copy), asked if tests else ""]
@@ -318,7 +318,7 @@ def in_process(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list) 
 
 def registered(only: str) -> list[Mutant]:
     """Every rule in the table, all spellings of its function at once, with a wrong output or a wrong mask."""
-    from layermask.masked import RULES
+    from layermask.core.masked import RULES
 
     key = hashlib.sha256((HERE / "broken.py").read_bytes()).hexdigest()[:16]
     stems = dict.fromkeys(function.__name__.strip("_") for function in RULES)
@@ -329,7 +329,7 @@ def registered(only: str) -> list[Mutant]:
 
 
 def broken_rule(mutant: Mutant) -> None:
-    from layermask import masked
+    from layermask.core import masked
 
     for function, body in masked.RULES.items():
         if function.__name__.strip("_") == mutant.place:
@@ -457,7 +457,7 @@ def failing_law(names: Iterable[str]) -> str:
 
     from layermask.check import check
     from layermask.check.samples import sample_images
-    from layermask.native import library
+    from layermask.kernels import library
 
     if library() is None:
         return "invalid: does not compile"

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from layermask.adapters.answer import Removal, painter
+from layermask.adapters.arguments import Removal, painter
 from layermask.adapters.nan import NaNHidden, mark_hidden
 from layermask.arguments import kinds
 from layermask.arguments.refusal import has
+from layermask.core.masked import Masked, settled
 from layermask.errors import InputError
-from layermask.masked import Masked, settled
 
 Metric = TypeVar("Metric")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from layermask.adapters.answer import Removal
+from layermask.adapters.arguments import Removal
 from layermask.arguments import kinds
 from layermask.errors import InputError
-from layermask.outputs import scores
+from layermask.zoo.outputs import scores
 
 
 class NaNHidden(nn.Module):
@@ -44,7 +44,7 @@ class NaNHidden(nn.Module):
 
 
 def _reading_hidden() -> set[str]:
-    from layermask.removal.table import REMOVALS  # here: it imports every removal
+    from layermask.removal.registry import REMOVALS  # here: it imports every removal
 
     return {removal.operator for removal in REMOVALS.values() if removal.reads_hidden}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from layermask.adapters.answer import Removal, painter
+from layermask.adapters.arguments import Removal, painter
 from layermask.arguments import kinds
 from layermask.arguments.refusal import wrong_type
 from layermask.errors import InputError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from layermask.adapters.answer import Output, Removal, answer, device_of, output_kind
+from layermask.adapters.arguments import Output, Removal, answer, device_of, output_kind
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.tensors import has_items

@@ -28,8 +28,8 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.check.samples import masks
 from layermask.check.watch import poisoned
-from layermask.masked import Masked
-from layermask.removal.layers import LayerMasking
+from layermask.core.masked import Masked
+from layermask.removal.layer_masking import LayerMasking
 
 TOLERANCE = 1e-5  # relative; where a batch size or a mask makes another kernel run
 EXACT = 1e-10  # the same in float64

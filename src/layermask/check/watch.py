@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from layermask.masked import Masked, Run, masked_in
+from layermask.core.masked import Masked, Run, masked_in
 
 Call = Callable[[], Any]
 See = Callable[[Callable, tuple, dict, Call], Any]

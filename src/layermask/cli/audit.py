@@ -13,8 +13,8 @@ from layermask.cli.evaluate import conduct
 from layermask.cli.outcome import outcome
 
 if TYPE_CHECKING:
-    from layermask.audit.plan import Plan
-    from layermask.evaluate.store import Store
+    from layermask.studies.audit.parts import Plan
+    from layermask.studies.store import Store
 
 Model = Annotated[
     str,
@@ -63,12 +63,12 @@ def command(
     130 interrupted.
     """
     with outcome(quiet, options.less(batch_size)):
-        from layermask.audit import audit
         from layermask.cli.scene import load_model
         from layermask.data import open_source
-        from layermask.evaluate.removing import from_table
-        from layermask.record import to_json
-        from layermask.removal.table import check_name
+        from layermask.io.record import to_json
+        from layermask.removal.registry import check_name
+        from layermask.studies.audit import audit
+        from layermask.studies.protocol import from_table
 
         wanted = [check_name(name) for name in conduct.names(removals, "--removals")]
         source = open_source(data, kind, images).pick(limit, seed)

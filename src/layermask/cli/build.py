@@ -20,7 +20,7 @@ def command(force: Force = False) -> None:
     Exit status: 1 there are no compiled kernels.
     """
     with outcome():
-        from layermask.native import build, loader
+        from layermask.kernels import build, loader
 
         found = loader.find(force, lambda words: typer.echo(f"layermask: {words}", err=True))
         if found.kernels is None:

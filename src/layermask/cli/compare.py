@@ -9,16 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
-from layermask.cli.comparison import GREY, MASKED, WHOLE, ZERO, Comparison, Inside, Operators, compare
-from layermask.cli.hiding import PATCH, hide_part, mask_of
 from layermask.cli.jobs import Job, done_already, find_jobs, go_through, prepare_folder
 from layermask.cli.outcome import outcome
 from layermask.cli.scene import in_one_line, load_model, look, write
+from layermask.studies.comparison.study import (
+    GREY,
+    MASKED,
+    WHOLE,
+    ZERO,
+    Comparison,
+    Inside,
+    Operators,
+    compare,
+)
+from layermask.studies.hidden import PATCH, hide_part, mask_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from layermask.draw.compare import Column, Tile
+    from layermask.studies.comparison.figure import Column, Tile
     from layermask.zoo.loaded import Loaded
 
 Mask = Annotated[
@@ -96,8 +105,8 @@ def command(
 def _request(
     loaded: Loaded, weights: Path | None, mask: Path | None, share: float, seed: int
 ) -> dict[str, Any]:
-    from layermask import record
-    from layermask.removal.table import REMOVALS
+    from layermask.io import record
+    from layermask.removal.registry import REMOVALS
 
     hidden = {"mask": record.sha256(mask)} if mask else {"hide": share, "seed": seed}
     return {
@@ -141,9 +150,9 @@ _MAPS = (
 
 
 def _sheet(found: Comparison) -> bytes:
-    from layermask.draw.compare import comparison_sheet
-    from layermask.draw.figure import png
-    from layermask.draw.overlay import hidden_picture
+    from layermask.render.figure import png
+    from layermask.render.overlay import hidden_picture
+    from layermask.studies.comparison.figure import comparison_sheet
 
     scene, inside = found.scene, found.inside
     remains = hidden_picture(scene.picture, found.hidden.visible)
@@ -159,8 +168,8 @@ def _sheet(found: Comparison) -> bytes:
 
 
 def _tiles(found: Comparison) -> list[Tile]:
-    from layermask.draw.compare import Tile
-    from layermask.removal.table import REMOVALS
+    from layermask.removal.registry import REMOVALS
+    from layermask.studies.comparison.figure import Tile
 
     usual = found.answers[WHOLE].top
     return [
@@ -176,7 +185,7 @@ def _tiles(found: Comparison) -> list[Tile]:
 
 
 def _columns(inside: Inside) -> list[Column]:
-    from layermask.draw.compare import Column
+    from layermask.studies.comparison.figure import Column
 
     columns = []
     for index, (place, channel) in enumerate(zip(inside.places, inside.channels, strict=True)):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from layermask.explain.attribution import Attribution
     from layermask.explain.explainer import Explainer
-    from layermask.removal.table import MadeOnce
+    from layermask.removal.registry import MadeOnce
     from layermask.zoo.loaded import Loaded
 
 Method = Annotated[
@@ -141,8 +141,8 @@ class _Run:
 
     def request(self) -> dict[str, Any]:
         """What the results depend on besides the picture."""
-        from layermask import record
-        from layermask.files import expanded, is_file
+        from layermask.io import record
+        from layermask.io.atomic import expanded, is_file
 
         settings = {k: v for k, v in self.settings.items() if k != "perturbations_per_eval"}
         labels = expanded(self.segments)
@@ -174,7 +174,7 @@ class _Run:
         return files.engine
 
     def _explain(self, scene: Scene, job: Job, advance: Callable[[float], None] | None) -> Files:
-        from layermask.record import engine_of
+        from layermask.io.record import engine_of
 
         labels, classes = _segment(scene, self.segments), _targets(scene, self.targets)
         explainers = {name: self._explainer(name, labels) for name in self.removals}
@@ -194,7 +194,7 @@ class _Run:
         return files
 
     def _explainer(self, name: str, labels: Tensor) -> Explainer:
-        from layermask.explain.table import explainer
+        from layermask.explain.registry import explainer
 
         operator = self.operators(name, self.loaded, labels.to(self.device))
         return explainer(self.method)(operator, **self.settings)
@@ -203,7 +203,7 @@ class _Run:
     def operators(self) -> MadeOnce:
         """The removals, made once for all pictures."""
         from layermask.cli.evaluate.conduct import halving
-        from layermask.removal.table import MadeOnce, from_table
+        from layermask.removal.registry import MadeOnce, from_table
 
         return MadeOnce(halving if self.halve else from_table)
 
@@ -212,12 +212,12 @@ class _Run:
             return nullcontext(lambda done: advance(done / total))
         if self.quiet:
             return nullcontext(lambda done: None)
-        from layermask.progress import bar
+        from layermask.io.progress import bar
 
         return bar("explaining", total)
 
     def _record(self, scene: Scene, found: dict[str, Attribution], engine: str | None) -> dict[str, Any]:
-        from layermask import record
+        from layermask.io import record
 
         first = next(iter(found.values()))
         chances = zip(first.targets, first.prediction.tolist(), strict=True)
@@ -235,8 +235,8 @@ class _Run:
         }
 
     def _page(self, scene: Scene, found: dict[str, Attribution], job: Job) -> Path:
-        from layermask.files import make_folder, write_all
-        from layermask.report.page import report_page
+        from layermask.io.atomic import make_folder, write_all
+        from layermask.render.explanation_page import report_page
 
         assert self.report is not None
         path = self.report if _is_page(self.report) else self.report / f"{job.name}.html"
@@ -256,10 +256,10 @@ class _Run:
     def _curves(
         self, scene: Scene, found: dict[str, Attribution], explainers: dict[str, Explainer], job: Job
     ) -> Path:
-        from layermask.draw.curves import curve_sheet
-        from layermask.draw.figure import png
         from layermask.explain.curve import curve
-        from layermask.files import write_all
+        from layermask.io.atomic import write_all
+        from layermask.render.curves import curve_sheet
+        from layermask.render.figure import png
 
         size = self.settings["perturbations_per_eval"]
         drawn = {
@@ -299,7 +299,7 @@ def _is_page(report: Path) -> bool:
 def _settings(method: str, samples: int | None, converge: float | None, seed: int) -> dict[str, Any]:
     """Return the arguments of the explainer, after checking that it has them."""
     from layermask.errors import InputError
-    from layermask.explain.table import EXPLAINERS, explainer
+    from layermask.explain.registry import EXPLAINERS, explainer
 
     known = explainer(method).__dataclass_fields__
     given = {"n_samples": samples, "converge": converge}
@@ -319,10 +319,10 @@ def _targets(scene: Scene, wanted: list[str]) -> list[int] | None:
 
 def _segment(scene: Scene, segments: str) -> Tensor:
     """Return the (H, W) segments of what the model sees: by a segmenter, or the crop of a label-map file."""
+    from layermask.data.images import load_labels
     from layermask.errors import InputError
-    from layermask.files import exists, expanded
-    from layermask.images import load_labels
-    from layermask.segment import relabel, segmented
+    from layermask.io.atomic import exists, expanded
+    from layermask.segment.segmenters import relabel, segmented
 
     path = expanded(segments)
     if path.suffix in (".npy", ".png", ".tif", ".tiff") or exists(path):
@@ -337,7 +337,7 @@ def _segment(scene: Scene, segments: str) -> Tensor:
 
 
 def _cost(explainer: Explainer, labels: Tensor) -> int:
-    from layermask.explain.asking import Segments
+    from layermask.explain.query_plan import Segments
 
     return explainer.cost(Segments(labels, labels.device))
 
@@ -359,8 +359,8 @@ def _finding(name: str, found: Attribution, row: int) -> str:
 
 
 def _sheet(scene: Scene, found: dict[str, Attribution], method: str) -> bytes:
-    from layermask.draw.figure import png
-    from layermask.draw.sheets import explanation_sheet
+    from layermask.render.figure import png
+    from layermask.render.sheets import explanation_sheet
 
     first = next(iter(found.values()))
     labels = [scene.label(index) for index in range(len(scene.loaded.labels))]

@@ -93,8 +93,8 @@ def _file(out: Path | None, format: str | None) -> tuple[Path, str]:
 
 def _written(loaded: Loaded, out: Path, kind: str, size: int | None, fold: bool) -> dict[str, Any]:
     from layermask.deploy import FORMATS, difference, export, load
-    from layermask.record import engine_of
-    from layermask.removal.layers import LayerMasking
+    from layermask.io.record import engine_of
+    from layermask.removal.layer_masking import LayerMasking
 
     removal = LayerMasking(loaded.model)
     side = (size, size) if size else loaded.preprocessing.crop
@@ -127,9 +127,9 @@ def _try(removal: nn.Module, shape: tuple[int, ...], name: str) -> None:
     """Ask the model itself once: what it says of a size that it does not take is clearer than an exporter."""
     import torch
 
+    from layermask.core.masked import NoMaskRule
     from layermask.deploy.formats import leaves
     from layermask.errors import ModelError
-    from layermask.masked import NoMaskRule
 
     try:
         with torch.no_grad():

@@ -17,7 +17,7 @@ import typer
 from layermask.cli import options
 from layermask.cli.outcome import BAD_INPUT
 from layermask.errors import ImageError, InputError
-from layermask.files import exists, is_file, is_folder, read_bytes, read_json
+from layermask.io.atomic import exists, is_file, is_folder, read_bytes, read_json
 
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
 
@@ -90,7 +90,7 @@ def prepare_folder(folder: Path, jobs: Sequence[Job], endings: Sequence[str], op
 
 def done_already(folder: Path, job: Job, command: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the record that an earlier run has written for the same request, if both files are whole."""
-    from layermask.record import sealed, sha256
+    from layermask.io.record import sealed, sha256
 
     picture, record = (folder / f"{job.name}_{command}.{ending}" for ending in ("png", "json"))
     if not exists(picture) or not exists(record):
@@ -162,6 +162,6 @@ def _compare_engines(before: set[str], used: str | None) -> None:
 def _bar(title: str, total: int, quiet: bool) -> Any:
     if quiet:
         return nullcontext(lambda share: None)
-    from layermask.progress import bar
+    from layermask.io.progress import bar
 
     return bar(title, total)

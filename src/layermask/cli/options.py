@@ -11,7 +11,7 @@ import typer
 
 from layermask.arguments.numbers import LARGEST_SEED
 from layermask.errors import InputError, printable
-from layermask.files import expanded, reason
+from layermask.io.atomic import expanded, reason
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the JSON record instea
 
 def removals(against: str) -> list[str]:
     """Return layermask and the other removals asked for."""
-    from layermask.removal.table import check_name
+    from layermask.removal.registry import check_name
 
     others = [name.strip() for name in against.split(",") if name.strip() not in ("", "none")]
     return list(dict.fromkeys(["layermask", *map(check_name, others)]))
@@ -96,7 +96,7 @@ def output(folder: Path, names: Iterable[str | Path], option: str) -> Path:
     Raises:
         InputError: the folder or a file cannot be written; `option` says what to give another of.
     """
-    from layermask.files import check_outputs, output_folder
+    from layermask.io.atomic import check_outputs, output_folder
 
     try:
         place = output_folder(folder)
@@ -108,7 +108,7 @@ def output(folder: Path, names: Iterable[str | Path], option: str) -> Path:
 
 def check_files(images: list[Path]) -> None:
     """Find out before a model is loaded that a picture cannot be read."""
-    from layermask.images import load_image
+    from layermask.data.images import load_image
 
     for image in images:
         load_image(image)

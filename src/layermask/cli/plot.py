@@ -46,10 +46,10 @@ def command(
     130 interrupted.
     """
     with outcome(quiet):
-        from layermask.draw.figure import png
-        from layermask.evaluate.store import read_results
-        from layermask.evaluate.table import experiment_of
-        from layermask.files import write_all
+        from layermask.io.atomic import write_all
+        from layermask.render.figure import png
+        from layermask.studies.registry import experiment_of
+        from layermask.studies.store import read_results
 
         columns, content = read_results(folder)
         entry = experiment_of(content)

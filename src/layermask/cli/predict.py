@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
-from layermask.cli.hiding import mask_of, visible_part
 from layermask.cli.jobs import Job, done_already, find_jobs, go_through, prepare_folder
 from layermask.cli.outcome import outcome
 from layermask.cli.scene import Ranking, Scene, in_one_line, load_model, look, rank, ranking_lines, write
+from layermask.studies.hidden import mask_of, visible_part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +51,8 @@ def command(
     130 interrupted.
     """
     with outcome(quiet, "--model, or --device cpu"):
-        from layermask.record import engine_of
-        from layermask.removal.table import from_table
+        from layermask.io.record import engine_of
+        from layermask.removal.registry import from_table
 
         removals, jobs = options.removals(against), find_jobs(images)
         folder = prepare_folder(out, jobs, ["_predict.png", "_predict.json"])
@@ -86,7 +86,7 @@ def command(
 def _request(
     loaded: Loaded, weights: Path | None, mask: Path, invert: bool, removals: list[str]
 ) -> dict[str, Any]:
-    from layermask import record
+    from layermask.io import record
 
     return {
         "layermask": record.versions()["layermask"],
@@ -110,7 +110,7 @@ def _answers(
 
 def _answer(scene: Scene, operator: nn.Module, visible: Tensor) -> tuple[np.ndarray, Ranking]:
     """Return what remains of the picture under a removal, and what the model makes of it."""
-    from layermask.draw.overlay import hidden_picture
+    from layermask.render.overlay import hidden_picture
 
     fill: Any = getattr(operator, "fill", None)  # operators that paint can show what they paint
     remains = (
@@ -122,9 +122,9 @@ def _answer(scene: Scene, operator: nn.Module, visible: Tensor) -> tuple[np.ndar
 
 
 def _sheet(scene: Scene, mask: Path, answers: dict[str, tuple[np.ndarray, Ranking]]) -> bytes:
-    from layermask.draw.figure import png
-    from layermask.draw.sheets import prediction_sheet
     from layermask.errors import printable
+    from layermask.render.figure import png
+    from layermask.render.sheets import prediction_sheet
 
     columns = [(name, picture, scene.named(ranking)) for name, (picture, ranking) in answers.items()]
     return png(prediction_sheet(f"{scene.title}, {printable(mask.name)}", columns))
@@ -133,7 +133,7 @@ def _sheet(scene: Scene, mask: Path, answers: dict[str, tuple[np.ndarray, Rankin
 def _record(
     scene: Scene, mask: Path, invert: bool, answers: dict[str, tuple[Any, Ranking]]
 ) -> dict[str, Any]:
-    from layermask.record import sha256
+    from layermask.io.record import sha256
 
     return {
         **scene.record(),

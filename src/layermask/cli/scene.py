@@ -58,7 +58,7 @@ class Scene:
 
     def record(self) -> dict[str, Any]:
         """Return the entries of the JSON file that both commands have."""
-        from layermask import record
+        from layermask.io import record
 
         image = {"file": self.path.name, "size": list(self.size), "sha256": record.sha256(self.path)}
         return {
@@ -80,7 +80,7 @@ class Files(NamedTuple):
 
 
 def prepare(image: Path, model: str, weights: Path | None, device: str) -> Scene:
-    from layermask.images import load_image
+    from layermask.data.images import load_image
 
     load_image(image)  # before the model: quick to fail
     return look(image, *load_model(model, weights, device), weights)
@@ -95,7 +95,7 @@ def load_model(model: str, weights: Path | None, device: str) -> tuple[Loaded, t
 
 
 def look(image: Path, loaded: Loaded, device: torch.device, weights: Path | None) -> Scene:
-    from layermask.images import load_image
+    from layermask.data.images import load_image
 
     picture = load_image(image)
     return Scene(image, picture.size, loaded, weights, loaded.preprocessing(picture).to(device))
@@ -106,7 +106,7 @@ def rank(answer: Callable[[], Any], count: int = 5) -> Ranking:
     import torch
 
     from layermask.errors import ModelError
-    from layermask.outputs import compared_scores
+    from layermask.zoo.outputs import compared_scores
 
     with torch.no_grad():
         output = answer()
@@ -130,8 +130,8 @@ def in_one_line(text: str) -> str:
 
 def write(folder: Path, stem: str, picture: bytes, record: Mapping[str, Any]) -> Files:
     """Write both files of a command, or neither; the record gets the checksums of both."""
-    from layermask.files import make_folder, write_all
-    from layermask.record import sealed, to_json
+    from layermask.io.atomic import make_folder, write_all
+    from layermask.io.record import sealed, to_json
 
     text = to_json(sealed(record, picture))
     files = Files(folder / f"{stem}.png", folder / f"{stem}.json", text, record.get("engine_used"))

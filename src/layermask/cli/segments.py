@@ -41,14 +41,14 @@ def command(
         if not images:
             typer.echo(_listing(json))
             return
-        from layermask.segment import segmented, segmenter
+        from layermask.segment.segmenters import segmented, segmenter
 
         segmenter(segments)  # refused before anything is written
         jobs = find_jobs(images)
         folder = prepare_folder(out, jobs, ["_segments.npy", "_segments.png"])
 
         def work(job: Job, advance: Callable[[float], None]) -> None:
-            from layermask.images import load_image
+            from layermask.data.images import load_image
 
             labels = segmented(segments, load_image(job.image))
             _write(folder, job, labels)
@@ -62,7 +62,7 @@ def _listing(json: bool) -> str:
     import dataclasses
     from json import dumps
 
-    from layermask.segment import PRESETS, SEGMENTERS
+    from layermask.segment.segmenters import PRESETS, SEGMENTERS
 
     entries = {name: dataclasses.asdict(make()) for name, make in SEGMENTERS.items()}  # type: ignore[call-overload]
     presets = {name: repr(preset) for name, preset in PRESETS.items()}
@@ -78,9 +78,9 @@ def _write(folder: Path, job: Job, labels: Tensor) -> None:
 
     import numpy as np
 
-    from layermask.draw.overlay import bordered
-    from layermask.files import make_folder, write_all
-    from layermask.images import load_image
+    from layermask.data.images import load_image
+    from layermask.io.atomic import make_folder, write_all
+    from layermask.render.overlay import bordered
 
     array, picture = BytesIO(), BytesIO()
     np.save(array, labels.numpy())

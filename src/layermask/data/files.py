@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layermask.errors import InputError, require
-from layermask.files import read_bytes
+from layermask.io.atomic import read_bytes
 
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
 WNID = re.compile(r"n\d{8}")

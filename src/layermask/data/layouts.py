@@ -19,11 +19,11 @@ from layermask.data.files import (
     pictures,
     read_table,
 )
+from layermask.data.images import MAX_PIXELS
 from layermask.data.overlays import ClassPixels, MaskFile, MostSalient, Shape, Shapes, whole
 from layermask.data.source import Sample
 from layermask.errors import InputError
-from layermask.files import exists, read_bytes, read_json
-from layermask.images import MAX_PIXELS
+from layermask.io.atomic import exists, read_bytes, read_json
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layermask.arguments.refusal import shown
+from layermask.data.images import load_image, load_mask
 from layermask.data.source import Size, file_size
 from layermask.errors import ImageError
-from layermask.images import load_image, load_mask
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,9 +13,9 @@ import torch
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
+from layermask.data.images import load_image
 from layermask.errors import InputError, printable
-from layermask.files import exists, reason
-from layermask.images import load_image
+from layermask.io.atomic import exists, reason
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -5,11 +5,11 @@ folded = deploy.fold(program)  # nn.Module
 deploy.to_onnx(program, "model.onnx")
 """
 
-from .check import difference, load
-from .fold import fold
-from .formats import FORMATS
-from .modules import fold_norms
-from .program import export
-from .write import OPSET, to_onnx, to_pt2
+from layermask.deploy.compare import difference, load
+from layermask.deploy.fold import fold
+from layermask.deploy.formats import FORMATS
+from layermask.deploy.modules import fold_norms
+from layermask.deploy.program import export
+from layermask.deploy.write import OPSET, to_onnx, to_pt2
 
 __all__ = ["FORMATS", "OPSET", "difference", "export", "fold", "fold_norms", "load", "to_onnx", "to_pt2"]

@@ -14,9 +14,17 @@ from torch.export import ExportedProgram
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-
-from .graph import FILLED, attribute, calls, constant_before, is_random, replace, touched_in_place, unguarded
-from .norms import fold_norms
+from layermask.deploy.graph import (
+    FILLED,
+    attribute,
+    calls,
+    constant_before,
+    is_random,
+    replace,
+    touched_in_place,
+    unguarded,
+)
+from layermask.deploy.norms import fold_norms
 
 aten = torch.ops.aten
 

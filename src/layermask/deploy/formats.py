@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from layermask._private_torch import tree_leaves
+from layermask.deploy.write import to_onnx, to_pt2
 from layermask.errors import InputError, require
-from layermask.files import read_bytes
-
-from .write import to_onnx, to_pt2
+from layermask.io.atomic import read_bytes
 
 Run = Callable[[Tensor, Tensor], list[Tensor]]
 

@@ -12,10 +12,9 @@ from torch import Tensor, fx, nn
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-
-from .graph import calls, unguarded
-from .norms import aten, folded, is_foldable
-from .program import refuse_training
+from layermask.deploy.graph import calls, unguarded
+from layermask.deploy.norms import aten, folded, is_foldable
+from layermask.deploy.program import refuse_training
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 

@@ -11,11 +11,10 @@ from torch.export import Dim, ExportedProgram
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
+from layermask.core.inputs import check_inputs
+from layermask.deploy.fold import fold as folded
 from layermask.errors import InputError
-from layermask.removal.inputs import check_inputs
-from layermask.removal.layers import LayerMasking
-
-from .fold import fold as folded
+from layermask.removal.layer_masking import LayerMasking
 
 MOST = 2**31 - 1  # images in a batch: torch 2.6 finds sizes without a bound to violate what it assumes
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from layermask.deploy.graph import attribute, calls, replace
 from layermask.rules.convolve import per_axis
-
-from .graph import attribute, calls, replace
 
 aten = torch.ops.aten
 _POOLS = {aten.conv1d.default: aten.avg_pool1d.default, aten.conv2d.default: aten.avg_pool2d.default}

@@ -14,12 +14,11 @@ from torch.export import ExportedProgram
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
+from layermask.deploy.graph import unguarded
+from layermask.deploy.program import export, traced
+from layermask.deploy.rings import pool_rings
 from layermask.errors import require
-from layermask.files import write_all
-
-from .graph import unguarded
-from .program import export, traced
-from .rings import pool_rings
+from layermask.io.atomic import write_all
 
 OPSET = 18
 """Of ONNX: the lowest that torch writes without converting, and so the one that most runtimes read."""

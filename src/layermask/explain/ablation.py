@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from layermask.explain.asking import Plan, Segments
 from layermask.explain.explainer import Explainer
+from layermask.explain.query_plan import Plan, Segments
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields, checked
-from layermask.explain.asking import Output, Segments, asker, check_finite, output_kind
 from layermask.explain.attribution import Attribution
+from layermask.explain.query_plan import Output, Segments, asker, check_finite, output_kind
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,18 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields, checked
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
-from layermask.explain.asking import Forward, Output, Plan, Segments, asker, check_finite, output_kind, run
 from layermask.explain.attribution import Attribution
-from layermask.segment import relabel
+from layermask.explain.query_plan import (
+    Forward,
+    Output,
+    Plan,
+    Segments,
+    asker,
+    check_finite,
+    output_kind,
+    run,
+)
+from layermask.segment.segmenters import relabel
 
 Target = int | Sequence[int] | None
 Progress = bool | Callable[[int], None]
@@ -190,6 +199,6 @@ def _progress(show: Progress, name: str, total: int) -> AbstractContextManager[C
         return nullcontext(show)
     if not show:
         return nullcontext(lambda done: None)
-    from layermask.progress import bar
+    from layermask.io.progress import bar
 
     return bar(name, total)

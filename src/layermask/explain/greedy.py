@@ -12,8 +12,8 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
-from layermask.explain.asking import Answers, Ask, Plan, Segments
 from layermask.explain.explainer import Explainer
+from layermask.explain.query_plan import Answers, Ask, Plan, Segments
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
-from layermask.explain.asking import Ask, Plan, Segments
 from layermask.explain.explainer import Explainer
+from layermask.explain.query_plan import Ask, Plan, Segments
 
 Sizes = int | tuple[int, ...]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
-from layermask.explain.asking import Plan, Segments
 from layermask.explain.explainer import Explainer
+from layermask.explain.query_plan import Plan, Segments
 from layermask.explain.sampling import CHUNK, Ranking, generator, tolerance_kind, warn_if_few
 
 

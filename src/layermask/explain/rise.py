@@ -12,8 +12,8 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
-from layermask.explain.asking import Ask, Plan, Segments, by_visibility
 from layermask.explain.explainer import Explainer
+from layermask.explain.query_plan import Ask, Plan, Segments, by_visibility
 from layermask.explain.sampling import Ranking, chunk_sizes, generator, tolerance_kind
 
 

@@ -15,8 +15,8 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
-from layermask.explain.asking import Plan, Segments
 from layermask.explain.explainer import Explainer
+from layermask.explain.query_plan import Plan, Segments
 from layermask.explain.regression import Chunk, Fit, Moments, standard_errors
 from layermask.explain.sampling import Ranking, tolerance_kind, warn_if_few
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-from layermask.explain.asking import Ask, Plan, Segments
 from layermask.explain.attribution import Attribution
 from layermask.explain.curve import Curve
+from layermask.explain.query_plan import Ask, Plan, Segments
 from layermask.metrics.measure import measure, stacked
-from layermask.removal.paint import NoisyLinearFill
+from layermask.removal.painting import NoisyLinearFill
 
 Order = Literal["insertion", "morf", "lerf"]
 Removing = Callable[..., Any]

@@ -20,11 +20,11 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.refusal import shown
 from layermask.errors import InputError
-from layermask.explain.asking import check_finite
 from layermask.explain.explainer import Progress
+from layermask.explain.query_plan import check_finite
 from layermask.metrics.measure import progress
-from layermask.outputs import scores
-from layermask.segment import Grid
+from layermask.segment.segmenters import Grid
+from layermask.zoo.outputs import scores
 
 EPS = 1e-8
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
-from layermask.explain.asking import Output, Plan, Segments, asker, check_finite, output_kind, run
 from layermask.explain.attribution import Attribution
 from layermask.explain.explainer import Progress, _progress
-from layermask.segment import relabel
+from layermask.explain.query_plan import Output, Plan, Segments, asker, check_finite, output_kind, run
+from layermask.segment.segmenters import relabel
 
 Planner = Callable[[Segments, Tensor], Plan]  # the segments and the scores (T, S) of one image
 

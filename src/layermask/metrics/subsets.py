@@ -15,8 +15,8 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-from layermask.explain.asking import Answers, Plan, Segments
 from layermask.explain.attribution import Attribution
+from layermask.explain.query_plan import Answers, Plan, Segments
 from layermask.explain.sampling import generator
 from layermask.metrics.measure import measure, stacked
 

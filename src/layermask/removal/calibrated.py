@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.numbers import MOST
+from layermask.core.inputs import check_inputs
 from layermask.errors import InputError, require
-from layermask.removal.inputs import check_inputs
 
 LARGEST_MATRIX = 50_000  # classes: W has 10 GB
 CELLS = 14  # of random masks, per axis: 16 pixels of 224

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from layermask.arguments import kinds
-from layermask.fills.constant import Constant
-from layermask.removal.paint import PixelFill, grey, normalisation
+from layermask.removal.fills.constant import Constant
+from layermask.removal.painting import PixelFill, grey, normalisation
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 

@@ -1,21 +1,29 @@
-"""The rules, one file per kind of operation. Importing this package fills `layermask.masked.RULES`."""
+"""The rules, one file per kind of operation. Importing this package fills `layermask.core.masked.RULES`."""
 
-from . import (
-    access,
-    attend,
+from layermask.rules import (
+    attention as attend,
+)
+from layermask.rules import (
     contract,
     convolve,
     fourier,
     metadata,
     normalise,
-    order,
     overwrite,
     pointwise,
     pool,
-    recur,
     reduce,
     resample,
     shape,
+)
+from layermask.rules import (
+    indexing as access,
+)
+from layermask.rules import (
+    recurrent as recur,
+)
+from layermask.rules import (
+    sorting as order,
 )
 
 __all__ = [

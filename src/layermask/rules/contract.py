@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, settled
-from ..masked import built_in as rule
-from ..visibility import any_over, derive, intersection, weighs
+from layermask.core.mask import any_over, derive, intersection, weighs
+from layermask.core.masked import Masked, settled
+from layermask.core.masked import built_in as rule
 
 
 def _operand(x: Any) -> tuple[Tensor, Tensor]:

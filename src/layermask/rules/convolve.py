@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..fill import neighbor
-from ..masked import Masked, NoMaskRule, Run, name_of, settled
-from ..masked import built_in as rule
-from ..visibility import any_over, derive, intersection
-from ..window import Window, count, grow, windowed
+from layermask.core.mask import any_over, derive, intersection
+from layermask.core.masked import Masked, NoMaskRule, Run, name_of, settled
+from layermask.core.masked import built_in as rule
+from layermask.core.window import Window, count, grow, windowed
+from layermask.padding.reference import neighbor
 
 Sizes = int | Sequence[int]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ..masked import Masked, settled
-from ..masked import built_in as rule
-from ..visibility import any_over, narrow
+from layermask.core.mask import any_over, narrow
+from layermask.core.masked import Masked, settled
+from layermask.core.masked import built_in as rule
 
 
 def _transform(function: Callable, last: tuple[int, ...] | None) -> Callable:

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, settled
-from ..masked import built_in as rule
-from ..visibility import varies
-from .reduce import everything, moments, visible_share
+from layermask.core.mask import varies
+from layermask.core.masked import Masked, settled
+from layermask.core.masked import built_in as rule
+from layermask.rules.reduce import everything, moments, visible_share
 
 
 def _affine(value: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int | None = None) -> Tensor:

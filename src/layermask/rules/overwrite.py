@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masked import Masked, settled
-from ..masked import built_in as rule
-from ..visibility import align
+from layermask.core.mask import align
+from layermask.core.masked import Masked, settled
+from layermask.core.masked import built_in as rule
 
 
 def writable(x: Masked) -> Tensor:

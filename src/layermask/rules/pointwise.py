@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._private_torch import identities
-from ..masked import INPLACE, Masked, NoMaskRule, masked_in, replace_masked, settled
-from ..masked import built_in as rule
-from ..visibility import align, join
-from .overwrite import become, overwrite, writable
+from layermask._private_torch import identities
+from layermask.core.mask import align, join
+from layermask.core.masked import INPLACE, Masked, NoMaskRule, masked_in, replace_masked, settled
+from layermask.core.masked import built_in as rule
+from layermask.rules.overwrite import become, overwrite, writable
 
 _NAMESPACES = (torch, Tensor, F, torch.special)
 _NOT_POINTWISE = {"equal", "max", "min", "frexp"}  # tagged for one overload; `reduce` has max and min

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..fill import neighbor
-from ..inplace import hide_, is_ours, is_watched
-from ..masked import DEFAULTS, Masked, settled
-from ..masked import built_in as rule
-from ..visibility import derive
-from ..window import Window, grow, windowed
-from .convolve import Sizes, collapsed, filled, per_axis
-from .reduce import epsilon, hidden_last, visible_share
+from layermask.core.mask import derive
+from layermask.core.masked import DEFAULTS, Masked, settled
+from layermask.core.masked import built_in as rule
+from layermask.core.ownership import hide_, is_ours, is_watched
+from layermask.core.window import Window, grow, windowed
+from layermask.padding.reference import neighbor
+from layermask.rules.convolve import Sizes, collapsed, filled, per_axis
+from layermask.rules.reduce import epsilon, hidden_last, visible_share
 
 
 def pool_window(

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masked import Masked, NoMaskRule, settled
-from ..masked import built_in as rule
-from ..visibility import any_over, axis_of, derive, share, varies, weighs
+from layermask.core.mask import any_over, axis_of, derive, share, varies, weighs
+from layermask.core.masked import Masked, NoMaskRule, settled
+from layermask.core.masked import built_in as rule
 
 Dims = int | Sequence[int] | None
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..fill import neighbor
-from ..masked import Masked, NoMaskRule, settled
-from ..masked import built_in as rule
-from ..visibility import derive
-from ..window import on_grid
-from .convolve import collapsed
+from layermask.core.mask import derive
+from layermask.core.masked import Masked, NoMaskRule, settled
+from layermask.core.masked import built_in as rule
+from layermask.core.window import on_grid
+from layermask.padding.reference import neighbor
+from layermask.rules.convolve import collapsed
 
 _NEAREST = ("nearest", "nearest-exact")
 _SUPPORT = {"linear": 1, "bilinear": 1, "trilinear": 1, "area": 1, "bicubic": 2}

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import visibility
-from .._private_torch import identities
-from ..masked import Masked, has_positions, settled
-from ..masked import built_in as rule
-from ..visibility import align, axis_of, derive, join, narrow
+from layermask._private_torch import identities
+from layermask.core import mask as visibility
+from layermask.core.mask import align, axis_of, derive, join, narrow
+from layermask.core.masked import Masked, has_positions, settled
+from layermask.core.masked import built_in as rule
 
 
 def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any = None) -> Masked:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.errors import MissingPackage, ModelError, out_of_memory, require
-from layermask.outputs import compared_scores, scores
 from layermask.zoo.labels import numbered
+from layermask.zoo.outputs import compared_scores, scores
 from layermask.zoo.preprocessing import Preprocessing
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from layermask.errors import ModelError, require
-from layermask.files import exists, open_file, read_bytes, reason
+from layermask.io.atomic import exists, open_file, read_bytes, reason
 from layermask.zoo.loaded import blamed
 
 State = dict[str, Tensor]

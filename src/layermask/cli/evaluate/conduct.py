@@ -19,7 +19,7 @@ from layermask.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from layermask.evaluate.store import Store
+    from layermask.studies.store import Store
     from layermask.zoo.loaded import Loaded
 
 _NAME = re.compile(r"[A-Za-z][\w-]*(:|$)")  # how the name of a segmenter, removal or order begins
@@ -83,7 +83,7 @@ def conduct(
     """Run an experiment that compares removals, and print its first table."""
     from layermask.cli.scene import load_model
     from layermask.data import open_source
-    from layermask.evaluate import run
+    from layermask.studies import run
 
     if batch_size == "auto":
         experiment = replace(experiment, operator=halving)
@@ -148,8 +148,8 @@ def names(text: str, option: str) -> tuple[str, ...]:
 
 
 def halving(name: str, loaded: Loaded, segments: Tensor | None) -> Any:
-    from layermask.evaluate.removing import from_table
-    from layermask.removal.halving import Halving
+    from layermask.removal.query import Halving
+    from layermask.studies.protocol import from_table
 
     operator: Any = from_table(name, loaded, segments)
     return Halving(operator, lambda text: typer.echo(f"layermask: {text}", err=True))
@@ -161,7 +161,7 @@ def progress(quiet: bool, total: int, what: str = "evaluating") -> Any:
     def show(store: Store, left: int) -> Any:
         if quiet:
             return nullcontext(lambda done: None)
-        from layermask.progress import bar
+        from layermask.io.progress import bar
 
         for path in store.damaged:
             typer.echo(f"layermask: {path} is damaged: its images are done again", err=True)
@@ -173,8 +173,8 @@ def progress(quiet: bool, total: int, what: str = "evaluating") -> Any:
 
 
 def _conclude(store: Store, say: Callable[[str], None]) -> None:
-    from layermask.evaluate.store import read_results
-    from layermask.evaluate.table import experiment_of
+    from layermask.studies.registry import experiment_of
+    from layermask.studies.store import read_results
 
     columns, content = read_results(store.results)
     entry = experiment_of(content)

@@ -38,7 +38,7 @@ def command(
     ablation: Ablation = "greyout",
     explain: Explain = "label",
 ) -> Any:
-    from layermask.evaluate import LimeQuality
+    from layermask.studies import LimeQuality
 
     choice: Any = explain  # LimeQuality refuses what it does not know
     lists = names(removals, "--removals"), names(segmentations, "--segments")

@@ -23,7 +23,7 @@ Head = Annotated[
 def command(
     removals: Removals = REMOVALS, patches: Patches = "32", of: Of = "features", head: Head = None
 ) -> Any:
-    from layermask.evaluate import PatchSums
+    from layermask.studies import PatchSums
 
     return PatchSums(names(removals, "--removals"), _numbers(patches), of=of, head=head)  # type: ignore[arg-type]
 

@@ -35,7 +35,7 @@ def command(
     n_orders: RandomOrders = 5,
     samples: Samples = 4,
 ) -> Any:
-    from layermask.evaluate import OperatorTrust
+    from layermask.studies import OperatorTrust
 
     chosen = tuple(filter(None, (part.strip() for part in methods.split(",")))) or OperatorTrust.methods
     lists = names(removals, "--removals"), names(segmentations, "--segments"), chosen

@@ -18,7 +18,7 @@ def command(
     segmentations: Segmentations = "grid",
     orders: Orders = "random",
 ) -> Any:
-    from layermask.evaluate import SegmentRemoval
+    from layermask.studies import SegmentRemoval
 
     lists = names(removals, "--removals"), names(segmentations, "--segments"), names(orders, "--orders")
     return SegmentRemoval(*lists, seed=seed)

@@ -1,0 +1,1 @@
+"""The mechanism: a value and its mask, and one rule per function."""

@@ -1,0 +1,68 @@
+"""Where in the user's model the current call comes from, read off the stack when an error is raised."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import CodeType, FrameType
+
+import torch
+from torch import Tensor, nn
+
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+
+
+def _frames() -> Iterator[FrameType]:
+    frame = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def module_path() -> str:
+    """The path, within the outermost module on the stack, of the innermost one ("" if there is none)."""
+    modules = _running()
+    return next((name for name, m in modules[-1].named_modules() if m is modules[0]), "") if modules else ""
+
+
+def _running() -> list[nn.Module]:
+    """The modules on the stack, the innermost first."""
+    modules = [m for frame in _frames() if isinstance(m := frame.f_locals.get("self"), nn.Module)]
+    return [m for m in modules if not type(m).__module__.startswith("layermask.removal")]
+
+
+def owner_path(weights: Sequence[Tensor | None]) -> str:
+    """The path of the submodule whose own parameters or buffers are among `weights` ("" if there is none)."""
+    running = _running()
+    for name, module in running[-1].named_modules() if running else ():
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(x is weight for x in own for weight in weights):
+            return name
+    return ""
+
+
+def user_line() -> str:
+    """`file:line` of the innermost frame that is neither torch's nor this library's."""
+    for frame in _frames():
+        if not frame.f_code.co_filename.startswith((*_LIBRARIES, "<")):
+            return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return ""
+
+
+def autograd_function() -> str:
+    """The name of the `torch.autograd.Function` whose `forward` is on the stack ("" if none is)."""
+    forwards = {code: f.__name__ for f in _subclasses(torch.autograd.Function) if (code := _code(f.forward))}
+    return next((forwards[frame.f_code] for frame in _frames() if frame.f_code in forwards), "")
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
+
+
+def _code(function: Callable) -> CodeType | None:
+    """The code a decorated function runs in the end."""
+    return getattr(inspect.unwrap(function), "__code__", None)

@@ -1,0 +1,109 @@
+"""What every removal operator checks of the images and masks that it is given."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layermask._private_torch import is_readable
+from layermask.arguments import kinds
+from layermask.core.mask import narrow
+from layermask.errors import InputError
+
+
+def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
+    """`visible` as bool, after checking that it and the images fit; see `LayerMasking.forward`."""
+    kinds.tensor("images", images)
+    kinds.tensor("visible", visible)
+    if not images.is_floating_point():
+        raise TypeError(
+            f"images must be floating point (normalised as the model expects), not {images.dtype}."
+        )
+    _check_shapes(tuple(images.shape), tuple(visible.shape))
+    if images.device != visible.device:
+        raise ValueError(
+            f"images are on {images.device} and visible is on {visible.device}: move one to the other."
+        )
+    visible = kinds.mask("visible", visible)
+    if is_readable(images) and _has_visible_nan(images, visible):
+        raise ValueError("images hold NaN in visible pixels: hide those pixels, or repair the images.")
+    return visible
+
+
+def _has_visible_nan(images: Tensor, visible: Tensor) -> bool:
+    return _free_of_nan.get() is not images and holds_nan(images) and bool((images.isnan() & visible).any())
+
+
+def holds_nan(images: Tensor) -> bool:
+    """Whether any pixel is NaN, hidden or not. To look is to wait for the device, once if there is none."""
+    each = narrow(images.detach())  # one image under many masks is read once
+    total = each.sum(
+        dtype=torch.promote_types(each.dtype, torch.float32)
+    )  # a NaN stays; infinite: look again
+    return not bool(total.isfinite()) and bool(each.isnan().any())
+
+
+_free_of_nan: ContextVar[Tensor | None] = ContextVar("images that hold no NaN", default=None)
+
+
+class OneQuery:
+    """A query asks about the same images many times: they are looked at for NaN in its first batch."""
+
+    def __init__(self) -> None:
+        self._clean: Tensor | None = None
+
+    @contextlib.contextmanager
+    def about(self, images: Tensor) -> Iterator[None]:
+        """Within the block, removal operators need not look at these very images again."""
+        if images is not self._clean:
+            self._clean = None if holds_nan(images) else images
+        token = _free_of_nan.set(self._clean)
+        try:
+            yield
+        finally:
+            _free_of_nan.reset(token)
+
+
+def _check_shapes(images: tuple[int, ...], visible: tuple[int, ...]) -> None:
+    if len(images) < 3:
+        raise ValueError(f"images must be (N, C, *S), as (1, 3, 224, 224), not of shape {images}.")
+    if 0 in images:
+        raise ValueError(f"images of shape {images} hold no entries.")
+    if len(visible) != len(images) or visible[1] != 1:
+        raise ValueError(f"{_wanted(images)}, not of shape {visible}.")
+    if visible[2:] != images[2:]:
+        raise ValueError(
+            f"{_wanted(images)}, not of shape {visible}: resize masks by nearest neighbour only."
+        )
+    if 1 not in (images[0], visible[0]) and images[0] != visible[0]:
+        pair = f"{visible[0]} masks do not pair with {images[0]} images"
+        raise ValueError(f"{_wanted(images)}, not of shape {visible}: {pair}.")
+
+
+def _wanted(images: tuple[int, ...]) -> str:
+    return f"visible must be (N or 1, 1, *S), here ({images[0]} or 1, 1, {', '.join(map(str, images[2:]))})"
+
+
+def answered(model: nn.Module, x: Any, images: Tensor, args: tuple, kwargs: dict) -> Any:
+    """Return the model's answer to `x`, which stands for `images`; name channels that it does not take."""
+    if torch.compiler.is_compiling():
+        return model(x, *args, **kwargs)
+    try:
+        return model(x, *args, **kwargs)
+    except RuntimeError as error:
+        first = next((m for m in model.modules() if isinstance(m, _CONVOLUTIONS)), None)
+        ours = isinstance(error, (NotImplementedError, torch.OutOfMemoryError))
+        if ours or first is None or first.in_channels == images.shape[1]:
+            raise
+        raise InputError(
+            f"images of shape {tuple(images.shape)} have {images.shape[1]} channels, and the first "
+            f"convolution of the model takes {first.in_channels}: give images as the model expects them"
+        ) from error
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -1,0 +1,206 @@
+"""Pictures, masks and label maps from files: what cannot be used is refused in one sentence."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from layermask.arguments.declare import checked
+from layermask.arguments.numbers import count, optional, several
+from layermask.arguments.refusal import refused
+from layermask.arguments.words import path as path_kind
+from layermask.errors import ImageError, require
+from layermask.io.atomic import open_file, reason
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+# A file of a few kilobytes can unpack to gigabytes; 100 million pixels take 0.3 GB as RGB.
+MAX_PIXELS = 100_000_000
+
+
+def _size(name: str, value: Any) -> tuple[int, ...]:
+    sizes = several(name, value, count)
+    if len(sizes) != 2:
+        raise refused(name, value, "give (width, height)")
+    return sizes
+
+
+@checked(path=path_kind)
+def load_image(path: str | Path) -> Image.Image:
+    """Read a picture as RGB, upright (EXIF); transparent parts on white, 16-bit greys scaled to 8 bit."""
+    image = _open(Path(path), "image")
+    return _rgb(_eight_bit(image, path), ground="white")
+
+
+@checked(path=path_kind, size=optional(_size))
+def load_mask(path: str | Path, size: tuple[int, int] | None = None) -> Image.Image:
+    """Read a two-level mask, white = visible, as a picture of 0 and 255; transparent parts are hidden.
+
+    `size`: (width, height) of the image it belongs to; a mask of the same shape and another resolution is
+    resized by nearest neighbour.
+    """
+    mask = _two_levels(_open(Path(path), "mask"), path)
+    return mask if size is None else _fit(mask, size, path)
+
+
+@checked(path=path_kind, size=optional(_size))
+def load_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read a label map, one integer per pixel, as an (H, W) int64 array: .npy, or a PNG or TIFF of integers.
+
+    `size`: (width, height) of the image, as in `load_mask`.
+    """
+    import numpy as np
+
+    path = Path(path)
+    labels = _load_npy(path) if path.suffix == ".npy" else _label_picture(path)
+    if labels.ndim != 2 or labels.dtype.kind not in "iub" or labels.size == 0:
+        raise ImageError(
+            f"label map {path} is {labels.dtype} of shape {labels.shape}: "
+            "expected integers of shape (height, width)"
+        )
+    if labels.min() < 0 or labels.max() >= 2**31 - 1:
+        raise ImageError(
+            f"label map {path} has values from {labels.min()} to {labels.max()}: expected 0 or more"
+        )
+    if size is None or labels.shape == (size[1], size[0]):
+        return labels.astype(np.int64)
+    from PIL import Image
+
+    return np.array(_fit(Image.fromarray(labels.astype(np.int32)), size, path)).astype(np.int64)
+
+
+def _open(path: Path, kind: str) -> Image.Image:
+    """Decode a file in full, turned upright; the one place where Pillow's own errors are translated."""
+    Image = require("PIL.Image", "cli")
+    name = f"{kind} {path}"
+    with _file(path, kind) as file:
+        try:
+            return _decoded(file, path, kind)
+        except ImageError:
+            raise
+        except Image.UnidentifiedImageError:
+            raise ImageError(f"{name} is not an image that Pillow can read") from None
+        except Image.DecompressionBombError:
+            raise ImageError(
+                f"{name} has more than {MAX_PIXELS:,} pixels, the limit: scale it down"
+            ) from None
+        except Exception as error:  # of a damaged file, each decoder raises what it likes
+            raise ImageError(f"{name} is truncated or damaged: {reason(error)}") from error
+
+
+def _decoded(file: IO[bytes], path: Path, kind: str) -> Image.Image:
+    Image = require("PIL.Image", "cli")
+    ImageOps = require("PIL.ImageOps", "cli")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged metadata and the like: the pixels decide
+        with Image.open(file) as image:
+            _check_size(image.size, path, kind)
+            image.load()
+            return ImageOps.exif_transpose(image)
+
+
+def _file(path: Path, kind: str) -> IO[bytes]:
+    file = open_file(path, kind, ImageError)
+    if not os.fstat(file.fileno()).st_size:
+        file.close()
+        raise ImageError(f"{kind} {path} is empty (0 bytes)")
+    return file
+
+
+def _check_size(size: tuple[int, int], path: Path, kind: str) -> None:
+    width, height = size
+    if min(size) < 1:
+        raise ImageError(f"{kind} {path} has no pixels ({width}x{height})")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{kind} {path} has {width}x{height} = {width * height:,} pixels, "
+            f"over the limit of {MAX_PIXELS:,}: scale it down"
+        )
+
+
+def _eight_bit(image: Image.Image, path: str | Path) -> Image.Image:
+    """Scale a 16-bit grey picture to 8 bit; Pillow's own conversion clips it to white instead."""
+    import numpy as np
+    from PIL import Image
+
+    if not image.mode.startswith("I") and image.mode != "F":
+        return image
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise ImageError(
+            f"image {path} holds {values.dtype} values from {values.min():g} to {values.max():g}, "
+            "whose black and white are not defined: save it with 8 or 16 bits per channel"
+        )
+    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+
+
+def _rgb(image: Image.Image, ground: str) -> Image.Image:
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
+
+
+def _two_levels(mask: Image.Image, path: str | Path) -> Image.Image:
+    import numpy as np
+    from PIL import Image
+
+    deep = mask.mode.startswith("I") or mask.mode == "F"
+    values = np.asarray(mask if deep else _rgb(mask, ground="black").convert("L"))
+    levels = np.unique(values)
+    white = next((top for top in (1, 255, 65535) if np.isin(levels, (0, top)).all()), None)
+    if white is None:
+        raise ImageError(
+            f"mask {path} has {len(levels)} grey values from {levels[0]:g} to {levels[-1]:g}: expected "
+            "only 0 (hidden) and 255 (visible); save it as PNG, and resize it with nearest neighbour only"
+        )
+    return Image.fromarray(np.where(values > 0, np.uint8(255), np.uint8(0)))
+
+
+def _fit(picture: Image.Image, size: tuple[int, int], path: str | Path) -> Image.Image:
+    """Resize by nearest neighbour to (width, height), if the two have the same shape."""
+    from PIL import Image
+
+    if picture.size == size:
+        return picture
+    (w, h), (width, height) = picture.size, size
+    # The same shape: one scale factor explains both sides within a pixel.
+    if abs(w * height - h * width) > max(width, height, w, h):
+        turned = (
+            "; it has the size of the image before its EXIF rotation" if (w, h) == (height, width) else ""
+        )
+        raise ImageError(
+            f"{path} is {w}x{h} and the image {width}x{height}: give one of the same shape{turned}"
+        )
+    return picture.resize(size, Image.Resampling.NEAREST)
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    import numpy as np
+
+    with _file(path, "label map") as file:
+        try:
+            labels = np.load(file, allow_pickle=False)
+        except Exception as error:  # of a damaged header, numpy raises what Python's parser does
+            raise ImageError(f"label map {path} is not a readable .npy file: {reason(error)}") from error
+        if not isinstance(labels, np.ndarray):
+            raise ImageError(f"label map {path} holds several arrays (.npz): save one with numpy.save")
+        return labels
+
+
+def _label_picture(path: Path) -> np.ndarray:
+    import numpy as np
+
+    image = _open(path, "label map")
+    if image.mode in ("RGB", "RGBA", "CMYK", "YCbCr", "LA"):
+        raise ImageError(
+            f"label map {path} is a {image.mode} picture: expected one integer per pixel "
+            "(a grey or palette PNG, a 16-bit PNG, or an .npy file)"
+        )
+    return np.array(image)  # of a palette picture: the indices, not the colours

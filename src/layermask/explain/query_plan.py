@@ -1,0 +1,213 @@
+"""How explainers ask a model: plans say which masks, and full batches are made of what several plans want.
+
+A plan is a generator. It yields an `Ask`, is sent the `Answers`, yields the next, and returns its findings.
+So an explainer reads as if it had a model of its own, while one forward pass may serve several pictures.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from layermask.arguments import kinds
+from layermask.core.inputs import OneQuery
+from layermask.errors import InputError
+from layermask.removal.training import TrainingNotice
+from layermask.zoo.outputs import class_scores, compared_scores
+
+
+@dataclass(frozen=True)
+class Ask:
+    """`count` masks of one picture; `visible(start, stop)` makes some of them: (stop - start, 1, *S) bool.
+
+    `order` (count,), where it is given, says which answer each of these masks is for, as a permutation.
+    """
+
+    count: int
+    visible: Callable[[int, int], Tensor]
+    order: Tensor | None = None
+
+
+def by_visibility(shown: Tensor, masks: Callable[[Tensor], Tensor]) -> Ask:
+    """Ask about masks from the one that shows least: what a batch costs may follow what its masks show.
+
+    shown (count,) says how much each shows; `masks` makes those of some indices. Answers come back in the
+    order of `shown`. Each is the same as in any other batch up to rounding (law 5): where kernels depend on
+    who else is in the batch, the last bits may differ.
+    """
+    order = shown.argsort(stable=True)
+    return Ask(len(order), lambda start, stop: masks(order[start:stop]), order)
+
+
+class Answers(NamedTuple):
+    """What the model said: `values` (count, T) float64 of the targets, `top` (count,) its likeliest class."""
+
+    values: Tensor
+    top: Tensor
+
+
+Plan = Generator[Ask, Answers, Any]
+Output = Literal["probability", "logit"]
+Forward = Callable[[Tensor, Tensor], Tensor]  # images (n or 1, C, *S), visible (n, 1, *S) -> (n, classes)
+
+
+class Segments:
+    """The segments of one picture on the device of its model: rows of shown segments become masks."""
+
+    def __init__(self, labels: Tensor, device: torch.device) -> None:
+        self.labels, self.device = labels, device
+        self.count = int(labels.max()) + 1
+        self._flat = labels.flatten().to(device)
+        self._pixels = labels.flatten().bincount(minlength=self.count).float()  # exact below 2^24
+
+    def show(self, rows: Tensor) -> Ask:
+        """Ask about rows (count, segments) bool, True = shown."""
+        # in parts: with pixels for segments the rows are larger than the image
+        shown = torch.cat([part.float() @ self._pixels for part in rows.split(100)])
+        return by_visibility(shown, lambda indices: self.masks(rows[indices]))
+
+    def masks(self, rows: Tensor) -> Tensor:
+        # gather is 20 times as fast as rows[:, labels] on a CPU
+        flat = rows.to(self.device).gather(1, self._flat.expand(len(rows), -1))
+        return flat.view(len(rows), 1, *self.labels.shape)
+
+    def mean(self, maps: Tensor) -> Tensor:
+        """Return the (T, segments) means of maps (T, *S) over each segment."""
+        flat = self.labels.flatten()
+        sums = maps.new_zeros(len(maps), self.count).index_add_(1, flat, maps.flatten(1))
+        return sums / flat.bincount(minlength=self.count)
+
+
+class _Running:
+    """One plan: what it asks now, how much of that is under way, and what came back."""
+
+    def __init__(self, plan: Plan, image: Tensor, targets: list[int]) -> None:
+        self.plan, self.image, self.targets = plan, image, targets
+        self.result: Any = None
+        self.done = False
+        self._next(None)
+
+    def _next(self, answers: Answers | None) -> None:
+        try:
+            self.ask = next(self.plan) if answers is None else self.plan.send(answers)
+        except StopIteration as stop:
+            self.result, self.done, self.ask = stop.value, True, None
+        self.start = 0
+        self.parts: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def left(self) -> int:
+        return 0 if self.ask is None else self.ask.count - self.start
+
+    def take(self, count: int) -> Tensor:
+        assert self.ask is not None
+        self.start += count
+        return self.ask.visible(self.start - count, self.start)
+
+    def receive(self, outputs: Tensor) -> None:
+        """Keep what is needed, on the device; when all is there, check it and go on."""
+        self.parts.append((outputs[:, self.targets], outputs.argmax(1)))
+        if not self.left:
+            values, top = (torch.cat(part).cpu() for part in zip(*self.parts, strict=True))
+            check_finite(values)
+            self._next(self._in_order(Answers(values.double(), top)))
+
+    def _in_order(self, answers: Answers) -> Answers:
+        order = None if self.ask is None else self.ask.order
+        return answers if order is None else Answers(*(part[order.argsort()] for part in answers))
+
+
+def asker(removal: Callable[..., Any], output: Output, compared: bool = False) -> Forward:
+    """Return what asks a removal operator for probabilities or logits, for one query.
+
+    `compared`: the likeliest class counts, so that there have to be two.
+    """
+
+    query, notice = OneQuery(), _notice(removal)
+    scores = compared_scores if compared else class_scores
+
+    @torch.no_grad()
+    def ask(images: Tensor, visible: Tensor) -> Tensor:
+        notice()
+        with query.about(images):
+            logits = scores(removal(images, visible), len(visible)).float()
+        if output == "logit":
+            return logits
+        if logits.shape[1] < 2:
+            raise InputError(
+                'the model has one class, whose probability is always 1: explain its score, output="logit"'
+            )
+        return logits.softmax(-1)
+
+    return ask
+
+
+def _notice(removal: Callable[..., Any]) -> Callable[[], None]:
+    """The warning about training mode for a removal that does not give it by itself."""
+    own = not isinstance(removal, nn.Module) or any(
+        isinstance(getattr(m, "notice", None), TrainingNotice) for m in removal.modules()
+    )
+    return (lambda: None) if own else TrainingNotice(removal)  # type: ignore[arg-type]  # a module here
+
+
+def output_kind(name: str, value: Any) -> Output:
+    """Return what of a model is explained."""
+    return kinds.choice(name, value, ("probability", "logit"))
+
+
+def check_finite(values: Tensor) -> None:
+    bad = int((~values.isfinite()).any(1).sum())
+    if bad:
+        raise InputError(
+            f"the model's scores are not finite for {bad} of {len(values)} masks: "
+            "try float32, or another removal"
+        )
+
+
+def run(
+    plans: Sequence[Plan],
+    images: Tensor,
+    targets: Sequence[list[int]],
+    forward: Forward,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> list[Any]:
+    """Return what the plans return, one per image of (N, C, *S), asking `batch_size` masks at a time."""
+    pictures = zip(plans, images.split(1), targets, strict=True)
+    running = [_Running(plan, image, classes) for plan, image, classes in pictures]
+    waiting = deque(each for each in running if not each.done)
+    while waiting:
+        batch = _collect(waiting, batch_size)
+        sizes = [len(visible) for _, visible in batch]
+        # One picture stays one: the removal operator expands it, and no copy per mask is made here.
+        same = len(batch) == 1
+        shown = batch[0][0].image if same else torch.cat([_repeat(each.image, v) for each, v in batch])
+        outputs = forward(shown, torch.cat([visible for _, visible in batch]))
+        for (each, _), part in zip(batch, outputs.split(sizes), strict=True):
+            each.receive(part)
+        advance(sum(sizes))
+        while waiting and waiting[0].done:
+            waiting.popleft()
+    return [each.result for each in running]
+
+
+def _collect(waiting: deque[_Running], room: int) -> list[tuple[_Running, Tensor]]:
+    """Take masks from the first pictures that want some, until the batch is full."""
+    batch = []
+    for each in waiting:
+        count = min(room, each.left)
+        if count:
+            batch.append((each, each.take(count)))
+            room -= count
+        if not room:
+            break
+    return batch
+
+
+def _repeat(image: Tensor, visible: Tensor) -> Tensor:
+    return image.expand(len(visible), *image.shape[1:])

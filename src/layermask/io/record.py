@@ -1,0 +1,91 @@
+"""The JSON record of a run: all that is needed to repeat it, and every number it gave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layermask.errors import printable
+from layermask.explain.attribution import Attribution
+from layermask.io.atomic import read_bytes
+from layermask.zoo.loaded import Loaded
+
+PACKAGES = ("layermask", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "scikit-image")
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    return hashlib.sha256(read_bytes(path, "file")).hexdigest()
+
+
+def engine_of(*removals: Any) -> str | None:
+    """Return which engine answered for the first removal that has one, "dense" or "packed ...", else None."""
+    plain = (getattr(each, "removal", each) for each in removals)  # of what wraps one
+    return next(filter(None, (getattr(each, "engine_used", None) for each in plain)), None)
+
+
+def sealed(record: Mapping[str, Any], picture: bytes) -> dict[str, Any]:
+    """Return the record with checksums of itself and of the picture that belongs to it."""
+    plain = {key: value for key, value in record.items() if key != "checksums"}
+    text = json.dumps(plain, sort_keys=True).encode()
+    sums = {"record": hashlib.sha256(text).hexdigest(), "picture": hashlib.sha256(picture).hexdigest()}
+    return {**plain, "checksums": sums}
+
+
+def of_model(loaded: Loaded, weights: Path | None) -> dict[str, Any]:
+    """Return what `load` and the preprocessing need to be the same again."""
+    file = {"file": weights.name, "sha256": sha256(weights)} if weights else None
+    return {"name": loaded.name, "weights": file, "preprocessing": loaded.preprocessing.record()}
+
+
+_OPTIONAL = ("stderr", "intercept", "r2", "region")
+
+
+def of_attribution(found: Attribution) -> dict[str, Any]:
+    return {
+        "scores": found.scores.tolist(),
+        "prediction": found.prediction.tolist(),
+        "n_samples": found.n_samples,
+        **{name: values.tolist() for name in _OPTIONAL if (values := getattr(found, name)) is not None},
+    }
+
+
+def of_segments(segments: Tensor) -> dict[str, Any]:
+    """Return a label map (H, W) as runs [label, length] in reading order, for `restore_segments`."""
+    labels, lengths = torch.unique_consecutive(segments.flatten(), return_counts=True)
+    runs = torch.stack([labels, lengths], 1).tolist()
+    return {"shape": list(segments.shape), "count": int(segments.max()) + 1, "runs": runs}
+
+
+def restore_segments(record: Mapping[str, Any]) -> Tensor:
+    labels, lengths = torch.tensor(record["runs"]).unbind(1)
+    return labels.repeat_interleave(lengths).reshape(record["shape"])
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that the numbers depend on, where installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def to_json(record: Mapping[str, Any]) -> str:
+    """Return JSON with one line per entry: short to read, and no line per number."""
+    lines = (f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in record.items())
+    return printable("{\n" + ",\n".join(lines) + "\n}\n")  # what JSON reads as the file names they were

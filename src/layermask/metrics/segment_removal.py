@@ -1,0 +1,77 @@
+"""The paper's experiment of section 4.1: remove more and more segments, and see what the model predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layermask.arguments import kinds
+from layermask.arguments.declare import checked
+from layermask.errors import InputError
+from layermask.explain.explainer import Progress
+from layermask.explain.query_plan import Plan, Segments, asker, run
+from layermask.explain.sampling import generator
+from layermask.metrics.measure import maps_of, progress
+from layermask.metrics.predictions import Predictions
+
+TENTHS = tuple(number / 10 for number in range(11))
+
+
+@checked(
+    removal=kinds.removal,
+    images=kinds.images,
+    labels=kinds.optional(kinds.classes),
+    order=kinds.optional(partial(kinds.several, kind=partial(kinds.values, ndim=1))),
+    fractions=partial(kinds.numbers, low=0, high=1),
+    seed=kinds.seed,
+    first=kinds.index,
+    perturbations_per_eval=kinds.count,
+    show_progress=kinds.progress,
+)
+def remove_segments(
+    removal: Callable[..., Any],
+    images: Tensor,
+    feature_masks: Sequence[Any],
+    labels: Tensor | None = None,
+    *,
+    order: Sequence[Tensor] | None = None,
+    fractions: Sequence[float] = TENTHS,
+    seed: int = 0,
+    first: int = 0,
+    perturbations_per_eval: int = 32,
+    show_progress: Progress = False,
+) -> Predictions:
+    """Return the classes predicted for images (N, C, *S) with fractions of their segments removed.
+
+    int(fraction · segments) are removed, those of highest `order` first, scores (segments,) of each image:
+    saliency, or its negative for the least salient first; by default in random order. Random orders depend on
+    `seed` and the image's number, counted from `first`, so that a run may be split into batches of images.
+    """
+    segments = [Segments(labels_, images.device) for labels_ in maps_of(images, feature_masks)]
+    if order is not None and [tuple(each.shape) for each in order] != [(each.count,) for each in segments]:
+        raise InputError(
+            f"order is {[tuple(each.shape) for each in order][:5]} for images of "
+            f"{[each.count for each in segments][:5]} segments: give each image a score for each segment"
+        )
+    scores = order or [_random(each.count, seed, first + index) for index, each in enumerate(segments)]
+    plans = [_plan(*each, fractions) for each in zip(segments, scores, strict=True)]
+    with progress(show_progress, "removing segments", len(images) * len(fractions)) as advance:
+        ask = asker(removal, "logit", compared=True)
+        found = run(plans, images, [[0]] * len(images), ask, perturbations_per_eval, advance)
+    return Predictions(torch.stack(found), torch.tensor(fractions, dtype=torch.float64), labels)
+
+
+def _random(count: int, seed: int, index: int) -> Tensor:
+    return torch.rand(count, generator=generator(seed, index), dtype=torch.float64)
+
+
+def _plan(segments: Segments, scores: Tensor, fractions: Sequence[float]) -> Plan:
+    # 0.7 * 10 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996
+    numbers = torch.tensor([int(fraction * segments.count + 1e-9) for fraction in fractions])
+    place = scores.cpu().argsort(descending=True, stable=True).argsort()
+    answers = yield segments.show(place >= numbers[:, None])
+    return answers.top

@@ -1,5 +1,0 @@
-"""The packed engine: a masked model run on rows of its visible cells, so that hidden ones cost nothing."""
-
-from .engine import ENGINES, Packing, packing
-
-__all__ = ["ENGINES", "Packing", "packing"]

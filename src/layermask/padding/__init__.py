@@ -1,0 +1,1 @@
+"""Neighbour padding: Algorithm 1 of the paper."""

@@ -1,0 +1,80 @@
+"""The fill as two operators that a compiler calls and does not look into: box sums it compiles are slow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from layermask.core.window import box_sum, count, neighborhood
+from layermask.kernels.operators import define
+from layermask.padding import neighbor as filling
+
+
+def wanted() -> bool:
+    """Whether what is compiled stays here: an exported program is to need nothing of this library."""
+    return _TELLS and torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+
+
+_TELLS = hasattr(torch.compiler, "is_exporting")  # torch 2.6 does not tell an export from a compilation
+
+
+def _call_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
+    kernel = filling.kernel(visible.device)
+    return (kernel.rings if kernel else _rings)(visible, frame, reach)
+
+
+def _shape_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
+    shape = visible if frame is None else visible & frame
+    return torch.empty_like(shape, dtype=torch.uint8, memory_format=torch.contiguous_format)
+
+
+def _call_fill(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
+    kernel = filling.kernel(value.device)
+    (kernel.fill_ if kernel and value.dtype in filling.KINDS else _fill_)(value, rings, reach, eps)
+
+
+def _shape_fill(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
+    return None
+
+
+_ANY = "CompositeExplicitAutograd"
+define("rings", "(Tensor visible, Tensor? frame, int[] reach) -> Tensor", _ANY, _call_rings, _shape_rings)
+define(
+    "fill_",
+    "(Tensor(a!) value, Tensor rings, int[] reach, float eps) -> ()",
+    _ANY,
+    _call_fill,
+    _shape_fill,
+    (torch.Tag.flexible_layout,),  # a value is filled as it lies
+)
+
+
+def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
+    """Each cell's ring: 0 = to fill from, r = filled in round r, 255 = neither. Masks are (N or 1, 1, *S)."""
+    return torch.ops.layermask.rings(visible, frame, reach)
+
+
+def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
+    """Fill `value` (N, C, *S) in place by its map of rings; `eps` is added to the number of neighbours."""
+    torch.ops.layermask.fill_(value, rings, reach, eps)
+
+
+def _rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
+    known = visible if frame is None else visible & ~frame
+    out = torch.where(known, 0, filling.NEVER)
+    for ring in range(1, max(reach) + 1):
+        cells = ~visible & ~known & (count(known, neighborhood(tuple(reach), ring)) > 0)
+        out, known = torch.where(cells, ring, out), known | cells
+    return out.to(torch.uint8)
+
+
+def _fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
+    wide = value.to(torch.promote_types(value.dtype, torch.float32))
+    sums = torch.where(rings == 0, wide, 0.0)
+    for ring in range(1, max(reach) + 1):
+        box = neighborhood(tuple(reach), ring)
+        known = count(rings < ring, box).clamp(min=1).to(sums.dtype) + eps
+        sums = torch.where(rings == ring, box_sum(sums, box) / known, sums)
+    value.copy_(torch.where((rings > 0) & (rings != filling.NEVER), sums, wide))

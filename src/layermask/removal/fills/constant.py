@@ -1,0 +1,28 @@
+"""One colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
+from layermask.removal.fills.protocol import Fill, colour
+
+
+@dataclass(frozen=True)
+class Constant(Fill):
+    """Hidden pixels get `color`, one value per channel or one for all, normalised as the images are."""
+
+    color: tuple[float, ...] = (0.0,)
+    origin: str = field(default="color", repr=False, compare=False)
+    """The arguments that the colour comes from, for errors."""
+    reads: ClassVar = "nothing"
+
+    def __post_init__(self) -> None:
+        check_fields(self, color=kinds.color, origin=kinds.text)
+
+    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+        return colour(self.origin, self.color, images)

@@ -1,0 +1,64 @@
+"""Mean colours: of what is visible, or of each segment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
+from layermask.errors import InputError
+from layermask.removal.fills.protocol import Fill
+
+
+@dataclass(frozen=True)
+class VisibleMean(Fill):
+    """Hidden pixels get the mean colour of the image's visible pixels; 0 where there are none."""
+
+    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+        axes = tuple(range(2, images.ndim))
+        return images.sum(axes, keepdim=True) / visible.sum(axes, keepdim=True).clamp(min=1)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentMean(Fill):
+    """Each hidden pixel gets the mean colour of its segment's pixels, hidden ones too (Ribeiro et al. 2016).
+
+    It is what the lime package paints unless told otherwise, and it shows the model what it hides: the
+    colour of every segment.
+    """
+
+    segments: Tensor
+    """(*S) whole numbers from 0, such as a segmenter returns."""
+    reads: ClassVar = "all"
+    _labels: Tensor = field(init=False, repr=False)
+    _count: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, segments=kinds.label_map)
+        if self.segments.min() < 0:
+            low, shape = int(self.segments.min()), tuple(self.segments.shape)
+            raise InputError(f"segments of shape {shape} go down to {low}: give whole numbers from 0")
+        # read once, and not from a device; numbers may be large and have gaps
+        object.__setattr__(self, "_labels", torch.unique(self.segments, return_inverse=True)[1].flatten())
+        object.__setattr__(self, "_count", int(self._labels.max()) + 1)
+
+    def __str__(self) -> str:
+        return f"SegmentMean(segments of shape {tuple(self.segments.shape)})"
+
+    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+        size = tuple(images.shape[2:])
+        if self.segments.shape[-len(size) :] != size or self.segments.numel() != math.prod(size):
+            raise InputError(
+                f"segments of shape {tuple(self.segments.shape)} for images of shape {tuple(images.shape)}: "
+                f"give a map of shape {size}"
+            )
+        labels = self._labels.to(images.device)
+        nothing = images.new_zeros(*images.shape[:2], self._count)
+        sums = nothing.index_add(2, labels, images.flatten(2))
+        sizes = nothing[0, 0].index_add(0, labels, torch.ones_like(labels, dtype=images.dtype))
+        return (sums / sizes)[:, :, labels].view(images.shape)

@@ -1,0 +1,39 @@
+"""The paper's neighbour padding, of the input alone: rings of means, from the edges of holes inwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from layermask._private_torch import is_readable
+from layermask.core.masked import Masked
+from layermask.padding.reference import neighbor
+from layermask.removal.fills.protocol import Fill
+
+
+@dataclass(frozen=True)
+class Neighbors(Fill):
+    """Each ring of hidden pixels gets the mean of its neighbours that are visible or in an earlier ring.
+
+    The neighbours are up to 3^d - 1 (Balasubramanian and Feizi 2023, Algorithm 1). 0 if nothing is visible.
+    """
+
+    dims = (1, 2, 3)
+
+    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+        rings = _rings(visible)
+        return neighbor(Masked(images, visible), (rings,) * (images.ndim - 2)) if rings else images
+
+
+def _rings(visible: Tensor) -> int:
+    """How many rings fill every image of (N, 1, *S) that shows anything."""
+    if not is_readable(visible):
+        return max(visible.shape[2:]) - 1  # enough for any mask
+    shown = visible[visible.flatten(1).any(1)].float()
+    rings = 0
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[visible.ndim - 3]
+    while not shown.all():
+        shown, rings = pool(shown, 3, stride=1, padding=1), rings + 1
+    return rings

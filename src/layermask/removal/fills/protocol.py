@@ -1,0 +1,92 @@
+"""What every built-in fill shares: what of the image it may read, and that visible pixels stay."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from layermask._private_torch import is_readable
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
+from layermask.arguments.refusal import shown
+from layermask.core.inputs import check_inputs
+from layermask.errors import InputError
+from layermask.removal.fills.select import choose
+
+NARROW = (torch.float16, torch.bfloat16)  # painted in float32: sums over many pixels overflow, or round
+
+
+class Fill(ABC):
+    """`fill(images, visible) -> images` from `paint`, which says what hidden pixels become.
+
+    `reads`: "visible" hands `paint` images whose hidden pixels are 0, so that what they held, be it NaN,
+    cannot matter. "all" hands it the images themselves, "nothing" too, for paint that looks at shapes alone.
+    `dims`: the numbers of spatial dims that it is defined for; none means any.
+    """
+
+    reads: ClassVar[Literal["nothing", "visible", "all"]] = "visible"
+    dims: ClassVar[tuple[int, ...]] = ()
+
+    def __call__(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Return images (N, C, *S) painted where visible (N, 1, *S) is False; either batch may be 1.
+
+        Raises:
+            TypeError, ValueError: as `LayerMasking.forward`.
+            InputError: images that this fill cannot paint; the message says why.
+        """
+        visible = check_inputs(images, visible)
+        self._check(images)
+        seen = choose(visible, images, images.new_zeros(())) if self.reads == "visible" else images
+        with torch.autocast(images.device.type, enabled=False):
+            paint = self.paint(seen.float() if images.dtype in NARROW else seen, visible)
+        return choose(visible, images, paint.to(images.dtype))
+
+    @abstractmethod
+    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Return what broadcasts to (N, C, *S): the colours of hidden pixels, and anything elsewhere."""
+
+    def _check(self, images: Tensor) -> None:
+        if self.dims and images.ndim - 2 not in self.dims:
+            raise InputError(
+                f"{self} fills pictures (N, C, H, W), not images of shape {tuple(images.shape)}: "
+                "choose another fill"
+            )
+        _check_range(self, images)
+        if self.reads == "all" and is_readable(images) and not images.isfinite().all():
+            raise InputError(
+                f"{self} reads hidden pixels too, and these images of shape {tuple(images.shape)} hold NaN "
+                "or inf: replace those values, or choose a fill that reads visible pixels only"
+            )
+
+
+def _check_range(fill: Fill, images: Tensor) -> None:
+    """Refuse a colour that the dtype of the images cannot hold."""
+    color, most = getattr(fill, "color", (0.0,)), torch.finfo(images.dtype).max
+    if max(map(abs, color)) > most:
+        origin = getattr(fill, "origin", "color")
+        raise InputError(
+            f"{origin}: a colour {shown(color)} for images of {images.dtype}, whose numbers "
+            f"end at {most:g}: give smaller ones, or images of float32"
+        )
+
+
+def check_scale(fill: Fill) -> None:
+    """Check the `mean` and `std` of a normalisation: finite, and std above 0."""
+    check_fields(fill, mean=kinds.color, std=partial(kinds.color, above=0))
+
+
+def colour(name: str, values: tuple[float, ...], images: Tensor) -> Tensor:
+    """Return one colour as (1, C, 1, ..., 1), of the images' dtype and device; one number is for all C.
+
+    `name`: the argument that the values come from, for the error.
+    """
+    if len(values) not in (1, images.shape[1]):
+        raise InputError(
+            f"{name}: a colour of {len(values)} channels, {values}, for images of shape "
+            f"{tuple(images.shape)}: give {name} with {images.shape[1]} values, or one"
+        )
+    return images.new_tensor(values).view(1, -1, *[1] * (images.ndim - 2))

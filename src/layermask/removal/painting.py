@@ -1,0 +1,217 @@
+"""Removal by painting: a fill, `fill(images, visible) -> images`, lifted to a removal operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layermask._private_torch import is_readable, writes_so_far
+from layermask.arguments import kinds
+from layermask.arguments.numbers import LARGEST, same_length
+from layermask.arguments.refusal import refused, shown
+from layermask.core.inputs import answered, check_inputs
+from layermask.errors import InputError
+from layermask.removal.fills.blur import Blurred, EdgeSmoothed
+from layermask.removal.fills.inpaint import Inpainted, Method
+from layermask.removal.fills.mean import SegmentMean, VisibleMean
+from layermask.removal.fills.neighbor import Neighbors
+from layermask.removal.fills.noise import Kind, Noise, RandomPixels
+from layermask.removal.fills.protocol import Fill
+from layermask.removal.fills.pushpull import PushPull
+from layermask.removal.fills.road import NoisyLinear
+from layermask.removal.training import TrainingNotice
+from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+
+class PixelFill(nn.Module):
+    """The model, answering from images whose hidden pixels are painted by `fill`.
+
+    The model is neither copied nor changed. `fill(images, visible)` is called with (N, C, *S) and (N, 1, *S)
+    of the same N, and returns the painted images. It may read hidden pixels, but neither change visible ones
+    nor write into what it is given.
+    """
+
+    def __init__(self, model: nn.Module, fill: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model = kinds.model("model", model)
+        self.fill = kinds.function("fill", fill, 2)
+        self.training = model.training
+        self.notice = TrainingNotice(model)
+
+    def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return the model's output for images (N, C, *S) and visible (N, 1, *S); either batch may be 1.
+
+        Raises:
+            TypeError, ValueError: as `LayerMasking.forward`.
+            InputError: the fill cannot paint these images, or what it returned cannot be used.
+        """
+        self.notice()
+        return answered(self.model, self.painted(images, visible), images, args, kwargs)
+
+    def painted(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Return what the model is shown, (N, C, *S)."""
+        if isinstance(self.fill, Fill) and type(self.fill).__call__ is Fill.__call__:
+            return self.fill(images, visible)  # which checks its input, and keeps what is visible
+        return _checked(self.fill, images, check_inputs(images, visible))
+
+    def extra_repr(self) -> str:
+        return "" if isinstance(self.fill, nn.Module) else f"fill={_name(self.fill)}"
+
+
+def _checked(fill: Callable[[Tensor, Tensor], Any], images: Tensor, visible: Tensor) -> Tensor:
+    """What a fill of the user's returns, if it keeps its promises."""
+    batch = max(len(images), len(visible))
+    images, visible = (x.expand(batch, *x.shape[1:]) for x in (images, visible))
+    compiling = torch.compiler.is_compiling()
+    before = 0 if compiling else writes_so_far(images)
+    painted = fill(images, visible)
+    if not compiling and writes_so_far(images) != before:
+        raise InputError(f"the fill {_name(fill)} writes into the images it is given: let it return new ones")
+    _check_kind(fill, painted, images)
+    if not is_readable(painted):
+        return painted
+    if not painted.isfinite().all():
+        raise InputError(
+            f"the fill {_name(fill)} returned NaN or inf in {int((~painted.isfinite()).sum())} of the "
+            f"{painted.numel()} values, shape {tuple(painted.shape)}: paint finite colours"
+        )
+    changed = painted.ne(images) & visible
+    if changed.any():
+        raise InputError(
+            f"the fill {_name(fill)} changed {int(changed.sum())} values of visible pixels, images of shape "
+            f"{tuple(images.shape)}: return torch.where(visible, images, paint)"
+        )
+    return painted
+
+
+def _check_kind(fill: Callable, painted: Any, images: Tensor) -> None:
+    if not isinstance(painted, Tensor):
+        raise InputError(f"the fill {_name(fill)} returned {type(painted).__name__}: return a torch.Tensor")
+    for what in ("shape", "dtype", "device"):
+        ours, theirs = getattr(images, what), getattr(painted, what)
+        if ours != theirs:
+            ours, theirs = (tuple(x) if what == "shape" else x for x in (ours, theirs))
+            raise InputError(
+                f"the fill {_name(fill)} returned images of {what} {theirs} for {what} {ours}: return {ours}"
+            )
+
+
+def _name(fill: Callable) -> str:
+    if isinstance(fill, Fill):
+        return str(fill)
+    return getattr(fill, "__name__", type(fill).__name__)
+
+
+class MeanFill(PixelFill):
+    """Hidden pixels have the mean colour of the visible ones."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, VisibleMean())
+
+
+class SegmentMeanFill(PixelFill):
+    """Hidden pixels have the mean colour of their segment in `feature_mask` (*S), as lime's default."""
+
+    def __init__(self, model: nn.Module, feature_mask: Tensor) -> None:
+        super().__init__(model, SegmentMean(kinds.label_map("feature_mask", feature_mask)))
+
+
+class BlurFill(PixelFill):
+    """Hidden pixels come from the blurred image; `kernel_size` and `sigma` in pixels."""
+
+    def __init__(self, model: nn.Module, *, kernel_size: int = 21, sigma: float = 10.0) -> None:
+        super().__init__(model, Blurred(kernel_size, sigma))
+
+
+class NoiseFill(PixelFill):
+    """Hidden pixels are noise of a `kind`, "gaussian" or "uniform"; see `fills.noise.Noise`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        kind: Kind = "gaussian",
+        seed: int | None = 0,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ) -> None:
+        super().__init__(model, Noise(kind, seed, mean, std))
+
+
+class RandomPixelFill(PixelFill):
+    """Hidden pixels have the colours of randomly chosen visible pixels of the same image."""
+
+    def __init__(self, model: nn.Module, *, seed: int | None = 0) -> None:
+        super().__init__(model, RandomPixels(seed))
+
+
+class NeighborFill(PixelFill):
+    """The paper's neighbour padding, of the input only."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, Neighbors())
+
+
+class PushPullFill(PixelFill):
+    """Holes are filled smoothly from a pyramid of means."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, PushPull())
+
+
+class InpaintFill(PixelFill):
+    """Holes are inpainted by OpenCV, `method` "telea" or "ns"; `mean` and `std` are the model's own."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        method: Method = "telea",
+        radius: float = 3.0,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ) -> None:
+        super().__init__(model, Inpainted(method, radius, mean, std))
+
+
+class NoisyLinearFill(PixelFill):
+    """Hidden pixels are the weighted mean of their neighbours, plus `noise`: the fill of ROAD."""
+
+    def __init__(self, model: nn.Module, *, noise: float = 0.01, seed: int | None = 0) -> None:
+        super().__init__(model, NoisyLinear(noise, seed))
+
+
+class EdgeSmoothedFill(PixelFill):
+    """Hidden pixels are ImageNet's mean colour, blurred into the edges: 5 x 5 pixels, sigma 1."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        *,
+        kernel_size: int = 5,
+        sigma: float = 1.0,
+    ) -> None:
+        super().__init__(model, EdgeSmoothed(grey(mean, std), kernel_size, sigma, "mean and std"))
+
+
+def normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the standard deviation of each channel, checked."""
+    mean, std = kinds.numbers("mean", mean), kinds.numbers("std", std, above=0)
+    same_length(mean=mean, std=std)
+    if any((1 + abs(m)) / s > LARGEST for m, s in zip(mean, std, strict=True)):
+        raise refused(
+            "mean", mean, f"divided by std, {shown(std)}, colours are beyond {LARGEST:g}, give larger"
+        )
+    return mean, std
+
+
+def grey(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[float, ...]:
+    """Return ImageNet's mean colour, normalised; on other than 3 channels, the mean of the data."""
+    mean, std = normalisation(mean, std)
+    colour = IMAGENET_MEAN if len(mean) == 3 else mean
+    return tuple((c - m) / s for c, m, s in zip(colour, mean, std, strict=True))

@@ -1,0 +1,79 @@
+"""Scores over a picture: the tint, the segments' borders, the scale; and pictures with hidden parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from layermask.errors import require
+from layermask.render.figure import CELL, place_axes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+SUPPORTS, DETRACTS = (0.0, 0.50, 0.22), (0.80, 0.08, 0.12)
+
+
+def overlay(picture: np.ndarray, heatmap: Tensor, limit: float) -> np.ndarray:
+    """Tint a grey copy of a picture (H, W, 3) uint8: green where scores (H, W) support, red where not.
+
+    The tint is full at a score of `limit`, in the units of the scores, and none at 0.
+    """
+    base = torch.from_numpy(picture.copy()).double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.double)
+    base = (base * 0.75 + 64)[
+        ..., None
+    ]  # lighter, so that the tint is read and not the picture's own colours
+    strength = (heatmap.double() / (limit or 1)).clamp(-1, 1)[..., None]
+    color = torch.where(
+        strength > 0, *(255 * torch.tensor(c, dtype=torch.double) for c in (SUPPORTS, DETRACTS))
+    )
+    alpha = 0.8 * strength.abs()
+    return (base * (1 - alpha) + color * alpha).round().to(torch.uint8).numpy()
+
+
+def hidden_picture(picture: np.ndarray, visible: Tensor, cell: int = 8) -> np.ndarray:
+    """Return a picture (H, W, 3) whose hidden pixels are a checkerboard, the sign for "not there"."""
+    height, width = visible.shape[-2:]
+    board = (torch.arange(height)[:, None] // cell + torch.arange(width) // cell) % 2
+    board = (215 + 30 * board).to(torch.uint8)[..., None].expand(-1, -1, 3)
+    return torch.where(
+        visible.cpu().reshape(height, width, 1), torch.from_numpy(picture.copy()), board
+    ).numpy()
+
+
+def bordered(picture: Image.Image, segments: Tensor) -> Image.Image:
+    """Return a picture with the borders of its segments (H, W) drawn into it, pixel by pixel."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.array(picture.convert("RGB"))
+    border = torch.zeros_like(segments, dtype=torch.bool)
+    border[1:] |= segments[1:] != segments[:-1]
+    border[:, 1:] |= segments[:, 1:] != segments[:, :-1]
+    pixels[border.numpy()] = (255, 230, 0)
+    return Image.fromarray(pixels)
+
+
+def draw_boundaries(axes: Axes, segments: Tensor) -> None:
+    """Draw the borders of segments as thin lines between pixels."""
+    lines = require("matplotlib.collections", "cli").LineCollection
+    down = (segments[1:] != segments[:-1]).nonzero().tolist()
+    across = (segments[:, 1:] != segments[:, :-1]).nonzero().tolist()
+    edges = [((x - 0.5, y + 0.5), (x + 0.5, y + 0.5)) for y, x in down]
+    edges += [((x + 0.5, y - 0.5), (x + 0.5, y + 0.5)) for y, x in across]
+    axes.add_collection(lines(edges, colors="white", linewidths=0.35, alpha=0.55), autolim=False)
+
+
+def draw_scale(figure: Figure, corner: tuple[float, float], limit: float) -> None:
+    axes = place_axes(figure, corner, 0.14, CELL)
+    ramp = torch.linspace(1, -1, 256)[:, None].expand(-1, 2)
+    white = torch.full((256, 2, 3), 255, dtype=torch.uint8).numpy()
+    axes.imshow(overlay(white, ramp, 1.0), aspect="auto", extent=(0, 1, -1, 1))
+    axes.yaxis.tick_right()
+    axes.set_yticks([-1, 0, 1], [f"{-limit:.2g}", "0", f"+{limit:.2g}"], fontsize=8)
+    axes.tick_params(length=2, pad=2)

@@ -1,0 +1,106 @@
+"""`Table`: numbers as data, which are printed, put on a page of Markdown, or written as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from math import isnan
+from typing import Any, NamedTuple
+
+from layermask.studies.protocol import OF_THE_DATA
+from layermask.zoo.labels import short
+
+
+class Estimate(NamedTuple):
+    """A number with the bounds of its 95 % bootstrap interval over images."""
+
+    value: float
+    low: float
+    high: float
+
+
+Cell = str | int | float | Estimate
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a header. `name` is that of its CSV file, `title` stands above it on the page.
+
+    `better`: by column, whether higher is. `on_page`: False for what is long, and in its CSV file only.
+    """
+
+    name: str
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    better: Mapping[str, bool] = field(default_factory=dict)
+    on_page: bool = True
+
+    def as_markdown(self) -> str:
+        """Return the table, columns of equal width, and below it which way is better."""
+        if not self.rows:
+            return "None."
+        rows = [list(self.header), *(list(map(_text, row)) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows]
+        rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+        directions = self._directions()
+        return "\n".join([lines[0], rule, *lines[1:], *(["", directions] if directions else [])])
+
+    def _directions(self) -> str:
+        parts = []
+        for word, higher in (("Higher", True), ("Lower", False)):
+            if names := [name for name in self.header if self.better.get(name) is higher]:
+                parts.append(f"{word} is better: {', '.join(names)}.")
+        return " ".join(parts)
+
+    def as_csv(self) -> str:
+        """Return a line per row; an estimate has three columns, the number and its bounds."""
+        buffer = StringIO()
+        lines = [self._names(), *([text for cell in row for text in _texts(cell)] for row in self.rows)]
+        csv.writer(buffer, lineterminator="\n").writerows(lines)
+        return buffer.getvalue()
+
+    def _names(self) -> list[str]:
+        first = self.rows[0] if self.rows else [""] * len(self.header)
+        return [
+            column
+            for name, cell in zip(self.header, first, strict=True)
+            for column in ([name, f"{name} low", f"{name} high"] if isinstance(cell, Estimate) else [name])
+        ]
+
+
+def _text(cell: Cell) -> str:
+    if isinstance(cell, Estimate) and not isnan(cell.value):
+        return f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]"
+    number = cell.value if isinstance(cell, Estimate) else cell
+    if isinstance(number, float):
+        return "-" if isnan(number) else f"{number:.3f}"
+    return str(number)
+
+
+def _texts(cell: Cell) -> list[str]:
+    if isinstance(cell, Estimate):
+        return [f"{number:.6f}" for number in cell]
+    return [f"{cell:.6f}" if isinstance(cell, float) else str(cell)]
+
+
+def common_words(content: Mapping[str, Any], accuracy: str = "accuracy") -> list[str]:
+    """Return what is to be said of every experiment: how many images of what, and whose labels.
+
+    `accuracy`: what the numbers are called that are agreement where the data has no labels.
+    """
+    settings, skipped = content["settings"], content["skipped"]
+    lines = [f"{content['images']} images of {settings['data']['name']}, model {settings['model']['name']}."]
+    if skipped:
+        lines.append(f"{len(skipped)} images were skipped: {skipped[0]}")
+    if settings.get("labels", OF_THE_DATA) != OF_THE_DATA:
+        lines.append(f"The data has no labels: {accuracy} is agreement with the plain model's prediction.")
+    return lines
+
+
+def class_names(content: Mapping[str, Any]) -> list[str]:
+    """Return the first name of each class of the model."""
+    return [short(name) for name in content["classes"]]

@@ -1,0 +1,1 @@
+"""Segmenters: an image -> a map of labels."""

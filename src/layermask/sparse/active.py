@@ -1,0 +1,82 @@
+"""The visible cells of a mask as numbered rows, and what a window op over them reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from layermask.core.mask import derive
+from layermask.core.masked import Run
+from layermask.core.window import Window
+from layermask.sparse.plan import Plan, plan, taps
+
+
+@dataclass(eq=False)
+class Sites:
+    """The visible cells of a mask (N, H, W), in reading order: one row each."""
+
+    visible: Tensor  # (N, H, W) bool, contiguous
+    cells: Tensor  # (V,) int32, numbered over (N, H, W)
+    number: Tensor  # (N * H * W,) int32: the row of a cell, -1 where hidden
+
+    @property
+    def count(self) -> int:
+        return len(self.cells)
+
+    @cached_property
+    def begins(self) -> Tensor:
+        """(N + 1,) int64: where each image's rows begin, and the end."""
+        seen = self.visible.flatten(1).sum(1)
+        return torch.cat([seen.new_zeros(1), seen.cumsum(0)])
+
+    @cached_property
+    def images(self) -> Tensor:
+        """(V,) int32: the image of each row."""
+        return self.cells // self.visible[0].numel()
+
+
+def sites_of(run: Run, mask: Tensor, batch: int) -> Sites:
+    """The sites of a mask (N or 1, 1, H, W)."""
+    return derive(run, "sites", (mask,), batch, lambda: _sites(mask.expand(batch, *mask.shape[1:])))
+
+
+def _sites(mask: Tensor) -> Sites:
+    visible = mask[:, 0].contiguous()
+    flat = visible.flatten()
+    cells = flat.nonzero()[:, 0].int()
+    number = torch.full((flat.numel(),), -1, dtype=torch.int32, device=flat.device)
+    number[cells] = torch.arange(len(cells), dtype=torch.int32, device=flat.device)
+    return Sites(visible, cells, number)
+
+
+def plan_of(run: Run, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Plan:
+    """What a window op at the sites of `wanted` reads of those of `source` (masks, as in `sites_of`)."""
+
+    def compute() -> Plan:
+        here, there = sites_of(run, source, batch), sites_of(run, wanted, batch)
+        return plan(here.visible, here.number, there.cells, there.begins, tuple(wanted.shape[2:]), window)
+
+    return derive(run, "row plan", (source, wanted), (window, batch), compute)
+
+
+def seen_taps(run: Run, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Tensor:
+    """(M, T) int32: the visible row that each tap reads, -1 where it reads none."""
+
+    def compute() -> Tensor:
+        here, there = sites_of(run, source, batch), sites_of(run, wanted, batch)
+        read = taps(there.cells, tuple(source.shape[2:]), tuple(wanted.shape[2:]), window)
+        return torch.where(read < 0, -1, here.number[read.clamp(min=0).flatten()].view_as(read))
+
+    return derive(run, "seen taps", (source, wanted), (window, batch), compute)
+
+
+def rows_within(run: Run, outer: Tensor, inner: Tensor, batch: int) -> Tensor:
+    """(V,) int32: the row among the sites of `outer` of each site of `inner`, which lies within it."""
+
+    def compute() -> Tensor:
+        return sites_of(run, outer, batch).number[sites_of(run, inner, batch).cells]
+
+    return derive(run, "rows within", (outer, inner), batch, compute)

@@ -1,0 +1,95 @@
+"""Which engine runs an op: packed rows, or the dense map."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layermask.core.masked import Run, Settings, rule_for
+from layermask.core.ownership import is_traced, is_watched
+from layermask.sparse.forms import PACKED
+from layermask.sparse.memory import Memory
+from layermask.sparse.operands import NoRows
+from layermask.sparse.ops import compiled
+from layermask.sparse.weights import PreparedWeights
+
+ENGINES = ("auto", "dense", "packed")
+"""How masked models run: on whole maps ("dense"), on rows of visible cells where there is a form for it
+("packed"), or packed wherever that is the faster by our measurements ("auto")."""
+
+
+class Packing:
+    """The packed engine of one model: tried on every op, it declines what it has no form for."""
+
+    def __init__(self, wherever: bool) -> None:
+        self.wherever = wherever  # and not only where compiled kernels do the work
+        self.prepared = PreparedWeights()
+        self.memory = Memory()
+
+    def __reduce__(self) -> tuple:  # copies prepare their own
+        return Packing, (self.wherever,)
+
+    def __call__(self, run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
+        body, stands_for = PACKED.get(function, (None, None))
+        if body is None or rule_for(run, function) is not stands_for or _is_changed():
+            return NotImplemented
+        run.function = function
+        try:
+            return body(*args, **kwargs)
+        except NoRows:
+            pass
+        except TypeError:
+            if _takes(body, args, kwargs):
+                raise
+        return NotImplemented
+
+    def begin_pass(self) -> Packing:
+        self.prepared.begin_pass()
+        return self
+
+    def takes(self, value: Tensor) -> bool:
+        """Whether a dense map may become rows: nobody traces, transforms or differentiates what is done."""
+        if is_watched(value) or (torch.is_grad_enabled() and value.requires_grad):
+            return False
+        return value.is_floating_point() and (self.wherever or compiled(value) is not None)
+
+
+def _is_changed() -> bool:
+    """Whether something changes or sees all operators, as autocast does. Models begin that anywhere."""
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or is_traced()
+
+
+def _takes(body: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether a packed form knows these arguments: torch takes some under other names as well."""
+    try:
+        inspect.signature(body).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+A_STEM = 4
+"""A model of no more convolutions than these is no convolutional network: rows would be laid out again at
+once."""
+
+
+def packing(engine: str, settings: Settings, model: nn.Module) -> Packing | None:
+    """The packed engine for a model, or None where the dense one is to do everything.
+
+    Raises:
+        ValueError: "packed" was asked for with settings that only the dense engine knows.
+    """
+    ours = Settings(growth=settings.growth, pool=settings.pool)
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    if engine == "dense" or (engine == "auto" and (settings != ours or convolutions <= A_STEM)):
+        return None
+    if settings != ours:
+        raise ValueError(
+            f'engine="packed" knows fill="neighbor", join="intersection" and no compat, not {settings}: '
+            'use engine="auto" or "dense".'
+        )
+    return Packing(wherever=engine == "packed")

@@ -1,0 +1,383 @@
+"""Operations put off until somebody needs their rows.
+
+Putting off serves two ends. Where masks meet, only cells of the joined mask are computed of either side, back
+to the last op that reads neighbours. And a convolution takes norm, sum and activation behind it into its own
+loop.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from layermask.core.call_site import owner_path
+from layermask.core.masked import Run, name_of
+from layermask.core.window import Window
+from layermask.sparse import ops as kernels
+from layermask.sparse.active import plan_of, rows_within, seen_taps, sites_of
+from layermask.sparse.ops import NOTHING, Activation, Source, Weights, wide
+from layermask.sparse.plan import taps
+from layermask.sparse.weights import Captured, Norm, Scale, folded
+
+MOST_WAITING = 50
+"""How many nodes may wait one behind the other: asking for the last calls all of them."""
+
+
+class Node:
+    """Rows of channels at the visible cells of `mask`, computed once they are asked for.
+
+    `mask`: (N or 1, 1, H, W) bool of `batch` images. `kind`: (0, C), of the map's dtype and device; rows are
+    of `wide(kind)`'s.
+    """
+
+    def __init__(self, run: Run, mask: Tensor, batch: int, kind: Tensor, *sources: Node) -> None:
+        self.run, self.mask, self.batch, self.kind = run, mask, batch, kind
+        self.function = run.function  # for errors: what is put off fails later
+        self.sources: tuple[Node, ...] = sources
+        self.uses = 0  # how many nodes read this one
+        self.holders: list[weakref.ref] = []  # the values that stand for it, outside
+        self.rows: Tensor | None = None
+        self.rows_mask: Tensor | None = None
+        for source in sources:
+            source.uses += 1
+            if source.waiting >= MOST_WAITING:
+                source.at(source.mask)
+        self.waiting = 1 + max((source.waiting for source in sources if source.rows is None), default=0)
+
+    @property
+    def channels(self) -> int:
+        return self.kind.shape[1]
+
+    @property
+    def private(self) -> bool:
+        """Not computed yet, and asked for by the one node that reads it alone."""
+        held = any(holder() is not None for holder in self.holders)
+        return self.rows is None and self.uses == 1 and not held
+
+    def at(self, mask: Tensor) -> Tensor:
+        """(V, C): the rows at the cells of `mask`, which lies within this node's own."""
+        rows, at = self.chosen(mask)
+        return rows if at is None else rows.index_select(0, at)
+
+    def chosen(self, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same as rows and which of them, (V,) int32: what is there already is not copied."""
+        if self.rows is None or (self.rows_mask is not mask and self.rows_mask is not self.mask):
+            self.rows, self.rows_mask = self._computed(mask), mask
+            if mask is self.mask:
+                self.sources = ()  # what the rows were made of may go
+        assert self.rows_mask is not None
+        if self.rows_mask is mask:
+            return self.rows, None
+        return self.rows, rows_within(self.run, self.rows_mask, mask, self.batch)
+
+    def _computed(self, mask: Tensor) -> Tensor:
+        """`compute`, with errors that name the operator that was called, and not the one that asks now."""
+        try:
+            return self.compute(mask)
+        except Exception as error:
+            self._blame(error)
+            raise
+
+    def _blame(self, error: Exception) -> None:
+        """Name this operator in an error, unless the one where it happened has been named."""
+        if not getattr(error, "is_placed", False):
+            error.is_placed = True  # type: ignore[attr-defined]
+            error.args = (f"{error} ({self._place()})", *error.args[1:])
+
+    def _place(self) -> str:
+        """What was computed, in words."""
+        name = name_of(self.function) if self.function else type(self).__name__
+        size = (self.batch, self.channels, *self.mask.shape[2:])
+        path = owner_path(self.weights_given)
+        return f"in {name} to a map of shape {size}" + (f", in module {path!r}" if path else "")
+
+    @property
+    def weights_given(self) -> Sequence[Tensor | None]:
+        """The model's weights that the operator was called with."""
+        return ()
+
+    def compute(self, mask: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Given(Node):
+    """A dense map (N, C, H, W), read at once: it may be written to later."""
+
+    def __init__(self, run: Run, mask: Tensor, value: Tensor) -> None:
+        super().__init__(run, mask, len(value), value.new_empty(0, value.shape[1]))
+        cells = sites_of(run, mask, len(value)).cells
+        self.rows = wide(value.permute(0, 2, 3, 1).reshape(-1, value.shape[1]).index_select(0, cells))
+        self.rows_mask = mask
+
+
+class Conv(Node):
+    """A convolution, or a linear layer of channels."""
+
+    def __init__(
+        self, source: Node, mask: Tensor, window: Window, weights: Captured, groups: int = 1
+    ) -> None:
+        """`weights`: the weight, (K, C / groups, *kernel) or (K, C), and the bias, (K,) or None."""
+        super().__init__(source.run, mask, source.batch, _kind(source.kind, weights), source)
+        self.window, self.captured, self.groups = window, weights, groups
+        if not window.pointlike:
+            source.at(source.mask)  # of which it reads all in any case; so nothing piles up
+
+    @property
+    def weights_given(self) -> Sequence[Tensor | None]:
+        return self.captured.given
+
+    def compute(self, mask: Tensor) -> Tensor:
+        return self.fused(mask, [], None, NOTHING)
+
+    def fused(self, mask: Tensor, norms: list[Norm | Scale], added: Node | None, end: Activation) -> Tensor:
+        """end(norms(convolution) + added) at the cells of `mask`."""
+        try:
+            return self._fused(mask, norms, added, end)
+        except Exception as error:
+            self._blame(error)
+            raise
+
+    def _fused(self, mask: Tensor, norms: list[Norm | Scale], added: Node | None, end: Activation) -> Tensor:
+        weights = self.weights(norms)
+        source, table = self.read(mask)
+        if not weights.depthwise:
+            return kernels.product(source, table, weights, added and added.chosen(mask), end)
+        assert table is not None
+        if added is None:
+            return kernels.depthwise(source, table, weights, end)
+        return end(kernels.depthwise(source, table, weights).add_(added.at(mask)))
+
+    def read(self, mask: Tensor) -> tuple[Source, Tensor | None]:
+        """What is read for the cells of `mask`, and the table of it."""
+        (source,) = self.sources
+        if self.window.pointlike:
+            rows, at = source.chosen(mask)
+            return Source(rows), None if at is None else at[:, None]
+        plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
+        return kernels.fill(source.at(source.mask), plan), plan.table
+
+    def weights(self, norms: list[Norm | Scale]) -> Weights:
+        captured = (self.captured, *(norm.weights for norm in norms))
+        params = (type(self), self.groups, *((type(norm), norm.eps) for norm in norms))
+        return self.run.packing.prepared.get(captured, params, lambda: self.prepare(norms))
+
+    def prepare(self, norms: list[Norm | Scale]) -> Weights:
+        return kernels.prepare(*folded(self.captured, norms), self.groups)
+
+
+class Stem(Conv):
+    """A convolution of an image of few channels: what one row of a window reads lies side by side."""
+
+    def __init__(self, run: Run, image: Tensor, mask: Tensor, window: Window, weights: Captured) -> None:
+        """`image`: (N, C, H, W), filled as far as the window reads."""
+        Node.__init__(self, run, mask, len(image), _kind(image, weights))
+        self.window, self.captured, self.groups = window, weights, 1
+        (top, left), (bottom, right) = window.before, window.after
+        self.image = wide(F.pad(image.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom)).contiguous())
+
+    def read(self, mask: Tensor) -> tuple[Source, Tensor | None]:
+        n, h, w, c = self.image.shape
+        down, along = self.window.kernel
+        rows = Window((down, 1), self.window.stride, (0, 0), (0, 0), (self.window.dilation[0], 1))
+        table = taps(sites_of(self.run, mask, self.batch).cells, (h, w), tuple(mask.shape[2:]), rows)
+        return Source(self.image.view(-1).as_strided((n * h * w - along + 1, along * c), (c, 1))), table
+
+    def prepare(self, norms: list[Norm | Scale]) -> Weights:
+        weight, bias = folded(self.captured, norms)
+        return kernels.prepare(weight.permute(0, 3, 1, 2).flatten(1, 2), bias, 1)
+
+
+def _kind(like: Tensor, weights: Captured) -> Tensor:
+    """(0, K) for a weight of K outputs."""
+    (weight, _) = weights.tensors
+    assert weight is not None
+    return like.new_empty(0, len(weight))
+
+
+class MaxPool(Node):
+    def __init__(self, source: Node, mask: Tensor, window: Window) -> None:
+        super().__init__(source.run, mask, source.batch, source.kind, source)
+        self.window = window
+
+    def compute(self, mask: Tensor) -> Tensor:
+        (source,) = self.sources
+        table = seen_taps(self.run, source.mask, mask, self.window, self.batch)
+        return kernels.maximum(source.at(source.mask), table)
+
+
+class MeanPool(Node):
+    """The mean over windows that lie within the map, hidden cells filled."""
+
+    def __init__(self, source: Node, mask: Tensor, window: Window) -> None:
+        super().__init__(source.run, mask, source.batch, source.kind, source)
+        self.window = window
+
+    def compute(self, mask: Tensor) -> Tensor:
+        (source,) = self.sources
+        plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
+        taps = math.prod(self.window.kernel)
+        values = wide(self.kind).new_full((taps, self.channels), 1 / taps)
+        weights = Weights((self.channels, 1, taps, 1), values, None)
+        return kernels.depthwise(kernels.fill(source.at(source.mask), plan), plan.table, weights)
+
+
+class Cat(Node):
+    """Channels side by side."""
+
+    def __init__(self, mask: Tensor, *sources: Node) -> None:
+        first = sources[0]
+        channels = sum(source.channels for source in sources)
+        super().__init__(first.run, mask, first.batch, first.kind.new_empty(0, channels), *sources)
+
+    def compute(self, mask: Tensor) -> Tensor:
+        return self.scaled(mask, None, NOTHING)
+
+    def scaled(self, mask: Tensor, norm: tuple[Tensor, Tensor] | None, how: Activation) -> Tensor:
+        return kernels.side_by_side([source.chosen(mask) for source in self.sources], norm, how)
+
+
+class Slice(Node):
+    """Some channels that follow each other."""
+
+    def __init__(self, source: Node, begin: int, end: int) -> None:
+        super().__init__(source.run, source.mask, source.batch, source.kind[:, begin:end], source)
+        self.begin, self.end = begin, end
+
+    def compute(self, mask: Tensor) -> Tensor:
+        (source,) = self.sources
+        if source.uses > 1:  # by other slices, perhaps of other cells
+            source.at(source.mask)
+        rows, at = source.chosen(mask)
+        part = rows[:, self.begin : self.end]
+        return part.contiguous() if at is None else part.index_select(0, at)
+
+
+class Gate(Node):
+    """Every channel times a number of its image (N, C), or of all (1, C)."""
+
+    def __init__(self, source: Node, mask: Tensor, vectors: Tensor) -> None:
+        super().__init__(source.run, mask, source.batch, source.kind, source)
+        self.vectors = vectors
+
+    def compute(self, mask: Tensor) -> Tensor:
+        rows, at = self.sources[0].chosen(mask)
+        images = None if len(self.vectors) == 1 else sites_of(self.run, mask, self.batch).images
+        return kernels.affine(rows, at, wide(self.vectors), None, NOTHING, scale_at=images)
+
+
+class LayerNorm(Node):
+    """Over the channels of each cell."""
+
+    def __init__(self, source: Node, weight: Tensor | None, bias: Tensor | None, eps: float) -> None:
+        super().__init__(source.run, source.mask, source.batch, source.kind, source)
+        self.weight, self.bias, self.eps = weight, bias, eps
+
+    def compute(self, mask: Tensor) -> Tensor:
+        weight, bias = (x if x is None else wide(x) for x in (self.weight, self.bias))
+        return kernels.layer_norm(*self.sources[0].chosen(mask), weight, bias, self.eps)
+
+
+class Pointwise(Node):
+    """Any function of each entry by itself; `function` takes the sources' rows and the sites."""
+
+    def __init__(self, function: Callable[..., Tensor], mask: Tensor, *sources: Node) -> None:
+        first = sources[0]
+        super().__init__(first.run, mask, first.batch, first.kind, *sources)
+        self.apply = function
+
+    def compute(self, mask: Tensor) -> Tensor:
+        return self.apply(mask, *(source.at(mask) for source in self.sources))
+
+
+class _Absorbed(Node):
+    """What a convolution before it can do in its own loop."""
+
+    def compute(self, mask: Tensor) -> Tensor:
+        found = _convolution_behind(self)
+        return self.alone(mask) if found is None else found[0].fused(mask, *found[1:])
+
+    def alone(self, mask: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Affine(_Absorbed):
+    """A batch norm in evaluation, or a scale."""
+
+    def __init__(self, source: Node, norm: Norm | Scale) -> None:
+        super().__init__(source.run, source.mask, source.batch, source.kind, source)
+        self.norm = norm
+
+    @property
+    def weights_given(self) -> Sequence[Tensor | None]:
+        return self.norm.weights.given
+
+    def alone(self, mask: Tensor) -> Tensor:
+        return self.ended(mask, NOTHING)
+
+    def ended(self, mask: Tensor, end: Activation) -> Tensor:
+        norm, (source,) = self.norm, self.sources
+        kind, prepared = wide(self.kind), self.run.packing.prepared
+        vectors: tuple[Tensor, Tensor] = prepared.get(
+            (norm.weights,), ("affine", norm.eps), lambda: tuple(v.to(kind) for v in norm.scale_and_shift())
+        )
+        if isinstance(source, Cat) and source.private:
+            return source.scaled(mask, vectors, end)
+        return kernels.affine(*source.chosen(mask), *vectors, end)
+
+
+class End(_Absorbed):
+    """An activation."""
+
+    def __init__(self, source: Node, end: Activation) -> None:
+        super().__init__(source.run, source.mask, source.batch, source.kind, source)
+        self.end = end
+
+    def alone(self, mask: Tensor) -> Tensor:
+        (source,) = self.sources
+        if isinstance(source, Affine) and source.private:
+            return source.ended(mask, self.end)
+        return kernels.affine(*source.chosen(mask), None, None, self.end)
+
+
+class Sum(_Absorbed):
+    def __init__(self, mask: Tensor, a: Node, b: Node) -> None:
+        super().__init__(a.run, mask, a.batch, a.kind, a, b)
+
+    def alone(self, mask: Tensor) -> Tensor:
+        a, b = self.sources
+        rows, others = a.at(mask), b.at(mask)
+        return torch.add(rows, others, out=kernels.empty(rows, *rows.shape))
+
+
+def _convolution_behind(node: Node) -> tuple[Conv, list[Norm | Scale], Node | None, Activation] | None:
+    """The convolution that can do all of `node`: norms, what is added, the activation, in this order."""
+    end, added = NOTHING, None
+    if isinstance(node, End):
+        end, node = node.end, node.sources[0]
+        if not node.private:
+            return None
+    branches = node.sources if isinstance(node, Sum) else (node,)
+    for i, branch in enumerate(branches):
+        added = branches[1 - i] if len(branches) == 2 else None
+        found = _normed(branch, top=branch is node)
+        if found is not None:
+            return *found, added, end
+    return None
+
+
+def _normed(node: Node, top: bool) -> tuple[Conv, list[Norm | Scale]] | None:
+    norms: list[Norm | Scale] = []
+    while top or node.private:
+        top = False
+        if isinstance(node, Conv):
+            return node, norms[::-1]
+        if not isinstance(node, Affine):
+            return None
+        norms.append(node.norm)
+        node = node.sources[0]
+    return None

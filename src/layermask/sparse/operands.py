@@ -1,0 +1,121 @@
+"""Operands that meet a packed value entry by entry, as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layermask.core.mask import intersection
+from layermask.core.masked import Masked, Run
+from layermask.sparse.active import sites_of
+from layermask.sparse.graph import Given, Node
+from layermask.sparse.ops import wide
+from layermask.sparse.value import ORDERS, Packed
+
+AtSites = Callable[[Tensor], Any]  # a mask -> what an operand is for the rows at its sites
+
+
+class NoRows(Exception):
+    """An operand has no form as rows: the dense rule is to be taken."""
+
+
+def meet(inputs: Sequence[Packed], others: Sequence[Any]) -> tuple[Tensor, list[Node | AtSites]]:
+    """The joined mask (N, 1, H, W), and each of `others` as a node of rows or as what broadcasts over them.
+
+    Raises:
+        NoRows: some operand does not fit.
+    """
+    first = inputs[0]
+    if any(type(x) is not Packed or x.node is None or x.order != first.order for x in inputs):
+        raise NoRows
+    sizes = {(x.node.batch, *x.node.mask.shape[2:], x.dtype) for x in inputs}  # type: ignore[union-attr]
+    if len(sizes) != 1:
+        raise NoRows
+    forms, masks = [], [x.node.mask for x in inputs]  # type: ignore[union-attr]
+    for other in others:
+        form, mask = _form(other, first)
+        forms.append(form)
+        masks += [] if mask is None else [mask]
+    return joined(first.node.run, masks), forms  # type: ignore[union-attr]
+
+
+def joined(run: Run, masks: Sequence[Tensor]) -> Tensor:
+    """The intersection; one of the masks themselves where it is the same, as their sites are known."""
+    out = masks[0]
+    for mask in masks[1:]:
+        out = intersection(run, out, mask)
+    if any(out is mask for mask in masks):
+        return out
+    full = [mask for mask in masks if mask.shape[2:] == out.shape[2:]]
+    return next((mask for mask in full if torch.equal(mask.expand_as(out), out)), out)
+
+
+def _form(other: Any, first: Packed) -> tuple[Node | AtSites, Tensor | None]:
+    if not isinstance(other, (Masked, Tensor)):
+        return (lambda mask: other), None
+    if isinstance(other, Packed):  # of another order, or padded
+        raise NoRows
+    value = other.value if isinstance(other, Masked) else other
+    if value.is_complex():
+        raise NoRows
+    if value.ndim == 0 and isinstance(other, Tensor):
+        value = value.clone()  # as all that is put off: it may be written to before it is read
+        return (lambda mask: value), None  # type: ignore[return-value]
+    node = first.node
+    assert node is not None
+    if value.ndim > 4 or value.dtype != node.kind.dtype or value.device != node.kind.device:
+        raise NoRows
+    if torch.is_grad_enabled() and value.requires_grad:
+        raise NoRows
+    grid = _first(value.reshape((1,) * (4 - value.ndim) + value.shape), first.order)
+    if grid.shape[0] not in (1, node.batch) or grid.shape[1] not in (1, node.channels):
+        raise NoRows
+    mask = _mask_of(other, grid, first.order) if isinstance(other, Masked) else None
+    if grid.shape[2:] == (1, 1):
+        return PerImage(node, grid.flatten(1).clone(), _parameter(other)), mask
+    if grid.shape[2:] != node.mask.shape[2:]:
+        raise NoRows
+    whole = grid.expand(node.batch, *grid.shape[1:])
+    return Given(node.run, node.mask if mask is None else mask, whole), mask
+
+
+def _first(grid: Tensor, order: str) -> Tensor:
+    """(N, C, H, W) of a value in another order."""
+    back = [ORDERS[order].index(axis) for axis in range(4)]
+    return grid.permute(back)
+
+
+def _mask_of(other: Masked, grid: Tensor, order: str) -> Tensor:
+    """Its mask (N or 1, 1, H, W) or (N or 1, 1, 1, 1), as wide as its value."""
+    if other.frame is not None or other.weights is not None or other.visible.ndim != 4:
+        raise NoRows
+    mask = _first(other.visible, order)
+    if mask.shape[1] != 1 or mask.shape[2:] != grid.shape[2:]:
+        raise NoRows
+    return mask
+
+
+def _parameter(x: Any) -> Tensor | None:
+    """The parameter of which a tensor has every entry, in order."""
+    base = getattr(x, "_base", None)
+    base = x if base is None else base
+    if not isinstance(base, nn.Parameter) or base.dtype != x.dtype or base.numel() != x.numel():
+        return None
+    whole = base.data_ptr() == x.data_ptr() and base.is_neg() == x.is_neg()
+    return base if whole and base.is_contiguous() and x.is_contiguous() else None
+
+
+class PerImage:
+    """Vectors (N or 1, C or 1): each row takes that of its image. `parameter`: what they are, of a model."""
+
+    def __init__(self, node: Node, vectors: Tensor, parameter: Tensor | None) -> None:
+        self.node, self.vectors, self.parameter = node, vectors, parameter
+
+    def __call__(self, mask: Tensor) -> Tensor:
+        vectors = wide(self.vectors)
+        if len(vectors) == 1:
+            return vectors
+        return vectors.index_select(0, sites_of(self.node.run, mask, self.node.batch).images)

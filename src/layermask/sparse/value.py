@@ -1,0 +1,202 @@
+"""The packed form of `Masked`: visible cells as rows of channels, until somebody asks for the map.
+
+One representation is the truth at any moment. A `Packed` begins as rows. Whoever reads its `value` gets the
+map, and may keep it, make views of it and write to it. So from then on the map is the truth and the rows are
+gone; an operator that wants rows gathers them again. Values that are views of one map in torch become views
+of one map here, all at the same time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from layermask.core.mask import derive
+from layermask.core.masked import Masked, Run
+from layermask.sparse.active import sites_of
+from layermask.sparse.graph import Node
+
+ORDERS = {"first": (0, 1, 2, 3), "last": (0, 2, 3, 1)}
+"""Where channels are: the axes of (N, C, H, W) in the order that the value has them."""
+
+
+class Packed(Masked):
+    """A Masked that is rows while `node` is set, and a map after that, at first with 0 at hidden entries.
+
+    `order` says where channels are (a key of `ORDERS`), `strided_last` whether the map is channels-last in
+    memory.
+    """
+
+    def __init__(self, node: Node, order: str = "first", strided_last: bool = False) -> None:
+        self.order, self.strided_last = order, strided_last
+        self.frame = self.weights = None
+        self.phase, self.shared = False, False
+        self.run: Run | None = node.run
+        self.aliases: AliasGroup | None = None
+        self.node: Node | None = None
+        self.replace_node(node)
+
+    def replace_node(self, node: Node) -> Packed:
+        """Stand for other rows from here on: an operator wrote in place, and no other value sees it."""
+        self._leave_node()
+        node.holders.append(weakref.ref(self))
+        self.aliases, self.node = None, node
+        self._value: Tensor | None = None
+        self._visible = in_order(node.run, node.mask, self.order)
+        return self
+
+    def replace_by_map(self, value: Tensor, *, shared: bool) -> None:
+        """Be a map from here on, of which `shared` says whether other values are views."""
+        self._leave_node()
+        self.aliases, self.node, self._value = None, None, value
+        self.made = value
+        self.shared |= shared
+
+    def _leave_node(self) -> None:
+        if self.node is not None:
+            self.node.holders = [holder for holder in self.node.holders if holder() is not self]
+
+    def add_view(self, node: Node, begin: int, end: int, order: str) -> Packed:
+        """A value that is, in torch, a view of this one: channels `begin` to `end`, in this order of axes."""
+        aliases = self.aliases or AliasGroup(self)
+        start = aliases.span(self)[0]
+        return aliases.join(Packed(node, order, self.strided_last), start + begin, start + end)
+
+    @property
+    def seen_by_others(self) -> bool:
+        """Whether a write to this value would show in another one."""
+        return self.aliases is not None and self.aliases.overlap(self)
+
+    @property
+    def value(self) -> Tensor:  # type: ignore[override]  # an attribute of Masked
+        if self.node is not None:
+            if self.aliases is None:
+                self.replace_by_map(self._map(self.node), shared=False)
+            else:
+                self.aliases.lay_out()
+        assert self._value is not None
+        return self._value
+
+    @value.setter
+    def value(self, value: Tensor) -> None:
+        self.replace_by_map(value, shared=False)
+        self.made = None  # whoever gives it may keep it
+
+    @property
+    def present_value(self) -> Tensor | None:
+        return self._value
+
+    @property
+    def visible(self) -> Tensor:  # type: ignore[override]  # an attribute of Masked
+        return self._visible
+
+    @visible.setter
+    def visible(self, visible: Tensor) -> None:
+        _ = self.value  # rows are those of the mask before
+        self._visible = visible
+
+    @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        return self.value.shape if self.node is None else self._size(self.node)
+
+    def _map(self, node: Node) -> Tensor:
+        return laid_out(node, self.strided_last).permute(ORDERS[self.order])
+
+    def _size(self, node: Node) -> torch.Size:
+        whole = (node.batch, node.channels, *node.mask.shape[2:])
+        return torch.Size(whole[axis] for axis in ORDERS[self.order])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Packed(shape={tuple(self.shape)}, dtype={self.dtype})"
+
+
+class AliasGroup:
+    """Values that are views of one map in torch: slices of its channels, other orders of its axes.
+
+    Rows are never changed, so such values need no common memory until one of them is written to.
+    """
+
+    def __init__(self, root: Packed) -> None:
+        assert root.node is not None
+        self.node, self.strided_last = root.node, root.strided_last
+        self._members: list[tuple[weakref.ref[Packed], int, int]] = []
+        self.join(root, 0, root.node.channels)
+
+    def join(self, x: Packed, begin: int, end: int) -> Packed:
+        """Add the value that has the channels `begin` to `end` of the map."""
+        self._members.append((weakref.ref(x), begin, end))
+        x.aliases = self
+        return x
+
+    def _living(self) -> list[tuple[Packed, int, int]]:
+        found = [(ref(), begin, end) for ref, begin, end in self._members]
+        return [(x, begin, end) for x, begin, end in found if x is not None and x.aliases is self]
+
+    def span(self, x: Packed) -> tuple[int, int]:
+        """The channels of the map that `x` has."""
+        return next((begin, end) for member, begin, end in self._living() if member is x)
+
+    def overlap(self, x: Packed) -> bool:
+        """Whether another living value has channels of `x`."""
+        begin, end = self.span(x)
+        return any(m is not x and b < end and begin < e for m, b, e in self._living())
+
+    def lay_out(self) -> None:
+        """Lay the map out once, and make every living value a view of it. Each leaves the group by that."""
+        whole = laid_out(self.node, self.strided_last)
+        for x, begin, end in self._living():
+            x.replace_by_map(whole[:, begin:end].permute(ORDERS[x.order]), shared=True)
+
+
+def _of_node(name: str) -> Any:
+    """A property that rows and the laid out map share."""
+    return property(lambda self: getattr(self.value if self.node is None else self.node.kind, name))
+
+
+for name in ("dtype", "device", "is_cuda", "is_cpu", "requires_grad", "layout"):
+    setattr(Packed, name, _of_node(name))
+Packed.dim = lambda self: self.ndim  # type: ignore  # asked for by every batch norm
+Packed.ndim = property(lambda self: 4 if self.node is not None else self.value.ndim)  # type: ignore
+
+
+def in_order(run: Run, mask: Tensor, order: str) -> Tensor:
+    """A mask (N, 1, H, W) with its axes as the value has them."""
+    if order == "first":
+        return mask
+    return derive(run, "channels last", (mask,), None, lambda: mask.permute(ORDERS[order]))
+
+
+def laid_out(node: Node, strided_last: bool) -> Tensor:
+    """(N, C, H, W), zero where hidden."""
+    size = tuple(node.mask.shape[2:])
+    flat = node.kind.new_zeros(node.batch * size[0] * size[1], node.channels)
+    cells = sites_of(node.run, node.mask, node.batch).cells.long()
+    flat.index_copy_(0, cells, node.at(node.mask).to(flat.dtype))
+    value = flat.view(node.batch, *size, node.channels).permute(0, 3, 1, 2)
+    return value if strided_last else value.contiguous()
+
+
+class Padded(Packed):
+    """A packed value with rows and columns of zeros around it: (left, right, top, bottom).
+
+    `like`: the mask and frame of the padded value, by the rule of padding.
+    """
+
+    def __init__(self, inner: Packed, pads: tuple[int, int, int, int], like: Masked) -> None:
+        assert inner.node is not None
+        super().__init__(inner.node, "first", inner.strided_last)
+        self.pads, self._visible, self.frame = pads, like.visible, like.frame
+
+    def _map(self, node: Node) -> Tensor:
+        return F.pad(laid_out(node, self.strided_last), self.pads)
+
+    def _size(self, node: Node) -> torch.Size:
+        (left, right, top, bottom), (h, w) = self.pads, node.mask.shape[2:]
+        return torch.Size((node.batch, node.channels, h + top + bottom, w + left + right))

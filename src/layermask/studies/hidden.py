@@ -1,0 +1,97 @@
+"""What is hidden of a picture: by a mask file, or by patches drawn at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layermask.errors import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layermask.cli.jobs import Job
+    from layermask.cli.scene import Scene
+
+PATCH = 16  # pixels, of what --hide hides
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What is hidden: `visible` (1, 1, H, W), by a mask file or by a share of patches drawn with a seed."""
+
+    visible: Tensor
+    mask: Path | None
+    share: float
+    seed: int
+
+    def amount(self) -> float:
+        return float(self.visible.float().mean())
+
+    def title(self) -> str:
+        how = printable(self.mask.name) if self.mask else f"random {PATCH}×{PATCH} patches hidden"
+        return f"{how}, {self.amount():.1%} visible"
+
+    def record(self) -> dict[str, Any]:
+        from layermask.io.record import sha256
+
+        if self.mask:
+            return {"file": self.mask.name, "sha256": sha256(self.mask), "visible": self.amount()}
+        return {"hide": self.share, "seed": self.seed, "patch": PATCH, "visible": self.amount()}
+
+
+def hide_part(scene: Scene, mask: Path | None, share: float, seed: int) -> Hidden:
+    visible = visible_part(scene, mask) if mask else _patches(scene, share, seed)
+    return Hidden(visible, mask, share, seed)
+
+
+def _patches(scene: Scene, share: float, seed: int) -> Tensor:
+    """Return the (1, 1, H, W) mask of patches drawn at random; at least one is visible and one hidden."""
+    import torch
+
+    from layermask.errors import InputError
+
+    patches = patches_of(scene)
+    count = int(patches.max()) + 1
+    if count == 1:
+        size = tuple(patches.shape)
+        raise InputError(f"the model sees {size} pixels, one patch of {PATCH}x{PATCH}: give a --mask instead")
+    hidden = min(max(1, round(share * count)), count - 1)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    visible = torch.ones(count, dtype=torch.bool).index_fill(0, order[:hidden], False)
+    return visible[patches][None, None].to(scene.x.device)
+
+
+def patches_of(scene: Scene) -> Tensor:
+    from layermask.segment.segmenters import Grid
+
+    return Grid(PATCH)(scene.picture)
+
+
+def visible_part(scene: Scene, path: Path, invert: bool = False) -> Tensor:
+    """Return the (1, 1, H, W) mask of what the model sees."""
+    from layermask.data.images import load_mask
+    from layermask.errors import ImageError
+
+    mask = load_mask(path, scene.size)
+    visible = scene.loaded.preprocessing.mask(mask.point(lambda level: 255 - level) if invert else mask)
+    if not visible.any():
+        raise ImageError(
+            f"mask {path} hides all that the model sees of the picture: white is visible"
+            + (", and --invert turns that round" if invert else "; --invert turns that round")
+        )
+    return visible.to(scene.x.device)
+
+
+def mask_of(mask: Path, job: Job) -> Path:
+    """Return the mask of a picture: the one there is for all, or that of its name in a folder of masks."""
+    from layermask.errors import ImageError
+    from layermask.io.atomic import is_folder
+
+    if not is_folder(mask):
+        return mask
+    found = sorted(p for p in mask.rglob("*") if str(p.relative_to(mask).with_suffix("")) == job.name)
+    if not found:
+        raise ImageError(f"no mask for {job.image} in {mask}: expected a file of the name {job.name}")
+    return found[0]

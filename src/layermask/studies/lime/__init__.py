@@ -1,0 +1,1 @@
+"""Explanations beside object masks."""

@@ -1,0 +1,1 @@
+"""Answers to patches beside the answer to the whole."""

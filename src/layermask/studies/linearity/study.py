@@ -1,0 +1,141 @@
+"""Linearity: is the answer to the whole picture the sum of the answers to its patches?
+
+Balasubramanian and Feizi 2023, supplement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from layermask._private_torch import MadeFor
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
+from layermask.data.source import Sample, Source
+from layermask.errors import InputError, out_of_memory
+from layermask.io.atomic import reason
+from layermask.metrics.linearity import headless, measure_linearity
+from layermask.segment.segmenters import Grid
+from layermask.studies.protocol import OverRemovals, check_each_once
+from layermask.studies.store import Row
+from layermask.zoo.loaded import Loaded
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture to be asked about: x (1, C, H, W)."""
+
+    sample: Sample
+    x: Tensor
+
+
+@dataclass(frozen=True)
+class PatchSums(OverRemovals):
+    """Rows for each picture × removal × patch size: the summed answers to each patch, and the whole.
+
+    `patches` are in pixels. `of` "features", what the model's head reads, or its "logits"; the removals are
+    made on the model without its head. `head` is the head's module name, by default the last `nn.Linear`.
+    """
+
+    patches: Sequence[int] = (32,)
+    of: Literal["features", "logits"] = "features"
+    head: str | None = None
+    _headless: MadeFor = field(default_factory=MadeFor, init=False, repr=False, compare=False)
+
+    name: ClassVar[str] = "linearity"
+    columns: ClassVar[dict[str, str]] = {
+        "image": "string",
+        "removal": "string",
+        "patch": "int32",
+        "patches": "int32",
+        "l2": "double",
+        "cosine": "double",
+        "norm": "double",
+        "whole_norm": "double",
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(
+            self,
+            patches=partial(kinds.several, kind=kinds.count),
+            of=partial(kinds.choice, known=("features", "logits")),
+            head=kinds.optional(kinds.text),
+        )
+        check_each_once("patches", self.patches)
+        if self.head and self.of == "logits":
+            raise InputError(f"head {self.head!r} has no use, as logits are what it answers: leave it out")
+
+    def check(self, source: Source, loaded: Loaded) -> None:
+        """Raise `InputError` if the experiment cannot be made with this model."""
+        crop = loaded.preprocessing.crop
+        if max(self.patches) >= max(crop):
+            raise InputError(
+                f"a patch of {max(self.patches)} pixels is the whole image, which {loaded.name} takes at "
+                f"{crop[0]}x{crop[1]}: give smaller patches"
+            )
+        self._asked(loaded)
+
+    def settings(self, source: Source) -> dict[str, Any]:
+        """Return what rows depend on besides the pictures and the model."""
+        return {
+            "removals": list(self.removals),
+            "patches": list(self.patches),
+            "of": self.of,
+            "head": self.head,
+        }
+
+    def prepare(self, sample: Sample, loaded: Loaded) -> Scene:
+        """Read a picture.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return Scene(sample, loaded.preprocessing(sample.load_image()))
+
+    def rows(self, scene: Scene, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
+        """Return the rows of one picture, which never depend on another; `batch_size` patches at a time."""
+        x, asked = scene.x.to(device), self._asked(loaded)
+        return [
+            {"image": scene.sample.name, "removal": name, **self._row(name, asked, x, patch, batch_size)}
+            for name in self.removals
+            for patch in self.patches
+        ]
+
+    def _row(self, name: str, asked: Loaded, x: Tensor, patch: int, batch_size: int) -> Row:
+        labels = Grid(patch).labels(tuple(x.shape[2:])).to(x.device)
+        operator = self.painting(name, asked, labels)
+        found = measure_linearity(operator, x, patch, perturbations_per_eval=batch_size)
+        numbers = {key: float(getattr(found, key)[0]) for key in ("l2", "cosine", "norm", "whole_norm")}
+        return {"patch": patch, "patches": int(labels.max()) + 1, **numbers}
+
+    def _asked(self, loaded: Loaded) -> Loaded:
+        """Return the model that answers with what is summed: one for all pictures, as its removals are."""
+        if self.of == "logits":
+            return loaded
+        return self._headless.get((loaded,), None, lambda: self._without_head(loaded))
+
+    def _without_head(self, loaded: Loaded) -> Loaded:
+        without = replace(loaded, model=headless(loaded.model, self.head))
+        self._try(without)
+        return without
+
+    def _try(self, without: Loaded) -> None:
+        """Refuse a head that is not the last layer: the model cannot do without another."""
+        device = next((each.device for each in without.model.parameters()), torch.device("cpu"))
+        x = torch.zeros(1, without.preprocessing.channels, *without.preprocessing.crop, device=device)
+        try:
+            with torch.no_grad():
+                without.model(x)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            raise InputError(
+                f"head {self.head!r}: without it {without.name} cannot be asked ({reason(error)}): give the "
+                "module of its last layer"
+            ) from error

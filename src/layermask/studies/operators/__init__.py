@@ -1,0 +1,1 @@
+"""How far each removal can be trusted."""

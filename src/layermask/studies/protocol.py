@@ -1,0 +1,116 @@
+"""What experiments over removals share: operators by name, labels, and the model's probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layermask.arguments import kinds
+from layermask.arguments.declare import check_fields
+from layermask.data.source import Sample, Source
+from layermask.errors import InputError, ModelError
+from layermask.io.record import engine_of
+from layermask.removal.registry import (
+    REMOVALS,
+    MadeOnce,
+    MakeOperator,
+    check_name,
+    from_table,
+    paints_segments,
+)
+from layermask.zoo.loaded import Loaded
+from layermask.zoo.outputs import compared_scores
+
+Operator = Callable[..., Any]
+
+OF_THE_DATA, OF_THE_MODEL = "of the data", "predictions of the plain model"
+"""What labels are, in the settings."""
+
+
+@dataclass(frozen=True)
+class OverRemovals:
+    """An experiment that compares `removals`.
+
+    `operator` makes the removal of a name: give your own, with names of your own, for variants.
+    """
+
+    removals: Sequence[str] = ("layermask", "greyout", "blackout")
+    operator: MakeOperator = field(default=from_table, compare=False, kw_only=True)
+    _made: MadeOnce = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, removals=names_kind, operator=kinds.function)
+        object.__setattr__(self, "_made", MadeOnce(self.operator))
+        check_each_once("removals", self.removals)
+        if self.operator is from_table:
+            list(map(check_name, self.removals))
+
+    def made(self, name: str, loaded: Loaded, segments: Tensor | None = None) -> Operator:
+        """Return a removal, made once for all pictures where it can be: some try themselves out at first."""
+        return self._made(name, loaded, segments)
+
+    @property
+    def engine_used(self) -> str | None:
+        """Which engine answered for the removals made so far; see `record.engine_of`."""
+        return engine_of(*self._made)
+
+    def painting(self, name: str, loaded: Loaded, segments: Tensor) -> Operator:
+        """Return a removal that, if it paints segments, paints these (H, W), on the device of the picture."""
+        return self.made(name, loaded, segments if name in REMOVALS and paints_segments(name) else None)
+
+
+def names_kind(name: str, value: Any) -> tuple[str, ...]:
+    """Return names; `check_each_once` and the tables of names say which."""
+    return kinds.several(name, value, kinds.text, least=0)
+
+
+def check_each_once(name: str, values: Sequence[Any]) -> None:
+    """Refuse no values, and a value given twice."""
+    if not values or len(set(values)) < len(values):
+        raise InputError(f"{name} are {', '.join(map(str, values)) or 'none'}: give some, each once")
+
+
+def check_labels(source: Source, loaded: Loaded) -> None:
+    """Refuse labels that only some pictures have, or that the model has no class for."""
+    if source.count("label"):
+        source.having("label")
+    classes = len(loaded.labels)
+    alien = [s for s in source.samples if s.label is not None and not 0 <= s.label < classes]
+    if alien:
+        raise InputError(
+            f"image {alien[0].name} has label {alien[0].label} and {loaded.name} has {classes} classes "
+            f"({len(alien)} such images): give the data that the model is for"
+        )
+
+
+def kind_of_labels(source: Source) -> str:
+    return OF_THE_DATA if source.count("label") else OF_THE_MODEL
+
+
+def label_of(sample: Sample, x: Tensor, loaded: Loaded) -> int:
+    """Return the label of the data or, where it has none, the plain model's prediction for x (1, C, H, W)."""
+    if sample.label is not None:
+        return sample.label
+    whole = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool)
+    return int(ask(lambda x, visible: loaded.model(x), x, whole, 1, sample.name).argmax())
+
+
+@torch.no_grad()
+def ask(operator: Operator, x: Tensor, masks: Tensor, batch_size: int, name: str) -> Tensor:
+    """Return the probabilities (M, classes) for the picture x (1, C, H, W) under masks (M, 1, H, W).
+
+    Float64, on the CPU; `batch_size` masks at a time; `name` is that of the picture, for errors.
+    """
+    parts = [part.to(x.device) for part in masks.split(batch_size)]
+    return torch.cat([_probabilities(operator(x, part), len(part), name) for part in parts])
+
+
+def _probabilities(output: Any, count: int, name: str) -> Tensor:
+    scores = compared_scores(output, count).detach().float().cpu()
+    if not scores.isfinite().all():
+        raise ModelError(f"the scores for image {name} are not all finite: try float32")
+    return scores.double().softmax(-1)

@@ -1,0 +1,1 @@
+"""Answers while more and more segments are hidden."""

@@ -1,0 +1,1 @@
+"""Answers to the shape of a mask alone."""
