@@ -30,7 +30,7 @@ from cells import cells as every  # noqa: E402
 from lines import FOLDER, Lines  # noqa: E402
 from timing import Deadline  # noqa: E402
 
-from layermask import native  # noqa: E402
+from layermask import kernels  # noqa: E402
 
 CHECKS = ("test_fill_kernels.py", "test_packed*.py")
 CHECK_SHARE = 0.25  # of the time limit, at most
@@ -58,7 +58,7 @@ def main() -> None:
 def build(lines: Lines) -> None:
     """Compile the kernels, or load what was compiled before."""
     begin = time.monotonic()
-    there = native.library() is not None
+    there = kernels.library() is not None
     seconds = time.monotonic() - begin
     print(f"compiled kernels: {'ready' if there else 'none, torch operators do the work'}, {seconds:.1f} s")
     lines.add("build", "kernels", "cpu", kernels=there, seconds=round(seconds, 2))

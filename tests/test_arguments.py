@@ -41,8 +41,10 @@ from layermask.metrics import (
     localisation,
     operators,
     predictions,
-    shape,
     subsets,
+)
+from layermask.metrics import (
+    shape_bias as shape,
 )
 from layermask.metrics.registry import metric as metric_entry
 from layermask.removal.fills.protocol import Fill

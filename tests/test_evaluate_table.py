@@ -69,12 +69,12 @@ def quick(name: str):
 
 
 def test_names_are_those_of_the_classes():
-    from layermask import evaluate
+    from layermask import studies
 
     for name, entry in EXPERIMENTS.items():
         experiment = entry.experiment()  # every setting has a default
         assert experiment.name == name
-        assert getattr(evaluate, entry.class_name) is entry.experiment
+        assert getattr(studies, entry.class_name) is entry.experiment
         assert entry.summary[-1] in ".?" and entry.source
         assert "image" in experiment.columns and "removal" in experiment.columns
 

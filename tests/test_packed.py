@@ -19,7 +19,7 @@ from layermask.check.samples import masks
 from layermask.core.masked import Run
 from layermask.core.window import Window, grow
 from layermask.kernels import library
-from layermask.removal import layers
+from layermask.removal import layer_masking
 from layermask.sparse import ops as kernels
 from layermask.sparse import plan as plans
 from layermask.sparse.active import plan_of, sites_of
@@ -764,4 +764,4 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, taken: list[str]) -
 
 def test_unknown_engine() -> None:
     with pytest.raises(ValueError, match="engine is 'fast': choose auto, dense or packed"):
-        layers.LayerMasking(nn.Identity(), engine="fast")
+        layer_masking.LayerMasking(nn.Identity(), engine="fast")
