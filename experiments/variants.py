@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
-from layermask.core.masked import RULES, settled
+from layermask.core.masked import settled
+from layermask.core.rule_table import RULES
 from layermask.core.window import GROWTHS, Window, count, grow, on_grid, window_sum
 from layermask.padding.reference import FILLS, neighbor
 from layermask.removal.fills.neighbor import Neighbors

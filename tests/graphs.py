@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import twins
 from torch import Tensor, nn
 
-from layermask.core.masked import Settings
+from layermask.core.forward_pass import Settings
 
 Options = dict[str, Any]
 Size = tuple[int, ...]

@@ -10,7 +10,7 @@ from torch import Tensor
 from twins import Windows
 
 from layermask import Masked
-from layermask.core.masked import Run, Settings
+from layermask.core.forward_pass import Run, Settings
 
 SIZES = {1: (9,), 2: (6, 7), 3: (4, 5, 4)}
 

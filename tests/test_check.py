@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from layermask.check import LAWS, check, laws, run_check
 from layermask.check.samples import sample_images
 from layermask.cli.app import app
-from layermask.core.masked import RULES, Masked, overriding
+from layermask.core.masked import Masked
+from layermask.core.rule_table import RULES, overriding
 from layermask.errors import ModelError
 from layermask.sparse import ops as kernels
 from layermask.sparse.forms import PACKED

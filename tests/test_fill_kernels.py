@@ -15,12 +15,12 @@ from pairs import pair
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
-from layermask.core.masked import Run, Settings
-from layermask.core.ownership import hide_
+from layermask.core.forward_pass import Run, Settings
 from layermask.padding import cpu as native_fill
 from layermask.padding import custom_op as opaque_fill
 from layermask.padding import neighbor as filling
 from layermask.padding import reference as fill
+from layermask.padding.hide import hide_
 
 GEOMETRIES = [
     ((9,), (2,)),

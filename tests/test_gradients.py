@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from layermask import LayerMasking, Masked, NoMaskRule
-from layermask.core.masked import Run, Settings
+from layermask.core.forward_pass import Run, Settings
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

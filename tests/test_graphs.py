@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.check.watch import poisoned
-from layermask.core.masked import Run, Settings
+from layermask.core.forward_pass import Run, Settings
 from layermask.core.outputs import left
 from layermask.removal.layer_masking import entered
 

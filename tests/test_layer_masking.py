@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
-from layermask.core.masked import Run
+from layermask.core.forward_pass import Run
 from layermask.removal.layer_masking import _ending
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.core import mask as masks
-from layermask.core.masked import Run, Settings
+from layermask.core.forward_pass import Run, Settings
 
 X = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 M = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.5

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.check.samples import masks
-from layermask.core.masked import Run
+from layermask.core.forward_pass import Run
 from layermask.core.window import Window, grow
 from layermask.kernels import library
 from layermask.removal import layer_masking

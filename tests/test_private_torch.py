@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import layermask
 from layermask import _private_torch as private
+from layermask.core.forward_pass import Run
 from layermask.core.mask import derive
-from layermask.core.masked import Run
 
 ROOT = Path(layermask.__file__).parent
 

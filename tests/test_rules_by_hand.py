@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layermask import Masked
-from layermask.core.masked import name_of
+from layermask.core.rule_table import name_of
 
 X = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(0))
 MASK = torch.rand(2, 1, 6, 5, generator=torch.Generator().manual_seed(1)) < 0.5

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from layermask import RULES, Masked, NoMaskRule
-from layermask.core.masked import name_of
+from layermask.core.rule_table import name_of
 
 invocations = pytest.importorskip(
     "torch.testing._internal.common_methods_invocations",

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from layermask.adapters.nan import NaNHidden, mark_hidden
     from layermask.adapters.quantus import as_perturb_func, write_nan
     from layermask.adapters.shap import as_shap
-    from layermask.core.masked import RULES, LostMask, Masked, NoMaskRule, overriding, rule
+    from layermask.core.masked import Masked
+    from layermask.core.rule_table import RULES, overriding, rule
     from layermask.data.images import load_image, load_labels, load_mask
-    from layermask.errors import ImageError, InputError, MissingPackage, ModelError
+    from layermask.errors import ImageError, InputError, LostMask, MissingPackage, ModelError, NoMaskRule
     from layermask.explain.ablation import KeepOne, LeaveOneOut
     from layermask.explain.attribution import Attribution
     from layermask.explain.banzhaf import Banzhaf
@@ -151,7 +152,7 @@ _HOMES = {
     "adapters.nan": ("NaNHidden", "mark_hidden"),
     "adapters.quantus": ("as_perturb_func", "write_nan"),
     "adapters.shap": ("as_shap",),
-    "errors": ("ImageError", "InputError", "MissingPackage", "ModelError"),
+    "errors": ("ImageError", "InputError", "LostMask", "MissingPackage", "ModelError", "NoMaskRule"),
     "explain.attribution": ("Attribution",),
     "explain.ablation": ("KeepOne", "LeaveOneOut"),
     "explain.banzhaf": ("Banzhaf",),
@@ -185,7 +186,8 @@ _HOMES = {
     ),
     "data.images": ("load_image", "load_labels", "load_mask"),
     "zoo.loaded": ("Loaded",),
-    "core.masked": ("RULES", "LostMask", "Masked", "NoMaskRule", "overriding", "rule"),
+    "core.masked": ("Masked",),
+    "core.rule_table": ("RULES", "overriding", "rule"),
     "zoo.preprocessing": ("Preprocessing",),
     "removal.layer_masking": ("LayerMasking",),
     "removal.registry": ("REMOVALS", "Removal"),
@@ -208,7 +210,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'layermask' has no attribute {name!r}")
-    if _HOME[name] == "core.masked":
+    if _HOME[name].startswith("core."):
         import_module("layermask.rules")  # the table comes with its rules in it
     return getattr(import_module(f"layermask.{_HOME[name]}"), name)
 

@@ -76,3 +76,39 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY)
+
+
+class NoMaskRule(NotImplementedError):
+    """A model called a torch function that has no rule for `Masked` arguments.
+
+    `function` is its name as the user wrote it, `module` the path of the submodule that called it ("" when
+    no submodule did).
+    """
+
+    def __init__(self, function: str, module: str = "", line: str = "", why: str = "") -> None:
+        self.function, self.module, self.line, self.why = function, module, line, why
+        super().__init__(self.message())
+
+    def place(self) -> str:
+        parts = [self.module and f"in module {self.module!r}", self.line and f"at {self.line}"]
+        return "".join(f" {part}" for part in parts if part)
+
+    def message(self) -> str:
+        return (
+            f"{self.function} has no rule for masked input{self.place()}. {self.why and self.why + ' '}"
+            f"Add one: decorate a function that has the parameters of {self.function} and returns "
+            f"Masked(value, visible) with @layermask.rule({self.function})."
+        )
+
+
+class LostMask(NoMaskRule):
+    """A masked value was to be written into a plain tensor, in place or by `out=`, which has no mask.
+
+    Not a TypeError: torch would take that for an operand it may try the other way round.
+    """
+
+    def message(self) -> str:
+        return (
+            f"{self.function}{self.place()} would write a masked value into a plain tensor, which has no "
+            "mask. Write out of place, or make the target Masked first."
+        )

@@ -318,7 +318,7 @@ def in_process(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list) 
 
 def registered(only: str) -> list[Mutant]:
     """Every rule in the table, all spellings of its function at once, with a wrong output or a wrong mask."""
-    from layermask.core.masked import RULES
+    from layermask.core.rule_table import RULES
 
     key = hashlib.sha256((HERE / "broken.py").read_bytes()).hexdigest()[:16]
     stems = dict.fromkeys(function.__name__.strip("_") for function in RULES)

@@ -17,7 +17,9 @@ from layermask.arguments.declare import checked
 from layermask.check.laws import LAWS, LawResult, check_laws
 from layermask.check.samples import masks
 from layermask.check.watch import Call, See, watched
-from layermask.core.masked import Masked, NoMaskRule, masked_in, name_of, replace_masked, settled
+from layermask.core.masked import Masked, masked_in, replace_masked, settled
+from layermask.core.rule_table import name_of
+from layermask.errors import NoMaskRule
 
 
 @dataclass

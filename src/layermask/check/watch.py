@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from layermask.core.masked import Masked, Run, masked_in
+from layermask.core.forward_pass import Run
+from layermask.core.masked import Masked, masked_in
 
 Call = Callable[[], Any]
 See = Callable[[Callable, tuple, dict, Call], Any]

@@ -127,9 +127,8 @@ def _try(removal: nn.Module, shape: tuple[int, ...], name: str) -> None:
     """Ask the model itself once: what it says of a size that it does not take is clearer than an exporter."""
     import torch
 
-    from layermask.core.masked import NoMaskRule
     from layermask.deploy.formats import leaves
-    from layermask.errors import ModelError
+    from layermask.errors import ModelError, NoMaskRule
 
     try:
         with torch.no_grad():

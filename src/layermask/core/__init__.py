@@ -1,1 +1,3 @@
-"""The mechanism: a value and its mask, and one rule per function."""
+"""The mechanism: a value and its mask, and one rule for each torch function. It needs torch alone."""
+
+import layermask.core.tensor_interface  # noqa: F401  # completes Masked

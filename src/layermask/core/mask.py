@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from layermask._private_torch import identities
-from layermask.core.masked import Masked, Run, has_positions, settled
+from layermask.core.forward_pass import Run
+from layermask.core.masked import Masked, has_positions, settled
 
 
 def derive(

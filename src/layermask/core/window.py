@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.core.forward_pass import Run
 from layermask.core.mask import _contains, derive
-from layermask.core.masked import Masked, Run
+from layermask.core.masked import Masked
 
 GROWTHS = ("any", "half", "center", "keep", "all")
 """What makes a window's output visible: any visible cell (the paper's max pool), at least half of its cells

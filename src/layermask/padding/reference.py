@@ -15,7 +15,8 @@ from torch import Tensor
 
 from layermask.core.mask import derive
 from layermask.core.masked import Masked, settled
-from layermask.core.ownership import is_ours, is_watched
+from layermask.core.ownership import is_ours
+from layermask.core.tracing import is_watched
 from layermask.core.window import FEW_CHANNELS, Window, box_sum, count, neighborhood
 from layermask.padding import custom_op as opaque
 from layermask.padding import neighbor as filling

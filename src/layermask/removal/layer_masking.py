@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from layermask import rules as _rules
 from layermask.arguments import kinds
 from layermask.arguments.refusal import shown
+from layermask.core.forward_pass import Run, Settings
 from layermask.core.inputs import answered, check_inputs
 from layermask.core.mask import JOINS
-from layermask.core.masked import Masked, Run, Settings, overrides, settled
+from layermask.core.masked import Masked, settled
 from layermask.core.outputs import left, masked_within
+from layermask.core.rule_table import overrides
 from layermask.core.window import GROWTHS
 from layermask.errors import InputError
 from layermask.padding.reference import EPSILON, FILLS

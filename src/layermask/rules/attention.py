@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import align, any_over, derive, intersection
-from layermask.core.masked import Masked, NoMaskRule, name_of, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.masked import Masked, settled
+from layermask.core.rule_table import built_in as rule
+from layermask.core.rule_table import name_of
+from layermask.errors import NoMaskRule
 
 
 def _softmax(function: Callable) -> Callable:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from layermask.core.mask import any_over, derive, intersection, weighs
 from layermask.core.masked import Masked, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.rule_table import built_in as rule
 
 
 def _operand(x: Any) -> tuple[Tensor, Tensor]:

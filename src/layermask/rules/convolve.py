@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.core.forward_pass import Run
 from layermask.core.mask import any_over, derive, intersection
-from layermask.core.masked import Masked, NoMaskRule, Run, name_of, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.masked import Masked, settled
+from layermask.core.rule_table import built_in as rule
+from layermask.core.rule_table import name_of
 from layermask.core.window import Window, count, grow, windowed
+from layermask.errors import NoMaskRule
 from layermask.padding.reference import neighbor
 
 Sizes = int | Sequence[int]

@@ -12,7 +12,7 @@ import torch
 
 from layermask.core.mask import any_over, narrow
 from layermask.core.masked import Masked, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.rule_table import built_in as rule
 
 
 def _transform(function: Callable, last: tuple[int, ...] | None) -> Callable:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from layermask.core.mask import narrow
-from layermask.core.masked import Masked, NoMaskRule, masked_in, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.masked import Masked, masked_in, settled
+from layermask.core.rule_table import built_in as rule
+from layermask.errors import NoMaskRule
 from layermask.rules.shape import moved
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layermask.core.masked import Masked, replace_masked
-from layermask.core.masked import built_in as rule
+from layermask.core.rule_table import built_in as rule
 
 _ASKED = """
     size dim ndimension stride numel nelement element_size get_device is_contiguous is_floating_point

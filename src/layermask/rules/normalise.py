@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layermask.core.mask import varies
 from layermask.core.masked import Masked, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.rule_table import built_in as rule
 from layermask.rules.reduce import everything, moments, visible_share
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layermask.core.mask import align
 from layermask.core.masked import Masked, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.rule_table import built_in as rule
 
 
 def writable(x: Masked) -> Tensor:

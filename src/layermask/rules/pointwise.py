@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask._private_torch import identities
+from layermask.core.dispatch import INPLACE
 from layermask.core.mask import align, join
-from layermask.core.masked import INPLACE, Masked, NoMaskRule, masked_in, replace_masked, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.masked import Masked, masked_in, replace_masked, settled
+from layermask.core.rule_table import built_in as rule
+from layermask.errors import NoMaskRule
 from layermask.rules.overwrite import become, overwrite, writable
 
 _NAMESPACES = (torch, Tensor, F, torch.special)

@@ -10,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.core.forward_pass import DEFAULTS
 from layermask.core.mask import derive
-from layermask.core.masked import DEFAULTS, Masked, settled
-from layermask.core.masked import built_in as rule
-from layermask.core.ownership import hide_, is_ours, is_watched
+from layermask.core.masked import Masked, settled
+from layermask.core.ownership import is_ours
+from layermask.core.rule_table import built_in as rule
+from layermask.core.tracing import is_watched
 from layermask.core.window import Window, grow, windowed
+from layermask.padding.hide import hide_
 from layermask.padding.reference import neighbor
 from layermask.rules.convolve import Sizes, collapsed, filled, per_axis
 from layermask.rules.reduce import epsilon, hidden_last, visible_share

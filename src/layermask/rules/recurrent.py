@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from layermask.core.mask import any_over, intersection
 from layermask.core.masked import Masked, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.rule_table import built_in as rule
 
 
 def _recurrent(function: Callable) -> Callable:

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, axis_of, derive, share, varies, weighs
-from layermask.core.masked import Masked, NoMaskRule, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.masked import Masked, settled
+from layermask.core.rule_table import built_in as rule
+from layermask.errors import NoMaskRule
 
 Dims = int | Sequence[int] | None
 

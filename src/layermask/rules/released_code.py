@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from layermask.core.masked import RULES, Masked, settled
+from layermask.core.masked import Masked, settled
+from layermask.core.rule_table import RULES
 from layermask.rules.pool import bins
 from layermask.rules.shape import cat
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import derive
-from layermask.core.masked import Masked, NoMaskRule, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.masked import Masked, settled
+from layermask.core.rule_table import built_in as rule
 from layermask.core.window import on_grid
+from layermask.errors import NoMaskRule
 from layermask.padding.reference import neighbor
 from layermask.rules.convolve import collapsed
 

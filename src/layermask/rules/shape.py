@@ -13,7 +13,7 @@ from layermask._private_torch import identities
 from layermask.core import mask as visibility
 from layermask.core.mask import align, axis_of, derive, join, narrow
 from layermask.core.masked import Masked, has_positions, settled
-from layermask.core.masked import built_in as rule
+from layermask.core.rule_table import built_in as rule
 
 
 def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any = None) -> Masked:

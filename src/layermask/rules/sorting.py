@@ -13,7 +13,7 @@ from torch import Tensor
 
 from layermask.core.mask import varies
 from layermask.core.masked import Masked
-from layermask.core.masked import built_in as rule
+from layermask.core.rule_table import built_in as rule
 from layermask.rules.reduce import everything, hidden_last
 from layermask.rules.shape import moved
 

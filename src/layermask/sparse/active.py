@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from layermask.core.forward_pass import Run
 from layermask.core.mask import derive
-from layermask.core.masked import Run
 from layermask.core.window import Window
 from layermask.sparse.plan import Plan, plan, taps
 

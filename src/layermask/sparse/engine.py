@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask.core.masked import Run, Settings, rule_for
-from layermask.core.ownership import is_traced, is_watched
+from layermask.core.dispatch import rule_for
+from layermask.core.forward_pass import Run, Settings
+from layermask.core.tracing import is_traced, is_watched
 from layermask.sparse.forms import PACKED
 from layermask.sparse.memory import Memory
 from layermask.sparse.operands import NoRows

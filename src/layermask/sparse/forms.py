@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layermask._private_torch import identities
+from layermask.core.dispatch import INPLACE
+from layermask.core.forward_pass import Run
 from layermask.core.mask import any_over
-from layermask.core.masked import INPLACE, RULES, Masked, Run
+from layermask.core.masked import Masked
+from layermask.core.rule_table import RULES
 from layermask.core.window import Window, grow
 from layermask.rules.convolve import conv_window, filled
 from layermask.rules.pointwise import functions

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.call_site import owner_path
-from layermask.core.masked import Run, name_of
+from layermask.core.forward_pass import Run
+from layermask.core.rule_table import name_of
 from layermask.core.window import Window
 from layermask.sparse import ops as kernels
 from layermask.sparse.active import plan_of, rows_within, seen_taps, sites_of

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layermask.core.forward_pass import Run
 from layermask.core.mask import intersection
-from layermask.core.masked import Masked, Run
+from layermask.core.masked import Masked
 from layermask.sparse.active import sites_of
 from layermask.sparse.graph import Given, Node
 from layermask.sparse.ops import wide

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.core.forward_pass import Run
 from layermask.core.mask import derive
-from layermask.core.masked import Masked, Run
+from layermask.core.masked import Masked
 from layermask.sparse.active import sites_of
 from layermask.sparse.graph import Node
 

@@ -1,0 +1,155 @@
+"""One call of a torch function on `Masked` arguments: its pass, its rule, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from layermask._private_torch import identities, same_storage, writes_so_far
+from layermask.core.call_site import autograd_function, module_path, user_line
+from layermask.core.forward_pass import DEFAULTS, Run
+from layermask.core.masked import Masked, has_positions, masked_in, replace_masked, settled
+from layermask.core.rule_table import BUILT_IN, RULES, name_of, overrides
+from layermask.errors import InputError, LostMask, NoMaskRule
+
+
+def rule_for(run: Run, function: Callable) -> Callable | None:
+    """The rule in force: of the model, of a block of `overriding`, or of the table; None if there is none."""
+    for rules in (run.rules, *overrides(), *run.overrides):
+        if function in rules:
+            return rules[function]
+    return RULES.get(function)
+
+
+def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
+    """Apply the rule of `function` to arguments of which at least one is `Masked`."""
+    inputs = masked_in(args, kwargs)
+    run = _enter(inputs)
+    if run.ended:
+        return function(*replace_masked(args, settled), **replace_masked(kwargs, settled))
+    _refuse_lost_writes(function, args, kwargs)
+    _refuse_lost_gradient(function, run, inputs)
+    if run.watch is not None:
+        return _watched(run, function, args, kwargs)
+    options = {str(NUMPY_NAMES.get(name, name)): option for name, option in kwargs.items()}
+    if run.packing is not None and (out := run.packing(run, function, args, options)) is not NotImplemented:
+        return replace_masked(out, lambda x: _in_run(x, run))
+    body = rule_for(run, function)
+    if body is None:
+        return _no_rule(function, args, kwargs)
+    ours, masked_first = BUILT_IN.get(function, (None, False))
+    if body is ours and masked_first:
+        _refuse_other_argument(function, args, options)
+    out = body(*args, **(options if body is ours else kwargs))
+    cut = any(x.cut for x in inputs)
+    for x in masked_in(out):
+        x = _in_run(x, run)
+        x.cut |= cut and not has_positions(x)
+        x.shared |= body is not ours  # a rule of the user may keep what it gives
+        _note_sharing(x, inputs)
+    return out
+
+
+def _watched(run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
+    """What the watcher of the pass answers; it does not see what rules call of one another."""
+    watch, run.watch = run.watch, None
+    try:
+        out = watch(function, args, kwargs, lambda: dispatch(function, args, kwargs))  # type: ignore[misc]  # not None
+    finally:
+        run.watch = watch
+    for x in masked_in(out):
+        x.run = run
+    return out
+
+
+def _in_run(x: Masked, run: Run) -> Masked:
+    x.run, x.made = run, x.present_value
+    return x
+
+
+NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as well
+
+
+def _enter(inputs: list[Masked]) -> Run:
+    """The run of the inputs. One that has none comes from outside, where its value is held too."""
+    run = next((x.run for x in inputs if x.run is not None), None) or Run(DEFAULTS, masks=_masks(inputs))
+    compiling = torch.compiler.is_compiling()  # in-place rules assume sharing there
+    for x in inputs:
+        if not compiling:
+            x.shared |= x.run is None or x.made is not x.present_value
+            _refuse_changed_mask(run, x.visible)
+        x.run = run
+    return run
+
+
+def _refuse_changed_mask(run: Run, visible: Tensor) -> None:
+    """Masks are shared by values, and what was derived of them is kept, so nobody may write to one."""
+    written = writes_so_far(visible)
+    before, _ = run.memo.setdefault(("written", *identities(visible)), (written, visible))
+    if before != written:
+        raise InputError(
+            f"a mask of shape {tuple(visible.shape)} was changed in place, and other values share it: give "
+            "the value another mask, as x.visible = x.visible & shown."
+        )
+
+
+def _masks(inputs: list[Masked]) -> int | None:
+    return next((x.visible.shape[0] for x in inputs if x.visible.ndim), None)
+
+
+def _note_sharing(out: Masked, inputs: list[Masked]) -> None:
+    if torch.compiler.is_compiling():  # in-place rules assume sharing there
+        return
+    for x in inputs:
+        if x is not out and same_storage(x.value, out.value):
+            x.shared = out.shared = True
+
+
+def _refuse_other_argument(function: Callable, args: tuple, kwargs: dict) -> None:
+    """A rule whose first parameter is `Masked` has none for a plain tensor there and a mask elsewhere."""
+    if isinstance(args[0] if args else kwargs.get("input"), Tensor):
+        why = "Its first argument is plain, and only that one may be masked."
+        raise NoMaskRule(name_of(function), module_path(), user_line(), why)
+
+
+def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
+    if torch.compiler.is_compiling():  # the stack cannot be read while it is traced
+        raise NoMaskRule(getattr(function, "__name__", "a function"))
+    raise NoMaskRule(name_of(function), module_path(), user_line())
+
+
+def _refuse_lost_writes(function: Callable, args: tuple, kwargs: dict) -> None:
+    """In-place and `out=` writes of a masked value into a plain tensor would lose the mask."""
+    plain_target = len(args) > 0 and isinstance(args[0], Tensor)
+    if kwargs.get("out") is not None or (plain_target and writes(function)):
+        raise LostMask(name_of(function), module_path(), user_line())
+
+
+def writes(function: Callable) -> bool:
+    """Whether a torch function works in place."""
+    return function in _WRITING
+
+
+INPLACE = frozenset(
+    f"__{op}__" for op in "iadd isub imul idiv itruediv ifloordiv imod ipow iand ior ixor setitem".split()
+)
+
+_WRITING = {  # found once by name: some compilers cannot follow what is done with names
+    getattr(space, name): True
+    for space in (Tensor, torch, F)
+    for name in dir(space)
+    if name in INPLACE or (name.endswith("_") and not name.startswith("_"))
+}
+
+
+def _refuse_lost_gradient(function: Callable, run: Run, inputs: list[Masked]) -> None:
+    """`autograd.Function.apply` hands a Masked over without a gradient, and no torch hook sees it happen."""
+    if torch.compiler.is_compiling() or not run.grad or torch.is_grad_enabled():
+        return
+    if any(x.value.requires_grad for x in inputs) and (name := autograd_function()):
+        why = "torch.autograd.Function takes plain tensors only: the gradient would be lost silently."
+        raise NoMaskRule(f"{name}.apply", module_path(), user_line(), why)

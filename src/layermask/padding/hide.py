@@ -1,0 +1,23 @@
+"""Writing a number at hidden cells."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from layermask.core.tracing import is_watched
+from layermask.padding import cpu as native
+
+
+def hide_(value: Tensor, visible: Tensor, number: float) -> Tensor:
+    """Write `number` where `visible` (N or 1, C or 1, *S) is False, in place; `value` is (N, C, *S)."""
+    spatial = visible.shape[1] == 1 and visible.shape[2:] == value.shape[2:]
+    if (
+        spatial
+        and value.is_cpu
+        and value.dtype in native.KINDS
+        and not is_watched(value)
+        and native.available()
+    ):
+        native.hide_(value, visible, number)
+        return value
+    return value.masked_fill_(~visible, number)
