@@ -19,7 +19,7 @@ from layermask.io.atomic import write_all
 from layermask.removal.registry import removal
 from layermask.render.figure import png
 from layermask.render.sheets import explanation_sheet
-from layermask.segment.segmenters import PRESETS
+from layermask.segment.presets import PRESETS
 
 REMOVALS = {"black": "blackout", "grey": "greyout", "layer masking": "layermask"}
 SHOWN = 10

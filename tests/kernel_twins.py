@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layermask.kernels.activation import ACTIVATIONS
 from layermask.padding import custom_op as opaque_fill
-from layermask.sparse.ops import ACTIVATIONS
 
 
 def end(x: Tensor, how: int, a: float, b: float) -> Tensor:

@@ -16,10 +16,11 @@ from test_packed import BODIES, MASKS, RELU6, SHAPES, WINDOWS, Net, engines, ima
 from torch import Tensor, nn
 from triton.runtime import interpreter
 
+from layermask.kernels.activation import NOTHING, Activation
+from layermask.kernels.operands import Source
 from layermask.kernels.triton import rows as packed_triton
 from layermask.sparse import ops as kernels
 from layermask.sparse.active import Sites, sites_of
-from layermask.sparse.ops import NOTHING, Activation, Source
 from layermask.sparse.plan import Plan
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"

@@ -49,7 +49,8 @@ from layermask.metrics import (
 from layermask.metrics.registry import metric as metric_entry
 from layermask.removal.fills.protocol import Fill
 from layermask.removal.registry import removal as make_removal
-from layermask.segment.segmenters import relabel, segmenter
+from layermask.segment.labels import relabel
+from layermask.segment.presets import segmenter
 from layermask.studies import audit
 
 FAMILIES = {

@@ -24,13 +24,13 @@ from layermask.removal.registry import REMOVALS, removal
 from layermask.segment.segmenters import Grid
 from layermask.studies import PatchSums, read_results
 from layermask.studies.audit import audit, recommend, words
-from layermask.studies.audit.answers import Answers, read_answers
 from layermask.studies.audit.findings import shows_hidden
 from layermask.studies.audit.mistaken import mistaken_for
 from layermask.studies.audit.parts import DEFAULT
 from layermask.studies.audit.report import audit_page
 from layermask.studies.audit.samples import _visible, choose
 from layermask.studies.audit.verdict import FEWEST, images_needed
+from layermask.studies.segments.answers import Answers, read_answers
 from layermask.zoo.labels import imagenet, numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing

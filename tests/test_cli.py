@@ -21,8 +21,9 @@ from layermask.cli.app import app
 from layermask.data.images import load_image, load_mask
 from layermask.errors import InputError
 from layermask.explain.lime import Lime
-from layermask.io.record import restore_segments, sha256
+from layermask.io.record import sha256
 from layermask.removal.registry import removal
+from layermask.segment.labels import restore_segments
 from layermask.zoo import load
 from layermask.zoo.preprocessing import Preprocessing
 

@@ -22,7 +22,7 @@ from layermask.explain.registry import EXPLAINERS
 from layermask.removal.layer_masking import LayerMasking
 from layermask.removal.painting import PixelFill
 from layermask.removal.query import Halving
-from layermask.segment.segmenters import SEGMENTERS
+from layermask.segment.presets import SEGMENTERS
 
 QUICK = ["--samples", "12", "--segments", "grid:112", "--device", "cpu", "--against", "none"]
 

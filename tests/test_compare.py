@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from layermask.cli.app import app
-from layermask.cli.scene import prepare
+from layermask.cli.jobs import load_model
 from layermask.core.masked import Masked
 from layermask.data.images import load_image
 from layermask.errors import InputError, MissingPackage
@@ -28,9 +29,14 @@ from layermask.removal.token_dropping import TokenDropping
 from layermask.studies import hidden as hiding
 from layermask.studies.comparison import study as comparison
 from layermask.studies.comparison.figure import Column, Tile, comparison_sheet, map_picture
+from layermask.studies.prepared import Scene, look
 from layermask.zoo.preprocessing import Preprocessing
 
 # Stages
+
+
+def prepared(photograph: Path) -> Scene:
+    return look(photograph, *load_model("builtin", None, "cpu"), None)
 
 
 def build(name: str, **options) -> nn.Module:
@@ -344,7 +350,7 @@ def test_the_answers_can_be_had_again_from_the_record(compared, photograph, buil
     preprocessing = Preprocessing.restore(record["model"]["preprocessing"])
     x = preprocessing(load_image(photograph))
     assert record["mask"] == {"hide": 0.4, "seed": 3, "patch": 16, "visible": pytest.approx(118 / 196)}
-    visible = hiding._patches(prepare(photograph, "builtin", None, "cpu"), 0.4, 3)
+    visible = hiding._patches(prepared(photograph), 0.4, 3)
     usual = record["predictions"][0]["class"]
     for name in ("layermask", "greyout"):
         with torch.no_grad():
@@ -366,7 +372,7 @@ def test_layer_masking_stays_nearer_to_the_whole_image(compared):
 
 
 def test_tiles_show_what_enters_the_model(photograph):
-    scene = prepare(photograph, "builtin", None, "cpu")
+    scene = prepared(photograph)
     visible = hiding._patches(scene, 0.5, 0)
     hidden = ~visible[0, 0].numpy()
     operators = comparison.Operators(scene.loaded)
@@ -459,7 +465,7 @@ def test_an_absent_package_leaves_a_removal_out(own, photograph, monkeypatch):
 
 
 def test_seeds_hide_other_patches_and_shares_are_kept(photograph):
-    scene = prepare(photograph, "builtin", None, "cpu")
+    scene = prepared(photograph)
     one, other = (hiding._patches(scene, 0.25, seed) for seed in (0, 1))
     assert one.shape == (1, 1, 224, 224) and not torch.equal(one, other)
     assert one.float().mean() == other.float().mean() == 0.75

@@ -11,7 +11,7 @@ from PIL import Image
 from sheets import readable_texts
 
 from layermask.explain.attribution import Attribution
-from layermask.explain.curve import Curve
+from layermask.metrics.flipping import Curve
 from layermask.render.curves import curve_sheet
 from layermask.render.figure import png
 from layermask.render.overlay import DETRACTS, SUPPORTS, hidden_picture, overlay

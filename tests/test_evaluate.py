@@ -17,7 +17,7 @@ from layermask.data import open_source
 from layermask.errors import InputError, ModelError
 from layermask.io.ahead import ahead
 from layermask.removal.registry import removal
-from layermask.segment.segmenters import segmenter
+from layermask.segment.presets import segmenter
 from layermask.studies import SegmentRemoval, read_results, run
 from layermask.studies.orders import input_gradient
 from layermask.studies.segments.report import summarise, words

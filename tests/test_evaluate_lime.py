@@ -17,9 +17,10 @@ from layermask.data import open_source
 from layermask.errors import InputError, ModelError
 from layermask.explain.lime import Lime
 from layermask.removal.registry import removal
-from layermask.segment.segmenters import segmenter
+from layermask.segment.presets import segmenter
 from layermask.studies import LimeQuality, read_results, run
-from layermask.studies.lime.report import sheet, summarise, words
+from layermask.studies.lime.figure import sheet
+from layermask.studies.lime.report import summarise, words
 from layermask.studies.lime.study import LEFT_OUT
 from layermask.studies.orders import own_seed
 from layermask.zoo.labels import numbered

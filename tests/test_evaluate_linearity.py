@@ -13,7 +13,8 @@ from layermask.data import open_source
 from layermask.errors import InputError
 from layermask.removal.registry import removal
 from layermask.studies import PatchSums, read_results, run
-from layermask.studies.linearity.report import sheet, summarise, words
+from layermask.studies.linearity.figure import sheet
+from layermask.studies.linearity.report import summarise, words
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing

@@ -19,10 +19,12 @@ from layermask.explain.lime import Lime
 from layermask.explain.registry import EXPLAINERS
 from layermask.metrics.operators import r_oms, random_attribution_bias, rank_stability
 from layermask.removal.registry import removal
-from layermask.segment.segmenters import Grid, segmenter
+from layermask.segment.presets import segmenter
+from layermask.segment.segmenters import Grid
 from layermask.studies import OperatorTrust, read_results, run
 from layermask.studies.operators.attributions import METHODS, Case, method
-from layermask.studies.operators.report import sheet, summarise, words
+from layermask.studies.operators.figure import sheet
+from layermask.studies.operators.report import summarise, words
 from layermask.studies.operators.study import OF_METHODS, OF_REMOVALS, RANDOM_ORDERS
 from layermask.studies.orders import own_seed
 from layermask.zoo.labels import numbered

@@ -23,7 +23,7 @@ from layermask.data.images import load_image
 from layermask.errors import ImageError, InputError
 from layermask.io import atomic as files
 from layermask.studies import SegmentRemoval, Store, read_results, run, runner
-from layermask.studies.segments.report import sheet
+from layermask.studies.segments.figure import sheet
 from layermask.studies.store import KEY, changes
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
@@ -612,7 +612,7 @@ def test_what_the_command_refuses(data, slow_model):
 
 
 def test_the_command_halves_batches_when_memory_runs_out(data, slow_model, monkeypatch):
-    from layermask.removal.constant import Greyout
+    from layermask.removal.painting import Greyout
 
     forward = Greyout.painted
 

@@ -19,7 +19,8 @@ from layermask.metrics.shape_bias import measure_shape_bias
 from layermask.removal.registry import removal
 from layermask.studies import MaskShape, read_results, run
 from layermask.studies.prepared import object_mask
-from layermask.studies.shape_bias.report import sheet, summarise, words
+from layermask.studies.shape_bias.figure import sheet
+from layermask.studies.shape_bias.report import summarise, words
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing

@@ -13,11 +13,11 @@ from torch import Tensor
 
 import layermask
 from layermask.errors import InputError
-from layermask.explain.curve import curve
 from layermask.explain.explainer import Explainer
 from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
 from layermask.explain.registry import EXPLAINERS, explainer
 from layermask.explain.sampling import Ranking
+from layermask.metrics.flipping import curve
 
 SIDE = 12
 BY_SEGMENT = ["lime", "kernel-shap", "shapley", "banzhaf", "leave-one-out", "keep-one"]

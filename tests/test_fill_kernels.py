@@ -312,8 +312,8 @@ INTERPRETED = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
-from layermask import fill, opaque_fill
-from layermask.kernels import fill_triton, filling
+from layermask.padding import custom_op as opaque_fill, neighbor as filling, reference as fill
+from layermask.kernels.triton import fill as fill_triton
 from test_fill_kernels import close, frame_of, mask_of, masked, value_of
 
 torch.manual_seed(0)

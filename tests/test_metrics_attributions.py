@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import layermask as lm
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.explain.curve import curve
 from layermask.metrics.flipping import (
+    curve,
     deletion,
     flipping_curves,
     insertion,

@@ -17,8 +17,9 @@ from torch import Tensor
 
 import layermask
 from layermask import LayerMasking
+from layermask.kernels.activation import Activation
+from layermask.kernels.operands import Source
 from layermask.sparse import ops as kernels
-from layermask.sparse.ops import Activation, Source
 
 TESTS = Path(__file__).parent
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -171,7 +172,7 @@ def test_tiles_fit(packed_triton) -> None:
 def test_float32_is_rounded_only_where_the_user_lets_torch(packed_triton) -> None:
     script = """
 import torch
-from layermask.kernels import packed_triton
+from layermask.kernels.triton import rows as packed_triton
 assert packed_triton._precision(torch.empty(0)) == "ieee"
 {change}
 assert packed_triton._precision(torch.empty(0)) == "tf32"

@@ -17,9 +17,9 @@ from PIL import Image
 
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.io.record import restore_segments
 from layermask.render.explanation_page import embedded, report_page
 from layermask.render.overlay import hidden_picture, overlay
+from layermask.segment.labels import restore_segments
 from layermask.segment.segmenters import Grid
 
 HEIGHT, WIDTH, CELL = 64, 96, 16

@@ -7,17 +7,9 @@ import pytest
 import torch
 
 from layermask.errors import InputError
-from layermask.segment.segmenters import (
-    PRESETS,
-    SEGMENTERS,
-    Boxes,
-    Grid,
-    Quickshift,
-    Slic,
-    relabel,
-    segmented,
-    segmenter,
-)
+from layermask.segment.labels import relabel
+from layermask.segment.presets import PRESETS, SEGMENTERS, segmented, segmenter
+from layermask.segment.segmenters import Boxes, Grid, Quickshift, Slic
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)

@@ -22,8 +22,8 @@ from torchvision.models import VisionTransformer
 from layermask import Greyout, Grid, KernelShap, LeaveOneOut, MeanFill, TokenDropping
 from layermask.check.samples import masks
 from layermask.core import inputs
-from layermask.explain.query_plan import asker
 from layermask.removal.layer_masking import LayerMasking
+from layermask.removal.query import asker
 
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim", "is_nonzero"}
 INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_"}

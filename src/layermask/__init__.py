@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from layermask.explain.ablation import KeepOne, LeaveOneOut
     from layermask.explain.attribution import Attribution
     from layermask.explain.banzhaf import Banzhaf
-    from layermask.explain.curve import Curve, curve
     from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
     from layermask.explain.kernel_shap import KernelShap
     from layermask.explain.lime import Lime
@@ -32,17 +31,20 @@ if TYPE_CHECKING:
     from layermask.explain.permutation import PermutationShapley
     from layermask.explain.registry import EXPLAINERS
     from layermask.explain.rise import Rise
+    from layermask.metrics.flipping import Curve, curve
     from layermask.metrics.linearity import headless, measure_linearity
     from layermask.metrics.predictions import Predictions
     from layermask.metrics.registry import METRICS
     from layermask.metrics.segment_removal import remove_segments
     from layermask.metrics.shape_bias import broken_mask, measure_shape_bias
     from layermask.removal.calibrated import Calibrated
-    from layermask.removal.constant import Blackout, ConstantFill, Greyout
     from layermask.removal.layer_masking import LayerMasking
     from layermask.removal.painting import (
+        Blackout,
         BlurFill,
+        ConstantFill,
         EdgeSmoothedFill,
+        Greyout,
         InpaintFill,
         MeanFill,
         NeighborFill,
@@ -55,16 +57,8 @@ if TYPE_CHECKING:
     )
     from layermask.removal.registry import REMOVALS, Removal
     from layermask.removal.token_dropping import TokenDropping
-    from layermask.segment.segmenters import (
-        PRESETS,
-        SEGMENTERS,
-        Boxes,
-        Felzenszwalb,
-        Grid,
-        Quickshift,
-        Slic,
-        Watershed,
-    )
+    from layermask.segment.presets import PRESETS, SEGMENTERS
+    from layermask.segment.segmenters import Boxes, Felzenszwalb, Grid, Quickshift, Slic, Watershed
     from layermask.zoo import load
     from layermask.zoo.loaded import Loaded
     from layermask.zoo.preprocessing import Preprocessing
@@ -156,7 +150,7 @@ _HOMES = {
     "explain.attribution": ("Attribution",),
     "explain.ablation": ("KeepOne", "LeaveOneOut"),
     "explain.banzhaf": ("Banzhaf",),
-    "explain.curve": ("Curve", "curve"),
+    "metrics.flipping": ("Curve", "curve"),
     "explain.greedy": ("GreedyDeletion", "GreedyInsertion"),
     "explain.kernel_shap": ("KernelShap",),
     "explain.lime": ("Lime",),
@@ -170,8 +164,10 @@ _HOMES = {
     "metrics.shape_bias": ("broken_mask", "measure_shape_bias"),
     "metrics.registry": ("METRICS",),
     "removal.calibrated": ("Calibrated",),
-    "removal.constant": ("Blackout", "ConstantFill", "Greyout"),
     "removal.painting": (
+        "Blackout",
+        "ConstantFill",
+        "Greyout",
         "BlurFill",
         "EdgeSmoothedFill",
         "InpaintFill",
@@ -192,16 +188,8 @@ _HOMES = {
     "removal.layer_masking": ("LayerMasking",),
     "removal.registry": ("REMOVALS", "Removal"),
     "removal.token_dropping": ("TokenDropping",),
-    "segment.segmenters": (
-        "PRESETS",
-        "SEGMENTERS",
-        "Boxes",
-        "Felzenszwalb",
-        "Grid",
-        "Quickshift",
-        "Slic",
-        "Watershed",
-    ),
+    "segment.presets": ("PRESETS", "SEGMENTERS"),
+    "segment.segmenters": ("Boxes", "Felzenszwalb", "Grid", "Quickshift", "Slic", "Watershed"),
     "zoo": ("load",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

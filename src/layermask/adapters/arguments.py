@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from layermask.arguments import kinds
 from layermask.errors import InputError
-from layermask.explain.query_plan import Output, asker, output_kind
+from layermask.removal.query import Output, asker, output_kind
 
 Removal = Callable[..., Any]
 __all__ = ["Output", "Removal", "answer", "device_of", "output_kind", "painter"]

@@ -63,7 +63,7 @@ def command(
     130 interrupted.
     """
     with outcome(quiet, options.less(batch_size)):
-        from layermask.cli.scene import load_model
+        from layermask.cli.jobs import load_model
         from layermask.data import open_source
         from layermask.io.record import to_json
         from layermask.removal.registry import check_name

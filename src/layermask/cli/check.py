@@ -56,13 +56,14 @@ def command(
         from layermask.check.randomise import randomise as redraw
         from layermask.check.samples import sample_images
         from layermask.zoo.architectures import build
+        from layermask.zoo.device import torch_device
 
         network, shape = build(model, size)
         images = sample_images(4, shape)
         own = ":" in model
         if randomise or (randomise is None and not own):
             redraw(network, images)
-        where = options.torch_device(device)
+        where = torch_device(device)
         network, images = network.to(where), images.to(where)
         _try(network, images[:1], model)
         report = check(network, images)

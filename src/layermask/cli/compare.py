@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
-from layermask.cli.jobs import Job, done_already, find_jobs, go_through, prepare_folder
+from layermask.cli.jobs import Job, done_already, find_jobs, go_through, load_model, mask_of, prepare_folder
 from layermask.cli.outcome import outcome
-from layermask.cli.scene import in_one_line, load_model, look, write
+from layermask.cli.output import in_one_line, write
 from layermask.studies.comparison.study import (
     GREY,
     MASKED,
@@ -22,7 +22,8 @@ from layermask.studies.comparison.study import (
     Operators,
     compare,
 )
-from layermask.studies.hidden import PATCH, hide_part, mask_of
+from layermask.studies.hidden import PATCH, hide_part
+from layermask.studies.prepared import look
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +112,7 @@ def _request(
     hidden = {"mask": record.sha256(mask)} if mask else {"hide": share, "seed": seed}
     return {
         "layermask": record.versions()["layermask"],
-        "model": record.of_model(loaded, weights),
+        "model": loaded.record(weights),
         **hidden,
         "removals": list(REMOVALS),
     }

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
-from layermask.cli.jobs import Job, done_already, find_jobs, go_through, prepare_folder
+from layermask.cli.jobs import Job, done_already, find_jobs, go_through, load_model, prepare_folder
 from layermask.cli.outcome import outcome
-from layermask.cli.scene import Files, Scene, in_one_line, load_model, look, ranking_lines, write
+from layermask.cli.output import Files, in_one_line, ranking_lines, write
+from layermask.studies.prepared import Scene, look
 
 if TYPE_CHECKING:
     import torch
@@ -148,7 +149,7 @@ class _Run:
         labels = expanded(self.segments)
         return {
             "layermask": record.versions()["layermask"],
-            "model": record.of_model(self.loaded, self.weights),
+            "model": self.loaded.record(self.weights),
             "method": self.method,
             "settings": settings,
             "segments": record.sha256(labels) if is_file(labels) else self.segments,
@@ -217,7 +218,7 @@ class _Run:
         return bar("explaining", total)
 
     def _record(self, scene: Scene, found: dict[str, Attribution], engine: str | None) -> dict[str, Any]:
-        from layermask.io import record
+        from layermask.segment.labels import of_segments
 
         first = next(iter(found.values()))
         chances = zip(first.targets, first.prediction.tolist(), strict=True)
@@ -229,9 +230,9 @@ class _Run:
             "method": self.method,
             "settings": dict(first.settings),
             "engine_used": engine,
-            "removals": {name: record.of_attribution(each) for name, each in found.items()},
+            "removals": {name: each.record() for name, each in found.items()},
             "segmenter": self.segments,
-            "segments": record.of_segments(first.segments),
+            "segments": of_segments(first.segments),
         }
 
     def _page(self, scene: Scene, found: dict[str, Attribution], job: Job) -> Path:
@@ -256,8 +257,8 @@ class _Run:
     def _curves(
         self, scene: Scene, found: dict[str, Attribution], explainers: dict[str, Explainer], job: Job
     ) -> Path:
-        from layermask.explain.curve import curve
         from layermask.io.atomic import write_all
+        from layermask.metrics.flipping import curve
         from layermask.render.curves import curve_sheet
         from layermask.render.figure import png
 
@@ -322,7 +323,8 @@ def _segment(scene: Scene, segments: str) -> Tensor:
     from layermask.data.images import load_labels
     from layermask.errors import InputError
     from layermask.io.atomic import exists, expanded
-    from layermask.segment.segmenters import relabel, segmented
+    from layermask.segment.labels import relabel
+    from layermask.segment.presets import segmented
 
     path = expanded(segments)
     if path.suffix in (".npy", ".png", ".tif", ".tiff") or exists(path):

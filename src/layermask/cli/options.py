@@ -11,7 +11,7 @@ import typer
 
 from layermask.arguments.numbers import LARGEST_SEED
 from layermask.errors import InputError, printable
-from layermask.io.atomic import expanded, reason
+from layermask.io.atomic import expanded
 
 if TYPE_CHECKING:
     import torch
@@ -134,19 +134,3 @@ def less(batch_size: str) -> str:
 def voice(silent: bool) -> Callable[[str], None]:
     """Return what prints a line for the user, or nothing."""
     return (lambda text: None) if silent else (lambda text: typer.echo(printable(text)))
-
-
-def torch_device(name: str) -> torch.device:
-    """Return a device that pictures can go to and answers come back from."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).add(1).cpu()
-    except Exception as error:  # of a device that is not there, torch raises what its module does
-        raise InputError(
-            f"device {name!r} is not there: {reason(error)}; give --device auto or cpu"
-        ) from error
-    return device

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
-from layermask.cli.jobs import Job, done_already, find_jobs, go_through, prepare_folder
+from layermask.cli.jobs import Job, done_already, find_jobs, go_through, load_model, mask_of, prepare_folder
 from layermask.cli.outcome import outcome
-from layermask.cli.scene import Ranking, Scene, in_one_line, load_model, look, rank, ranking_lines, write
-from layermask.studies.hidden import mask_of, visible_part
+from layermask.cli.output import in_one_line, ranking_lines, write
+from layermask.studies.hidden import visible_part
+from layermask.studies.prepared import Ranking, Scene, look, rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +91,7 @@ def _request(
 
     return {
         "layermask": record.versions()["layermask"],
-        "model": record.of_model(loaded, weights),
+        "model": loaded.record(weights),
         "mask": record.sha256(mask),
         "invert": invert,
         "removals": removals,

@@ -41,7 +41,7 @@ def command(
         if not images:
             typer.echo(_listing(json))
             return
-        from layermask.segment.segmenters import segmented, segmenter
+        from layermask.segment.presets import segmented, segmenter
 
         segmenter(segments)  # refused before anything is written
         jobs = find_jobs(images)
@@ -62,7 +62,7 @@ def _listing(json: bool) -> str:
     import dataclasses
     from json import dumps
 
-    from layermask.segment.segmenters import PRESETS, SEGMENTERS
+    from layermask.segment.presets import PRESETS, SEGMENTERS
 
     entries = {name: dataclasses.asdict(make()) for name, make in SEGMENTERS.items()}  # type: ignore[call-overload]
     presets = {name: repr(preset) for name, preset in PRESETS.items()}

@@ -1,10 +1,10 @@
 """The pair (value, visible) that flows through an untouched model.
 
-`Masked` is a plain class that implements `__torch_function__`: every torch function called on it is
-looked up, by function object, in a table of rules (`rule_table.RULES`). A rule takes the torch function's own
+`Masked` is a plain class that implements `__torch_function__`: every torch function called on it is looked
+up, by function object, in a table of rules (`rule_table.RULES`). A rule takes the torch function's own
 parameters, any of which may be `Masked`, and returns `Masked` again. Rules sit above autograd, so they are
-differentiated as they stand. The idea is that of JAX's batching rules and of quax; the semantics are those of layer masking
-(Balasubramanian & Feizi, ICCV 2023, section 3.2).
+differentiated as they stand. The idea is that of JAX's batching rules and of quax; the semantics are those of
+layer masking (Balasubramanian & Feizi, ICCV 2023, section 3.2).
 """
 
 from __future__ import annotations

@@ -58,6 +58,16 @@ class Attribution:
         self._check_segments()
         self._check_rows()
 
+    def record(self) -> dict[str, Any]:
+        """Return the numbers as they stand in JSON."""
+        found = {name: getattr(self, name) for name in ("stderr", "intercept", "r2", "region")}
+        return {
+            "scores": self.scores.tolist(),
+            "prediction": self.prediction.tolist(),
+            "n_samples": self.n_samples,
+            **{name: values.tolist() for name, values in found.items() if values is not None},
+        }
+
     def _check_segments(self) -> None:
         low, high, count = int(self.segments.min()), int(self.segments.max()), self.scores.shape[1]
         if low < 0 or high >= count:

@@ -17,17 +17,9 @@ from layermask.arguments.declare import check_fields, checked
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.explain.query_plan import (
-    Forward,
-    Output,
-    Plan,
-    Segments,
-    asker,
-    check_finite,
-    output_kind,
-    run,
-)
-from layermask.segment.segmenters import relabel
+from layermask.explain.query_plan import Plan, Segments, run
+from layermask.removal.query import Forward, Output, asker, check_finite, output_kind
+from layermask.segment.labels import relabel
 
 Target = int | Sequence[int] | None
 Progress = bool | Callable[[int], None]

@@ -10,13 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from layermask.errors import printable
-from layermask.explain.attribution import Attribution
 from layermask.io.atomic import read_bytes
-from layermask.zoo.loaded import Loaded
 
 PACKAGES = ("layermask", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "scikit-image")
 
@@ -42,36 +37,6 @@ def sealed(record: Mapping[str, Any], picture: bytes) -> dict[str, Any]:
     text = json.dumps(plain, sort_keys=True).encode()
     sums = {"record": hashlib.sha256(text).hexdigest(), "picture": hashlib.sha256(picture).hexdigest()}
     return {**plain, "checksums": sums}
-
-
-def of_model(loaded: Loaded, weights: Path | None) -> dict[str, Any]:
-    """Return what `load` and the preprocessing need to be the same again."""
-    file = {"file": weights.name, "sha256": sha256(weights)} if weights else None
-    return {"name": loaded.name, "weights": file, "preprocessing": loaded.preprocessing.record()}
-
-
-_OPTIONAL = ("stderr", "intercept", "r2", "region")
-
-
-def of_attribution(found: Attribution) -> dict[str, Any]:
-    return {
-        "scores": found.scores.tolist(),
-        "prediction": found.prediction.tolist(),
-        "n_samples": found.n_samples,
-        **{name: values.tolist() for name in _OPTIONAL if (values := getattr(found, name)) is not None},
-    }
-
-
-def of_segments(segments: Tensor) -> dict[str, Any]:
-    """Return a label map (H, W) as runs [label, length] in reading order, for `restore_segments`."""
-    labels, lengths = torch.unique_consecutive(segments.flatten(), return_counts=True)
-    runs = torch.stack([labels, lengths], 1).tolist()
-    return {"shape": list(segments.shape), "count": int(segments.max()) + 1, "runs": runs}
-
-
-def restore_segments(record: Mapping[str, Any]) -> Tensor:
-    labels, lengths = torch.tensor(record["runs"]).unbind(1)
-    return labels.repeat_interleave(lengths).reshape(record["shape"])
 
 
 def versions() -> dict[str, str]:

@@ -21,8 +21,8 @@ from layermask.arguments.declare import checked
 from layermask.arguments.refusal import shown
 from layermask.errors import InputError
 from layermask.explain.explainer import Progress
-from layermask.explain.query_plan import check_finite
 from layermask.metrics.measure import progress
+from layermask.removal.query import check_finite
 from layermask.segment.segmenters import Grid
 from layermask.zoo.outputs import scores
 

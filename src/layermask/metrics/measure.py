@@ -15,8 +15,9 @@ from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.explainer import Progress, _progress
-from layermask.explain.query_plan import Output, Plan, Segments, asker, check_finite, output_kind, run
-from layermask.segment.segmenters import relabel
+from layermask.explain.query_plan import Plan, Segments, run
+from layermask.removal.query import Output, asker, check_finite, output_kind
+from layermask.segment.labels import relabel
 
 Planner = Callable[[Segments, Tensor], Plan]  # the segments and the scores (T, S) of one image
 

@@ -19,9 +19,8 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.explain.curve import Curve
 from layermask.explain.sampling import generator
-from layermask.metrics.flipping import flipping_curves
+from layermask.metrics.flipping import Curve, flipping_curves
 from layermask.metrics.measure import classes_of, maps_of, stacked
 
 Removing = Callable[..., Any]

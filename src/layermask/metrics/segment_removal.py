@@ -13,10 +13,11 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.explainer import Progress
-from layermask.explain.query_plan import Plan, Segments, asker, run
+from layermask.explain.query_plan import Plan, Segments, run
 from layermask.explain.sampling import generator
 from layermask.metrics.measure import maps_of, progress
 from layermask.metrics.predictions import Predictions
+from layermask.removal.query import asker
 
 TENTHS = tuple(number / 10 for number in range(11))
 

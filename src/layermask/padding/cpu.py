@@ -9,6 +9,7 @@ from torch import Tensor
 
 from layermask.kernels.compile import Kernels
 from layermask.kernels.loader import library
+from layermask.kernels.operands import three, whole
 from layermask.kernels.signatures import KINDS
 
 __all__ = ["KINDS", "available", "fill_", "hide_", "rings"]
@@ -20,16 +21,16 @@ def available() -> bool:
 
 def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
     """Each cell's ring: 0 = to fill from, r = filled in round r, 255 = neither. Masks are (N or 1, 1, *S)."""
-    visible, frame = _whole(visible, frame)
+    visible, frame = whole(visible, frame)
     out = torch.empty(visible.shape, dtype=torch.uint8)
     around = None if frame is None else _cells(frame)
-    _kernels().fill_rings(_cells(visible), around, _cells(out), *_three(reach))
+    _kernels().fill_rings(_cells(visible), around, _cells(out), *three(reach))
     return out
 
 
 def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
     """Fill `value` (N, C, *S), of a type in KINDS and of any strides without overlap, in place."""
-    _kernels().fill_values(_cells(value), _cells(rings), *_three(reach), eps)
+    _kernels().fill_values(_cells(value), _cells(rings), *three(reach), eps)
 
 
 def hide_(value: Tensor, visible: Tensor, number: float) -> None:
@@ -43,18 +44,8 @@ def _kernels() -> Kernels:
     return found
 
 
-def _whole(visible: Tensor, frame: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    if frame is not None and frame.shape[0] > visible.shape[0]:
-        visible = visible.expand(frame.shape)
-    return visible.contiguous(), frame if frame is None else frame.expand(-1, *visible.shape[1:]).contiguous()
-
-
 def _cells(x: Tensor) -> Tensor:
     """With three spatial axes, as kernels take it."""
     while x.ndim < 5:
         x = x.unsqueeze(2)
     return x
-
-
-def _three(sizes: Sequence[int], rest: int = 0) -> tuple[int, ...]:
-    return (rest,) * (3 - len(sizes)) + tuple(sizes)

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import torch
 
-from layermask.kernels import triton_kernels
+from layermask.kernels import triton
 from layermask.padding import cpu as fill
 from layermask.padding.cpu import KINDS
 
@@ -18,4 +18,8 @@ def kernel(device: torch.device) -> ModuleType | None:
     """The module with `rings` and `fill_` for tensors on the device, if it can run here."""
     if device.type == "cpu":
         return fill if fill.available() else None
-    return triton_kernels("fill_triton") if device.type == "cuda" else None
+    if device.type != "cuda" or not triton.installed():
+        return None
+    from layermask.kernels.triton import fill as on_gpu
+
+    return on_gpu

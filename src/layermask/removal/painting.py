@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from layermask.arguments.refusal import refused, shown
 from layermask.core.inputs import answered, check_inputs
 from layermask.errors import InputError
 from layermask.removal.fills.blur import Blurred, EdgeSmoothed
+from layermask.removal.fills.constant import Constant
 from layermask.removal.fills.inpaint import Inpainted, Method
 from layermask.removal.fills.mean import SegmentMean, VisibleMean
 from layermask.removal.fills.neighbor import Neighbors
@@ -215,3 +216,42 @@ def grey(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[float, ...]:
     mean, std = normalisation(mean, std)
     colour = IMAGENET_MEAN if len(mean) == 3 else mean
     return tuple((c - m) / s for c, m, s in zip(colour, mean, std, strict=True))
+
+
+class ConstantFill(PixelFill):
+    """Hidden pixels have one colour: a value per channel, or one for all, normalised as the images are.
+
+    Zero, the default, is the mean of the training data.
+    """
+
+    _origin = "color"
+
+    def __init__(self, model: nn.Module, color: Tensor | Sequence[float] | float = 0.0) -> None:
+        if isinstance(color, Tensor):
+            color = kinds.tensor("color", color)
+            color = color.flatten() if color.ndim > 1 else color
+        super().__init__(model, Constant(color, self._origin))  # type: ignore[arg-type]  # which converts it
+
+    @property
+    def color(self) -> tuple[float, ...]:
+        """One value per channel, or one for all."""
+        return self.fill.color  # type: ignore[union-attr]  # of the `Constant`
+
+
+class Blackout(ConstantFill):
+    """Hidden pixels are black, the value 0 before normalisation with `mean` and `std`."""
+
+    _origin = "mean and std"
+
+    def __init__(self, model: nn.Module, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> None:
+        mean, std = normalisation(mean, std)
+        super().__init__(model, tuple(-m / s for m, s in zip(mean, std, strict=True)))
+
+
+class Greyout(ConstantFill):
+    """Hidden pixels have the mean colour of ImageNet; on other than 3 channels, the mean of the data."""
+
+    _origin = "mean and std"
+
+    def __init__(self, model: nn.Module, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> None:
+        super().__init__(model, grey(mean, std))

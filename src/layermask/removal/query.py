@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from layermask.errors import out_of_memory
-from layermask.zoo.outputs import scores
+from layermask.arguments import kinds
+from layermask.core.inputs import OneQuery
+from layermask.errors import InputError, out_of_memory
+from layermask.removal.training import TrainingNotice
+from layermask.zoo.outputs import class_scores, compared_scores, scores
 
 
 class Halving:
@@ -43,3 +46,54 @@ class Halving:
         parts = images.split(size) if len(images) > 1 else [images] * -(-len(visible) // size)
         answers = [self.removal(x, mask) for x, mask in zip(parts, visible.split(size), strict=True)]
         return torch.cat([scores(answer) for answer in answers])
+
+
+Output = Literal["probability", "logit"]
+Forward = Callable[[Tensor, Tensor], Tensor]  # images (n or 1, C, *S), visible (n, 1, *S) -> (n, classes)
+
+
+def asker(removal: Callable[..., Any], output: Output, compared: bool = False) -> Forward:
+    """Return what asks a removal operator for probabilities or logits, for one query.
+
+    `compared`: the likeliest class counts, so that there have to be two.
+    """
+
+    query, notice = OneQuery(), _notice(removal)
+    scores = compared_scores if compared else class_scores
+
+    @torch.no_grad()
+    def ask(images: Tensor, visible: Tensor) -> Tensor:
+        notice()
+        with query.about(images):
+            logits = scores(removal(images, visible), len(visible)).float()
+        if output == "logit":
+            return logits
+        if logits.shape[1] < 2:
+            raise InputError(
+                'the model has one class, whose probability is always 1: explain its score, output="logit"'
+            )
+        return logits.softmax(-1)
+
+    return ask
+
+
+def _notice(removal: Callable[..., Any]) -> Callable[[], None]:
+    """The warning about training mode for a removal that does not give it by itself."""
+    own = not isinstance(removal, nn.Module) or any(
+        isinstance(getattr(m, "notice", None), TrainingNotice) for m in removal.modules()
+    )
+    return (lambda: None) if own else TrainingNotice(removal)  # type: ignore[arg-type]  # a module here
+
+
+def output_kind(name: str, value: Any) -> Output:
+    """Return what of a model is explained."""
+    return kinds.choice(name, value, ("probability", "logit"))
+
+
+def check_finite(values: Tensor) -> None:
+    bad = int((~values.isfinite()).any(1).sum())
+    if bad:
+        raise InputError(
+            f"the model's scores are not finite for {bad} of {len(values)} masks: "
+            "try float32, or another removal"
+        )

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from layermask._private_torch import MadeFor
 from layermask.arguments import kinds
 from layermask.errors import InputError
-from layermask.removal.constant import Blackout, ConstantFill, Greyout
 from layermask.removal.layer_masking import LayerMasking
 from layermask.removal.painting import (
+    Blackout,
     BlurFill,
+    ConstantFill,
     EdgeSmoothedFill,
+    Greyout,
     InpaintFill,
     MeanFill,
     NeighborFill,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from layermask.explain.curve import Curve
+from layermask.metrics.flipping import Curve
 from layermask.render.figure import CELL, MARGIN, fit_text, new_figure, place_axes
 
 if TYPE_CHECKING:

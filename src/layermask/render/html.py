@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -50,3 +50,34 @@ def data_uri(picture: np.ndarray, kind: Literal["PNG", "JPEG"] = "PNG") -> str:
     buffer = BytesIO()
     require("PIL.Image", "cli").fromarray(picture).save(buffer, kind, optimize=True)
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def section(key: str, title: str, *content: str) -> str:
+    body = "\n".join(filter(None, content))
+    return f'<section aria-labelledby="{key}">\n<h2 id="{key}">{escape(title)}</h2>\n{body}\n</section>'
+
+
+def table(caption: str, header: Sequence[str], rows: Sequence[str]) -> str:
+    """Return a table that scrolls where the window is narrow; header and rows are HTML already."""
+    heads = "".join(f'<th scope="col">{cell}</th>' for cell in header)
+    above = f'<p class="caption">{caption}</p>\n' if caption else ""
+    body = "\n".join(rows)
+    return (
+        f'{above}<div class="wide" tabindex="0" role="region" aria-label="{escape(caption or header[0])}">\n'
+        f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
+    )
+
+
+def bars(title: str, shares: Mapping[str, float]) -> str:
+    """Return shares of 1 by name as bars with their numbers."""
+    rows = "\n".join(
+        f'<li style="--share: {100 * share:.2f}%"><span>{escape(name)}</span>'
+        f"<span>{percent(share)}</span></li>"
+        for name, share in shares.items()
+    )
+    return f'<div class="predictions">\n<h3>{escape(title)}</h3>\n<ol>\n{rows}\n</ol>\n</div>'
+
+
+def percent(share: float, digits: int = 1) -> str:
+    text = f"{100 * share:.{digits}f}"
+    return f"{text.rstrip('0').rstrip('.') if digits > 1 else text} %"

@@ -7,19 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from math import isnan
-from typing import Any, NamedTuple
 
-from layermask.studies.protocol import OF_THE_DATA
-from layermask.zoo.labels import short
-
-
-class Estimate(NamedTuple):
-    """A number with the bounds of its 95 % bootstrap interval over images."""
-
-    value: float
-    low: float
-    high: float
-
+from layermask.metrics.bootstrap import Estimate
 
 Cell = str | int | float | Estimate
 
@@ -85,22 +74,3 @@ def _texts(cell: Cell) -> list[str]:
     if isinstance(cell, Estimate):
         return [f"{number:.6f}" for number in cell]
     return [f"{cell:.6f}" if isinstance(cell, float) else str(cell)]
-
-
-def common_words(content: Mapping[str, Any], accuracy: str = "accuracy") -> list[str]:
-    """Return what is to be said of every experiment: how many images of what, and whose labels.
-
-    `accuracy`: what the numbers are called that are agreement where the data has no labels.
-    """
-    settings, skipped = content["settings"], content["skipped"]
-    lines = [f"{content['images']} images of {settings['data']['name']}, model {settings['model']['name']}."]
-    if skipped:
-        lines.append(f"{len(skipped)} images were skipped: {skipped[0]}")
-    if settings.get("labels", OF_THE_DATA) != OF_THE_DATA:
-        lines.append(f"The data has no labels: {accuracy} is agreement with the plain model's prediction.")
-    return lines
-
-
-def class_names(content: Mapping[str, Any]) -> list[str]:
-    """Return the first name of each class of the model."""
-    return [short(name) for name in content["classes"]]

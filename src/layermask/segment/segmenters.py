@@ -17,21 +17,14 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
-from layermask.errors import InputError, nearest, out_of_memory, require
+from layermask.errors import InputError, require
+from layermask.segment.labels import relabel
 
 if TYPE_CHECKING:
     import numpy as np
 
 Segmenter = Callable[[Any], Tensor]
 Box = tuple[int, int, int, int]
-
-
-def relabel(labels: Any) -> Tensor:
-    """Return a label map (*S) of any integers as int64 labels 0..n-1, in the same order.
-
-    Explainers index features by label: a gap or an offset of one leaves a feature that hides nothing.
-    """
-    return torch.unique(kinds.label_map("labels", labels), return_inverse=True)[1]
 
 
 @dataclass(frozen=True)
@@ -172,95 +165,6 @@ def _box(name: str, value: Any) -> tuple[int, ...]:
     if len(box) != 4:
         raise InputError(f"{name} holds {box}: give left, top, right, bottom")
     return box
-
-
-SEGMENTERS: dict[str, Callable[..., Segmenter]] = {
-    "grid": Grid,
-    "slic": Slic,
-    "quickshift": Quickshift,
-    "felzenszwalb": Felzenszwalb,
-    "watershed": Watershed,
-}
-
-PRESETS: dict[str, Segmenter] = {
-    "paper-grid": Grid(16),
-    "paper-quickshift": Quickshift(kernel_size=4, max_dist=200, ratio=0.2),
-    "paper-slic": Slic(n_segments=100),
-    "paper-lime-quickshift": Quickshift(kernel_size=2, max_dist=200, ratio=0.2),
-    "paper-lime-slic": Slic(n_segments=250),
-    "paper-figures-slic": Slic(n_segments=200),
-    "jain-slic": Slic(n_segments=150, sigma=1.0),
-}
-"""The paper's settings: of Table 1, of LIME (Table 2), of its figures; and those of Jain et al. (2022)."""
-
-
-def segmenter(text: str) -> Segmenter:
-    """Return the segmenter or preset of a name, as "slic".
-
-    "slic:50" sets its first parameter, "slic:n_segments=50,sigma=1" any, "boxes:0,0,9,9;5,5,20,30" boxes.
-    """
-    name, _, values = kinds.text("text", text).partition(":")
-    if name == "boxes":
-        return Boxes(_boxes(values))
-    if name in PRESETS and not values:
-        return PRESETS[name]
-    if name not in SEGMENTERS:
-        known = [*SEGMENTERS, "boxes", *PRESETS]
-        raise InputError(
-            f"unknown segments {name!r}: choose from {', '.join(known)}{nearest(name, known)}, or give a "
-            "label-map file"
-        )
-    return _with_values(SEGMENTERS[name], text, values)
-
-
-def segmented(text: str, image: Any) -> Tensor:
-    """Return the labels (H, W) that the segmenter of a name gives for a picture.
-
-    Raises:
-        InputError: there is no such segmenter, or it cannot work with these settings.
-    """
-    make = segmenter(text)
-    try:
-        return make(image)
-    except Exception as error:  # scikit-image raises what its loops do
-        if isinstance(error, InputError) or out_of_memory(error):
-            raise
-        raise InputError(f"segments {text!r} cannot be made: {type(error).__name__}: {error}") from error
-
-
-def _with_values(kind: Callable[..., Any], text: str, values: str) -> Segmenter:
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # all are dataclasses
-    options = {}
-    for part in filter(None, values.split(",")):
-        name, equals, number = part.rpartition("=")
-        name = name if equals else names[0]
-        if name not in names:
-            raise InputError(f"segments {text!r}: {name!r} is not one of {', '.join(names)}")
-        options[name] = _number(number, text)
-    try:
-        return kind(**options)
-    except InputError as error:  # that names the parameter, and not where it was given
-        raise InputError(f"segments {text!r}: {error}") from error
-
-
-def _number(number: str, text: str) -> float:
-    try:
-        found = int(number) if number.lstrip("-").isdigit() else float(number)
-    except ValueError:
-        raise InputError(f"segments {text!r}: {number!r} is not a number") from None
-    if not abs(found) < 2**31:  # NaN too
-        raise InputError(f"segments {text!r}: {number} is no number below 2**31")
-    return found
-
-
-def _boxes(text: str) -> tuple[Box, ...]:
-    try:
-        boxes = tuple(tuple(map(int, part.split(","))) for part in filter(None, text.split(";")))
-    except ValueError:
-        boxes = ()
-    if not boxes or any(len(box) != 4 for box in boxes):
-        raise InputError(f"boxes {text!r}: expected left,top,right,bottom in pixels; one box; after; another")
-    return boxes  # type: ignore[return-value]  # all are of 4
 
 
 def _skimage() -> Any:

@@ -20,6 +20,7 @@ from layermask.core.mask import any_over
 from layermask.core.masked import Masked
 from layermask.core.rule_table import RULES
 from layermask.core.window import Window, grow
+from layermask.kernels.activation import Activation
 from layermask.rules.convolve import conv_window, filled
 from layermask.rules.pointwise import functions
 from layermask.rules.pool import pool_window
@@ -43,7 +44,6 @@ from layermask.sparse.graph import (
     Sum,
 )
 from layermask.sparse.operands import NoRows, PerImage, joined, meet
-from layermask.sparse.ops import Activation
 from layermask.sparse.plan import FAR
 from layermask.sparse.value import ORDERS, Packed, Padded
 from layermask.sparse.weights import Captured, Norm, Scale

@@ -19,9 +19,11 @@ from layermask.core.call_site import owner_path
 from layermask.core.forward_pass import Run
 from layermask.core.rule_table import name_of
 from layermask.core.window import Window
+from layermask.kernels.activation import NOTHING, Activation
+from layermask.kernels.operands import Source, Weights
 from layermask.sparse import ops as kernels
 from layermask.sparse.active import plan_of, rows_within, seen_taps, sites_of
-from layermask.sparse.ops import NOTHING, Activation, Source, Weights, wide
+from layermask.sparse.ops import wide
 from layermask.sparse.plan import taps
 from layermask.sparse.weights import Captured, Norm, Scale, folded
 

@@ -7,46 +7,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.kernels import Kernels, library, triton_kernels
+from layermask.kernels import Kernels, library, triton
+from layermask.kernels.activation import NOTHING, Activation
+from layermask.kernels.operands import Source, Weights
 from layermask.sparse.memory import empty
 from layermask.sparse.plan import Plan
-
-
-class Activation(NamedTuple):
-    """What is done to each entry at the end of a kernel: a name in `ACTIVATIONS` and two numbers."""
-
-    name: str
-    a: float = 0.0
-    b: float = 0.0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x if self == NOTHING else ACTIVATIONS[self.name](x, self.a, self.b)
-
-    @property
-    def code(self) -> tuple[int, float, float]:
-        return list(ACTIVATIONS).index(self.name), self.a, self.b
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
-    "clamp": lambda x, a, b: x.clamp(a, b),
-    "sigmoid": lambda x, a, b: x.sigmoid(),
-    "silu": lambda x, a, b: F.silu(x),
-    "hardsigmoid": lambda x, a, b: F.hardsigmoid(x),
-    "hardswish": lambda x, a, b: F.hardswish(x),
-    "gelu": lambda x, a, b: F.gelu(x),
-    "leaky_relu": lambda x, a, b: F.leaky_relu(x, a),
-}
-"""In the order of kernels/c/activations.h."""
-NOTHING = Activation("clamp", -math.inf, math.inf)
 
 
 def compiled(like: Tensor) -> Kernels | None:
@@ -56,41 +28,16 @@ def compiled(like: Tensor) -> Kernels | None:
 
 def on_gpu(like: Tensor) -> ModuleType | None:
     """The Triton kernels (kernels/triton/rows.py), if they take tensors of this kind."""
-    found = triton_kernels("packed_triton") if like.device.type == "cuda" else None
-    return found if found and found.takes(like) else None
+    if like.device.type != "cuda" or not triton.installed():
+        return None
+    from layermask.kernels.triton import rows
+
+    return rows if rows.takes(like) else None
 
 
 def wide(x: Tensor) -> Tensor:
     """As rows hold it: half precision in float32 on a CPU, where no kernel here takes less."""
     return x.float() if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-@dataclass(eq=False)
-class Source:
-    """Numbered rows to read: `rows` (V, C), then `filled` (R, C), the last of which are zeros."""
-
-    rows: Tensor
-    filled: Tensor | None = None
-
-    def all(self) -> Tensor:
-        return self.rows if self.filled is None else torch.cat([self.rows, self.filled])
-
-
-@dataclass(eq=False)
-class Weights:
-    """A convolution's weights as `product` and `depthwise` take them; copies, that keep no model alive.
-
-    `shape`: (groups, outputs and taps and channels of each). `values`: in this shape, for a depthwise one as
-    (T, C), or for the product in C as (groups, panels, T, C / groups, width).
-    """
-
-    shape: tuple[int, int, int, int]
-    values: Tensor
-    bias: Tensor | None
-
-    @property
-    def depthwise(self) -> bool:
-        return self.values.ndim == 2
 
 
 def prepare(weight: Tensor, bias: Tensor | None, groups: int) -> Weights:

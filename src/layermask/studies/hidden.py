@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layermask.errors import printable
+from layermask.io.record import sha256
+from layermask.segment.segmenters import Grid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from layermask.cli.jobs import Job
-    from layermask.cli.scene import Scene
+    from layermask.studies.prepared import Scene
 
 PATCH = 16  # pixels, of what --hide hides
 
@@ -34,7 +35,6 @@ class Hidden:
         return f"{how}, {self.amount():.1%} visible"
 
     def record(self) -> dict[str, Any]:
-        from layermask.io.record import sha256
 
         if self.mask:
             return {"file": self.mask.name, "sha256": sha256(self.mask), "visible": self.amount()}
@@ -64,7 +64,6 @@ def _patches(scene: Scene, share: float, seed: int) -> Tensor:
 
 
 def patches_of(scene: Scene) -> Tensor:
-    from layermask.segment.segmenters import Grid
 
     return Grid(PATCH)(scene.picture)
 
@@ -82,16 +81,3 @@ def visible_part(scene: Scene, path: Path, invert: bool = False) -> Tensor:
             + (", and --invert turns that round" if invert else "; --invert turns that round")
         )
     return visible.to(scene.x.device)
-
-
-def mask_of(mask: Path, job: Job) -> Path:
-    """Return the mask of a picture: the one there is for all, or that of its name in a folder of masks."""
-    from layermask.errors import ImageError
-    from layermask.io.atomic import is_folder
-
-    if not is_folder(mask):
-        return mask
-    found = sorted(p for p in mask.rglob("*") if str(p.relative_to(mask).with_suffix("")) == job.name)
-    if not found:
-        raise ImageError(f"no mask for {job.image} in {mask}: expected a file of the name {job.name}")
-    return found[0]

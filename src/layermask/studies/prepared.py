@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from torch import Tensor
 
 from layermask.data.source import Sample
+from layermask.errors import printable
 from layermask.zoo.loaded import Loaded
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    from layermask.zoo.loaded import Loaded
 
 
 def object_mask(sample: Sample, size: tuple[int, int], loaded: Loaded) -> Tensor:
@@ -15,3 +29,78 @@ def object_mask(sample: Sample, size: tuple[int, int], loaded: Loaded) -> Tensor
     """
     background = sample.load_mask(size).point(lambda value: 255 - value)
     return ~loaded.preprocessing.mask(background)[0, 0]
+
+
+Ranking = list[tuple[int, float]]  # classes and probabilities, the most likely first
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture before a model. `size`: (width, height) of the upright picture; `x`: (1, C, H, W)."""
+
+    path: Path
+    size: tuple[int, int]
+    loaded: Loaded
+    weights: Path | None
+    x: Tensor
+
+    @property
+    def title(self) -> str:
+        return printable(f"{self.path.name}, {self.loaded.name}")
+
+    @cached_property
+    def picture(self) -> np.ndarray:
+        return self.loaded.preprocessing.picture(self.x)
+
+    @cached_property
+    def predictions(self) -> Ranking:
+        return rank(lambda: self.loaded.model(self.x))
+
+    def label(self, index: int) -> str:
+        from layermask.zoo.labels import short
+
+        return short(self.loaded.labels[index]) if index < len(self.loaded.labels) else f"class {index}"
+
+    def named(self, ranking: Ranking) -> list[tuple[str, float]]:
+        return [(self.label(index), probability) for index, probability in ranking]
+
+    def entries(self, ranking: Ranking) -> list[dict[str, Any]]:
+        return [
+            {"class": index, "label": self.label(index), "probability": chance} for index, chance in ranking
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """Return the entries of the JSON file that both commands have."""
+        from layermask.io import record
+
+        image = {"file": self.path.name, "size": list(self.size), "sha256": record.sha256(self.path)}
+        return {
+            "versions": record.versions(),
+            "image": image,
+            "model": self.loaded.record(self.weights),
+            "device": self.x.device.type,
+            "predictions": self.entries(self.predictions),
+        }
+
+
+def look(image: Path, loaded: Loaded, device: torch.device, weights: Path | None) -> Scene:
+    from layermask.data.images import load_image
+
+    picture = load_image(image)
+    return Scene(image, picture.size, loaded, weights, loaded.preprocessing(picture).to(device))
+
+
+def rank(answer: Callable[[], Any], count: int = 5) -> Ranking:
+    """Return the most likely classes of a model's output for one picture."""
+    import torch
+
+    from layermask.errors import ModelError
+    from layermask.zoo.outputs import compared_scores
+
+    with torch.no_grad():
+        output = answer()
+    logits = compared_scores(output, 1)
+    if not logits.isfinite().all():
+        raise ModelError("the model's scores for this picture are not all finite")
+    probabilities, classes = logits[0].float().softmax(-1).topk(min(count, logits.shape[1]))
+    return list(zip(classes.tolist(), probabilities.tolist(), strict=True))

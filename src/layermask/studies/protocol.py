@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from layermask.removal.registry import (
     from_table,
     paints_segments,
 )
+from layermask.zoo.labels import short
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.outputs import compared_scores
 
@@ -114,3 +115,22 @@ def _probabilities(output: Any, count: int, name: str) -> Tensor:
     if not scores.isfinite().all():
         raise ModelError(f"the scores for image {name} are not all finite: try float32")
     return scores.double().softmax(-1)
+
+
+def common_words(content: Mapping[str, Any], accuracy: str = "accuracy") -> list[str]:
+    """Return what is to be said of every experiment: how many images of what, and whose labels.
+
+    `accuracy`: what the numbers are called that are agreement where the data has no labels.
+    """
+    settings, skipped = content["settings"], content["skipped"]
+    lines = [f"{content['images']} images of {settings['data']['name']}, model {settings['model']['name']}."]
+    if skipped:
+        lines.append(f"{len(skipped)} images were skipped: {skipped[0]}")
+    if settings.get("labels", OF_THE_DATA) != OF_THE_DATA:
+        lines.append(f"The data has no labels: {accuracy} is agreement with the plain model's prediction.")
+    return lines
+
+
+def class_names(content: Mapping[str, Any]) -> list[str]:
+    """Return the first name of each class of the model."""
+    return [short(name) for name in content["classes"]]

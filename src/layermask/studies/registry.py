@@ -53,7 +53,8 @@ class Entry:
 
     def sheet(self, columns: Columns, content: Content, **options: Any) -> Figure:
         """Return the figure of the results."""
-        return self._report.sheet(columns, content, **options)
+        figure = import_module(f"layermask.studies.{self.home}.figure")
+        return figure.sheet(columns, content, **options)
 
 
 PAPER = "Balasubramanian and Feizi 2023, arXiv 2211.14646"

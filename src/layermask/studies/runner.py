@@ -176,7 +176,7 @@ def describe(
         "experiment": experiment.name,
         **experiment.settings(source),
         "data": {"name": source.name, "images": len(source), "digest": source.digest()},
-        "model": {**record.of_model(loaded, weights), "parameters": parameters_digest(loaded.model)},
+        "model": {**loaded.record(weights), "parameters": parameters_digest(loaded.model)},
         "device": device.type,
         "versions": versions,
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.errors import MissingPackage, ModelError, out_of_memory, require
+from layermask.io.record import sha256
 from layermask.zoo.labels import numbered
 from layermask.zoo.outputs import compared_scores, scores
 from layermask.zoo.preprocessing import Preprocessing
@@ -36,6 +38,11 @@ class Loaded:
             labels=partial(kinds.several, kind=kinds.text, least=0),
             name=kinds.text,
         )
+
+    def record(self, weights: Path | None = None) -> dict[str, Any]:
+        """Return what `load` and the preprocessing need to be the same again."""
+        file = {"file": weights.name, "sha256": sha256(weights)} if weights else None
+        return {"name": self.name, "weights": file, "preprocessing": self.preprocessing.record()}
 
 
 @contextmanager

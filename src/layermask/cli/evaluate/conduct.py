@@ -81,7 +81,7 @@ def conduct(
     quiet: options.Quiet = False,
 ) -> None:
     """Run an experiment that compares removals, and print its first table."""
-    from layermask.cli.scene import load_model
+    from layermask.cli.jobs import load_model
     from layermask.data import open_source
     from layermask.studies import run
 

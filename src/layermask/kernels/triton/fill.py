@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from layermask.padding.cpu import KINDS, _three, _whole
+from layermask.kernels.operands import three, whole
+from layermask.kernels.signatures import KINDS
 
 __all__ = ["KINDS", "available", "fill_", "rings"]
 TILE = 1024  # cells times channels of one program
@@ -27,10 +28,10 @@ def available() -> bool:
 
 def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
     """Each cell's ring: 0 = to fill from, r = filled in round r, 255 = neither. Masks are (N or 1, 1, *S)."""
-    visible, frame = _whole(visible, frame)
+    visible, frame = whole(visible, frame)
     sources = visible if frame is None else visible & ~frame
     out = (~sources).to(torch.uint8).mul_(255)
-    size = _three(visible.shape[2:], 1)
+    size = three(visible.shape[2:], 1)
     grid = (triton.cdiv(size[0] * size[1] * size[2], TILE), visible.shape[0])
     with _device(visible):
         for ring in range(1, max(reach) + 1 if out.numel() else 1):
@@ -42,7 +43,7 @@ def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor
 def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
     """Fill `value` (N, C, *S), of a type in KINDS and of any strides without overlap, in place."""
     images, channels = value.shape[:2]
-    size, steps = _three(value.shape[2:], 1), _three(value.stride()[2:], 0)
+    size, steps = three(value.shape[2:], 1), three(value.stride()[2:], 0)
     number = size[0] * size[1] * size[2]
     block = _channels_at_once(value)
     grid = (triton.cdiv(number, TILE // block), triton.cdiv(channels, block), images)
@@ -65,7 +66,7 @@ def _channels_at_once(value: Tensor) -> int:
 
 def _along(reach: Sequence[int], ring: int) -> tuple[int, ...]:
     """Per axis, whether this ring extends on it."""
-    return tuple(int(r >= ring) for r in _three(reach, 0))
+    return tuple(int(r >= ring) for r in three(reach, 0))
 
 
 def _device(x: Tensor) -> contextlib.AbstractContextManager:

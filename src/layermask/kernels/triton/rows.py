@@ -17,7 +17,8 @@ from torch import Tensor
 from layermask.kernels.triton.fill import _device
 
 if TYPE_CHECKING:
-    from layermask.sparse.ops import Activation, Source, Weights
+    from layermask.kernels.activation import Activation
+    from layermask.kernels.operands import Source, Weights
 
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
 TILE = 1024  # rows times channels of one program of the simple kernels

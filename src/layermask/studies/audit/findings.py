@@ -15,9 +15,9 @@ from layermask.metrics.predictions import PREDICTION_METRICS
 from layermask.metrics.shape_bias import shape_bias
 from layermask.metrics.wordnet import are_imagenet
 from layermask.removal.registry import REMOVALS
-from layermask.studies.audit.answers import Answers, read_answers
 from layermask.studies.audit.mistaken import AT, mistaken_for
 from layermask.studies.audit.verdict import Verdict, recommend
+from layermask.studies.segments.answers import Answers, read_answers
 from layermask.zoo.labels import short
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from layermask.metrics.bootstrap import mean_interval
-from layermask.studies.audit.answers import Answers
+from layermask.studies.segments.answers import Answers
 
 AT = (0.4, 0.6)
 """The shares hidden that are looked at: holes enough to be seen, and enough left to be recognised."""

@@ -13,10 +13,10 @@ from layermask.data.source import Sample, Source
 from layermask.explain.query_plan import Segments
 from layermask.removal.painting import PixelFill
 from layermask.render.overlay import hidden_picture
-from layermask.segment.segmenters import segmented
-from layermask.studies.audit.answers import Answers
+from layermask.segment.presets import segmented
 from layermask.studies.orders import random_order
 from layermask.studies.protocol import MakeOperator
+from layermask.studies.segments.answers import Answers
 from layermask.zoo.loaded import Loaded
 
 if TYPE_CHECKING:

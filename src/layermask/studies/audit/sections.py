@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from layermask.render.chart import Line, interval_bar, line_chart
-from layermask.render.markup import estimate, head, section, share_estimate, style_of, table
-from layermask.studies.audit.words import METRIC_WORDS, bounds, kept, percent, points, rounded
+from layermask.render.chart import Line, interval_bar, line_chart, swatch
+from layermask.render.html import percent, section, table
+from layermask.studies.audit.words import METRIC_WORDS, bounds, kept, points, rounded
+
+if TYPE_CHECKING:
+    pass
 
 Record = Mapping[str, Any]
 
@@ -202,3 +205,30 @@ def _linearity_table(record: Record, patch: str, found: Mapping[str, Any]) -> st
 
 def _not_measured(key: str, title: str, why: str) -> str:
     return section(key, title, f"<p>Not measured: {escape(why)}.</p>")
+
+
+_STYLES = 6  # of lines, in the style sheet
+
+
+def style_of(record: Mapping[str, Any], removal: str) -> tuple[int, str]:
+    """Return the number of a removal's line style, and a piece of the line."""
+    number = list(record["removals"]).index(removal) % _STYLES
+    return number, swatch(number)
+
+
+def head(record: Mapping[str, Any], removal: str, note: str = "") -> str:
+    """Return the head of a removal's row."""
+    small = f"<small>{escape(note)}</small>" if note else ""
+    return f'<th scope="row">{style_of(record, removal)[1]}{escape(removal)}{small}</th>'
+
+
+def estimate(found: Mapping[str, float]) -> str:
+    """Return a cell of a number and its bounds."""
+    around = f"{found['low']:.3f} to {found['high']:.3f}"
+    return f'<td class="number">{found["value"]:.3f}<br><small>{around}</small></td>'
+
+
+def share_estimate(found: Mapping[str, float]) -> str:
+    """Return a cell of a share and its bounds, in %."""
+    around = f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+    return f'<td class="number">{percent(found["value"])}<br><small>{around}</small></td>'

@@ -18,13 +18,13 @@ from layermask.io import record as records
 from layermask.io.atomic import output_folder, write_all
 from layermask.removal.registry import MadeOnce, MakeOperator, from_table
 from layermask.studies.audit import words
-from layermask.studies.audit.answers import Answers, read_answers
 from layermask.studies.audit.findings import Table, class_name, findings
 from layermask.studies.audit.parts import DEFAULT, LINEARITY_IMAGES, Part, Plan, plan
 from layermask.studies.audit.report import audit_page
 from layermask.studies.audit.samples import Shown, by_name, choose, show
 from layermask.studies.protocol import names_kind
 from layermask.studies.runner import OF_A_RUN, run
+from layermask.studies.segments.answers import Answers, read_answers
 from layermask.studies.store import Store, read_results
 from layermask.zoo.loaded import Loaded
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from layermask.render.html import percent
 from layermask.studies.audit.verdict import FEWEST
 
 Record = Mapping[str, Any]
@@ -175,11 +176,6 @@ def kept(record: Record, name: str) -> float:
 def listed(names: Sequence[str]) -> str:
     """Return "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def percent(share: float, digits: int = 1) -> str:
-    text = f"{100 * share:.{digits}f}"
-    return f"{text.rstrip('0').rstrip('.') if digits > 1 else text} %"
 
 
 def points(difference: float) -> str:

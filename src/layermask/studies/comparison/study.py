@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from layermask.cli.scene import Ranking, Scene, rank
 from layermask.studies.hidden import Hidden, patches_of
+from layermask.studies.prepared import Ranking, Scene, rank
 
 if TYPE_CHECKING:
     import numpy as np

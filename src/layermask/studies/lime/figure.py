@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layermask.metrics.estimates import means
+from layermask.metrics.bootstrap import means
 from layermask.render.bars import common_limits, line_height, line_width, place_bars, place_names
 from layermask.render.figure import MARGIN, new_figure
-from layermask.studies.lime.scores import BETTER, scores, titles
-from layermask.studies.lime.words import words
+from layermask.studies.lime.report import BETTER, scores, titles, words
 from layermask.studies.registry import Columns, Content
 
 if TYPE_CHECKING:

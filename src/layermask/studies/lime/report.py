@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layermask.metrics.estimates import differences, means
+import numpy as np
+import torch
+from torch import Tensor
+
+from layermask.metrics.bootstrap import differences, means
+from layermask.metrics.registry import METRICS
 from layermask.render.table import Cell, Table
-from layermask.studies.lime.figure import sheet as sheet
-from layermask.studies.lime.scores import BETTER, scores
-from layermask.studies.lime.words import words as words
+from layermask.studies.lime.study import LEFT_OUT
+from layermask.studies.protocol import OF_THE_DATA, common_words
 from layermask.studies.registry import Columns, Content
 
 
@@ -52,3 +56,74 @@ def _as_in_the_paper(columns: Columns, content: Content) -> Table:
     rows = [(removal, *(each[number] for each in found.values())) for number, removal in enumerate(removals)]
     better = {title: BETTER[title.partition(" ")[0]] for title in found}
     return Table("table2", "Means, as in the paper's Table 2", ("removal", *found), rows, better)
+
+
+MEASURES = {"ablation": "right", "alignment": "alignment", "jaccard": "jaccard"}
+"""The columns of the measures, in the order of the paper's Table 2."""
+METRIC = {"ablation": "top-k-ablation", "alignment": "alignment", "jaccard": "top-k-jaccard"}
+BETTER = {name: METRICS[metric].higher_is_better for name, metric in METRIC.items()}
+
+
+def titles(content: Content) -> dict[str, str]:
+    """Return the measures' names in full."""
+    k = content["settings"]["k"]
+    return {
+        "ablation": f"accuracy without top {k}",
+        "alignment": "alignment",
+        "jaccard": f"Jaccard of top {k}",
+    }
+
+
+def scores(columns: Columns, content: Content) -> dict[str, dict[str, Tensor]]:
+    """Return, by segmentation and measure, the values (N, R) of the images that count under R removals."""
+    removals = len(content["settings"]["removals"])
+    counted = columns["left_out"] == ""
+    return {
+        segmentation: {
+            name: torch.from_numpy(
+                columns[column][counted & (columns["segmentation"] == segmentation)].astype(float)
+            ).view(-1, removals)
+            for name, column in MEASURES.items()
+        }
+        for segmentation in content["settings"]["segmentations"]
+    }
+
+
+def words(columns: Columns, content: Content) -> list[str]:
+    """Return what a reader of the numbers has to know."""
+    settings = content["settings"]
+    lines = common_words(content, "accuracy without the top segments")
+    lines.append(
+        f"LIME explains {_explained(content)} from {settings['n_samples']} masks; the top {settings['k']} "
+        f"segments are hidden by {settings['ablation']}."
+    )
+    return [*lines, *_left_out(columns, content), *_too_few(columns, content)]
+
+
+def _explained(content: Content) -> str:
+    settings = content["settings"]
+    known = settings["labels"] == OF_THE_DATA and settings["explain"] == "label"
+    return "the label" if known else "the plain model's prediction"
+
+
+def _left_out(columns: Columns, content: Content) -> list[str]:
+    removals = len(content["settings"]["removals"])
+    lines = []
+    for reason, meaning in LEFT_OUT.items():
+        count = int((columns["left_out"] == reason).sum()) // removals
+        if count:
+            whole = len(columns["left_out"]) // removals
+            lines.append(f"Left out, {count} of {whole} images × segmentations: {meaning}.")
+    return lines
+
+
+def _too_few(columns: Columns, content: Content) -> list[str]:
+    samples = content["settings"]["n_samples"]
+    few = (columns["left_out"] == "") & (2 * columns["segments"] > samples)
+    if not few.any():
+        return []
+    most = int(np.max(columns["segments"][few]))
+    return [
+        f"In {int(few.sum())} of {len(few)} explanations {samples} masks are less than 2 per segment (up to "
+        f"{most} segments): those scores are noisy."
+    ]

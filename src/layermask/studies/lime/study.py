@@ -21,7 +21,8 @@ from layermask.explain.attribution import Attribution
 from layermask.explain.lime import Lime
 from layermask.metrics.localisation import alignment, top_k, top_k_jaccard
 from layermask.removal.registry import check_name
-from layermask.segment.segmenters import Segmenter, segmented, segmenter
+from layermask.segment.presets import segmented, segmenter
+from layermask.segment.segmenters import Segmenter
 from layermask.studies.orders import own_seed
 from layermask.studies.prepared import object_mask
 from layermask.studies.protocol import (

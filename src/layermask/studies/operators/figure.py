@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layermask.metrics.estimates import means
+from layermask.metrics.bootstrap import means
 from layermask.render.bars import (
     Bounds,
     common_limits,
@@ -16,7 +16,7 @@ from layermask.render.bars import (
     place_names,
 )
 from layermask.render.figure import MARGIN, new_figure
-from layermask.studies.operators.found import BETTER, Found, found, words
+from layermask.studies.operators.report import BETTER, Found, found, words
 from layermask.studies.operators.study import OF_REMOVALS
 from layermask.studies.registry import Columns, Content
 

@@ -23,7 +23,8 @@ from layermask.explain.sampling import generator
 from layermask.metrics.flipping import Order, flipping_curves
 from layermask.metrics.operators import RandomBias
 from layermask.removal.registry import check_name
-from layermask.segment.segmenters import Segmenter, segmented, segmenter
+from layermask.segment.presets import segmented, segmenter
+from layermask.segment.segmenters import Segmenter
 from layermask.studies.operators.attributions import JUDGE, Case, Scores, method
 from layermask.studies.orders import own_seed
 from layermask.studies.protocol import OverRemovals, ask, check_each_once, from_table, names_kind

@@ -8,9 +8,9 @@ from layermask.errors import require
 from layermask.metrics.predictions import Rule
 from layermask.render.curves import COLORS, FOOT, ROOM, STYLES, WIDTH
 from layermask.render.figure import CELL, MARGIN, new_figure, place_axes
-from layermask.render.table import common_words
+from layermask.studies.protocol import common_words
 from layermask.studies.registry import Columns, Content
-from layermask.studies.segments.curves import Measured, measure, metrics_of, predictions
+from layermask.studies.segments.answers import Measured, measure, metrics_of, predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from layermask.metrics.predictions import PREDICTION_METRICS, Rule
-from layermask.render.table import Cell, Table, common_words
+from layermask.render.table import Cell, Table
 from layermask.studies.orders import GRADIENT, MAPS
+from layermask.studies.protocol import common_words
 from layermask.studies.registry import Columns, Content
-from layermask.studies.segments.curves import Measured, Setting, measure, metrics_of, predictions
-from layermask.studies.segments.figure import sheet as sheet
+from layermask.studies.segments.answers import Measured, Setting, measure, metrics_of, predictions
 
 HEADER = ("removal", "segmentation", "order", "ranking")
 NAMES = {

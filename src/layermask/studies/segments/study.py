@@ -18,7 +18,8 @@ from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
 from layermask.explain.query_plan import Segments
 from layermask.removal.registry import REMOVALS
-from layermask.segment.segmenters import Segmenter, segmented, segmenter
+from layermask.segment.presets import segmented, segmenter
+from layermask.segment.segmenters import Segmenter
 from layermask.studies.orders import (
     GRADIENT,
     MAPS,

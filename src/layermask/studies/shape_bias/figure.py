@@ -7,12 +7,12 @@ from math import isfinite
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from layermask.metrics.estimates import means
+from layermask.metrics.bootstrap import Estimate, means
 from layermask.render.curves import COLORS
 from layermask.render.figure import MARGIN, new_figure, place_axes
-from layermask.render.table import Estimate, class_names
+from layermask.studies.protocol import class_names
 from layermask.studies.registry import Columns, Content
-from layermask.studies.shape_bias.found import HITS, biases, common_classes, has_classes, values, words
+from layermask.studies.shape_bias.report import HITS, biases, common_classes, has_classes, values, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from layermask.metrics.estimates import means
+import numpy as np
+import torch
+from torch import Tensor
+
+from layermask.metrics.bootstrap import means
+from layermask.metrics.registry import METRICS
 from layermask.metrics.shape_bias import ShapeBias
-from layermask.render.table import Table, class_names
+from layermask.render.table import Table
+from layermask.studies.protocol import OF_THE_DATA, class_names, common_words
 from layermask.studies.registry import Columns, Content
-from layermask.studies.shape_bias.figure import sheet as sheet
-from layermask.studies.shape_bias.found import BETTER, HITS, biases, common_classes, has_classes, values
-from layermask.studies.shape_bias.found import words as words
+
+HITS = 10
+"""The paper's: classes count that the model gets right more often than this when the picture is whole."""
 
 
 def summarise(columns: Columns, content: Content, hits: int = HITS) -> list[Table]:
@@ -33,3 +39,73 @@ def _by_class(found: dict[str, ShapeBias], content: Content, hits: int) -> Table
             rows.append((names[number], removal, int(counts[number]), *shares[number].tolist()))
     title = f"Classes with more than {hits} images that the model gets right"
     return Table("classes", title, ("class", "removal", "images", *BETTER), rows, BETTER)
+
+
+BETTER = {
+    "object hidden": METRICS["object-hidden"].higher_is_better,
+    "broken mask": METRICS["broken-mask"].higher_is_better,
+    "difference": METRICS["shape-difference"].higher_is_better,
+}
+
+
+def biases(columns: Columns, content: Content) -> dict[str, ShapeBias]:
+    """Return what was found under each removal, of pictures with an object and something beside it.
+
+    None may be right; `metrics.shape.shape_bias` refuses that.
+    """
+    return {name: _bias(columns, name) for name in content["settings"]["removals"]}
+
+
+def _bias(columns: Columns, removal: str) -> ShapeBias:
+    chosen = (columns["removal"] == removal) & (columns["object"] > 0) & (columns["object"] < 1)
+    found = {name: columns[name][chosen] for name in ("label", "whole", "hidden", "broken")}
+    label = found["label"]
+    right = found["whole"] == label
+    hidden, broken = (torch.from_numpy((found[name] == label)[right]) for name in ("hidden", "broken"))
+    return ShapeBias(hidden, broken, torch.from_numpy(label[right]).long(), len(label))
+
+
+def values(bias: ShapeBias) -> Tensor:
+    """Return (M, 3) float64: right without the object, with the broken mask, the second less the first."""
+    return torch.stack([bias.hidden.double(), bias.broken.double(), bias.difference], 1)
+
+
+def words(columns: Columns, content: Content) -> list[str]:
+    """Return what a reader of the numbers has to know."""
+    lines = common_words(content)
+    if has_classes(content):
+        lines.append("Only images count that the model gets right when they are whole.")
+        if not all(len(each.labels) for each in biases(columns, content).values()):
+            lines.append("There are none: check that the labels are of this model's classes.")
+    none, all_of_it = _left_out(columns)
+    if none:
+        lines.append(f"{none} images are left out: nothing of the object is in what the model sees.")
+    if all_of_it:
+        lines.append(f"{all_of_it} images are left out: the object is all that the model sees.")
+    return lines
+
+
+def _left_out(columns: Columns) -> tuple[int, int]:
+    """Return the numbers of pictures without an object, and with nothing else, in what the model sees."""
+    _, first = np.unique(columns["image"], return_index=True)
+    share = columns["object"][first]
+    return int((share == 0).sum()), int((share == 1).sum())
+
+
+def has_classes(content: Content) -> bool:
+    """Predictions of the model are no labels, and no classes to compare."""
+    return content["settings"]["labels"] == OF_THE_DATA
+
+
+def common_classes(found: dict[str, ShapeBias], count: int, hits: int) -> list[int]:
+    """Return the classes with more than `hits` images under every removal, by the first one's difference.
+
+    Or rather, by how much more it is than the others' (paper, Figure 6): the most comes first.
+    """
+    if not all(len(each.labels) for each in found.values()):
+        return []
+    tables, counts = zip(*(each.by_class(count) for each in found.values()), strict=True)
+    enough = (torch.stack(counts) > hits).all(0).nonzero()[:, 0]
+    differences = torch.stack(tables)[:, enough, 2]
+    others = differences[1:].mean(0) if len(differences) > 1 else torch.zeros(len(enough))
+    return enough[(differences[0] - others).argsort(descending=True, stable=True)].tolist()
