@@ -368,7 +368,7 @@ def test_names_that_would_be_too_long_are_refused_before_the_work(
     photograph, tmp_path, commands, command, monkeypatch
 ):
     monkeypatch.setattr("layermask.zoo.load", None)
-    monkeypatch.setattr("layermask.segment.segmenters.segmented", None)
+    monkeypatch.setattr("layermask.segment.presets.segmented", None)
     picture = named_with(photograph, tmp_path, LONGEST - 4)
     message = refused(command, photograph, picture, *commands[command], "--out", tmp_path / "out")
     assert f"xx_{command}." in message

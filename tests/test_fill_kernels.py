@@ -283,7 +283,9 @@ def test_forward_derivatives_pass_through() -> None:
 
 WITHOUT = """
 import torch
-from layermask import LayerMasking, fill, native
+from layermask import LayerMasking
+from layermask.padding import reference as fill
+from layermask import kernels as native
 from layermask.core.masked import Masked
 assert native.library() is None
 torch.manual_seed(0)

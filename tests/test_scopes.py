@@ -290,7 +290,7 @@ def test_ours_are_there_before_a_user_adds_one() -> None:
     import subprocess
     import sys
 
-    program = "import torch; from layermask.core.masked import rule; rule(torch.relu)(lambda x: x)"
+    program = "import torch; from layermask import rule; rule(torch.relu)(lambda x: x)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "ValueError: torch.relu has a rule already" in found.stderr
     assert lm.RULES is RULES

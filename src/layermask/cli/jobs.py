@@ -18,8 +18,6 @@ from layermask.cli import options
 from layermask.cli.outcome import BAD_INPUT
 from layermask.errors import ImageError, InputError
 from layermask.io.atomic import exists, is_file, is_folder, read_bytes, read_json
-from layermask.io.record import sealed, sha256
-from layermask.zoo.device import torch_device
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +95,7 @@ def prepare_folder(folder: Path, jobs: Sequence[Job], endings: Sequence[str], op
 
 def done_already(folder: Path, job: Job, command: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the record that an earlier run has written for the same request, if both files are whole."""
+    from layermask.io.record import sealed, sha256
 
     picture, record = (folder / f"{job.name}_{command}.{ending}" for ending in ("png", "json"))
     if not exists(picture) or not exists(record):
@@ -176,6 +175,7 @@ def _bar(title: str, total: int, quiet: bool) -> Any:
 def load_model(model: str, weights: Path | None, device: str) -> tuple[Loaded, torch.device]:
     """Return the model, tried out, and the device: what it cannot do is found before the work."""
     from layermask.zoo import load, tried
+    from layermask.zoo.device import torch_device
 
     where = torch_device(device)
     return tried(load(model, weights, where)), where
@@ -183,9 +183,6 @@ def load_model(model: str, weights: Path | None, device: str) -> tuple[Loaded, t
 
 def mask_of(mask: Path, job: Job) -> Path:
     """Return the mask of a picture: the one there is for all, or that of its name in a folder of masks."""
-    from layermask.errors import ImageError
-    from layermask.io.atomic import is_folder
-
     if not is_folder(mask):
         return mask
     found = sorted(p for p in mask.rglob("*") if str(p.relative_to(mask).with_suffix("")) == job.name)

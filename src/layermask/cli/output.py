@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from layermask.errors import printable
-from layermask.io.record import sealed, to_json
-
-if TYPE_CHECKING:
-    pass
 
 
 class Files(NamedTuple):
@@ -36,6 +32,7 @@ def in_one_line(text: str) -> str:
 def write(folder: Path, stem: str, picture: bytes, record: Mapping[str, Any]) -> Files:
     """Write both files of a command, or neither; the record gets the checksums of both."""
     from layermask.io.atomic import make_folder, write_all
+    from layermask.io.record import sealed, to_json
 
     text = to_json(sealed(record, picture))
     files = Files(folder / f"{stem}.png", folder / f"{stem}.json", text, record.get("engine_used"))

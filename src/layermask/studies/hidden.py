@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layermask.errors import printable
-from layermask.io.record import sha256
-from layermask.segment.segmenters import Grid
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +33,7 @@ class Hidden:
         return f"{how}, {self.amount():.1%} visible"
 
     def record(self) -> dict[str, Any]:
+        from layermask.io.record import sha256
 
         if self.mask:
             return {"file": self.mask.name, "sha256": sha256(self.mask), "visible": self.amount()}
@@ -64,6 +63,7 @@ def _patches(scene: Scene, share: float, seed: int) -> Tensor:
 
 
 def patches_of(scene: Scene) -> Tensor:
+    from layermask.segment.segmenters import Grid
 
     return Grid(PATCH)(scene.picture)
 

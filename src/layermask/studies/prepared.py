@@ -1,4 +1,4 @@
-"""Object masks as the model sees the picture."""
+"""A picture and its object as the model sees them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from layermask.data.source import Sample
 from layermask.errors import printable
-from layermask.zoo.loaded import Loaded
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
 
+    from layermask.data.source import Sample
     from layermask.zoo.loaded import Loaded
 
 
