@@ -10,7 +10,7 @@ from torch import Tensor
 from layermask import Masked, Preprocessing
 from layermask.data.images import load_image
 from layermask.io.atomic import write_all
-from layermask.padding.reference import neighbor
+from layermask.padding.neighbor import neighbor
 from layermask.render.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, png
 from layermask.render.overlay import hidden_picture
 

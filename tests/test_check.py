@@ -19,7 +19,7 @@ from layermask.core.masked import Masked
 from layermask.core.rule_table import RULES, overriding
 from layermask.errors import ModelError
 from layermask.sparse import ops as kernels
-from layermask.sparse.forms import PACKED
+from layermask.sparse.rules.table import PACKED
 from layermask.zoo.architectures import build, names, smallest_size
 
 

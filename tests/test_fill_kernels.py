@@ -18,9 +18,10 @@ from layermask import LayerMasking, Masked
 from layermask.core.forward_pass import Run, Settings
 from layermask.padding import cpu as native_fill
 from layermask.padding import custom_op as opaque_fill
-from layermask.padding import neighbor as filling
-from layermask.padding import reference as fill
+from layermask.padding import neighbor as fill
 from layermask.padding.hide import hide_
+from layermask.padding.reference import fill_dense
+from layermask.padding.rings import NEVER
 
 GEOMETRIES = [
     ((9,), (2,)),
@@ -74,7 +75,7 @@ def same(ours: Tensor, theirs: Tensor) -> bool:
 
 
 def known_by(visible: Tensor, frame: Tensor | None, reach: tuple) -> Tensor:
-    return opaque_fill._rings(visible, frame, list(reach)) != filling.NEVER
+    return opaque_fill._rings(visible, frame, list(reach)) != NEVER
 
 
 @compiled
@@ -90,7 +91,7 @@ def test_the_kernel_agrees_with_the_reference(
         for frame in (None, frame_of(size)):
             for compat in (None, "release"):
                 x = masked(value_of(size, channels, dtype, layout), visible, frame, compat)
-                theirs, before = fill._fill_dense(x, reach), x.value.clone()
+                theirs, before = fill_dense(x, reach), x.value.clone()
                 with torch.no_grad():
                     ours = fill._fill_by_kernel(x, reach)
                 assert ours is x.value
@@ -156,8 +157,8 @@ def test_the_operators_agree_without_a_kernel(size: tuple, reach: tuple) -> None
         x = masked(value, visible, frame)
         rings, ours = opaque_fill._rings(x.visible, frame, list(reach)), value.clone()
         opaque_fill._fill_(ours, rings, list(reach), 0.0)
-        known = (rings != filling.NEVER).expand_as(ours)
-        assert close(ours[known], fill._fill_dense(x, reach)[known])
+        known = (rings != NEVER).expand_as(ours)
+        assert close(ours[known], fill_dense(x, reach)[known])
         if native_fill.available():
             assert torch.equal(rings, native_fill.rings(x.visible, frame, reach))
 
@@ -284,14 +285,14 @@ def test_forward_derivatives_pass_through() -> None:
 WITHOUT = """
 import torch
 from layermask import LayerMasking
-from layermask.padding import reference as fill
+from layermask.padding import neighbor as fill
 from layermask import kernels as native
 from layermask.core.masked import Masked
 assert native.library() is None
 torch.manual_seed(0)
 x, visible = torch.randn(2, 12, 9, 9), torch.rand(2, 1, 9, 9) < 0.5
 pair = Masked(x, visible)
-assert fill._way(pair, (2, 2)) is fill._fill_edges
+assert fill._way(pair, (2, 2)) is fill.fill_edges
 with torch.no_grad():
     out = LayerMasking(torch.nn.Conv2d(12, 3, 3).requires_grad_(False))(x, visible)
 torch.save(out, {path!r})
@@ -314,7 +315,10 @@ INTERPRETED = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
-from layermask.padding import custom_op as opaque_fill, neighbor as filling, reference as fill
+from layermask.kernels.signatures import KINDS
+from layermask.padding import custom_op as opaque_fill
+from layermask.padding.reference import fill_dense
+from layermask.padding.rings import NEVER
 from layermask.kernels.triton import fill as fill_triton
 from test_fill_kernels import close, frame_of, mask_of, masked, value_of
 
@@ -323,21 +327,21 @@ CASES = [((9,), (2,), 5), ((7, 8), (2, 2), 5), ((20, 60), (0, 3), 1), ((9, 8), (
 CASES += [((3, 4, 5), (2, 1, 2), 2)]
 for number, (size, reach, channels) in enumerate(CASES):
     visible = mask_of(size)
-    for dtype in filling.KINDS:
+    for dtype in KINDS:
         for frame in (None, frame_of(size))[: 1 + (dtype is torch.float32)]:
             layout = ("contiguous", "channels last")[(number + (dtype is torch.bfloat16)) % 2]
             x = masked(value_of(size, channels, dtype, layout), visible, frame)
             rings = fill_triton.rings(x.visible, frame, reach)
             assert torch.equal(rings, opaque_fill._rings(x.visible, frame, list(reach))), (size, reach)
-            ours, known = x.value.clone(), (rings != filling.NEVER).expand_as(x.value)
+            ours, known = x.value.clone(), (rings != NEVER).expand_as(x.value)
             fill_triton.fill_(ours, rings, reach, 0.0)
-            assert close(ours[known], fill._fill_dense(x, reach)[known]), (size, dtype, layout)
+            assert close(ours[known], fill_dense(x, reach)[known]), (size, dtype, layout)
             seen = x.visible.expand_as(ours)
             assert torch.equal(ours[seen], x.value[seen]), (size, dtype, layout)
 x = masked(value_of((5, 4), 300, torch.float32, "channels last"), mask_of((5, 4)))
 rings, ours = fill_triton.rings(x.visible, None, (2, 2)), x.value.clone()
 fill_triton.fill_(ours, rings, (2, 2), 1e-5)
-assert ours[(rings != filling.NEVER).expand_as(ours)].isfinite().all()
+assert ours[(rings != NEVER).expand_as(ours)].isfinite().all()
 """
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from layermask import Masked
 from layermask.core.masked import settled
-from layermask.padding import neighbor as filling
-from layermask.padding import reference as fill
+from layermask.padding import devices, neighbor, reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -36,10 +35,11 @@ RINGS = [
 
 
 def _fill(how: str, x: Masked, rings: tuple) -> Tensor:
-    return getattr(fill, f"_fill_{how}")(x, rings)
+    return FILLS[how](x, rings)
 
 
-WAYS = ["dense", "edges", *(["by_kernel"] if filling.kernel(torch.device("cpu")) else [])]
+FILLS = {"dense": reference.fill_dense, "edges": reference.fill_edges, "by_kernel": neighbor._fill_by_kernel}
+WAYS = ["dense", "edges", *(["by_kernel"] if devices.kernel(torch.device("cpu")) else [])]
 
 
 @pytest.mark.parametrize("how", WAYS)

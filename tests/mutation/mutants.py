@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PYTHON = """
-    core/mask.py core/window.py padding/cpu.py padding/reference.py rules/*.py
-    sparse/active.py sparse/forms.py sparse/graph.py sparse/operands.py sparse/ops.py sparse/plan.py
-    sparse/value.py sparse/weights.py
+    core/mask.py core/window.py kernels/operands.py padding/*.py rules/*.py sparse/active.py sparse/fuse.py
+    sparse/graph.py sparse/operands.py sparse/ops.py sparse/plan.py sparse/rules/*.py sparse/value.py
+    sparse/weights.py
     """.split()
 C = ["kernels/c/*.c", "kernels/c/*.h"]
 PER_FUNCTION = 2  # of a function in Python, besides its output

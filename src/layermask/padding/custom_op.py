@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from layermask.core.window import box_sum, count, neighborhood
 from layermask.kernels.operators import define
-from layermask.padding import neighbor as filling
+from layermask.kernels.signatures import KINDS
+from layermask.padding.devices import kernel as kernel_of
+from layermask.padding.reference import filled
+from layermask.padding.rings import NEVER, ring_map, rounds_in
 
 
 def wanted() -> bool:
@@ -21,7 +23,7 @@ _TELLS = hasattr(torch.compiler, "is_exporting")  # torch 2.6 does not tell an e
 
 
 def _call_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
-    kernel = filling.kernel(visible.device)
+    kernel = kernel_of(visible.device)
     return (kernel.rings if kernel else _rings)(visible, frame, reach)
 
 
@@ -31,8 +33,8 @@ def _shape_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) ->
 
 
 def _call_fill(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
-    kernel = filling.kernel(value.device)
-    (kernel.fill_ if kernel and value.dtype in filling.KINDS else _fill_)(value, rings, reach, eps)
+    kernel = kernel_of(value.device)
+    (kernel.fill_ if kernel and value.dtype in KINDS else _fill_)(value, rings, reach, eps)
 
 
 def _shape_fill(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
@@ -62,19 +64,11 @@ def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> Non
 
 
 def _rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
-    known = visible if frame is None else visible & ~frame
-    out = torch.where(known, 0, filling.NEVER)
-    for ring in range(1, max(reach) + 1):
-        cells = ~visible & ~known & (count(known, neighborhood(tuple(reach), ring)) > 0)
-        out, known = torch.where(cells, ring, out), known | cells
-    return out.to(torch.uint8)
+    return ring_map(visible, frame, tuple(reach))
 
 
 def _fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
     wide = value.to(torch.promote_types(value.dtype, torch.float32))
-    sums = torch.where(rings == 0, wide, 0.0)
-    for ring in range(1, max(reach) + 1):
-        box = neighborhood(tuple(reach), ring)
-        known = count(rings < ring, box).clamp(min=1).to(sums.dtype) + eps
-        sums = torch.where(rings == ring, box_sum(sums, box) / known, sums)
-    value.copy_(torch.where((rings > 0) & (rings != filling.NEVER), sums, wide))
+    known = torch.where(rings == 0, wide, 0.0)
+    out = filled(known, rounds_in(rings, tuple(reach)), eps)
+    value.copy_(torch.where((rings > 0) & (rings != NEVER), out, wide))

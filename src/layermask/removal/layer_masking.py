@@ -20,7 +20,8 @@ from layermask.core.outputs import left, masked_within
 from layermask.core.rule_table import overrides
 from layermask.core.window import GROWTHS
 from layermask.errors import InputError
-from layermask.padding.reference import EPSILON, FILLS
+from layermask.padding.neighbor import FILLS
+from layermask.padding.rings import EPSILON
 from layermask.removal.training import TrainingNotice
 from layermask.rules.pool import POOLS
 from layermask.rules.released_code import release_rules

@@ -16,7 +16,7 @@ from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.core.window import Window, count, grow, windowed
 from layermask.errors import NoMaskRule
-from layermask.padding.reference import neighbor
+from layermask.padding.neighbor import neighbor
 
 Sizes = int | Sequence[int]
 

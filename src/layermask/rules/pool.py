@@ -18,7 +18,7 @@ from layermask.core.rule_table import built_in as rule
 from layermask.core.tracing import is_watched
 from layermask.core.window import Window, grow, windowed
 from layermask.padding.hide import hide_
-from layermask.padding.reference import neighbor
+from layermask.padding.neighbor import neighbor
 from layermask.rules.convolve import Sizes, collapsed, filled, per_axis
 from layermask.rules.reduce import epsilon, hidden_last, visible_share
 

@@ -15,7 +15,7 @@ from layermask.core.masked import Masked, settled
 from layermask.core.rule_table import built_in as rule
 from layermask.core.window import on_grid
 from layermask.errors import NoMaskRule
-from layermask.padding.reference import neighbor
+from layermask.padding.neighbor import neighbor
 from layermask.rules.convolve import collapsed
 
 _NEAREST = ("nearest", "nearest-exact")

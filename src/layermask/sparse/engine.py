@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from layermask.core.dispatch import rule_for
 from layermask.core.forward_pass import Run, Settings
 from layermask.core.tracing import is_traced, is_watched
-from layermask.sparse.forms import PACKED
 from layermask.sparse.memory import Memory
 from layermask.sparse.operands import NoRows
 from layermask.sparse.ops import compiled
+from layermask.sparse.rules.table import PACKED
 from layermask.sparse.weights import PreparedWeights
 
 ENGINES = ("auto", "dense", "packed")

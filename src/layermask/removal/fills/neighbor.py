@@ -9,7 +9,7 @@ from torch import Tensor
 
 from layermask._private_torch import is_readable
 from layermask.core.masked import Masked
-from layermask.padding.reference import neighbor
+from layermask.padding.neighbor import neighbor
 from layermask.removal.fills.protocol import Fill
 
 

@@ -1,0 +1,174 @@
+"""Sparse forms of convolutions, linear layers and norms."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from layermask.core.masked import Masked
+from layermask.core.window import Window, grow
+from layermask.rules.convolve import conv_window, filled
+from layermask.sparse.fuse import Affine
+from layermask.sparse.graph import (
+    Conv,
+    Given,
+    LayerNorm,
+    Node,
+    Stem,
+)
+from layermask.sparse.plan import FAR
+from layermask.sparse.rules.table import captured, constant, packed, require, rows_of
+from layermask.sparse.value import Packed, Padded
+from layermask.sparse.weights import Norm
+
+FEW_CHANNELS = 8  # of an image
+
+
+@packed(F.conv2d, torch.conv2d)
+def conv2d(
+    input: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Packed:
+    require(isinstance(input, Masked))
+    node = input.node if isinstance(input, Packed) else None
+    constant(input.value if node is None else node.kind, weight, bias)
+    shape = input.shape
+    require(len(shape) == weight.ndim == 4, groups > 0)
+    require(len(weight) % groups == 0, _is_vector(bias, len(weight)))
+    require(node is None or input.order == "first", shape[1] == weight.shape[1] * groups)
+    window = _window(tuple(weight.shape), _fixed(stride), _fixed(padding), _fixed(dilation))
+    require(_fits(weight, groups, window), window.has_output(shape[2:]))
+    if node is None:
+        return _entering(input, window, weight, bias, groups)
+    visible = _grown(input, window)
+    if isinstance(input, Padded):
+        require(not window.pointlike)
+        window = _widened(window, input.pads)
+    last = input.strided_last or _strided_last(weight)
+    return Packed(Conv(node, visible, window, captured(node.run, weight, bias), groups), strided_last=last)
+
+
+@functools.lru_cache(maxsize=1024)
+def _window(shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any) -> Window:
+    """The same window for the same layer in every pass: it remembers what was asked of it."""
+    same = padding == "same" and stride in (1, (1,), (1, 1))
+    require(_plausible(stride, 1), _plausible(dilation, 1))
+    require(same or padding == "valid" or _plausible(padding, 0))
+    return conv_window(torch.empty(shape, device="meta"), stride, padding, dilation)
+
+
+def _plausible(sizes: Any, least: int) -> bool:
+    """Whether torch takes these sizes along two axes."""
+    each = sizes if isinstance(sizes, tuple) else (sizes,)
+    return len(each) in (1, 2) and all(isinstance(size, int) and size >= least for size in each)
+
+
+def _fixed(sizes: Any) -> Any:
+    return tuple(sizes) if isinstance(sizes, list) else sizes
+
+
+def _is_vector(x: Tensor | None, size: int) -> bool:
+    """Whether there are so many numbers, or none are given. Else the dense rule raises the error of torch."""
+    return x is None or x.shape == (size,)
+
+
+def _grown(x: Masked, window: Window) -> Tensor:
+    """The mask behind a window op; declines where a window lies in padding alone, or one cell is left."""
+    visible, frame = grow(x, window)
+    require(frame is None or not bool(frame.any()), visible[0, 0].numel() > 1)
+    return visible
+
+
+def _fits(weight: Tensor, groups: int, window: Window) -> bool:
+    """Groups of few channels are left to the dense engine, but for one channel each."""
+    depthwise = weight.shape[1] == 1 and groups == len(weight) and not window.pointlike
+    return max(window.reach) < FAR and (groups == 1 or depthwise or weight.shape[1] >= FEW_CHANNELS)
+
+
+def _widened(window: Window, pads: tuple[int, int, int, int]) -> Window:
+    left, right, top, bottom = pads
+    before = (window.before[0] + top, window.before[1] + left)
+    after = (window.after[0] + bottom, window.after[1] + right)
+    return dataclasses.replace(window, before=before, after=after)
+
+
+def _strided_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, groups: int) -> Packed:
+    """From here on only what is visible is computed."""
+    value, run = x.value, x.run
+    require(run is not None and run.packing.takes(value), x.weights is None)
+    assert run is not None
+    require(x.visible.shape[1] == 1, x.visible.shape[2:] == value.shape[2:], math.prod(value.shape[2:]) > 1)
+    visible = _grown(x, window)
+    run.rows = True
+    last = _strided_last(value) or _strided_last(weight)
+    if value.shape[1] <= FEW_CHANNELS and groups == 1 and window.dilation[1] == 1:
+        node: Node = Stem(run, filled(x, window), visible, window, captured(run, weight, bias))
+    else:
+        require(x.frame is None)
+        given = Given(run, x.visible, value)
+        node = Conv(given, visible, window, captured(run, weight, bias), groups)
+    return Packed(node, strided_last=last)
+
+
+@packed(F.linear)
+def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> Packed:
+    node = rows_of(input, "last")
+    constant(node.kind, weight, bias)
+    require(weight.ndim == 2, weight.shape[1] == node.channels, _is_vector(bias, len(weight)))
+    point = Window((1, 1), (1, 1), (0, 0), (0, 0), (1, 1))
+    conv = Conv(node, node.mask, point, captured(node.run, weight, bias))
+    return Packed(conv, "last", strided_last=True)  # torch lays the result out in this order
+
+
+@packed(F.batch_norm, torch.batch_norm)
+def batch_norm(
+    input: Any,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Packed:
+    node = rows_of(input)
+    vectors = (running_mean, running_var, weight, bias)
+    constant(node.kind, *vectors)
+    require(not training, running_mean is not None, running_var is not None, momentum is not None)
+    require(all(_is_vector(vector, node.channels) for vector in vectors))
+    norm = Norm(captured(node.run, *vectors), eps)
+    return Packed(Affine(node, norm), strided_last=input.strided_last)
+
+
+@packed(F.layer_norm, torch.layer_norm)
+def layer_norm(
+    input: Any,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Packed:
+    node = rows_of(input, "last")
+    constant(node.kind, weight, bias)
+    require(tuple(normalized_shape) == (node.channels,))
+    require(_is_vector(weight, node.channels), _is_vector(bias, node.channels))
+    weight, bias = (x if x is None else x.detach().clone() for x in (weight, bias))  # computed later
+    return Packed(LayerNorm(node, weight, bias, eps), "last", strided_last=True)  # as linear's

@@ -1,0 +1,61 @@
+"""The table of sparse forms of rules, and what each of them may ask of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layermask.core.forward_pass import Run
+from layermask.core.rule_table import RULES
+from layermask.sparse.graph import (
+    Node,
+)
+from layermask.sparse.operands import NoRows
+from layermask.sparse.value import Packed
+from layermask.sparse.weights import Captured
+
+PACKED: dict[Callable, tuple[Callable, Callable | None]] = {}
+"""torch function -> its packed form, and the dense rule it stands for (none other may have replaced that)."""
+
+
+def packed(*functions_: Callable) -> Callable[[Callable], Callable]:
+    """Register the packed form of functions; it takes their parameters, and raises NoRows to decline."""
+
+    def register(body: Callable) -> Callable:
+        for function in functions_:
+            PACKED[function] = (body, RULES.get(function))
+        return body
+
+    return register
+
+
+def require(*conditions: bool) -> None:
+    if not all(conditions):
+        raise NoRows
+
+
+def rows_of(x: Any, order: str | None = "first") -> Node:
+    """The node of a packed value in that order (None: any)."""
+    require(type(x) is Packed, getattr(x, "node", None) is not None)
+    require(x.frame is None, x.weights is None, order is None or x.order == order)
+    return x.node
+
+
+def captured(run: Run, *weights: Tensor | None) -> Captured:
+    """Weights as they are now, for an operator that may be computed later."""
+    return run.packing.prepared.capture(*weights)
+
+
+def constant(kind: Tensor, *tensors: Tensor | None) -> None:
+    """Decline weights that are differentiated, of a subclass, or not of the dtype and device of `kind`."""
+    dtype, device, differentiable = kind.dtype, kind.device, torch.is_grad_enabled()
+    for t in tensors:
+        if t is None:
+            continue
+        if type(t) not in (Tensor, nn.Parameter) or t.dtype is not dtype or t.device != device:
+            raise NoRows
+        if t.layout is not torch.strided or (differentiable and t.requires_grad):
+            raise NoRows
