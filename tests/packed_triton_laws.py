@@ -16,7 +16,7 @@ from test_packed import BODIES, MASKS, RELU6, SHAPES, WINDOWS, Net, engines, ima
 from torch import Tensor, nn
 from triton.runtime import interpreter
 
-from layermask.kernels.activation import NOTHING, Activation
+from layermask.kernels.activation import ACTIVATIONS, NOTHING, Activation
 from layermask.kernels.operands import Source
 from layermask.kernels.triton import rows as packed_triton
 from layermask.sparse import ops as kernels
@@ -184,7 +184,7 @@ def test_other_kernels(channels: int, dtype: torch.dtype) -> None:
     assert (answers[0][2][2] == 0).all()  # an image of which nothing shows
 
 
-@pytest.mark.parametrize("name", kernels.ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(name: str) -> None:
     x = torch.cat([torch.linspace(-30, 30, 4001), torch.tensor([-200.0, -88, -1e-8, 0, 1e-8, 88, 200])])
     x = x.to(DEVICE)
@@ -197,7 +197,7 @@ def test_activations(name: str) -> None:
 def test_nan_stays_nan() -> None:
     rows = torch.tensor([[math.nan, 1.0], [2.0, math.nan]], device=DEVICE)
     out = torch.empty_like(rows)
-    for name in kernels.ACTIVATIONS:
+    for name in ACTIVATIONS:
         kernels.affine(rows, None, None, None, Activation(name, 0.0, 6.0), out)
         assert torch.equal(out.isnan(), rows.isnan()), name
     both = torch.tensor([[0, 1], [1, 0]], dtype=torch.int32, device=DEVICE)

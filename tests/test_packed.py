@@ -19,6 +19,7 @@ from layermask.check.samples import masks
 from layermask.core.forward_pass import Run
 from layermask.core.window import Window, grow
 from layermask.kernels import library
+from layermask.kernels.activation import ACTIVATIONS
 from layermask.removal import layer_masking
 from layermask.sparse import ops as kernels
 from layermask.sparse import plan as plans
@@ -147,7 +148,7 @@ def test_rows_side_by_side_are_those_of_torch_operators(normed: bool) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", kernels.ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_those_of_torch(name: str) -> None:
     x = torch.cat([torch.linspace(-30, 30, 9973), torch.tensor([-200.0, -88, -1e-8, 0, 1e-8, 88, 200])])[
         :, None
@@ -188,7 +189,7 @@ def test_nan_stays_nan() -> None:
     """A model that overflows must not look fine: clamps and maxima keep NaN, as torch's do."""
     rows = torch.tensor([[math.nan, 1.0], [2.0, math.nan]])
     out = torch.empty_like(rows)
-    for name in kernels.ACTIVATIONS:
+    for name in ACTIVATIONS:
         kernels.affine(rows, None, None, None, kernels.Activation(name, 0.0, 6.0), out)
         assert torch.equal(out.isnan(), rows.isnan()), name
     assert kernels.maximum(rows, torch.tensor([[0, 1], [1, 0]], dtype=torch.int32)).isnan().all()

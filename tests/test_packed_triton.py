@@ -17,7 +17,7 @@ from torch import Tensor
 
 import layermask
 from layermask import LayerMasking
-from layermask.kernels.activation import Activation
+from layermask.kernels.activation import ACTIVATIONS, Activation
 from layermask.kernels.operands import Source
 from layermask.sparse import ops as kernels
 
@@ -147,7 +147,7 @@ def launch_all(dtype: torch.dtype) -> None:
     weights = kernels.Weights((128, 1, 9, 1), rows.new_empty(9, 128), rows[0])
     kernels.depthwise(Source(rows, filled), table, weights, Activation("silu"))
     kernels.maximum(rows, table)
-    for i, name in enumerate(kernels.ACTIVATIONS):
+    for i, name in enumerate(ACTIVATIONS):
         few = (at, filled, None, at) if i else (None, rows[0], filled[0], None)
         kernels.affine(rows, *few[:3], Activation(name, 0.0, 6.0), torch.empty_like(rows), few[3])
     kernels.on_gpu(rows).means(Source(rows, filled), table[:47, :8].contiguous(), 3, 47)

@@ -329,15 +329,14 @@ def registered(only: str) -> list[Mutant]:
 
 
 def broken_rule(mutant: Mutant) -> None:
-    from layermask.core import masked
+    from layermask.core.rule_table import BUILT_IN, RULES
 
-    for function, body in masked.RULES.items():
+    for function, body in RULES.items():
         if function.__name__.strip("_") == mutant.place:
             wrong = _wrong_output(body, getattr(broken, mutant.after))
-            masked.RULES[function] = wrong
-            built_in = getattr(masked, "_BUILT_IN", {})
-            if function in built_in:
-                built_in[function] = wrong, built_in[function][1]
+            RULES[function] = wrong
+            if function in BUILT_IN:
+                BUILT_IN[function] = wrong, BUILT_IN[function][1]
 
 
 def _wrong_output(body: Callable, change: Callable) -> Callable:
