@@ -173,13 +173,13 @@ def shifted(grow: Callable) -> Callable:
 
 
 BREAKS: dict[str, tuple[str, Callable, str]] = {
-    "means * 1.5": ("packed.kernels.image_means", scaled(1.5), "19"),
-    "means * 1.01": ("packed.kernels.image_means", scaled(1.01), "19"),
-    "means * 1.0001": ("packed.kernels.image_means", scaled(1.0001), "19"),
-    "means * 1.5, compiled": ("packed.kernels.image_means", scaled(1.5, (torch.float32,)), "19"),
-    "means * 1.0001, compiled": ("packed.kernels.image_means", scaled(1.0001, (torch.float32,)), "19"),
-    "means * 1.5, twin": ("packed.kernels.image_means", scaled(1.5, (torch.float64,)), ""),
-    "no bias": ("packed.kernels.prepare", no_bias, "19"),
+    "means * 1.5": ("sparse.ops.image_means", scaled(1.5), "19"),
+    "means * 1.01": ("sparse.ops.image_means", scaled(1.01), "19"),
+    "means * 1.0001": ("sparse.ops.image_means", scaled(1.0001), "19"),
+    "means * 1.5, compiled": ("sparse.ops.image_means", scaled(1.5, (torch.float32,)), "19"),
+    "means * 1.0001, compiled": ("sparse.ops.image_means", scaled(1.0001, (torch.float32,)), "19"),
+    "means * 1.5, twin": ("sparse.ops.image_means", scaled(1.5, (torch.float64,)), ""),
+    "no bias": ("sparse.ops.prepare", no_bias, "19"),
     "fill * 1.01": ("rules.convolve.filled", scaled(1.01), "19"),
     "mask shifted": ("rules.convolve.grow", shifted, "2"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -115,6 +116,17 @@ def test_what_is_hidden_is_not_read(layout: str) -> None:
             known = known_by(visible, None, (2, 2)).expand_as(value)
             found.append(fill._fill_by_kernel(x, (2, 2))[known])
         assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@compiled
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, 65504.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_numbers_that_halves_hardly_hold_are_filled_as_they_are(dtype: torch.dtype, number: float) -> None:
+    value = torch.full((1, 1, 3, 3), number, dtype=dtype)
+    visible = torch.zeros(1, 1, 3, 3, dtype=torch.bool)
+    visible[..., 1, 1] = True
+    ours = fill._fill_by_kernel(masked(torch.where(visible, value, 0), visible), (1, 1))
+    assert torch.equal(ours, value) or (ours.isnan() & value.isnan()).all()
 
 
 @compiled

@@ -197,6 +197,18 @@ def test_statistics_of_the_visible(name: str, length: int) -> None:
     agree(STATISTICS[name](ours), STATISTICS[name](few))
 
 
+@pytest.mark.filterwarnings("ignore:var\\(\\)")
+@pytest.mark.parametrize("correction", [0, 0.5, 1, 1.5, 2])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_variances_are_corrected_as_torch_corrects_them(length: int, correction: float) -> None:
+    """Where as much is subtracted as there are entries, torch answers NaN or infinity; this stays finite."""
+    x, few = some(draw(2, 4, length), -1)
+    ours, theirs = x.var(-1, correction=correction).value, few.var(-1, correction=correction)
+    assert ours.isfinite().all()
+    if few.shape[-1] > correction:
+        assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("length", [3, 7])
 @pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize("name", ["any", "all"])
@@ -302,3 +314,66 @@ def test_weights_padded_with_zeros_are_renormalised() -> None:
     ours = F.pad((asking @ keys.mT).softmax(-1), (0, 2)) @ v
     weights = F.pad((q @ keys.mT).softmax(-1), (0, 2))[..., LENGTHS[7]]
     agree(ours, weights / weights.sum(-1, keepdim=True) @ few)
+
+
+# --- what few models do --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("descending", [True, False])
+def test_a_vector_is_sorted_with_its_mask(descending: bool) -> None:
+    x, few = some(draw(7), 0)
+    values, places = x.sort(descending=descending)
+    assert torch.equal(values.value[:3], few.sort(descending=descending)[0])
+    assert values.visible.tolist() == [True] * 3 + [False] * 4
+    assert torch.equal(x.argsort(descending=descending), places)
+    single = Masked(torch.tensor(2.0), torch.tensor(True)).sort()
+    assert (single[0].value.item(), single[0].visible.item(), single[1].item()) == (2.0, True, 0)
+
+
+@pytest.mark.parametrize("equation", ["ii", "ii->i", "bii->bi", "ij,jj->i"])
+def test_diagonals_in_einsum_are_refused(equation: str) -> None:
+    operands = [Masked(draw(*[3] * len(t)), torch.ones([1] * len(t)).bool()) for t in _terms(equation)]
+    with pytest.raises(NotImplementedError, match="takes a diagonal"):
+        torch.einsum(equation, *operands)
+
+
+def test_a_repeated_letter_of_the_answer_is_no_diagonal() -> None:
+    x = Masked(draw(3, 4), torch.ones(1, 1, dtype=torch.bool))
+    assert torch.equal(torch.einsum("ij->ji", x).value, x.value.T)
+
+
+def _terms(equation: str) -> list[str]:
+    return equation.split("->")[0].split(",")
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_linear_layers_with_a_vector_of_weights(length: int) -> None:
+    """They answer one number per position: of masks along positions, along features, and of weights."""
+    x, weight = draw(2, length, 4), draw(4, seed=1)
+    along, _ = some(x, 1)
+    ours = F.linear(along, weight)
+    assert torch.equal(ours.visible.expand(2, -1), along.visible[..., 0].expand(2, -1))
+    assert torch.allclose(torch.where(ours.visible, ours.value, 0), along_only(x @ weight, ours.visible))
+    features, _ = some(draw(2, 5, length), 2)
+    ours, weight = F.linear(features, draw(length, seed=1)), draw(length, seed=1)
+    kept = torch.where(features.visible, features.value, 0)
+    assert ours.visible.all() and torch.allclose(ours.value, kept @ weight)
+    hidden = Masked(weight, torch.ones(1, dtype=torch.bool))
+    assert torch.allclose(F.linear(draw(2, 5, length), hidden).value, draw(2, 5, length) @ weight)
+
+
+def along_only(x: Tensor, visible: Tensor) -> Tensor:
+    return torch.where(visible, x, 0)
+
+
+def test_what_a_step_leaves_out_makes_a_phase() -> None:
+    """Phases that are laid side by side keep each its own mask; what is cut without a step joins."""
+    x = Masked(draw(1, 2, 4, 4), torch.eye(4, dtype=torch.bool)[None, None])
+    phases = [x[..., a::2, b::2] for a in (0, 1) for b in (0, 1)]
+    out = torch.cat(phases, 1)
+    assert torch.equal(
+        out.visible.expand(out.shape), torch.cat([p.visible.expand(p.shape) for p in phases], 1)
+    )
+    halves = [x[..., :2:1, :2], x[..., 2:, 2:]]
+    joined = torch.cat(halves, 1)
+    assert torch.equal(joined.visible, halves[0].visible & halves[1].visible)

@@ -35,7 +35,7 @@ def _softmax(function: Callable) -> Callable:
 def _cast(x: Masked, options: Iterable[Any]) -> Masked:
     """In the dtype that was asked for: integers have no infinity to hide behind."""
     dtype = next((option for option in options if isinstance(option, torch.dtype)), None)
-    return x if dtype is None or x.value.is_floating_point() else x.to(dtype)
+    return x if dtype is None else x.to(dtype)
 
 
 def _least(x: Masked, dim: int) -> Tensor:

@@ -68,9 +68,9 @@ def take_along_dim(input: Any, indices: Tensor, dim: int | None = None) -> Maske
 
 @rule(torch.tril, Tensor.tril)
 def tril(input: Masked, diagonal: int = 0) -> Masked:
-    return Masked(settled(input).tril(diagonal), input.visible)
+    return Masked(input.value.tril(diagonal), input.visible)
 
 
 @rule(torch.triu, Tensor.triu)
 def triu(input: Masked, diagonal: int = 0) -> Masked:
-    return Masked(settled(input).triu(diagonal), input.visible)
+    return Masked(input.value.triu(diagonal), input.visible)

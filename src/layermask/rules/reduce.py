@@ -185,7 +185,8 @@ def var(
     if not varies(input.visible, dims):
         return reduced(input, plain, dims, keepdim)
     _, spread, number = moments(input, dims)
-    spread = spread * (number / (number - correction).clamp(min=1)).to(spread.dtype)
+    left = number - correction  # where nothing is left torch answers NaN; this stays finite
+    spread = spread * (number / torch.where(left > 0, left, number)).to(spread.dtype)
     spread = spread if keepdim else spread.reshape(plain.shape)
     return reduced(input, torch.where(everything(input, dims, keepdim), plain, spread), dims, keepdim)
 
