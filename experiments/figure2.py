@@ -9,7 +9,7 @@ from torch import Tensor
 
 from layermask import Greyout, LayerMasking
 from layermask.data.images import load_image
-from layermask.explain.feature_maps import FeatureMap, Place, activations, distance, telling_channel
+from layermask.explain.feature_maps import FeatureMap, Place, activations, distance, most_varying_channel
 from layermask.io.atomic import write_all
 from layermask.render.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, place_image, png
 from layermask.render.overlay import hidden_picture
@@ -36,7 +36,7 @@ if __name__ == "__main__":
     visible = patches(0.5, seed=0)
     found = features(x, visible)
     whole = found["whole image"]
-    channel = telling_channel(whole)
+    channel = most_varying_channel(whole)
     # Cells whose whole 4 x 4 pixels are visible: what removal should leave as it was.
     shown = torch.nn.functional.avg_pool2d(visible.float(), 4)[0, 0] == 1
     width, height = 2 * MARGIN + 3 * (CELL + GAP), 2 * MARGIN + 2 * (CELL + HEAD) + 0.1

@@ -6,7 +6,7 @@ from areas import NAMES, areas, cell, drawing, kept, rows
 from setting import WEIGHTS, images, measure, of_every_model
 from table1 import REMOVALS
 
-from layermask.studies import SegmentRemoval
+from layermask.studies import SegmentStudy
 
 METRICS = ("accuracy", "entropy", "wordnet", "unchanged")
 RESNET = "resnet50_v1.keras_in1k"
@@ -54,5 +54,5 @@ def _beside_the_released() -> list[str]:
 
 if __name__ == "__main__":
     for given in of_every_model(__doc__, limit=300):
-        experiment = SegmentRemoval(REMOVALS, ("paper-grid",), ("random",), seed=given.seed)
+        experiment = SegmentStudy(REMOVALS, ("paper-grid",), ("random",), seed=given.seed)
         measure(experiment, images(), given, f"figure4-{given.model}")

@@ -6,7 +6,7 @@ from areas import NAMES, cell, drawing, kept, rows
 from setting import WEIGHTS, measure, objects, of_every_model
 from table1 import REMOVALS
 
-from layermask.studies import MaskShape
+from layermask.studies import ShapeBiasStudy
 from layermask.studies.registry import experiment_of
 
 RELEASED = {  # object hidden, broken mask: by the authors' notebook, 2,816 images of Pixel ImageNet
@@ -50,4 +50,4 @@ def section() -> list[str]:
 
 if __name__ == "__main__":
     for given in of_every_model(__doc__, limit=150):
-        measure(MaskShape(REMOVALS), objects(), given, f"figure6-{given.model}")
+        measure(ShapeBiasStudy(REMOVALS), objects(), given, f"figure6-{given.model}")

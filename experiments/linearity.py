@@ -6,7 +6,7 @@ from areas import NAMES, cell, kept, rows
 from setting import images, measure, options
 from table1 import REMOVALS
 
-from layermask.studies import PatchSums
+from layermask.studies import LinearityStudy
 from layermask.studies.registry import experiment_of
 
 PATCHES = (16, 32)
@@ -25,4 +25,4 @@ def section() -> list[str]:
 
 if __name__ == "__main__":
     given = options(__doc__, limit=10).parse_args()
-    measure(PatchSums(REMOVALS, PATCHES), images(), given, "linearity")
+    measure(LinearityStudy(REMOVALS, PATCHES), images(), given, "linearity")

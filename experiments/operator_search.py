@@ -22,7 +22,7 @@ from layermask import Calibrated, Loaded
 from layermask.data.source import Source
 from layermask.metrics.bootstrap import mean_interval
 from layermask.removal.registry import removal
-from layermask.studies import SegmentRemoval, read_results, run
+from layermask.studies import SegmentStudy, read_results, run
 
 FRACTIONS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8)
 MCAL = "paper, MCal"
@@ -77,7 +77,7 @@ def operator(name: str, loaded: Loaded, segments: Tensor | None) -> Any:
 def measure(folder: Path, name: str, loaded: Loaded, which: str, limits: tuple[int, int]) -> None:
     """Ask one operator about so many images of a half; what was asked before is left."""
     folder = folder / which / loaded.name / name.replace(" ", "-").replace("*", "x")
-    experiment = SegmentRemoval((name,), ("grid",), ("random",), FRACTIONS, operator=operator)
+    experiment = SegmentStudy((name,), ("grid",), ("random",), FRACTIONS, operator=operator)
     limit = limits["resnet" in loaded.name]
     store = run(experiment, loaded, half(which, limit), folder, batch_size=len(FRACTIONS))
     print(which, loaded.name, name, f"{right(store.folder).mean():.4f}", flush=True)

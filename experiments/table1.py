@@ -5,7 +5,7 @@ from __future__ import annotations
 from areas import NAMES, Areas, areas, cell, kept, rows
 from setting import images, measure, options
 
-from layermask.studies import SegmentRemoval
+from layermask.studies import SegmentStudy
 
 REMOVALS = ("blackout", "greyout", "layermask")
 SEGMENTATIONS = ("paper-quickshift", "paper-grid", "paper-slic")
@@ -55,4 +55,4 @@ def _line(found: Areas, metric: str, place: int) -> list[str]:
 
 if __name__ == "__main__":
     given = options(__doc__, limit=100).parse_args()
-    measure(SegmentRemoval(REMOVALS, SEGMENTATIONS, ORDERS, seed=given.seed), images(), given, "table1")
+    measure(SegmentStudy(REMOVALS, SEGMENTATIONS, ORDERS, seed=given.seed), images(), given, "table1")

@@ -6,7 +6,7 @@ from areas import NAMES, cell, kept, rows
 from setting import measure, objects, options
 from table1 import REMOVALS
 
-from layermask.studies import LimeQuality
+from layermask.studies import LimeStudy
 from layermask.studies.registry import experiment_of
 
 SEGMENTATIONS = ("paper-lime-quickshift", "paper-grid", "paper-lime-slic")
@@ -54,5 +54,5 @@ if __name__ == "__main__":
     parser = options(__doc__, limit=20)
     parser.add_argument("--n-samples", type=int, default=512)
     given = parser.parse_args()
-    experiment = LimeQuality(REMOVALS, SEGMENTATIONS, n_samples=given.n_samples, seed=given.seed)
+    experiment = LimeStudy(REMOVALS, SEGMENTATIONS, n_samples=given.n_samples, seed=given.seed)
     measure(experiment, objects(), given, "table2")

@@ -15,7 +15,7 @@ from table1 import ORDERS, SEGMENTATIONS
 from torch import Tensor
 
 from layermask import LayerMasking, Loaded
-from layermask.studies import SegmentRemoval
+from layermask.studies import SegmentStudy
 
 VARIANTS = {
     "two-stages": partial(LayerMasking, until="layer2"),  # the paper's "1st and 2nd residual blocks"
@@ -66,5 +66,5 @@ def value_of(cell: Any) -> float:
 
 if __name__ == "__main__":
     given = options(__doc__, limit=50).parse_args()
-    experiment = SegmentRemoval(tuple(VARIANTS), SEGMENTATIONS, ORDERS, seed=given.seed, operator=operator)
+    experiment = SegmentStudy(tuple(VARIANTS), SEGMENTATIONS, ORDERS, seed=given.seed, operator=operator)
     measure(experiment, images(), given, "table3")

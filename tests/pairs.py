@@ -10,7 +10,7 @@ from torch import Tensor
 from twins import Windows
 
 from layermask import Masked
-from layermask.core.forward_pass import Run, Settings
+from layermask.core.forward_pass import ForwardPass, Settings
 
 SIZES = {1: (9,), 2: (6, 7), 3: (4, 5, 4)}
 
@@ -31,7 +31,7 @@ def blotches(n: int, share: float = 0.35, size: tuple[int, ...] | None = None, s
 def pair(x: Tensor, visible: Tensor, **settings: object) -> Masked:
     """A pair with NaN wherever it is hidden: whatever a rule does, it may not read that."""
     masked = Masked(torch.where(visible, x, math.nan), visible)
-    masked.run = Run(Settings(**settings))  # type: ignore[arg-type]
+    masked.run = ForwardPass(Settings(**settings))  # type: ignore[arg-type]
     return masked
 
 

@@ -450,7 +450,7 @@ def metric(function: Callable[..., Any], **kinds_: str) -> Call:
 
 
 PREDICTIONS = lm.Predictions(CLASSES[:, None], torch.tensor([0.0]), CLASSES, classes=5)
-EXPLAINER = lm.LeaveOneOut(OPERATOR)
+EXPLAINER = lm.FeatureAblation(OPERATOR)
 CALIBRATED = lm.Calibrated(OPERATOR, 5)
 STATISTIC = {"statistic": lambda weights: weights.sum(1)}
 OF_CLASSES = {"predicted": torch.zeros(1, 1, dtype=torch.int64), "whole": CLASSES}
@@ -558,7 +558,7 @@ CALLS: dict[str, Call] = {
     "fills()": Call(lm.Greyout(NET).fill),
     "find_places": Call(activations.find_places),
     "activations": Call(activations.activations, values={"answer": lambda: None, "places": []}),
-    "telling_channel": Call(activations.telling_channel, {"whole": "object"}),
+    "telling_channel": Call(activations.most_varying_channel, {"whole": "object"}),
     "distance": Call(
         activations.distance,
         {"one": "object", "whole": "object"},
@@ -580,15 +580,15 @@ CALLS: dict[str, Call] = {
         {"level": "open share", "names": "texts"},
         {"names": ("a", "b"), "kept": torch.rand(9, 2)},
     ),
-    "evaluate.run": Call(evaluate.run, {"experiment": "object"}, {"experiment": evaluate.SegmentRemoval()}),
+    "evaluate.run": Call(evaluate.run, {"experiment": "object"}, {"experiment": evaluate.SegmentStudy()}),
     "evaluate.read_results": Call(evaluate.read_results),
-    "evaluate.LimeQuality": Call(
-        evaluate.LimeQuality, {"ablation": "word"}, words={"ablation": "removal|ablation"}
+    "evaluate.LimeStudy": Call(
+        evaluate.LimeStudy, {"ablation": "word"}, words={"ablation": "removal|ablation"}
     ),
-    "evaluate.MaskShape": Call(evaluate.MaskShape),
-    "evaluate.OperatorTrust": Call(evaluate.OperatorTrust),
-    "evaluate.PatchSums": Call(evaluate.PatchSums),
-    "evaluate.SegmentRemoval": Call(evaluate.SegmentRemoval),
+    "evaluate.ShapeBiasStudy": Call(evaluate.ShapeBiasStudy),
+    "evaluate.OperatorStudy": Call(evaluate.OperatorStudy),
+    "evaluate.LinearityStudy": Call(evaluate.LinearityStudy),
+    "evaluate.SegmentStudy": Call(evaluate.SegmentStudy),
     "relabel": Call(relabel, {"labels": "labels"}),
     "segmenter": Call(segmenter, {"text": "word"}, words={"text": "segment|text"}),
     "explainer": Call(explainer, words={"name": "method"}, values={"name": "lime"}),
@@ -918,7 +918,7 @@ def test_calls_are_refused(message: str) -> None:
 
 def test_one_score_can_be_explained() -> None:
     """Where no classes are compared, a model may have one."""
-    for method in (lm.Lime(ONE, n_samples=20, output="logit"), lm.LeaveOneOut(ONE, output="logit")):
+    for method in (lm.Lime(ONE, n_samples=20, output="logit"), lm.FeatureAblation(ONE, output="logit")):
         assert method.attribute(IMAGES, 0, CELLS).targets == (0,)
     assert operators.random_attributions(ONE, IMAGES, [CELLS])[0].targets == (0,) * 10
 

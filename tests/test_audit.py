@@ -22,7 +22,7 @@ from layermask.errors import InputError
 from layermask.metrics.wordnet import are_imagenet
 from layermask.removal.registry import REMOVALS, removal
 from layermask.segment.segmenters import Grid
-from layermask.studies import PatchSums, read_results
+from layermask.studies import LinearityStudy, read_results
 from layermask.studies.audit import audit, recommend, words
 from layermask.studies.audit.findings import shows_hidden
 from layermask.studies.audit.mistaken import mistaken_for
@@ -221,7 +221,7 @@ def test_a_stopped_audit_goes_on(data, found, tmp_path, monkeypatch):
 
     removals = (*THREE, "tokendrop", "segment-mean")
     with monkeypatch.context() as patch:
-        patch.setattr(PatchSums, "rows", stop)
+        patch.setattr(LinearityStudy, "rows", stop)
         with pytest.raises(KeyboardInterrupt):
             audit(biased(), open_source(data), tmp_path, removals=removals, **QUICK)
     assert not (tmp_path / "audit.json").exists()

@@ -22,20 +22,26 @@ from layermask.cli.jobs import load_model
 from layermask.core.masked import Masked
 from layermask.data.images import load_image
 from layermask.errors import InputError, MissingPackage
-from layermask.explain.feature_maps import FeatureMap, activations, distance, find_places, telling_channel
+from layermask.explain.feature_maps import (
+    FeatureMap,
+    activations,
+    distance,
+    find_places,
+    most_varying_channel,
+)
 from layermask.removal.layer_masking import LayerMasking
 from layermask.removal.registry import REMOVALS, removal
 from layermask.removal.token_dropping import TokenDropping
 from layermask.studies import hidden as hiding
 from layermask.studies.comparison import study as comparison
 from layermask.studies.comparison.figure import Column, Tile, comparison_sheet, map_picture
-from layermask.studies.prepared import Scene, look
+from layermask.studies.prepared import PreparedImage, look
 from layermask.zoo.preprocessing import Preprocessing
 
 # Stages
 
 
-def prepared(photograph: Path) -> Scene:
+def prepared(photograph: Path) -> PreparedImage:
     return look(photograph, *load_model("builtin", None, "cpu"), None)
 
 
@@ -259,7 +265,7 @@ def test_the_channel_with_the_largest_variance():
     values = torch.zeros(3, 4, 4)
     values[0], values[1, 0, 0], values[2] = 9.0, 3.0, torch.linspace(0, 2, 16).view(4, 4)
     each = FeatureMap(values, torch.ones(4, 4, dtype=torch.bool))
-    assert telling_channel(each) == 1
+    assert most_varying_channel(each) == 1
     assert torch.equal(each.channel(1).values, values[1:2])
 
 

@@ -18,7 +18,7 @@ from layermask.errors import InputError, ModelError
 from layermask.io.ahead import ahead
 from layermask.removal.registry import removal
 from layermask.segment.presets import segmenter
-from layermask.studies import SegmentRemoval, read_results, run
+from layermask.studies import SegmentStudy, read_results, run
 from layermask.studies.orders import input_gradient
 from layermask.studies.segments.report import summarise, words
 from layermask.zoo.labels import numbered
@@ -75,7 +75,7 @@ def test_rows_by_a_slow_twin(data, loaded, tmp_path):
     """One mask and one picture at a time, by the removal operators themselves."""
     removals = ("layermask", "greyout", "segment-mean")
     fractions = (0.0, 0.3, 1.0)
-    experiment = SegmentRemoval(removals, SEGMENTS, ("random", "salient-first"), fractions, seed=4)
+    experiment = SegmentStudy(removals, SEGMENTS, ("random", "salient-first"), fractions, seed=4)
     source = open_source(data)
     found = columns(experiment, loaded, source, tmp_path / "out", batch_size=3)
     rows = iter(range(len(found["image"])))
@@ -127,7 +127,7 @@ def hidden_segments(experiment, loaded, sample, x, labels, row) -> set[int]:
 
 
 def test_rows_do_not_depend_on_batches_or_other_pictures(data, loaded, tmp_path):
-    experiment = SegmentRemoval(("layermask", "blackout"), SEGMENTS, fractions=(0, 0.5, 0.9))
+    experiment = SegmentStudy(("layermask", "blackout"), SEGMENTS, fractions=(0, 0.5, 0.9))
     source = open_source(data)
     whole = columns(experiment, loaded, source, tmp_path / "a", batch_size=32)
     same(whole, columns(experiment, loaded, source, tmp_path / "b", batch_size=1))
@@ -139,7 +139,7 @@ def test_rows_do_not_depend_on_batches_or_other_pictures(data, loaded, tmp_path)
 
 def test_seeds_fix_the_order(data, loaded, tmp_path):
     source = open_source(data)
-    make = lambda seed: SegmentRemoval(("greyout", "zero"), SEGMENTS[:1], seed=seed)  # noqa: E731
+    make = lambda seed: SegmentStudy(("greyout", "zero"), SEGMENTS[:1], seed=seed)  # noqa: E731
     a, b, c = (columns(make(s), loaded, source, tmp_path / str(n)) for n, s in enumerate((1, 1, 2)))
     same(a, b)
     assert (a["confidence"] != c["confidence"]).any()
@@ -170,9 +170,7 @@ def test_saliency_maps_come_before_gradients(data, loaded, tmp_path):
 
         return operator
 
-    experiment = SegmentRemoval(
-        ("spy",), ("grid:8",), ("salient-first", "salient-last"), (0.5,), operator=spy
-    )
+    experiment = SegmentStudy(("spy",), ("grid:8",), ("salient-first", "salient-last"), (0.5,), operator=spy)
     found = columns(experiment, loaded, open_source(data), tmp_path / "out")
     assert set(found["ranking"]) == {"saliency map"}
     first, last = shown[0][-2:]
@@ -185,7 +183,7 @@ def test_saliency_maps_come_before_gradients(data, loaded, tmp_path):
 
 def test_without_labels_the_plain_prediction_is_the_label(tmp_path, loaded):
     source = open_source(make_pictures(tmp_path / "data", labels=False))
-    store = run(SegmentRemoval(("greyout",)), loaded, source, tmp_path / "out")
+    store = run(SegmentStudy(("greyout",)), loaded, source, tmp_path / "out")
     found, content = read_results(store.folder)
     for sample in source:
         mine = found["image"] == sample.name
@@ -201,7 +199,7 @@ def test_each_picture_is_decoded_once(data, loaded, tmp_path, monkeypatch):
     opened: list[str] = []
     load = module.load_image
     monkeypatch.setattr(module, "load_image", lambda path: opened.append(path.name) or load(path))
-    experiment = SegmentRemoval(("greyout", "zero"), SEGMENTS, ("random", "salient-last"))
+    experiment = SegmentStudy(("greyout", "zero"), SEGMENTS, ("random", "salient-last"))
     run(experiment, loaded, open_source(data), tmp_path / "out")
     assert opened == [f"{number}.png" for number in range(6)]
 
@@ -218,7 +216,7 @@ def test_no_mask_is_asked_about_twice(data, loaded, tmp_path):
         return operator
 
     orders = ("random", "salient-first", "salient-last")
-    experiment = SegmentRemoval(("a", "b"), ("grid:8",), orders, operator=counting)
+    experiment = SegmentStudy(("a", "b"), ("grid:8",), orders, operator=counting)
     run(experiment, loaded, open_source(data), tmp_path / "out", batch_size=64)
     assert len(asked) == 12 and max(asked) <= 2 + 3 * 9  # all, nothing, and nine for each order
 
@@ -226,7 +224,7 @@ def test_no_mask_is_asked_about_twice(data, loaded, tmp_path):
 def test_fractions_are_not_rounded_down_twice(data, tmp_path):
     """0.7 of 90 segments are 63, though 0.7 * 90 is 62.99999999999999."""
     loaded = Loaded(five(), Preprocessing((40, 44), (36, 40)), numbered(5), "five")
-    found = columns(SegmentRemoval(("zero",), ("grid:4",)), loaded, open_source(data), tmp_path / "out")
+    found = columns(SegmentStudy(("zero",), ("grid:4",)), loaded, open_source(data), tmp_path / "out")
     assert set(found["segments"]) == {90}
     assert found["hidden"][:11].tolist() == list(range(0, 91, 9))
 
@@ -253,7 +251,7 @@ def test_loading_goes_ahead_and_keeps_errors_in_place():
 
 
 FRACTIONS = (0.0, 0.9, 0.4)  # in any order
-BY_HAND = SegmentRemoval(("greyout", "zero"), ("grid:8",), ("random", "salient-first"), FRACTIONS)
+BY_HAND = SegmentStudy(("greyout", "zero"), ("grid:8",), ("random", "salient-first"), FRACTIONS)
 
 
 @pytest.mark.parametrize("rule", ["mean", "trapezoid"])
@@ -312,7 +310,7 @@ def test_the_printed_table(data, loaded, tmp_path):
 
 def test_differences_are_paired(data, loaded, tmp_path):
     """Two removals that are the same differ by nothing on every resample, though their areas vary."""
-    twice = SegmentRemoval(
+    twice = SegmentStudy(
         ("one", "two"),
         ("grid:8",),
         operator=lambda name, loaded, segments: removal("zero", loaded.model, SMALL),
@@ -378,21 +376,21 @@ BAD = {
 def test_settings_that_make_no_experiment(case):
     options, message = BAD[case]
     with pytest.raises(InputError, match=message):
-        SegmentRemoval(**options)
+        SegmentStudy(**options)
 
 
 def test_labels_beyond_the_model(data, loaded, tmp_path):
     table = (data / "labels.csv").read_text().replace("3.png,3", "3.png,7")
     (data / "labels.csv").write_text(table)
     with pytest.raises(InputError, match=r"image 3.png has label 7 and five has 5 classes \(1 such images\)"):
-        run(SegmentRemoval(), loaded, open_source(data), tmp_path / "out")
+        run(SegmentStudy(), loaded, open_source(data), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_scores_that_are_not_finite(data, loaded, tmp_path):
     broken = dataclasses.replace(loaded, model=nn.Sequential(five(), nn.Hardtanh(), _Nan()).eval())
     with pytest.raises(ModelError, match=r"scores for image 0.png are not all finite"):
-        run(SegmentRemoval(("greyout",)), broken, open_source(data), tmp_path / "out")
+        run(SegmentStudy(("greyout",)), broken, open_source(data), tmp_path / "out")
 
 
 class _Nan(nn.Module):
@@ -406,13 +404,13 @@ def test_a_model_without_a_gradient_has_no_salient_order(data, tmp_path):
             return torch.nn.functional.one_hot((x.mean((1, 2, 3)) > 0).long(), 5).float()
 
     loaded = Loaded(Hard(), SMALL, numbered(5), "hard")
-    experiment = SegmentRemoval(("greyout",), orders=("salient-first",))
+    experiment = SegmentStudy(("greyout",), orders=("salient-first",))
     with pytest.raises(InputError, match="hard has no gradient and the data no saliency maps"):
         run(experiment, loaded, open_source(data), tmp_path / "out")
 
 
 def test_settings_are_all_that_rows_depend_on(data, loaded, tmp_path):
-    store = run(SegmentRemoval(("greyout",), SEGMENTS), loaded, open_source(data), tmp_path / "out")
+    store = run(SegmentStudy(("greyout",), SEGMENTS), loaded, open_source(data), tmp_path / "out")
     settings = json.loads((store.folder / "settings.json").read_text())
     assert settings == store.settings == read_results(store.folder)[1]["settings"]
     assert settings["segmentations"]["slic:n_segments=9"] == repr(segmenter("slic:n_segments=9"))

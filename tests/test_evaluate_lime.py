@@ -18,7 +18,7 @@ from layermask.errors import InputError, ModelError
 from layermask.explain.lime import Lime
 from layermask.removal.registry import removal
 from layermask.segment.presets import segmenter
-from layermask.studies import LimeQuality, read_results, run
+from layermask.studies import LimeStudy, read_results, run
 from layermask.studies.lime.figure import sheet
 from layermask.studies.lime.report import summarise, words
 from layermask.studies.lime.study import LEFT_OUT
@@ -53,7 +53,7 @@ def loaded() -> Loaded:
 def test_rows_by_a_slow_twin(data, loaded, tmp_path):
     """One mask at a time, scikit-learn's ridge, sets of pixels: all from the definitions."""
     removals = ("layermask", "greyout", "segment-mean")
-    experiment = LimeQuality(removals, ablation="blackout", seed=4, **SETTINGS)
+    experiment = LimeStudy(removals, ablation="blackout", seed=4, **SETTINGS)
     source = open_source(data).pick(3)
     found = columns(experiment, loaded, source, tmp_path / "out", batch_size=7)
     rows = iter(range(len(found["image"])))
@@ -107,7 +107,7 @@ def slow_alignment(scores: np.ndarray, labels, object_) -> float:
 
 
 def test_rows_do_not_depend_on_batches_or_other_pictures(data, loaded, tmp_path):
-    experiment, source = LimeQuality(("layermask", "greyout"), **SETTINGS), open_source(data)
+    experiment, source = LimeStudy(("layermask", "greyout"), **SETTINGS), open_source(data)
     whole = columns(experiment, loaded, source, tmp_path / "a", batch_size=32)
     same(whole, columns(experiment, loaded, source, tmp_path / "b", batch_size=5))
     one = dataclasses.replace(source, samples=source.samples[4:5])
@@ -126,7 +126,7 @@ def test_all_removals_are_asked_about_the_same_masks(data, loaded, tmp_path):
 
         return operator
 
-    experiment = LimeQuality(("a", "b"), operator=spy, **{**SETTINGS, "ablation": "c"})
+    experiment = LimeStudy(("a", "b"), operator=spy, **{**SETTINGS, "ablation": "c"})
     run(experiment, loaded, open_source(data), tmp_path / "out")
     masks = {name: torch.cat(each) for name, each in asked.items()}
     assert torch.equal(masks["a"], masks["b"]) and len(masks["a"]) == 6 * 2 * 65  # the whole, and 64
@@ -138,7 +138,7 @@ def test_all_removals_are_asked_about_the_same_masks(data, loaded, tmp_path):
 
 def test_the_seed_fixes_the_masks(data, loaded, tmp_path):
     source = open_source(data)
-    make = lambda seed: LimeQuality(("greyout",), seed=seed, **SETTINGS)  # noqa: E731
+    make = lambda seed: LimeStudy(("greyout",), seed=seed, **SETTINGS)  # noqa: E731
     a, b, c = (columns(make(s), loaded, source, tmp_path / str(n)) for n, s in enumerate((1, 1, 2)))
     same(a, b)
     assert (a["r2"] != c["r2"]).all()
@@ -160,7 +160,7 @@ def test_pictures_that_do_not_count_say_why(data, loaded, tmp_path):
 
         return operator
 
-    experiment = LimeQuality(
+    experiment = LimeStudy(
         ("a", "b"),
         segmentations=("grid:8", "grid:32"),
         n_samples=64,
@@ -192,7 +192,7 @@ def test_pictures_that_do_not_count_say_why(data, loaded, tmp_path):
 def test_without_labels_the_prediction_is_explained(tmp_path, loaded):
     source = open_source(with_masks(make_pictures(tmp_path / "data", labels=False)))
     found, content = read_results(
-        run(LimeQuality(("zero",), **SETTINGS), loaded, source, tmp_path / "o").folder
+        run(LimeStudy(("zero",), **SETTINGS), loaded, source, tmp_path / "o").folder
     )
     for sample in source:
         mine = found["image"] == sample.name
@@ -206,7 +206,7 @@ def test_without_labels_the_prediction_is_explained(tmp_path, loaded):
 
 
 def test_the_prediction_may_be_explained_instead(data, loaded, tmp_path):
-    experiment = LimeQuality(("zero",), explain="prediction", **SETTINGS)
+    experiment = LimeStudy(("zero",), explain="prediction", **SETTINGS)
     found, content = read_results(run(experiment, loaded, open_source(data), tmp_path / "o").folder)
     assert ((found["target"] == found["label"]) == (found["rank"] == 1)).all()
     assert (found["target"] != found["label"]).any()
@@ -216,7 +216,7 @@ def test_the_prediction_may_be_explained_instead(data, loaded, tmp_path):
 
 @pytest.fixture
 def results(data, loaded, tmp_path):
-    experiment = LimeQuality(("layermask", "greyout", "zero"), **SETTINGS)
+    experiment = LimeStudy(("layermask", "greyout", "zero"), **SETTINGS)
     return read_results(run(experiment, loaded, open_source(data), tmp_path / "out").folder)
 
 
@@ -255,14 +255,14 @@ def test_the_tables_by_hand(results):
 
 def test_one_removal_has_no_differences(data, loaded, tmp_path):
     found = read_results(
-        run(LimeQuality(("zero",), **SETTINGS), loaded, open_source(data), tmp_path / "o").folder
+        run(LimeStudy(("zero",), **SETTINGS), loaded, open_source(data), tmp_path / "o").folder
     )
     assert [table.name for table in summarise(*found)] == ["means", "table2"]
 
 
 def test_too_few_masks_are_said_once(data, loaded, tmp_path):
     """And not warned of for every picture: warnings are errors here."""
-    experiment = LimeQuality(("zero",), segmentations=("grid:4", "grid:16"), n_samples=20)
+    experiment = LimeStudy(("zero",), segmentations=("grid:4", "grid:16"), n_samples=20)
     found = read_results(run(experiment, loaded, open_source(data), tmp_path / "o").folder)
     counted = int(((found[0]["left_out"] == "") & (found[0]["segments"] == 64)).sum())
     assert words(*found)[-1] == (
@@ -296,13 +296,13 @@ BAD = {
 def test_settings_that_make_no_experiment(case):
     options, message = BAD[case]
     with pytest.raises(InputError, match=message):
-        LimeQuality(**options)
+        LimeStudy(**options)
 
 
 def test_pictures_without_masks(tmp_path, loaded):
     source = open_source(make_pictures(tmp_path / "data"))
     with pytest.raises(InputError, match=r"6 of 6 images of .* have no mask"):
-        run(LimeQuality(("zero",)), loaded, source, tmp_path / "out")
+        run(LimeStudy(("zero",)), loaded, source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -310,11 +310,11 @@ def test_scores_that_are_not_finite_name_the_picture(data, loaded, tmp_path):
     def broken(name, loaded, segments):
         return lambda images, visible: loaded.model(images).expand(len(visible), -1) / visible.all().float()
 
-    experiment = LimeQuality(("broken",), operator=broken, **SETTINGS)
+    experiment = LimeStudy(("broken",), operator=broken, **SETTINGS)
     with pytest.raises(
         InputError, match=r"image 0.png: the model's scores are not finite for \d+ of \d+ masks"
     ):
         run(experiment, loaded, open_source(data), tmp_path / "a")
     model = torch.nn.Sequential(five(), torch.nn.Threshold(100, float("nan"))).eval()
     with pytest.raises(ModelError, match=r"scores for image 0.png are not all finite"):
-        run(LimeQuality(), dataclasses.replace(loaded, model=model), open_source(data), tmp_path / "b")
+        run(LimeStudy(), dataclasses.replace(loaded, model=model), open_source(data), tmp_path / "b")

@@ -12,7 +12,7 @@ from torch import nn
 from layermask.data import open_source
 from layermask.errors import InputError
 from layermask.removal.registry import removal
-from layermask.studies import PatchSums, read_results, run
+from layermask.studies import LinearityStudy, read_results, run
 from layermask.studies.linearity.figure import sheet
 from layermask.studies.linearity.report import summarise, words
 from layermask.zoo.labels import numbered
@@ -42,7 +42,7 @@ def tiles(patch: int):
 @pytest.mark.parametrize("of", ["features", "logits"])
 def test_rows_by_a_slow_twin(of, source, loaded, tmp_path):
     """One patch at a time; features are those of the layers before the head, written out."""
-    experiment = PatchSums(REMOVALS, (8, 12, 16), of=of)
+    experiment = LinearityStudy(REMOVALS, (8, 12, 16), of=of)
     found = read_results(run(experiment, loaded, source, tmp_path / "out", batch_size=5).folder)[0]
     model = loaded.model[:-1] if of == "features" else loaded.model
     rows = iter(range(len(found["image"])))
@@ -83,12 +83,14 @@ def test_a_sum_of_patches_is_linear(source, tmp_path):
     adding = nn.Sequential(nn.AvgPool2d(32, divisor_override=1), nn.Flatten(), nn.Linear(3, 5, bias=False))
     loaded = Loaded(adding.eval(), SMALL, numbered(5), "adding")
     for of in ("features", "logits"):
-        found, _ = read_results(run(PatchSums(("zero",), (8,), of=of), loaded, source, tmp_path / of).folder)
+        found, _ = read_results(
+            run(LinearityStudy(("zero",), (8,), of=of), loaded, source, tmp_path / of).folder
+        )
         assert found["l2"] == pytest.approx(0, abs=1e-5) and found["cosine"] == pytest.approx(1)
 
 
 def test_the_summary_by_hand(source, loaded, tmp_path):
-    experiment = PatchSums(REMOVALS, (16, 8))
+    experiment = LinearityStudy(REMOVALS, (16, 8))
     found, content = read_results(run(experiment, loaded, source, tmp_path / "out").folder)
     (table,) = summarise(found, content)
     assert [row[:3] for row in table.rows] == [(name, patch, 3) for patch in (16, 8) for name in REMOVALS]
@@ -103,7 +105,7 @@ def test_the_summary_by_hand(source, loaded, tmp_path):
 
 
 def test_the_head_is_put_aside_once(source, loaded, tmp_path):
-    experiment = PatchSums(("greyout",), (16,))
+    experiment = LinearityStudy(("greyout",), (16,))
     run(experiment, loaded, source, tmp_path / "out")
     assert len(experiment._headless) == 1 and len(experiment._made) == 1
     assert isinstance(loaded.model[-1], nn.Linear)
@@ -117,13 +119,13 @@ def test_what_cannot_be_measured(source, loaded, tmp_path):
         (dict(of="logits", head="fc"), "head 'fc' has no use"),
     ):
         with pytest.raises(InputError, match=message):
-            PatchSums(**options)
+            LinearityStudy(**options)
     with pytest.raises(
         InputError, match="a patch of 32 pixels is the whole image, which five takes at 32x32"
     ):
-        run(PatchSums(), loaded, source, tmp_path / "out")
+        run(LinearityStudy(), loaded, source, tmp_path / "out")
     with pytest.raises(InputError, match="no head 'fc'"):
-        run(PatchSums(patches=(8,), head="fc"), loaded, source, tmp_path / "out")
+        run(LinearityStudy(patches=(8,), head="fc"), loaded, source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -136,6 +138,6 @@ def test_the_command_reads_sizes(tmp_path):
 
 
 def test_a_head_that_is_not_the_last_layer_is_refused(source, loaded):
-    PatchSums(patches=(8,), head="4").check(source, loaded)
+    LinearityStudy(patches=(8,), head="4").check(source, loaded)
     with pytest.raises(InputError, match="head '0': without it five cannot be asked"):
-        PatchSums(patches=(8,), head="0").check(source, loaded)
+        LinearityStudy(patches=(8,), head="0").check(source, loaded)

@@ -21,7 +21,7 @@ from layermask.metrics.operators import r_oms, random_attribution_bias, rank_sta
 from layermask.removal.registry import removal
 from layermask.segment.presets import segmenter
 from layermask.segment.segmenters import Grid
-from layermask.studies import OperatorTrust, read_results, run
+from layermask.studies import OperatorStudy, read_results, run
 from layermask.studies.operators.attributions import METHODS, Case, method
 from layermask.studies.operators.figure import sheet
 from layermask.studies.operators.report import summarise, words
@@ -81,7 +81,7 @@ def test_rows_by_slow_twins(data, loaded, tmp_path):
     """The removal's measures by `layermask.metrics`, picture by picture; the methods' by hand."""
     removals = ("layermask", "segment-mean")
     source = open_source(data).pick(3)
-    found = columns(OperatorTrust(removals, seed=4, **SETTINGS), loaded, source, tmp_path / "o", batch_size=7)
+    found = columns(OperatorStudy(removals, seed=4, **SETTINGS), loaded, source, tmp_path / "o", batch_size=7)
     rows = iter(range(len(found["image"])))
     for sample in source:
         x = SMALL(sample.load_image())
@@ -113,7 +113,7 @@ def test_rows_by_slow_twins(data, loaded, tmp_path):
 
 
 def test_rows_do_not_depend_on_batches_or_other_pictures(data, loaded, tmp_path):
-    experiment, source = OperatorTrust(("layermask", "blackout"), **SETTINGS), open_source(data)
+    experiment, source = OperatorStudy(("layermask", "blackout"), **SETTINGS), open_source(data)
     whole = columns(experiment, loaded, source, tmp_path / "a", batch_size=32)
     same(whole, columns(experiment, loaded, source, tmp_path / "b", batch_size=5))
     one = dataclasses.replace(source, samples=source.samples[4:5])
@@ -131,7 +131,7 @@ def of(found: dict[str, np.ndarray], **setting: str) -> np.ndarray:
 
 def test_the_seed_fixes_what_is_random(data, loaded, tmp_path):
     source = open_source(data)
-    make = lambda seed: OperatorTrust(("greyout",), seed=seed, **SETTINGS)  # noqa: E731
+    make = lambda seed: OperatorStudy(("greyout",), seed=seed, **SETTINGS)  # noqa: E731
     a, b, c = (columns(make(s), loaded, source, tmp_path / str(n)) for n, s in enumerate((1, 1, 2)))
     same(a, b)
     for name in (RANDOM_ORDERS, "random", "lime@zero"):
@@ -151,7 +151,7 @@ def test_judges_share_scores_unless_they_make_their_own(data, loaded, tmp_path):
         return operator
 
     given = {**SETTINGS, "methods": ("leave-one-out@c",)}
-    run(OperatorTrust(("a", "b"), operator=counting, **given), loaded, open_source(data), tmp_path / "x")
+    run(OperatorStudy(("a", "b"), operator=counting, **given), loaded, open_source(data), tmp_path / "x")
     curves = 2 * (3 + 1) * 6  # both ways, three random orders and the method, at six points
     assert asked == {
         "a": 6 * curves,
@@ -160,7 +160,7 @@ def test_judges_share_scores_unless_they_make_their_own(data, loaded, tmp_path):
     }  # once for both: the whole, and 16 without one
     given = {**SETTINGS, "methods": ("leave-one-out", "leave-one-out@greyout", "leave-one-out@blackout")}
     found = columns(
-        OperatorTrust(("greyout", "blackout"), **given), loaded, open_source(data), tmp_path / "y"
+        OperatorStudy(("greyout", "blackout"), **given), loaded, open_source(data), tmp_path / "y"
     )
     for judge in ("greyout", "blackout"):
         own = of(found, removal=judge, method="leave-one-out")
@@ -204,7 +204,7 @@ def _case_of(seed: int) -> Case:
 
 
 def test_one_segment_says_nothing(data, loaded, tmp_path):
-    experiment = OperatorTrust(("greyout", "zero"), **{**SETTINGS, "segmentations": ("grid:32", "grid:8")})
+    experiment = OperatorStudy(("greyout", "zero"), **{**SETTINGS, "segmentations": ("grid:32", "grid:8")})
     found, content = read_results(run(experiment, loaded, open_source(data), tmp_path / "out").folder)
     np.testing.assert_array_equal(np.isnan(found["value"]), found["segmentation"] == "grid:32")
     assert "Left out, 6 images: grid:32 finds one segment in them." in words(found, content)
@@ -216,7 +216,7 @@ def test_one_segment_says_nothing(data, loaded, tmp_path):
 
 @pytest.fixture
 def results(data, loaded, tmp_path):
-    experiment = OperatorTrust(("layermask", "greyout", "zero"), **SETTINGS)
+    experiment = OperatorStudy(("layermask", "greyout", "zero"), **SETTINGS)
     return read_results(run(experiment, loaded, open_source(data), tmp_path / "out").folder)
 
 
@@ -253,13 +253,13 @@ def test_the_tables_by_hand(results):
 
 
 def test_few_methods_or_images_cannot_be_ranked(data, loaded, tmp_path):
-    one = OperatorTrust(("greyout",), **{**SETTINGS, "methods": ("random",)})
+    one = OperatorStudy(("greyout",), **{**SETTINGS, "methods": ("random",)})
     found = read_results(run(one, loaded, open_source(data), tmp_path / "a").folder)
     trust, methods, agreement = summarise(*found)
     assert np.isnan(trust.rows[0][6]) and np.isnan(agreement.rows[0][2]) and methods.rows[0][3] == 1
     readable_texts(sheet(*found))
     few = read_results(
-        run(OperatorTrust(**SETTINGS), loaded, open_source(data).pick(1), tmp_path / "b").folder
+        run(OperatorStudy(**SETTINGS), loaded, open_source(data).pick(1), tmp_path / "b").folder
     )
     assert np.isnan(summarise(*few)[0].rows[0][6])
     readable_texts(sheet(*few))
@@ -292,7 +292,7 @@ BAD = {
 def test_settings_that_make_no_experiment(case):
     options, message = BAD[case]
     with pytest.raises(InputError, match=message):
-        OperatorTrust(**options)
+        OperatorStudy(**options)
 
 
 def test_errors_name_the_picture(data, loaded, tmp_path):
@@ -300,13 +300,13 @@ def test_errors_name_the_picture(data, loaded, tmp_path):
         def forward(self, x):
             return nn.functional.one_hot((x.mean((1, 2, 3)) > 0).long(), 5).float()
 
-    experiment = OperatorTrust(("greyout",), **{**SETTINGS, "methods": ("input-x-gradient",)})
+    experiment = OperatorStudy(("greyout",), **{**SETTINGS, "methods": ("input-x-gradient",)})
     with pytest.raises(InputError, match=r"image 0.png: hard has no gradient: leave out the methods"):
         run(experiment, Loaded(Hard(), SMALL, numbered(5), "hard"), open_source(data), tmp_path / "a")
 
     def broken(name, loaded, segments):
         return lambda images, visible: loaded.model(images).expand(len(visible), -1) / visible.all().float()
 
-    experiment = OperatorTrust(("broken",), operator=broken, **{**SETTINGS, "methods": ("random",)})
+    experiment = OperatorStudy(("broken",), operator=broken, **{**SETTINGS, "methods": ("random",)})
     with pytest.raises(InputError, match=r"image 0.png: the model's scores are not finite"):
         run(experiment, loaded, open_source(data), tmp_path / "b")

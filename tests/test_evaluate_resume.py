@@ -22,14 +22,14 @@ from layermask.data import open_source
 from layermask.data.images import load_image
 from layermask.errors import ImageError, InputError
 from layermask.io import atomic as files
-from layermask.studies import SegmentRemoval, Store, read_results, run, runner
+from layermask.studies import SegmentStudy, Store, read_results, run, runner
 from layermask.studies.segments.figure import sheet
 from layermask.studies.store import KEY, changes
 from layermask.zoo.labels import numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing
 
-EXPERIMENT = SegmentRemoval(("layermask", "greyout"), ("grid:8",), ("random", "salient-first"))
+EXPERIMENT = SegmentStudy(("layermask", "greyout"), ("grid:8",), ("random", "salient-first"))
 
 
 @pytest.fixture
@@ -56,12 +56,12 @@ class Stop(Exception):
     pass
 
 
-def stopping_after(count: int) -> SegmentRemoval:
+def stopping_after(count: int) -> SegmentStudy:
     """The experiment, ending with an error when so many pictures are done."""
 
     done: list[str] = []
 
-    class Stopping(SegmentRemoval):
+    class Stopping(SegmentStudy):
         def rows(self, scene, loaded, device, batch_size):
             if len(done) == count:
                 raise Stop
@@ -333,13 +333,13 @@ class Engined:
         return self.model(images.expand(len(visible), -1, -1, -1) * visible)
 
 
-def engined(engine: str) -> SegmentRemoval:
+def engined(engine: str) -> SegmentStudy:
     def operator(name, loaded, segments):
         made = Engined(loaded.model)
         made.engine_used = engine
         return made
 
-    return SegmentRemoval(("mine",), ("grid:8",), operator=operator)
+    return SegmentStudy(("mine",), ("grid:8",), operator=operator)
 
 
 def test_the_engine_is_kept_and_another_one_is_said(data, loaded, tmp_path):

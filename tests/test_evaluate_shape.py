@@ -17,7 +17,7 @@ from layermask.data import open_source
 from layermask.errors import InputError
 from layermask.metrics.shape_bias import measure_shape_bias
 from layermask.removal.registry import removal
-from layermask.studies import MaskShape, read_results, run
+from layermask.studies import ShapeBiasStudy, read_results, run
 from layermask.studies.prepared import object_mask
 from layermask.studies.shape_bias.figure import sheet
 from layermask.studies.shape_bias.report import summarise, words
@@ -47,7 +47,7 @@ def data(tmp_path, loaded) -> Path:
 
 @pytest.fixture
 def results(data, loaded, tmp_path):
-    return read_results(run(MaskShape(REMOVALS), loaded, open_source(data), tmp_path / "out").folder)
+    return read_results(run(ShapeBiasStudy(REMOVALS), loaded, open_source(data), tmp_path / "out").folder)
 
 
 def seen(sample) -> torch.Tensor:
@@ -156,7 +156,7 @@ def test_the_figure_has_the_paper_s_layout():
 
 def test_without_labels_it_is_agreement(data, loaded, tmp_path):
     (data / "labels.csv").unlink()
-    found, content = read_results(run(MaskShape(), loaded, open_source(data), tmp_path / "out").folder)
+    found, content = read_results(run(ShapeBiasStudy(), loaded, open_source(data), tmp_path / "out").folder)
     np.testing.assert_array_equal(found["label"], found["whole"])
     tables = summarise(found, content)
     assert [table.name for table in tables] == ["accuracies"] and tables[0].rows[0][1] == 8
@@ -174,7 +174,7 @@ def test_objects_that_are_nothing_or_everything_are_left_out_and_counted(data, l
     Image.fromarray(mask).save(data / "masks" / "1.png")
     Image.fromarray(np.full((80, 90), 255, np.uint8)).save(data / "masks" / "3.png")
     found, content = read_results(
-        run(MaskShape(REMOVALS), loaded, open_source(data), tmp_path / "out").folder
+        run(ShapeBiasStudy(REMOVALS), loaded, open_source(data), tmp_path / "out").folder
     )
     assert sorted(set(found["object"][found["image"] < "2"])) == [0.0] and len(found["image"]) == 24
     assert [row[1] for row in summarise(found, content)[0].rows] == [3, 3, 3]
@@ -198,7 +198,7 @@ def test_none_right_is_said(data, loaded, tmp_path):
         for s in source
     ]
     source = dataclasses.replace(source, samples=tuple(wrong))
-    found, content = read_results(run(MaskShape(), loaded, source, tmp_path / "out").folder)
+    found, content = read_results(run(ShapeBiasStudy(), loaded, source, tmp_path / "out").folder)
     assert "| layermask | 0      | - " in summarise(found, content)[0].as_markdown()
     assert any("There are none: check that the labels" in line for line in words(found, content))
     readable_texts(sheet(found, content))
@@ -206,4 +206,4 @@ def test_none_right_is_said(data, loaded, tmp_path):
 
 def test_removals_that_paint_segments_have_none_here():
     with pytest.raises(InputError, match="'segment-mean' paints segments, and here objects are hidden"):
-        MaskShape(("greyout", "segment-mean"))
+        ShapeBiasStudy(("greyout", "segment-mean"))

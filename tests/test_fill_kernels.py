@@ -16,7 +16,7 @@ from pairs import pair
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
-from layermask.core.forward_pass import Run, Settings
+from layermask.core.forward_pass import ForwardPass, Settings
 from layermask.padding import cpu as native_fill
 from layermask.padding import custom_op as opaque_fill
 from layermask.padding import neighbor as fill
@@ -55,7 +55,7 @@ def masked(value: Tensor, visible: Tensor, frame: Tensor | None = None, compat: 
     """A pair of the value's own layout, NaN where hidden."""
     visible = visible if frame is None else visible | frame
     x = Masked(value.masked_fill_(~visible, float("nan")), visible, frame=frame)
-    x.run = Run(Settings(compat=compat))
+    x.run = ForwardPass(Settings(compat=compat))
     return x
 
 

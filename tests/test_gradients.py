@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from layermask import LayerMasking, Masked, NoMaskRule
-from layermask.core.forward_pass import Run, Settings
+from layermask.core.forward_pass import ForwardPass, Settings
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -110,7 +110,7 @@ OPTIONS = [
 def outcome(apply: Callable, x: Tensor, visible: Tensor, **settings: object) -> Tensor:
     """What is visible of the result; hidden entries are blank."""
     masked = Masked(x, visible)
-    masked.run = Run(Settings(**settings))  # type: ignore[arg-type]
+    masked.run = ForwardPass(Settings(**settings))  # type: ignore[arg-type]
     out = apply(masked)
     return torch.where(out.visible, out.value, 0.0)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.check.watch import poisoned
-from layermask.core.forward_pass import Run, Settings
+from layermask.core.forward_pass import ForwardPass, Settings
 from layermask.core.outputs import left
 from layermask.removal.layer_masking import entered
 
@@ -50,7 +50,7 @@ def judged(graph: Graph, seed: int) -> Iterator[str]:
     masks = graphs.masks(seed, graph.size)
     images = graphs.weights(seed, 1, graph.channels, *graph.size).expand(4, -1, *[-1] * len(graph.size)) * 9
     noise = torch.where(masks, images, 100 * graphs.weights(seed + 1, 4, graph.channels, *graph.size))
-    run = Run(graph.settings)
+    run = ForwardPass(graph.settings)
     values = graph.trace(entered(images, masks, run))
     yield from _all_visible(graph, values, graph.trace(images))
     yield from _no_leak(graph, values, noise, masks)
@@ -76,7 +76,7 @@ def _mask(x: Masked) -> Tensor:
 
 def _no_leak(graph: Graph, values: list[Masked], noise: Tensor, masks: Tensor) -> Iterator[str]:
     noisy, nothing = poisoned(Masked(noise, masks)), Masked(torch.where(masks, noise, math.nan), masks)
-    nothing.run = Run(graph.settings)
+    nothing.run = ForwardPass(graph.settings)
     noisy.run.settings = graph.settings  # type: ignore[union-attr]  # of `poisoned`
     for name, begin in (("noise", noisy), ("NaN", nothing)):
         for i, (x, y) in enumerate(zip(values, graph.trace(begin), strict=True)):
@@ -94,7 +94,7 @@ def _monotone(values: list[Masked]) -> Iterator[str]:
 
 
 def _one_by_one(graph: Graph, values: list[Masked], images: Tensor, masks: Tensor) -> Iterator[str]:
-    alone = graph.trace(entered(images[1:2], masks[1:2], Run(graph.settings)))
+    alone = graph.trace(entered(images[1:2], masks[1:2], ForwardPass(graph.settings)))
     for i, (x, y) in enumerate(zip(values[:-1], alone[:-1], strict=True)):
         if apart(shown(y), shown(x, slice(1, 2))) > EXACT:
             yield f"law 5: value {i} of a batch is another than alone"

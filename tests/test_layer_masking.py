@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
-from layermask.core.forward_pass import Run
+from layermask.core.forward_pass import ForwardPass
 from layermask.removal.layer_masking import _ending
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -300,7 +300,7 @@ def test_until_ends_no_other_call() -> None:
     model = Residual()
     with torch.no_grad():
         alone = LayerMasking(model)(X, M)
-        with _ending(model, "conv1", Run()):
+        with _ending(model, "conv1", ForwardPass()):
             assert torch.equal(LayerMasking(model)(X, M), alone)
             assert torch.equal(model(X), Residual()(X))
 

@@ -19,10 +19,10 @@ from torchvision.models import VisionTransformer
 
 from layermask import (
     Calibrated,
+    FeatureAblation,
     Greyout,
     Grid,
     LayerMasking,
-    LeaveOneOut,
     Masked,
     MeanFill,
     NoiseFill,
@@ -172,8 +172,8 @@ class Wrapping(nn.Module):
 @pytest.mark.parametrize("kind", ["dataclass", "frozen", "slots", "own class", "named tuple", "cycle"])
 def test_explainers_read_the_scores_of_any_class(kind: str) -> None:
     model = Wrapping(KINDS[kind]).eval()
-    ours = LeaveOneOut(LayerMasking(model)).attribute(X[:1], 1, Grid(4)(X[:1]))
-    theirs = LeaveOneOut(LayerMasking(model.net)).attribute(X[:1], 1, Grid(4)(X[:1]))
+    ours = FeatureAblation(LayerMasking(model)).attribute(X[:1], 1, Grid(4)(X[:1]))
+    theirs = FeatureAblation(LayerMasking(model.net)).attribute(X[:1], 1, Grid(4)(X[:1]))
     assert torch.equal(ours.scores, theirs.scores)
     assert isinstance(model.last.logits, Masked), "what the model keeps is its own"
 

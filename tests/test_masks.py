@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.core import mask as masks
-from layermask.core.forward_pass import Run, Settings
+from layermask.core.forward_pass import ForwardPass, Settings
 
 X = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 M = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.5
@@ -171,7 +171,7 @@ def test_a_mask_of_rows_is_padded_as_any() -> None:
 
 
 def test_what_a_compiler_remembers_is_told_apart_by_all_masks() -> None:
-    run, key = Run(Settings()), ("name", None)
+    run, key = ForwardPass(Settings()), ("name", None)
     run.memo["traced"] = [(key, (M, X), "first"), (key, (M,), "second"), (("other", None), (M,), "third")]
     assert [masks._traced(run, key, wanted) for wanted in ((M,), (M, X), (X,), (X, M))] == [
         "second",
@@ -219,7 +219,7 @@ def test_what_a_run_remembers_changes_nothing(settings: dict) -> None:
     outs = []
     for memo in ({}, Forgetful()):
         x = Masked(X, M)
-        x.run = Run(Settings(**settings), memo=memo)
+        x.run = ForwardPass(Settings(**settings), memo=memo)
         with torch.no_grad():
             outs.append(model(x).value)
     assert torch.equal(*outs)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.check.samples import masks
-from layermask.core.forward_pass import Run
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.window import Window, grow
 from layermask.kernels import library
 from layermask.kernels.activation import ACTIVATIONS
@@ -24,7 +24,7 @@ from layermask.removal import layer_masking
 from layermask.sparse import ops as kernels
 from layermask.sparse import plan as plans
 from layermask.sparse.active import plan_of, sites_of
-from layermask.sparse.engine import Packing
+from layermask.sparse.engine import SparseEngine
 from layermask.sparse.graph import Conv
 from layermask.sparse.value import Packed
 
@@ -61,7 +61,7 @@ SHAPES = [(5, 3, 1), (40, 70, 1), (200, 64, 1), (16, 24, 2), (20, 20, 20), (130,
 
 def situation(window: Window, channels: int):
     """Rows at random visible cells, and the plan of what a window op reads of them."""
-    run, draw = Run(), torch.Generator().manual_seed(channels)
+    run, draw = ForwardPass(), torch.Generator().manual_seed(channels)
     visible = (torch.rand(3, 1, 13, 11, generator=draw) < 0.3) & torch.tensor([True, True, False]).view(
         3, 1, 1, 1
     )
@@ -654,7 +654,7 @@ def test_prepared_weights_go_with_the_operator() -> None:
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the functions that the packed engine took."""
     names: list[str] = []
-    call = Packing.__call__
+    call = SparseEngine.__call__
 
     def counted(self, run, function, args, kwargs):
         out = call(self, run, function, args, kwargs)
@@ -662,7 +662,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             names.append(function.__name__)
         return out
 
-    monkeypatch.setattr(Packing, "__call__", counted)
+    monkeypatch.setattr(SparseEngine, "__call__", counted)
     return names
 
 

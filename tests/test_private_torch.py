@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import layermask
 from layermask import _private_torch as private
-from layermask.core.forward_pass import Run
-from layermask.core.mask import derive
+from layermask.core.forward_pass import ForwardPass
+from layermask.core.mask import cached
 
 ROOT = Path(layermask.__file__).parent
 
@@ -121,9 +121,9 @@ def test_identities_are_kept_with_their_objects() -> None:
 
 
 def test_the_memo_of_a_pass_keeps_the_masks_that_it_goes_by() -> None:
-    run, mask = Run(), torch.ones(2, 1, 4, 4, dtype=torch.bool)
+    run, mask = ForwardPass(), torch.ones(2, 1, 4, 4, dtype=torch.bool)
     kept = weakref.ref(mask)
-    derive(run, "test", (mask,), None, lambda: "found")
+    cached(run, "test", (mask,), None, lambda: "found")
     del mask
     assert kept() is not None
     run.memo.clear()

@@ -14,10 +14,10 @@ from torchvision.ops import StochasticDepth
 from layermask import (
     REMOVALS,
     Calibrated,
+    FeatureAblation,
     Greyout,
     Grid,
     LayerMasking,
-    LeaveOneOut,
     PixelFill,
     TokenDropping,
 )
@@ -144,7 +144,7 @@ def test_explainers_mention_it(make: Callable) -> None:
     net = model(nn.Dropout(0.5)).train()
     operator = make(net)
     operator.train()
-    texts = heard(lambda: LeaveOneOut(operator).attribute(X[:1], 1, Grid(8)(X[:1])))
+    texts = heard(lambda: FeatureAblation(operator).attribute(X[:1], 1, Grid(8)(X[:1])))
     assert texts and all("training mode: the Dropout" in text for text in texts)
     assert len(texts) == (2 if make is Theirs else 1)  # the whole picture is a query of its own
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import VisionTransformer
 
-from layermask import Greyout, Grid, KernelShap, LeaveOneOut, MeanFill, TokenDropping
+from layermask import FeatureAblation, Greyout, Grid, KernelShap, MeanFill, TokenDropping
 from layermask.check.samples import masks
 from layermask.core import inputs
 from layermask.removal.layer_masking import LayerMasking
@@ -106,7 +106,7 @@ def test_a_query_finds_nan_where_it_shows() -> None:
     image[0, 0, 0, 0] = math.nan
     removal = LayerMasking(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     with pytest.raises(ValueError, match="images hold NaN in visible pixels"):
-        LeaveOneOut(removal).attribute(image, 0, labels)
+        FeatureAblation(removal).attribute(image, 0, labels)
     asked = asker(removal, "logit")
     hidden = torch.ones(2, 1, 8, 8, dtype=torch.bool)
     hidden[..., 0, 0] = False

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from layermask.core.rule_table import RULES, overriding, rule
     from layermask.data.images import load_image, load_labels, load_mask
     from layermask.errors import ImageError, InputError, LostMask, MissingPackage, ModelError, NoMaskRule
-    from layermask.explain.ablation import KeepOne, LeaveOneOut
+    from layermask.explain.ablation import FeatureAblation, KeepOne
     from layermask.explain.attribution import Attribution
     from layermask.explain.banzhaf import Banzhaf
     from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
@@ -81,6 +81,7 @@ __all__ = [
     "ConstantFill",
     "Curve",
     "EdgeSmoothedFill",
+    "FeatureAblation",
     "Felzenszwalb",
     "GreedyDeletion",
     "GreedyInsertion",
@@ -92,7 +93,6 @@ __all__ = [
     "KeepOne",
     "KernelShap",
     "LayerMasking",
-    "LeaveOneOut",
     "Lime",
     "Loaded",
     "LostMask",
@@ -148,7 +148,7 @@ _HOMES = {
     "adapters.shap": ("as_shap",),
     "errors": ("ImageError", "InputError", "LostMask", "MissingPackage", "ModelError", "NoMaskRule"),
     "explain.attribution": ("Attribution",),
-    "explain.ablation": ("KeepOne", "LeaveOneOut"),
+    "explain.ablation": ("KeepOne", "FeatureAblation"),
     "explain.banzhaf": ("Banzhaf",),
     "metrics.flipping": ("Curve", "curve"),
     "explain.greedy": ("GreedyDeletion", "GreedyInsertion"),

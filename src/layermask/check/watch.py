@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from layermask.core.forward_pass import Run
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.masked import Masked, masked_in
 
 Call = Callable[[], Any]
@@ -20,7 +20,7 @@ def watched(x: Masked, see: See) -> Masked:
     `call()` is what the rule returns; it raises NoMaskRule where there is none. What rules call of one
     another is not seen.
     """
-    x.run, x.shared = Run(watch=see), True  # the caller holds the value too
+    x.run, x.shared = ForwardPass(watch=see), True  # the caller holds the value too
     return x
 
 

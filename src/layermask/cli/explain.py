@@ -15,7 +15,7 @@ from layermask.cli import options
 from layermask.cli.jobs import Job, done_already, find_jobs, go_through, load_model, prepare_folder
 from layermask.cli.outcome import outcome
 from layermask.cli.output import Files, in_one_line, ranking_lines, write
-from layermask.studies.prepared import Scene, look
+from layermask.studies.prepared import PreparedImage, look
 
 if TYPE_CHECKING:
     import torch
@@ -174,7 +174,7 @@ class _Run:
             typer.echo(in_one_line(files.text))
         return files.engine
 
-    def _explain(self, scene: Scene, job: Job, advance: Callable[[float], None] | None) -> Files:
+    def _explain(self, scene: PreparedImage, job: Job, advance: Callable[[float], None] | None) -> Files:
         from layermask.io.record import engine_of
 
         labels, classes = _segment(scene, self.segments), _targets(scene, self.targets)
@@ -217,7 +217,9 @@ class _Run:
 
         return bar("explaining", total)
 
-    def _record(self, scene: Scene, found: dict[str, Attribution], engine: str | None) -> dict[str, Any]:
+    def _record(
+        self, scene: PreparedImage, found: dict[str, Attribution], engine: str | None
+    ) -> dict[str, Any]:
         from layermask.segment.labels import of_segments
 
         first = next(iter(found.values()))
@@ -235,7 +237,7 @@ class _Run:
             "segments": of_segments(first.segments),
         }
 
-    def _page(self, scene: Scene, found: dict[str, Attribution], job: Job) -> Path:
+    def _page(self, scene: PreparedImage, found: dict[str, Attribution], job: Job) -> Path:
         from layermask.io.atomic import make_folder, write_all
         from layermask.render.explanation_page import report_page
 
@@ -255,7 +257,7 @@ class _Run:
         return path
 
     def _curves(
-        self, scene: Scene, found: dict[str, Attribution], explainers: dict[str, Explainer], job: Job
+        self, scene: PreparedImage, found: dict[str, Attribution], explainers: dict[str, Explainer], job: Job
     ) -> Path:
         from layermask.io.atomic import write_all
         from layermask.metrics.flipping import curve
@@ -312,13 +314,13 @@ def _settings(method: str, samples: int | None, converge: float | None, seed: in
     return settings | ({"seed": seed} if "seed" in known else {})
 
 
-def _targets(scene: Scene, wanted: list[str]) -> list[int] | None:
+def _targets(scene: PreparedImage, wanted: list[str]) -> list[int] | None:
     from layermask.zoo.labels import find_class
 
     return list(dict.fromkeys(find_class(text, scene.loaded.labels) for text in wanted)) or None
 
 
-def _segment(scene: Scene, segments: str) -> Tensor:
+def _segment(scene: PreparedImage, segments: str) -> Tensor:
     """Return the (H, W) segments of what the model sees: by a segmenter, or the crop of a label-map file."""
     from layermask.data.images import load_labels
     from layermask.errors import InputError
@@ -344,7 +346,7 @@ def _cost(explainer: Explainer, labels: Tensor) -> int:
     return explainer.cost(Segments(labels, labels.device))
 
 
-def _summary(scene: Scene, found: dict[str, Attribution]) -> str:
+def _summary(scene: PreparedImage, found: dict[str, Attribution]) -> str:
     """Return one line per target: how well a surrogate fits, or how little of the picture is enough."""
     lines = []
     for row, target in enumerate(next(iter(found.values())).targets):
@@ -360,7 +362,7 @@ def _finding(name: str, found: Attribution, row: int) -> str:
     return "" if found.r2 is None else f"{name} R² {float(found.r2[row]):.2f}"
 
 
-def _sheet(scene: Scene, found: dict[str, Attribution], method: str) -> bytes:
+def _sheet(scene: PreparedImage, found: dict[str, Attribution], method: str) -> bytes:
     from layermask.render.figure import png
     from layermask.render.sheets import explanation_sheet
 

@@ -13,7 +13,7 @@ from layermask.cli.jobs import Job, done_already, find_jobs, go_through, load_mo
 from layermask.cli.outcome import outcome
 from layermask.cli.output import in_one_line, ranking_lines, write
 from layermask.studies.hidden import visible_part
-from layermask.studies.prepared import Ranking, Scene, look, rank
+from layermask.studies.prepared import PreparedImage, Ranking, look, rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ def _request(
 
 
 def _answers(
-    scene: Scene, operators: dict[str, nn.Module], visible: Tensor, say: Callable[[str], None]
+    scene: PreparedImage, operators: dict[str, nn.Module], visible: Tensor, say: Callable[[str], None]
 ) -> dict[str, tuple[np.ndarray, Ranking]]:
     say(f"{scene.title}, {float(visible.float().mean()):.1%} visible")
     answers = {"whole image": (scene.picture, scene.predictions)}
@@ -109,7 +109,7 @@ def _answers(
     return answers
 
 
-def _answer(scene: Scene, operator: nn.Module, visible: Tensor) -> tuple[np.ndarray, Ranking]:
+def _answer(scene: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple[np.ndarray, Ranking]:
     """Return what remains of the picture under a removal, and what the model makes of it."""
     from layermask.render.overlay import hidden_picture
 
@@ -122,7 +122,7 @@ def _answer(scene: Scene, operator: nn.Module, visible: Tensor) -> tuple[np.ndar
     return remains, rank(lambda: operator(scene.x, visible))
 
 
-def _sheet(scene: Scene, mask: Path, answers: dict[str, tuple[np.ndarray, Ranking]]) -> bytes:
+def _sheet(scene: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray, Ranking]]) -> bytes:
     from layermask.errors import printable
     from layermask.render.figure import png
     from layermask.render.sheets import prediction_sheet
@@ -132,7 +132,7 @@ def _sheet(scene: Scene, mask: Path, answers: dict[str, tuple[np.ndarray, Rankin
 
 
 def _record(
-    scene: Scene, mask: Path, invert: bool, answers: dict[str, tuple[Any, Ranking]]
+    scene: PreparedImage, mask: Path, invert: bool, answers: dict[str, tuple[Any, Ranking]]
 ) -> dict[str, Any]:
     from layermask.io.record import sha256
 

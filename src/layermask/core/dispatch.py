@@ -11,13 +11,13 @@ from torch import Tensor
 
 from layermask._private_torch import identities, same_storage, writes_so_far
 from layermask.core.call_site import autograd_function, module_path, user_line
-from layermask.core.forward_pass import DEFAULTS, Run
+from layermask.core.forward_pass import DEFAULTS, ForwardPass
 from layermask.core.masked import Masked, has_positions, masked_in, replace_masked, settled
 from layermask.core.rule_table import BUILT_IN, RULES, name_of, overrides
 from layermask.errors import InputError, LostMask, NoMaskRule
 
 
-def rule_for(run: Run, function: Callable) -> Callable | None:
+def rule_for(run: ForwardPass, function: Callable) -> Callable | None:
     """The rule in force: of the model, of a block of `overriding`, or of the table; None if there is none."""
     for rules in (run.rules, *overrides(), *run.overrides):
         if function in rules:
@@ -54,7 +54,7 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     return out
 
 
-def _watched(run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
+def _watched(run: ForwardPass, function: Callable, args: tuple, kwargs: dict) -> Any:
     """What the watcher of the pass answers; it does not see what rules call of one another."""
     watch, run.watch = run.watch, None
     try:
@@ -66,7 +66,7 @@ def _watched(run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
     return out
 
 
-def _in_run(x: Masked, run: Run) -> Masked:
+def _in_run(x: Masked, run: ForwardPass) -> Masked:
     x.run, x.made = run, x.present_value
     return x
 
@@ -74,9 +74,11 @@ def _in_run(x: Masked, run: Run) -> Masked:
 NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as well
 
 
-def _enter(inputs: list[Masked]) -> Run:
+def _enter(inputs: list[Masked]) -> ForwardPass:
     """The run of the inputs. One that has none comes from outside, where its value is held too."""
-    run = next((x.run for x in inputs if x.run is not None), None) or Run(DEFAULTS, masks=_masks(inputs))
+    run = next((x.run for x in inputs if x.run is not None), None) or ForwardPass(
+        DEFAULTS, masks=_masks(inputs)
+    )
     compiling = torch.compiler.is_compiling()  # in-place rules assume sharing there
     for x in inputs:
         if not compiling:
@@ -86,7 +88,7 @@ def _enter(inputs: list[Masked]) -> Run:
     return run
 
 
-def _refuse_changed_mask(run: Run, visible: Tensor) -> None:
+def _refuse_changed_mask(run: ForwardPass, visible: Tensor) -> None:
     """Masks are shared by values, and what was derived of them is kept, so nobody may write to one."""
     written = writes_so_far(visible)
     before, _ = run.memo.setdefault(("written", *identities(visible)), (written, visible))
@@ -146,7 +148,7 @@ _WRITING = {  # found once by name: some compilers cannot follow what is done wi
 }
 
 
-def _refuse_lost_gradient(function: Callable, run: Run, inputs: list[Masked]) -> None:
+def _refuse_lost_gradient(function: Callable, run: ForwardPass, inputs: list[Masked]) -> None:
     """`autograd.Function.apply` hands a Masked over without a gradient, and no torch hook sees it happen."""
     if torch.compiler.is_compiling() or not run.grad or torch.is_grad_enabled():
         return

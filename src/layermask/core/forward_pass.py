@@ -24,7 +24,7 @@ DEFAULTS = Settings()
 
 
 @dataclass(eq=False)
-class Run:
+class ForwardPass:
     """What one pass through a model shares: settings, its own rules, and the masks derived so far."""
 
     settings: Settings = field(default_factory=lambda: DEFAULTS)  # torch 2.11's compiler: not plain

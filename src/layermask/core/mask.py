@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from layermask._private_torch import identities
-from layermask.core.forward_pass import Run
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.masked import Masked, has_positions, settled
 
 
-def derive(
-    run: Run | None, name: str, masks: tuple[Tensor, ...], params: Any, compute: Callable[[], Any]
+def cached(
+    run: ForwardPass | None, name: str, masks: tuple[Tensor, ...], params: Any, compute: Callable[[], Any]
 ) -> Any:
     """`compute()`, or what it gave for the same masks and params earlier in this run."""
     if run is None:
@@ -33,7 +33,9 @@ def derive(
     return run.memo[key][0]
 
 
-def _derive_traced(run: Run, key: tuple, masks: tuple[Tensor, ...], compute: Callable[[], Any]) -> Any:
+def _derive_traced(
+    run: ForwardPass, key: tuple, masks: tuple[Tensor, ...], compute: Callable[[], Any]
+) -> Any:
     """The same where tensors have no ids yet: they are compared one by one."""
     found = _traced(run, key, masks)
     if found is None:
@@ -42,7 +44,7 @@ def _derive_traced(run: Run, key: tuple, masks: tuple[Tensor, ...], compute: Cal
     return found
 
 
-def _traced(run: Run, key: tuple, masks: tuple[Tensor, ...]) -> Any:
+def _traced(run: ForwardPass, key: tuple, masks: tuple[Tensor, ...]) -> Any:
     for known, others, found in run.memo.get("traced", []):
         same = len(others) == len(masks) and all(a is b for a, b in zip(others, masks, strict=True))
         if same and known == key:
@@ -86,7 +88,7 @@ def narrow(visible: Tensor) -> Tensor:
     return visible
 
 
-def any_over(run: Run | None, visible: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+def any_over(run: ForwardPass | None, visible: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
     """Whether anything is visible along `dims`."""
     dims = tuple(sorted(d % visible.ndim for d in dims))
 
@@ -96,10 +98,10 @@ def any_over(run: Run | None, visible: Tensor, dims: Sequence[int], keepdim: boo
         out = out if keepdim else out.reshape([n for d, n in enumerate(out.shape) if d not in dims])
         return _contains(run, out, visible) if keepdim else out
 
-    return derive(run, "any", (visible,), (dims, keepdim), compute)
+    return cached(run, "any", (visible,), (dims, keepdim), compute)
 
 
-def _contains(run: Run | None, larger: Tensor, smaller: Tensor) -> Tensor:
+def _contains(run: ForwardPass | None, larger: Tensor, smaller: Tensor) -> Tensor:
     if run is not None and larger is not smaller:
         if torch.compiler.is_compiling():
             run.memo.setdefault("traced", []).append((_CONTAINS, (larger,), smaller))
@@ -111,7 +113,7 @@ def _contains(run: Run | None, larger: Tensor, smaller: Tensor) -> Tensor:
 _CONTAINS = ("contains", None)
 
 
-def _is_within(run: Run | None, smaller: Tensor, larger: Tensor | None) -> bool:
+def _is_within(run: ForwardPass | None, smaller: Tensor, larger: Tensor | None) -> bool:
     """Whether `larger` is known to have grown out of `smaller`."""
     while run is not None and larger is not None and larger is not smaller:
         if torch.compiler.is_compiling():
@@ -121,7 +123,7 @@ def _is_within(run: Run | None, smaller: Tensor, larger: Tensor | None) -> bool:
     return larger is smaller
 
 
-def intersection(run: Run | None, a: Tensor, b: Tensor) -> Tensor:
+def intersection(run: ForwardPass | None, a: Tensor, b: Tensor) -> Tensor:
     """Where both are visible (the paper's residual rule)."""
     if _is_within(run, a, b):
         return a
@@ -129,10 +131,10 @@ def intersection(run: Run | None, a: Tensor, b: Tensor) -> Tensor:
         return b
     if not torch.compiler.is_compiling() and identities(a) > identities(b):
         a, b = b, a
-    return derive(run, "and", (a, b), None, lambda: a & b)
+    return cached(run, "and", (a, b), None, lambda: a & b)
 
 
-def union(run: Run | None, *masks: Tensor) -> Tensor:
+def union(run: ForwardPass | None, *masks: Tensor) -> Tensor:
     """Where any is visible (the released code in SqueezeNet)."""
     out = masks[0]
     for mask in masks[1:]:
@@ -140,13 +142,13 @@ def union(run: Run | None, *masks: Tensor) -> Tensor:
     return out
 
 
-def majority(run: Run | None, *masks: Tensor) -> Tensor:
+def majority(run: ForwardPass | None, *masks: Tensor) -> Tensor:
     """Where more than half are visible (the released code in DenseNet)."""
     votes = sum((mask.to(torch.int16) for mask in masks[1:]), masks[0].to(torch.int16))
     return 2 * votes > len(masks)
 
 
-def _intersection(run: Run | None, *masks: Tensor) -> Tensor:
+def _intersection(run: ForwardPass | None, *masks: Tensor) -> Tensor:
     out = masks[0]
     for mask in masks[1:]:
         out = intersection(run, out, mask)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from layermask.core.forward_pass import Run
+from layermask.core.forward_pass import ForwardPass
 
 
 class Masked:
@@ -43,7 +43,7 @@ class Masked:
         self.value, self.visible, self.frame, self.weights = value, visible, frame, weights
         self.phase = False  # one phase of a grid, as a slice with a step gives it
         self.shared = False  # something else may hold this value, or a view of it
-        self.run: Run | None = None
+        self.run: ForwardPass | None = None
 
     made: Tensor | None = None  # the value as a rule gave it: another one is somebody else's
     cut = False  # one position that was cut out of a map: where hidden, it holds anything

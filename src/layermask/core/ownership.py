@@ -7,7 +7,7 @@ import torch
 from layermask.core.masked import Masked
 
 
-def is_ours(x: Masked) -> bool:
+def exclusively_owned(x: Masked) -> bool:
     """Nothing else holds the value, autograd included, and no two entries share a place.
 
     A pair that belongs to no run comes from outside, where its value is held too.

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.forward_pass import Run
-from layermask.core.mask import _contains, derive
+from layermask.core.forward_pass import ForwardPass
+from layermask.core.mask import _contains, cached
 from layermask.core.masked import Masked
 
 GROWTHS = ("any", "half", "center", "keep", "all")
@@ -83,10 +83,10 @@ def on_grid(x: Masked, n: int) -> Masked:
     return out
 
 
-def _full(run: Run | None, mask: Tensor, spatial: tuple[int, ...]) -> Tensor:
+def _full(run: ForwardPass | None, mask: Tensor, spatial: tuple[int, ...]) -> Tensor:
     if mask.shape[2:] == spatial or all(m == 1 for m in mask.shape[2:]):
         return mask
-    return derive(run, "full", (mask,), spatial, lambda: mask.expand(*mask.shape[:2], *spatial))
+    return cached(run, "full", (mask,), spatial, lambda: mask.expand(*mask.shape[:2], *spatial))
 
 
 def windowed(n: int, rule: Callable) -> Callable:
@@ -185,11 +185,11 @@ def grow(x: Masked, window: Window, growth: str | None = None) -> tuple[Tensor, 
     if growth == "center" and window.centered and frame is None:
         return visible, None
     masks = (visible,) if frame is None else (visible, frame)
-    return derive(run, "grow", masks, (window, growth), lambda: _grow(run, visible, frame, window, growth))
+    return cached(run, "grow", masks, (window, growth), lambda: _grow(run, visible, frame, window, growth))
 
 
 def _grow(
-    run: Run | None, visible: Tensor, frame: Tensor | None, window: Window, growth: str
+    run: ForwardPass | None, visible: Tensor, frame: Tensor | None, window: Window, growth: str
 ) -> tuple[Tensor, Tensor | None]:
     image = torch.ones_like(visible[:1, :1]) if frame is None else ~frame
     real = visible if frame is None else visible & image

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-from layermask.deploy.formats import FORMATS, Run, format_of, leaves
+from layermask.deploy.formats import FORMATS, Runner, format_of, leaves
 from layermask.deploy.program import as_removal
 from layermask.errors import InputError
 
 
 @checked(path=kinds.path, format=kinds.optional(kinds.text))
-def load(path: str | Path, format: str | None = None) -> Run:
+def load(path: str | Path, format: str | None = None) -> Runner:
     """What runs a file on the CPU: (images (N, C, *S), visible (N, 1, *S) bool) -> its outputs, in order.
 
     Raises:
@@ -27,7 +27,7 @@ def load(path: str | Path, format: str | None = None) -> Run:
 
 
 @checked(run=partial(kinds.function, inputs=2), model=kinds.model, images=kinds.images)
-def difference(run: Run, model: nn.Module, images: Tensor, visible: Tensor) -> float:
+def difference(run: Runner, model: nn.Module, images: Tensor, visible: Tensor) -> float:
     """The largest difference between what `run` and the model answer, relative where answers exceed 1.
 
     Raises:

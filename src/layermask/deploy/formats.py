@@ -17,7 +17,7 @@ from layermask.deploy.write import to_onnx, to_pt2
 from layermask.errors import InputError, require
 from layermask.io.atomic import read_bytes
 
-Run = Callable[[Tensor, Tensor], list[Tensor]]
+Runner = Callable[[Tensor, Tensor], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Format:
     """A kind of file: what writes a program, what loads it to be run, and the packages that both need."""
 
     write: Callable[..., Path]
-    load: Callable[[Path], Run]
+    load: Callable[[Path], Runner]
     needs: tuple[str, ...] = ()
     extra: str = ""
 
 
-def _load_onnx(path: Path) -> Run:
+def _load_onnx(path: Path) -> Runner:
     runtime = require("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -45,7 +45,7 @@ def _load_onnx(path: Path) -> Run:
     return run
 
 
-def _load_pt2(path: Path) -> Run:
+def _load_pt2(path: Path) -> Runner:
     module = torch.export.load(io.BytesIO(read_bytes(path, "PyTorch file"))).module()
     return functools.partial(_answer, module)
 

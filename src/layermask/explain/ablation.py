@@ -14,7 +14,7 @@ from layermask.explain.query_plan import Plan, Segments
 
 
 @dataclass(frozen=True)
-class LeaveOneOut(Explainer):
+class FeatureAblation(Explainer):
     """f(all shown) - f(all but the segment): captum's FeatureAblation."""
 
     name: ClassVar[str] = "leave-one-out"

@@ -74,7 +74,7 @@ def find_places(model: nn.Module, image: Tensor) -> list[Place]:
     root = _Call("", 0)
     with _watching(model, root, (image.shape[2], image.shape[3])), torch.no_grad():
         LayerMasking(model, engine="dense")(image, nothing)
-    spine = list(_spine(root, image[0, 0].numel()))
+    spine = list(_stages(root, image[0, 0].numel()))
     sizes = sorted({place.size for place in spine}, key=lambda size: -size[0] * size[1])
     ends = [[place for place in spine if place.size == size] for size in sizes]
     return [place for stage in ends for place in dict.fromkeys((stage[0], stage[-1]))]
@@ -118,7 +118,7 @@ def activations(model: nn.Module, answer: Callable[[], Any], places: Sequence[Pl
 
 
 @checked(whole=partial(kinds.instance, kind=FeatureMap))
-def telling_channel(whole: FeatureMap) -> int:
+def most_varying_channel(whole: FeatureMap) -> int:
     """Return the channel with the largest variance over space: the one rule by which pictures pick theirs."""
     return int(whole.values.flatten(1).var(1, correction=0).argmax())
 
@@ -177,7 +177,7 @@ def _watching(model: nn.Module, root: _Call, size: tuple[int, int]) -> Iterator[
             handle.remove()
 
 
-def _spine(call: _Call, area: int) -> Iterator[Place]:
+def _stages(call: _Call, area: int) -> Iterator[Place]:
     """Yield the places of a model's outermost modules, opening those that pass through several resolutions.
 
     `area` is how many cells the map has that enters.
@@ -188,7 +188,7 @@ def _spine(call: _Call, area: int) -> Iterator[Place]:
         after = here.size[0] * here.size[1] if here else 0
         passes = any(after < between < area for between in inner.areas())
         if here is None or passes or (alone and any(inner.areas())):
-            for place in _spine(inner, area):
+            for place in _stages(inner, area):
                 yield place
                 area = place.size[0] * place.size[1]
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layermask.arguments import kinds
-from layermask.explain.ablation import KeepOne, LeaveOneOut
+from layermask.explain.ablation import FeatureAblation, KeepOne
 from layermask.explain.banzhaf import Banzhaf
 from layermask.explain.explainer import Explainer
 from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
@@ -18,7 +18,7 @@ EXPLAINERS: dict[str, type[Explainer]] = {
     "kernel-shap": KernelShap,
     "shapley": PermutationShapley,
     "banzhaf": Banzhaf,
-    "leave-one-out": LeaveOneOut,
+    "leave-one-out": FeatureAblation,
     "keep-one": KeepOne,
     "occlusion": Occlusion,
     "rise": Rise,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from layermask.core.tracing import is_watched
+from layermask.core.tracing import is_traced
 from layermask.padding import cpu as native
 
 
@@ -15,7 +15,7 @@ def hide_(value: Tensor, visible: Tensor, number: float) -> Tensor:
         spatial
         and value.is_cpu
         and value.dtype in native.KINDS
-        and not is_watched(value)
+        and not is_traced(value)
         and native.available()
     ):
         native.hide_(value, visible, number)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from layermask.core.mask import derive
+from layermask.core.mask import cached
 from layermask.core.masked import Masked, settled
-from layermask.core.ownership import is_ours
-from layermask.core.tracing import is_watched
+from layermask.core.ownership import exclusively_owned
+from layermask.core.tracing import is_traced
 from layermask.core.window import FEW_CHANNELS
 from layermask.kernels.signatures import KINDS
 from layermask.padding import custom_op as opaque
@@ -50,7 +50,7 @@ def _way(x: Masked, reach: tuple[int, ...]) -> Callable[[Masked, tuple[int, ...]
         return fill_dense  # the reference
     if torch.compiler.is_compiling():
         return _fill_opaquely if opaque.wanted() else fill_dense
-    if is_watched(x.value) or x.value.dtype not in KINDS:
+    if is_traced(x.value) or x.value.dtype not in KINDS:
         return fill_dense
     if kernel_of(x.value.device) is not None:
         return _fill_by_kernel
@@ -67,8 +67,8 @@ def _fill_by_kernel(x: Masked, reach: tuple[int, ...]) -> Tensor:
     kernel = kernel_of(x.value.device)
     if kernel is None or not any(reach):
         return x.value
-    rings = derive(x.run, "ring map", masks_of(x), reach, lambda: kernel.rings(x.visible, x.frame, reach))
-    value = x.value if is_ours(x) else x.value.clone()
+    rings = cached(x.run, "ring map", masks_of(x), reach, lambda: kernel.rings(x.visible, x.frame, reach))
+    value = x.value if exclusively_owned(x) else x.value.clone()
     kernel.fill_(value, rings, reach, epsilon(x))
     return value
 
@@ -78,7 +78,7 @@ def _fill_opaquely(x: Masked, reach: tuple[int, ...]) -> Tensor:
     if not any(reach):
         return x.value
     value = x.value.clone()
-    rings = derive(x.run, "ring map", masks_of(x), reach, lambda: opaque.rings(x.visible, x.frame, reach))
+    rings = cached(x.run, "ring map", masks_of(x), reach, lambda: opaque.rings(x.visible, x.frame, reach))
     opaque.fill_(value, rings, reach, epsilon(x))
     return value
 

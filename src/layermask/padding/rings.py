@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.mask import derive
+from layermask.core.mask import cached
 from layermask.core.masked import Masked
 from layermask.core.window import Window, count, neighborhood
 
@@ -36,7 +36,7 @@ def rounds(visible: Tensor, frame: Tensor | None, reach: tuple[int, ...]) -> lis
 
 def rounds_of(x: Masked, reach: tuple[int, ...]) -> list[Round]:
     """The same of a pair, made once per mask."""
-    return derive(x.run, "rings", masks_of(x), reach, lambda: rounds(x.visible, x.frame, reach))
+    return cached(x.run, "rings", masks_of(x), reach, lambda: rounds(x.visible, x.frame, reach))
 
 
 def ring_map(visible: Tensor, frame: Tensor | None, reach: tuple[int, ...]) -> Tensor:
@@ -72,7 +72,7 @@ def fill_plan(x: Masked, reach: tuple[int, ...], grid: tuple[int, ...]) -> list[
         plans = [_ring_plan(ring, grid, epsilon(x)) for ring in rounds_of(x, reach)]
         return [plan for plan in plans if plan is not None]
 
-    return derive(x.run, "plan", masks_of(x), (reach, grid), compute)
+    return cached(x.run, "plan", masks_of(x), (reach, grid), compute)
 
 
 def _ring_plan(ring: Round, grid: tuple[int, ...], eps: float) -> tuple[Tensor, ...] | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from layermask import rules as _rules
 from layermask.arguments import kinds
 from layermask.arguments.refusal import shown
-from layermask.core.forward_pass import Run, Settings
+from layermask.core.forward_pass import ForwardPass, Settings
 from layermask.core.inputs import answered, check_inputs
 from layermask.core.mask import JOINS
 from layermask.core.masked import Masked, settled
@@ -126,12 +126,12 @@ class LayerMasking(nn.Module):
             self.engine_used = "packed" if run.rows else "dense"
         return out
 
-    def _run(self) -> Run:
+    def _run(self) -> ForwardPass:
         release = release_rules(self.model) if self.settings.compat == "release" else {}
         kept = tuple(dict(each) for each in overrides())  # a block may end before the pass is differentiated
         packing = None if torch.compiler.is_compiling() else self.packing
         begun = packing and packing.begin_pass()
-        return Run(self.settings, {**release, **self.rules}, overrides=kept, packing=begun)
+        return ForwardPass(self.settings, {**release, **self.rules}, overrides=kept, packing=begun)
 
     def _check_model_takes(self, images: Tensor) -> None:
         """Some parameter shares the images' dtype and device (autocast changes dtypes by itself)."""
@@ -156,7 +156,7 @@ class LayerMasking(nn.Module):
         )
 
 
-def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:
+def entered(images: Tensor, visible: Tensor, run: ForwardPass) -> Masked:
     """The pair that enters a model, with hidden pixels settled once, so that what they hold is gone."""
     run.masks, batch = visible.shape[0], max(images.shape[0], visible.shape[0])
     x = Masked(images.expand(batch, *images.shape[1:]), visible)
@@ -166,7 +166,7 @@ def entered(images: Tensor, visible: Tensor, run: Run) -> Masked:
 
 
 @contextlib.contextmanager
-def _ending(model: nn.Module, until: str | None, run: Run | None) -> Iterator[None]:
+def _ending(model: nn.Module, until: str | None, run: ForwardPass | None) -> Iterator[None]:
     """Within the block, masking ends when the submodule `until` returns for the first time."""
     if until is None:
         yield

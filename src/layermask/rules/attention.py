@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.mask import align, any_over, derive, intersection
+from layermask.core.mask import align, any_over, cached, intersection
 from layermask.core.masked import Masked, settled
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
@@ -41,7 +41,7 @@ def _cast(x: Masked, options: Iterable[Any]) -> Masked:
 def _least(x: Masked, dim: int) -> Tensor:
     """What stands for hidden: -inf, so that even a key masked by the least finite number wins over it."""
     seen = any_over(x.run, x.visible, (dim,), keepdim=True)
-    return derive(x.run, "least", (seen,), x.value.dtype, lambda: _infinite(seen, x.value.dtype))
+    return cached(x.run, "least", (seen,), x.value.dtype, lambda: _infinite(seen, x.value.dtype))
 
 
 def _infinite(seen: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.mask import any_over, derive, intersection, weighs
+from layermask.core.mask import any_over, cached, intersection, weighs
 from layermask.core.masked import Masked, settled
 from layermask.core.rule_table import built_in as rule
 
@@ -65,7 +65,7 @@ def matmul(input: Any, other: Any) -> Masked:
     (a, seen_a), (b, seen_b) = _operand(input), _operand(other)
     out = torch.matmul(a, b)
     run = (input if isinstance(input, Masked) else other).run
-    visible = derive(run, "matmul", (seen_a, seen_b), None, lambda: _outer(run, seen_a, seen_b))
+    visible = cached(run, "matmul", (seen_a, seen_b), None, lambda: _outer(run, seen_a, seen_b))
     out = _rescaled(out, input, other, a, b, seen_a, seen_b)
     return Masked(out, visible)
 

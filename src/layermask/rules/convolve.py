@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.forward_pass import Run
-from layermask.core.mask import any_over, derive, intersection
+from layermask.core.forward_pass import ForwardPass
+from layermask.core.mask import any_over, cached, intersection
 from layermask.core.masked import Masked, settled
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
@@ -47,7 +47,7 @@ def filled(x: Masked, window: Window) -> Tensor:
     return neighbor(x, window.reach) if fill == "neighbor" else settled(x)
 
 
-def _channels(run: Run | None, visible: Tensor, groups: int, out_channels: int) -> Tensor:
+def _channels(run: ForwardPass | None, visible: Tensor, groups: int, out_channels: int) -> Tensor:
     """A mask that varies along channels, as seen by each output channel: anything visible in its group."""
     if visible.shape[1] == 1:
         return visible
@@ -83,12 +83,12 @@ def _convolution(conv: Callable) -> Callable:
         visible = _channels(x.run, visible, groups, out.shape[1])
         if frame is not None:  # padding, if all that is read is
             frame = ~_channels(x.run, ~frame, groups, out.shape[1])
-        return _with_kernel_mask(collapsed(x, Masked(out, visible, frame=frame)), weight)
+        return _with_kernel_mask(zero_if_empty(x, Masked(out, visible, frame=frame)), weight)
 
     return convolution
 
 
-def collapsed(x: Masked, out: Masked) -> Masked:
+def zero_if_empty(x: Masked, out: Masked) -> Masked:
     """A map that became one cell has no positions left: it is 0 where nothing was visible, as pools are."""
     if math.prod(x.value.shape[2:]) > 1 and math.prod(out.value.shape[2:]) == 1:
         out.value = settled(out)
@@ -118,7 +118,7 @@ def _renormalized(out: Tensor, x: Masked, window: Window, bias: Tensor | None, g
     inside the image, so that an all-visible window is the plain convolution.
     """
     release = x.run is not None and x.run.settings.compat == "release"
-    share = derive(
+    share = cached(
         x.run, "share", (x.visible,), (window, groups, release, out.dtype), lambda: _share(x, window, release)
     )
     share = share.to(out.dtype)
@@ -153,7 +153,7 @@ def _transposed(conv: Callable) -> Callable:
         x = input
         out = conv(_read_by_transposed(x, weight, stride, dilation), _plain(weight), _plain(bias), *geometry)
         visible, frame = _scatter(conv, x, weight, geometry, out.shape[1])
-        return collapsed(x, Masked(out, visible, frame=frame))
+        return zero_if_empty(x, Masked(out, visible, frame=frame))
 
     return convolution
 

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.forward_pass import DEFAULTS
-from layermask.core.mask import derive
+from layermask.core.mask import cached
 from layermask.core.masked import Masked, settled
-from layermask.core.ownership import is_ours
+from layermask.core.ownership import exclusively_owned
 from layermask.core.rule_table import built_in as rule
-from layermask.core.tracing import is_watched
+from layermask.core.tracing import is_traced
 from layermask.core.window import Window, grow, windowed
 from layermask.padding.hide import hide_
 from layermask.padding.neighbor import neighbor
-from layermask.rules.convolve import Sizes, collapsed, filled, per_axis
+from layermask.rules.convolve import Sizes, filled, per_axis, zero_if_empty
 from layermask.rules.reduce import epsilon, hidden_last, visible_share
 
 
@@ -71,7 +71,7 @@ def _below_maximum(x: Masked, window: Window) -> tuple[Tensor, Callable]:
     """The value with hidden cells as a max pool is to read them, and what to call when it has."""
     settings = x.run.settings if x.run else DEFAULTS
     how = settings.pool or _POOL_OF[settings.compat]
-    if how == "nothing" and not is_watched(x.value) and is_ours(x):
+    if how == "nothing" and not is_traced(x.value) and exclusively_owned(x):
         return hide_(x.value, x.visible, -math.inf), lambda: hide_(x.value, x.visible, 0.0)  # finite again
     if how == "neighbor":
         return neighbor(x, window.reach), _nothing
@@ -111,10 +111,10 @@ def _avg_pool(n: int, pool: Callable) -> Callable:
         if _covers_map(input, window) and divisor_override is None:
             share = visible_share(input, range(2, n + 2), True, input.value.dtype)
             mean = pool(settled(input), *options) / (share + epsilon(input))
-            return collapsed(input, Masked(mean, visible, frame=frame))
+            return zero_if_empty(input, Masked(mean, visible, frame=frame))
         release = input.run is not None and input.run.settings.compat == "release"
         value = settled(input) if release else filled(input, window)
-        return collapsed(input, Masked(pool(value, *options), visible, frame=frame))
+        return zero_if_empty(input, Masked(pool(value, *options), visible, frame=frame))
 
     return avg_pool
 
@@ -132,7 +132,7 @@ def bins(x: Masked, n: int, output_size: Any) -> tuple[Tensor, Tensor | None]:
         return ADAPTIVE_MAX[n](mask.to(torch.float32), wanted) > 0
 
     if x.frame is None:
-        return derive(x.run, "bins", (x.visible,), wanted, lambda: any_in(x.visible)), None
+        return cached(x.run, "bins", (x.visible,), wanted, lambda: any_in(x.visible)), None
     missed = ~any_in(~x.frame)
     return any_in(x.visible & ~x.frame) | missed, missed
 
@@ -151,10 +151,10 @@ def _adaptive_avg(n: int, pool: Callable) -> Callable:
         mean = pool(settled(input), output_size)
         wanted = _wanted(input, n, output_size)
         key = (wanted, mean.dtype)
-        share = derive(input.run, "bin share", (input.visible,), key, lambda: _bin_share(input, wanted, pool))
+        share = cached(input.run, "bin share", (input.visible,), key, lambda: _bin_share(input, wanted, pool))
         visible, frame = bins(input, n, output_size)
         mean = mean / (share.to(mean.dtype) + epsilon(input))
-        return collapsed(input, Masked(mean, visible, frame=frame))
+        return zero_if_empty(input, Masked(mean, visible, frame=frame))
 
     return adaptive_avg_pool
 
@@ -188,7 +188,7 @@ def _lp_pool(n: int, pool: Callable) -> Callable:
         window = pool_window(input, n, kernel_size, stride, 0, 1, ceil_mode)
         visible, frame = grow(input, window)
         out = pool(filled(input, window), norm_type, kernel_size, stride, ceil_mode)
-        return collapsed(input, Masked(out, visible, frame=frame))
+        return zero_if_empty(input, Masked(out, visible, frame=frame))
 
     return lp_pool
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.mask import any_over, axis_of, derive, share, varies, weighs
+from layermask.core.mask import any_over, axis_of, cached, share, varies, weighs
 from layermask.core.masked import Masked, settled
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
@@ -40,7 +40,7 @@ def visible_share(x: Masked, dims: Sequence[int], keepdim: bool, dtype: torch.dt
             else out.reshape([n for d, n in enumerate(out.shape) if d not in dims])
         )
 
-    return derive(x.run, "share along", (x.visible,), (tuple(dims), keepdim, dtype), compute)
+    return cached(x.run, "share along", (x.visible,), (tuple(dims), keepdim, dtype), compute)
 
 
 def reduced(x: Masked, value: Tensor, dims: Sequence[int], keepdim: bool) -> Masked:
@@ -165,7 +165,7 @@ def moments(x: Masked, dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
 
 def everything(x: Masked, dims: Sequence[int], keepdim: bool = True) -> Tensor:
     """Whether nothing is hidden along `dims`: there the plain kernel decides, bit for bit."""
-    whole = ~any_over(x.run, derive(x.run, "not", (x.visible,), None, lambda: ~x.visible), dims, keepdim)
+    whole = ~any_over(x.run, cached(x.run, "not", (x.visible,), None, lambda: ~x.visible), dims, keepdim)
     return whole
 
 

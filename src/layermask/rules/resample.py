@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.mask import derive
+from layermask.core.mask import cached
 from layermask.core.masked import Masked, settled
 from layermask.core.rule_table import built_in as rule
 from layermask.core.window import on_grid
 from layermask.errors import NoMaskRule
 from layermask.padding.neighbor import neighbor
-from layermask.rules.convolve import collapsed
+from layermask.rules.convolve import zero_if_empty
 
 _NEAREST = ("nearest", "nearest-exact")
 _SUPPORT = {"linear": 1, "bilinear": 1, "trilinear": 1, "area": 1, "bicubic": 2}
@@ -42,10 +42,10 @@ def interpolate(
     out = F.interpolate(value, size, scale_factor, mode, *options)
     key = (str(size), str(scale_factor), mode, *options, tuple(out.shape[2:]))
     masks = (input.visible,) if input.frame is None else (input.visible, input.frame)
-    visible, frame = derive(
+    visible, frame = cached(
         input.run, "interpolate", masks, key, lambda: _resampled(input, mode, options, (size, scale_factor))
     )
-    return collapsed(input, Masked(out, visible, frame=frame))
+    return zero_if_empty(input, Masked(out, visible, frame=frame))
 
 
 def _reach(x: Masked, size: Any, scale_factor: Any, mode: str, antialias: bool) -> tuple[int, ...]:
@@ -123,4 +123,4 @@ def grid_sample(
 
     visible, frame = _read(sample, *_real_and_image(input, grid.dtype), mode)
     framed = padding_mode == "zeros" or input.frame is not None
-    return collapsed(input, Masked(out, visible, frame=frame if framed else None))
+    return zero_if_empty(input, Masked(out, visible, frame=frame if framed else None))

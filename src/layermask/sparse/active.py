@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from layermask.core.forward_pass import Run
-from layermask.core.mask import derive
+from layermask.core.forward_pass import ForwardPass
+from layermask.core.mask import cached
 from layermask.core.window import Window
 from layermask.sparse.plan import Plan, plan, taps
 
@@ -38,9 +38,9 @@ class Sites:
         return self.cells // self.visible[0].numel()
 
 
-def sites_of(run: Run, mask: Tensor, batch: int) -> Sites:
+def sites_of(run: ForwardPass, mask: Tensor, batch: int) -> Sites:
     """The sites of a mask (N or 1, 1, H, W)."""
-    return derive(run, "sites", (mask,), batch, lambda: _sites(mask.expand(batch, *mask.shape[1:])))
+    return cached(run, "sites", (mask,), batch, lambda: _sites(mask.expand(batch, *mask.shape[1:])))
 
 
 def _sites(mask: Tensor) -> Sites:
@@ -52,17 +52,17 @@ def _sites(mask: Tensor) -> Sites:
     return Sites(visible, cells, number)
 
 
-def plan_of(run: Run, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Plan:
+def plan_of(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Plan:
     """What a window op at the sites of `wanted` reads of those of `source` (masks, as in `sites_of`)."""
 
     def compute() -> Plan:
         here, there = sites_of(run, source, batch), sites_of(run, wanted, batch)
         return plan(here.visible, here.number, there.cells, there.begins, tuple(wanted.shape[2:]), window)
 
-    return derive(run, "row plan", (source, wanted), (window, batch), compute)
+    return cached(run, "row plan", (source, wanted), (window, batch), compute)
 
 
-def seen_taps(run: Run, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Tensor:
+def seen_taps(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Tensor:
     """(M, T) int32: the visible row that each tap reads, -1 where it reads none."""
 
     def compute() -> Tensor:
@@ -70,13 +70,13 @@ def seen_taps(run: Run, source: Tensor, wanted: Tensor, window: Window, batch: i
         read = taps(there.cells, tuple(source.shape[2:]), tuple(wanted.shape[2:]), window)
         return torch.where(read < 0, -1, here.number[read.clamp(min=0).flatten()].view_as(read))
 
-    return derive(run, "seen taps", (source, wanted), (window, batch), compute)
+    return cached(run, "seen taps", (source, wanted), (window, batch), compute)
 
 
-def rows_within(run: Run, outer: Tensor, inner: Tensor, batch: int) -> Tensor:
+def rows_within(run: ForwardPass, outer: Tensor, inner: Tensor, batch: int) -> Tensor:
     """(V,) int32: the row among the sites of `outer` of each site of `inner`, which lies within it."""
 
     def compute() -> Tensor:
         return sites_of(run, outer, batch).number[sites_of(run, inner, batch).cells]
 
-    return derive(run, "rows within", (outer, inner), batch, compute)
+    return cached(run, "rows within", (outer, inner), batch, compute)

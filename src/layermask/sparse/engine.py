@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from layermask.core.dispatch import rule_for
-from layermask.core.forward_pass import Run, Settings
-from layermask.core.tracing import is_traced, is_watched
+from layermask.core.forward_pass import ForwardPass, Settings
+from layermask.core.tracing import anything_traces, is_traced
 from layermask.sparse.memory import Memory
 from layermask.sparse.operands import NoRows
 from layermask.sparse.ops import compiled
@@ -23,7 +23,7 @@ ENGINES = ("auto", "dense", "packed")
 ("packed"), or packed wherever that is the faster by our measurements ("auto")."""
 
 
-class Packing:
+class SparseEngine:
     """The packed engine of one model: tried on every op, it declines what it has no form for."""
 
     def __init__(self, wherever: bool) -> None:
@@ -32,9 +32,9 @@ class Packing:
         self.memory = Memory()
 
     def __reduce__(self) -> tuple:  # copies prepare their own
-        return Packing, (self.wherever,)
+        return SparseEngine, (self.wherever,)
 
-    def __call__(self, run: Run, function: Callable, args: tuple, kwargs: dict) -> Any:
+    def __call__(self, run: ForwardPass, function: Callable, args: tuple, kwargs: dict) -> Any:
         body, stands_for = PACKED.get(function, (None, None))
         if body is None or rule_for(run, function) is not stands_for or _is_changed():
             return NotImplemented
@@ -48,20 +48,20 @@ class Packing:
                 raise
         return NotImplemented
 
-    def begin_pass(self) -> Packing:
+    def begin_pass(self) -> SparseEngine:
         self.prepared.begin_pass()
         return self
 
     def takes(self, value: Tensor) -> bool:
         """Whether a dense map may become rows: nobody traces, transforms or differentiates what is done."""
-        if is_watched(value) or (torch.is_grad_enabled() and value.requires_grad):
+        if is_traced(value) or (torch.is_grad_enabled() and value.requires_grad):
             return False
         return value.is_floating_point() and (self.wherever or compiled(value) is not None)
 
 
 def _is_changed() -> bool:
     """Whether something changes or sees all operators, as autocast does. Models begin that anywhere."""
-    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or is_traced()
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or anything_traces()
 
 
 def _takes(body: Callable, args: tuple, kwargs: dict) -> bool:
@@ -78,7 +78,7 @@ A_STEM = 4
 once."""
 
 
-def packing(engine: str, settings: Settings, model: nn.Module) -> Packing | None:
+def packing(engine: str, settings: Settings, model: nn.Module) -> SparseEngine | None:
     """The packed engine for a model, or None where the dense one is to do everything.
 
     Raises:
@@ -93,4 +93,4 @@ def packing(engine: str, settings: Settings, model: nn.Module) -> Packing | None
             f'engine="packed" knows fill="neighbor", join="intersection" and no compat, not {settings}: '
             'use engine="auto" or "dense".'
         )
-    return Packing(wherever=engine == "packed")
+    return SparseEngine(wherever=engine == "packed")

@@ -50,7 +50,7 @@ class Affine(_Absorbed):
         return kernels.affine(*source.chosen(mask), *vectors, end)
 
 
-class End(_Absorbed):
+class ActivationNode(_Absorbed):
     """An activation."""
 
     def __init__(self, source: Node, end: Activation) -> None:
@@ -77,7 +77,7 @@ class Sum(_Absorbed):
 def _convolution_behind(node: Node) -> tuple[Conv, list[Norm | Scale], Node | None, Activation] | None:
     """The convolution that can do all of `node`: norms, what is added, the activation, in this order."""
     end, added = NOTHING, None
-    if isinstance(node, End):
+    if isinstance(node, ActivationNode):
         end, node = node.end, node.sources[0]
         if not node.private:
             return None

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.call_site import owner_path
-from layermask.core.forward_pass import Run
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.rule_table import name_of
 from layermask.core.window import Window
 from layermask.kernels.activation import NOTHING, Activation
@@ -37,7 +37,7 @@ class Node:
     of `wide(kind)`'s.
     """
 
-    def __init__(self, run: Run, mask: Tensor, batch: int, kind: Tensor, *sources: Node) -> None:
+    def __init__(self, run: ForwardPass, mask: Tensor, batch: int, kind: Tensor, *sources: Node) -> None:
         self.run, self.mask, self.batch, self.kind = run, mask, batch, kind
         self.function = run.function  # for errors: what is put off fails later
         self.sources: tuple[Node, ...] = sources
@@ -107,10 +107,10 @@ class Node:
         raise NotImplementedError
 
 
-class Given(Node):
+class Input(Node):
     """A dense map (N, C, H, W), read at once: it may be written to later."""
 
-    def __init__(self, run: Run, mask: Tensor, value: Tensor) -> None:
+    def __init__(self, run: ForwardPass, mask: Tensor, value: Tensor) -> None:
         super().__init__(run, mask, len(value), value.new_empty(0, value.shape[1]))
         cells = sites_of(run, mask, len(value)).cells
         self.rows = wide(value.permute(0, 2, 3, 1).reshape(-1, value.shape[1]).index_select(0, cells))
@@ -172,10 +172,12 @@ class Conv(Node):
         return kernels.prepare(*folded(self.captured, norms), self.groups)
 
 
-class Stem(Conv):
+class InputConv(Conv):
     """A convolution of an image of few channels: what one row of a window reads lies side by side."""
 
-    def __init__(self, run: Run, image: Tensor, mask: Tensor, window: Window, weights: Captured) -> None:
+    def __init__(
+        self, run: ForwardPass, image: Tensor, mask: Tensor, window: Window, weights: Captured
+    ) -> None:
         """`image`: (N, C, H, W), filled as far as the window reads."""
         Node.__init__(self, run, mask, len(image), _kind(image, weights))
         self.window, self.captured, self.groups = window, weights, 1
@@ -259,7 +261,7 @@ class Slice(Node):
         return part.contiguous() if at is None else part.index_select(0, at)
 
 
-class Gate(Node):
+class ChannelScale(Node):
     """Every channel times a number of its image (N, C), or of all (1, C)."""
 
     def __init__(self, source: Node, mask: Tensor, vectors: Tensor) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask.core.forward_pass import Run
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import intersection
 from layermask.core.masked import Masked
 from layermask.sparse.active import sites_of
-from layermask.sparse.graph import Given, Node
+from layermask.sparse.graph import Input, Node
 from layermask.sparse.ops import wide
 from layermask.sparse.value import ORDERS, Packed
 
@@ -43,7 +43,7 @@ def meet(inputs: Sequence[Packed], others: Sequence[Any]) -> tuple[Tensor, list[
     return joined(first.node.run, masks), forms  # type: ignore[union-attr]
 
 
-def joined(run: Run, masks: Sequence[Tensor]) -> Tensor:
+def joined(run: ForwardPass, masks: Sequence[Tensor]) -> Tensor:
     """The intersection; one of the masks themselves where it is the same, as their sites are known."""
     out = masks[0]
     for mask in masks[1:]:
@@ -80,7 +80,7 @@ def _form(other: Any, first: Packed) -> tuple[Node | AtSites, Tensor | None]:
     if grid.shape[2:] != node.mask.shape[2:]:
         raise NoRows
     whole = grid.expand(node.batch, *grid.shape[1:])
-    return Given(node.run, node.mask if mask is None else mask, whole), mask
+    return Input(node.run, node.mask if mask is None else mask, whole), mask
 
 
 def _first(grid: Tensor, order: str) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.forward_pass import Run
-from layermask.core.mask import derive
+from layermask.core.forward_pass import ForwardPass
+from layermask.core.mask import cached
 from layermask.core.masked import Masked
 from layermask.sparse.active import sites_of
 from layermask.sparse.graph import Node
@@ -36,7 +36,7 @@ class Packed(Masked):
         self.order, self.strided_last = order, strided_last
         self.frame = self.weights = None
         self.phase, self.shared = False, False
-        self.run: Run | None = node.run
+        self.run: ForwardPass | None = node.run
         self.aliases: AliasGroup | None = None
         self.node: Node | None = None
         self.replace_node(node)
@@ -167,11 +167,11 @@ Packed.dim = lambda self: self.ndim  # type: ignore  # asked for by every batch 
 Packed.ndim = property(lambda self: 4 if self.node is not None else self.value.ndim)  # type: ignore
 
 
-def in_order(run: Run, mask: Tensor, order: str) -> Tensor:
+def in_order(run: ForwardPass, mask: Tensor, order: str) -> Tensor:
     """A mask (N, 1, H, W) with its axes as the value has them."""
     if order == "first":
         return mask
-    return derive(run, "channels last", (mask,), None, lambda: mask.permute(ORDERS[order]))
+    return cached(run, "channels last", (mask,), None, lambda: mask.permute(ORDERS[order]))
 
 
 def laid_out(node: Node, strided_last: bool) -> Tensor:

@@ -6,25 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layermask.studies.lime.study import LimeQuality as LimeQuality
-    from layermask.studies.linearity.study import PatchSums as PatchSums
-    from layermask.studies.operators.study import OperatorTrust as OperatorTrust
+    from layermask.studies.lime.study import LimeStudy as LimeStudy
+    from layermask.studies.linearity.study import LinearityStudy as LinearityStudy
+    from layermask.studies.operators.study import OperatorStudy as OperatorStudy
     from layermask.studies.registry import EXPERIMENTS as EXPERIMENTS
     from layermask.studies.runner import Progress as Progress
     from layermask.studies.runner import run as run
-    from layermask.studies.segments.study import SegmentRemoval as SegmentRemoval
-    from layermask.studies.shape_bias.study import MaskShape as MaskShape
+    from layermask.studies.segments.study import SegmentStudy as SegmentStudy
+    from layermask.studies.shape_bias.study import ShapeBiasStudy as ShapeBiasStudy
     from layermask.studies.store import Store as Store
     from layermask.studies.store import read_results as read_results
 
 __all__ = [
     "EXPERIMENTS",
-    "LimeQuality",
-    "MaskShape",
-    "OperatorTrust",
-    "PatchSums",
+    "LimeStudy",
+    "LinearityStudy",
+    "OperatorStudy",
     "Progress",
-    "SegmentRemoval",
+    "SegmentStudy",
+    "ShapeBiasStudy",
     "Store",
     "read_results",
     "run",
@@ -32,12 +32,12 @@ __all__ = [
 
 _HOME = {
     "EXPERIMENTS": "registry",
-    "LimeQuality": "lime.study",
-    "MaskShape": "shape_bias.study",
-    "OperatorTrust": "operators.study",
-    "PatchSums": "linearity.study",
+    "LimeStudy": "lime.study",
+    "ShapeBiasStudy": "shape_bias.study",
+    "OperatorStudy": "operators.study",
+    "LinearityStudy": "linearity.study",
     "Progress": "runner",
-    "SegmentRemoval": "segments.study",
+    "SegmentStudy": "segments.study",
     "Store": "store",
     "read_results": "store",
     "run": "runner",

@@ -11,7 +11,7 @@ from layermask.errors import printable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from layermask.studies.prepared import Scene
+    from layermask.studies.prepared import PreparedImage
 
 PATCH = 16  # pixels, of what --hide hides
 
@@ -40,12 +40,12 @@ class Hidden:
         return {"hide": self.share, "seed": self.seed, "patch": PATCH, "visible": self.amount()}
 
 
-def hide_part(scene: Scene, mask: Path | None, share: float, seed: int) -> Hidden:
+def hide_part(scene: PreparedImage, mask: Path | None, share: float, seed: int) -> Hidden:
     visible = visible_part(scene, mask) if mask else _patches(scene, share, seed)
     return Hidden(visible, mask, share, seed)
 
 
-def _patches(scene: Scene, share: float, seed: int) -> Tensor:
+def _patches(scene: PreparedImage, share: float, seed: int) -> Tensor:
     """Return the (1, 1, H, W) mask of patches drawn at random; at least one is visible and one hidden."""
     import torch
 
@@ -62,13 +62,13 @@ def _patches(scene: Scene, share: float, seed: int) -> Tensor:
     return visible[patches][None, None].to(scene.x.device)
 
 
-def patches_of(scene: Scene) -> Tensor:
+def patches_of(scene: PreparedImage) -> Tensor:
     from layermask.segment.segmenters import Grid
 
     return Grid(PATCH)(scene.picture)
 
 
-def visible_part(scene: Scene, path: Path, invert: bool = False) -> Tensor:
+def visible_part(scene: PreparedImage, path: Path, invert: bool = False) -> Tensor:
     """Return the (1, 1, H, W) mask of what the model sees."""
     from layermask.data.images import load_mask
     from layermask.errors import ImageError

@@ -32,7 +32,7 @@ Ranking = list[tuple[int, float]]  # classes and probabilities, the most likely 
 
 
 @dataclass(frozen=True)
-class Scene:
+class PreparedImage:
     """A picture before a model. `size`: (width, height) of the upright picture; `x`: (1, C, H, W)."""
 
     path: Path
@@ -80,11 +80,11 @@ class Scene:
         }
 
 
-def look(image: Path, loaded: Loaded, device: torch.device, weights: Path | None) -> Scene:
+def look(image: Path, loaded: Loaded, device: torch.device, weights: Path | None) -> PreparedImage:
     from layermask.data.images import load_image
 
     picture = load_image(image)
-    return Scene(image, picture.size, loaded, weights, loaded.preprocessing(picture).to(device))
+    return PreparedImage(image, picture.size, loaded, weights, loaded.preprocessing(picture).to(device))
 
 
 def rank(answer: Callable[[], Any], count: int = 5) -> Ranking:

@@ -62,33 +62,33 @@ PAPER = "Balasubramanian and Feizi 2023, arXiv 2211.14646"
 EXPERIMENTS: dict[str, Entry] = {
     "segments": Entry(
         "segments",
-        "SegmentRemoval",
+        "SegmentStudy",
         "Hide 0, 10, ... 100 % of the segments, and see what the model predicts.",
         PAPER + ", section 4.1",
         ("rule",),
     ),
     "shape": Entry(
         "shape_bias",
-        "MaskShape",
+        "ShapeBiasStudy",
         "Hide the object, then a hole of its shape elsewhere: does the shape tell what was in it?",
         PAPER + ", section 4.2",
         ("hits",),
     ),
     "linearity": Entry(
         "linearity",
-        "PatchSums",
+        "LinearityStudy",
         "Compare the answer to the whole picture with the sum of the answers to its patches.",
         PAPER + ", supplement",
     ),
     "lime": Entry(
         "lime",
-        "LimeQuality",
+        "LimeStudy",
         "Explain pictures with LIME under each removal, and compare that with their object masks.",
         PAPER + ", section 4.4.2",
     ),
     "operators": Entry(
         "operators",
-        "OperatorTrust",
+        "OperatorStudy",
         "See what each removal does to answers by the mere act of hiding, and how it ranks methods.",
         "Bluecher et al. 2024, arXiv 2401.06654; after Hsieh et al. 2026, arXiv 2605.16905",
     ),

@@ -46,7 +46,7 @@ class Experiment(Protocol):
 def _experiment(name: str, value: Any) -> Any:
     """Return what has the parts of an `Experiment`."""
     if not has(value, "name", "columns", "prepare", "rows") or isinstance(value, type):
-        raise wrong_type(name, value, "give an experiment, as SegmentRemoval()")
+        raise wrong_type(name, value, "give an experiment, as SegmentStudy()")
     return value
 
 

@@ -38,10 +38,10 @@ def command(
     ablation: Ablation = "greyout",
     explain: Explain = "label",
 ) -> Any:
-    from layermask.studies import LimeQuality
+    from layermask.studies import LimeStudy
 
-    choice: Any = explain  # LimeQuality refuses what it does not know
+    choice: Any = explain  # LimeStudy refuses what it does not know
     lists = names(removals, "--removals"), names(segmentations, "--segments")
-    return LimeQuality(
+    return LimeStudy(
         *lists, n_samples=n_samples, k=k, among=among, ablation=ablation, explain=choice, seed=seed
     )

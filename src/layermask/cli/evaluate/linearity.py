@@ -23,9 +23,9 @@ Head = Annotated[
 def command(
     removals: Removals = REMOVALS, patches: Patches = "32", of: Of = "features", head: Head = None
 ) -> Any:
-    from layermask.studies import PatchSums
+    from layermask.studies import LinearityStudy
 
-    return PatchSums(names(removals, "--removals"), _numbers(patches), of=of, head=head)  # type: ignore[arg-type]
+    return LinearityStudy(names(removals, "--removals"), _numbers(patches), of=of, head=head)  # type: ignore[arg-type]
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -35,8 +35,8 @@ def command(
     n_orders: RandomOrders = 5,
     samples: Samples = 4,
 ) -> Any:
-    from layermask.studies import OperatorTrust
+    from layermask.studies import OperatorStudy
 
-    chosen = tuple(filter(None, (part.strip() for part in methods.split(",")))) or OperatorTrust.methods
+    chosen = tuple(filter(None, (part.strip() for part in methods.split(",")))) or OperatorStudy.methods
     lists = names(removals, "--removals"), names(segmentations, "--segments"), chosen
-    return OperatorTrust(*lists, steps=steps, n_orders=n_orders, samples=samples, seed=seed)
+    return OperatorStudy(*lists, steps=steps, n_orders=n_orders, samples=samples, seed=seed)

@@ -18,7 +18,7 @@ def command(
     segmentations: Segmentations = "grid",
     orders: Orders = "random",
 ) -> Any:
-    from layermask.studies import SegmentRemoval
+    from layermask.studies import SegmentStudy
 
     lists = names(removals, "--removals"), names(segmentations, "--segments"), names(orders, "--orders")
-    return SegmentRemoval(*lists, seed=seed)
+    return SegmentStudy(*lists, seed=seed)

@@ -9,6 +9,6 @@ from layermask.cli.evaluate.conduct import REMOVALS, Removals, command_of, names
 
 @command_of
 def command(removals: Removals = REMOVALS) -> Any:
-    from layermask.studies import MaskShape
+    from layermask.studies import ShapeBiasStudy
 
-    return MaskShape(names(removals, "--removals"))
+    return ShapeBiasStudy(names(removals, "--removals"))

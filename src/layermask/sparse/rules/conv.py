@@ -18,10 +18,10 @@ from layermask.rules.convolve import conv_window, filled
 from layermask.sparse.fuse import Affine
 from layermask.sparse.graph import (
     Conv,
-    Given,
+    Input,
+    InputConv,
     LayerNorm,
     Node,
-    Stem,
 )
 from layermask.sparse.plan import FAR
 from layermask.sparse.rules.table import captured, constant, packed, require, rows_of
@@ -118,10 +118,10 @@ def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, gr
     run.rows = True
     last = _strided_last(value) or _strided_last(weight)
     if value.shape[1] <= FEW_CHANNELS and groups == 1 and window.dilation[1] == 1:
-        node: Node = Stem(run, filled(x, window), visible, window, captured(run, weight, bias))
+        node: Node = InputConv(run, filled(x, window), visible, window, captured(run, weight, bias))
     else:
         require(x.frame is None)
-        given = Given(run, x.visible, value)
+        given = Input(run, x.visible, value)
         node = Conv(given, visible, window, captured(run, weight, bias), groups)
     return Packed(node, strided_last=last)
 

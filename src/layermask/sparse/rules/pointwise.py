@@ -15,9 +15,9 @@ from layermask.core.dispatch import INPLACE
 from layermask.core.masked import Masked
 from layermask.kernels.activation import Activation
 from layermask.rules.pointwise import functions
-from layermask.sparse.fuse import Affine, End, Sum
+from layermask.sparse.fuse import ActivationNode, Affine, Sum
 from layermask.sparse.graph import (
-    Gate,
+    ChannelScale,
     Node,
     Pointwise,
 )
@@ -28,7 +28,7 @@ from layermask.sparse.weights import Scale
 
 
 def _ended(x: Any, end: Activation, in_place: bool) -> Packed:
-    return _replaced(x, End(rows_of(x, None), end), in_place)
+    return _replaced(x, ActivationNode(rows_of(x, None), end), in_place)
 
 
 def _replaced(x: Packed, node: Node, in_place: bool) -> Packed:
@@ -138,7 +138,7 @@ def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) ->
         if isinstance(other, PerImage) and other.vectors.shape[1] == channels:
             if other.parameter is not None and len(other.vectors) == 1:
                 return Affine(nodes[0], Scale(captured(nodes[0].run, other.parameter)))
-            return Gate(nodes[0], mask, other.vectors)
+            return ChannelScale(nodes[0], mask, other.vectors)
 
     def apply(mask: Tensor, *rows: Tensor) -> Tensor:
         left = iter(rows)

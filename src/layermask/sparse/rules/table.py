@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask.core.forward_pass import Run
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.rule_table import RULES
 from layermask.sparse.graph import (
     Node,
@@ -44,7 +44,7 @@ def rows_of(x: Any, order: str | None = "first") -> Node:
     return x.node
 
 
-def captured(run: Run, *weights: Tensor | None) -> Captured:
+def captured(run: ForwardPass, *weights: Tensor | None) -> Captured:
     """Weights as they are now, for an operator that may be computed later."""
     return run.packing.prepared.capture(*weights)
 

@@ -12,10 +12,10 @@ from layermask.data.source import Source
 from layermask.errors import InputError
 from layermask.metrics.linearity import headless
 from layermask.removal.registry import REMOVALS
-from layermask.studies.linearity.study import PatchSums
+from layermask.studies.linearity.study import LinearityStudy
 from layermask.studies.protocol import MakeOperator, ask
-from layermask.studies.segments.study import SegmentRemoval
-from layermask.studies.shape_bias.study import MaskShape
+from layermask.studies.segments.study import SegmentStudy
+from layermask.studies.shape_bias.study import ShapeBiasStudy
 from layermask.zoo.loaded import Loaded
 
 DEFAULT = ("layermask", "greyout", "blackout", "mean", "push-pull", "blur")
@@ -64,12 +64,12 @@ def plan(
             f"an audit compares removals, and of {', '.join(removals)} {len(usable)} can be made for "
             f"{loaded.name}{_reasons(left_out)}: give others"
         )
-    parts = [Part("segments", SegmentRemoval(usable, segmentations, seed=seed, operator=operator), source)]
+    parts = [Part("segments", SegmentStudy(usable, segmentations, seed=seed, operator=operator), source)]
     notes = {}
     anywhere = [name for name in usable if name not in REMOVALS or not REMOVALS[name].needs_segments]
     if source.count("mask") and anywhere:
         objects = source.having("mask", skip=True)
-        parts.append(Part("shape", MaskShape(anywhere, operator=operator), objects))
+        parts.append(Part("shape", ShapeBiasStudy(anywhere, operator=operator), objects))
     else:
         notes["shape"] = "the data has no object masks" if anywhere else "all removals paint segments"
     if linearity_images:
@@ -79,14 +79,14 @@ def plan(
     return Plan(parts, left_out, notes)
 
 
-def _sums(removals: Sequence[str], loaded: Loaded, operator: MakeOperator) -> PatchSums:
+def _sums(removals: Sequence[str], loaded: Loaded, operator: MakeOperator) -> LinearityStudy:
     """Sum features or, of a model whose last layer is none that can be left out, the logits."""
     patch = max(1, min(PATCH, min(loaded.preprocessing.crop) // 4))
     try:
         headless(loaded.model)
     except InputError:
-        return PatchSums(removals, patches=(patch,), of="logits", operator=operator)
-    return PatchSums(removals, patches=(patch,), operator=operator)
+        return LinearityStudy(removals, patches=(patch,), of="logits", operator=operator)
+    return LinearityStudy(removals, patches=(patch,), operator=operator)
 
 
 def _why_not(name: str, loaded: Loaded, operator: MakeOperator, device: torch.device) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from layermask.studies.hidden import Hidden, patches_of
-from layermask.studies.prepared import Ranking, Scene, rank
+from layermask.studies.prepared import PreparedImage, Ranking, rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ class Inside:
 class Comparison:
     """All that was found; `left_out` says why of removals, `inside` is why when there are no feature maps."""
 
-    scene: Scene
+    scene: PreparedImage
     hidden: Hidden
     answers: dict[str, Answer]
     left_out: dict[str, str]
@@ -71,12 +71,14 @@ class Operators:
         return self._made(name, self._loaded, segments)
 
 
-def compare(scene: Scene, hidden: Hidden, operators: Operators) -> Comparison:
+def compare(scene: PreparedImage, hidden: Hidden, operators: Operators) -> Comparison:
     found = _answers(scene, hidden.visible, operators)
     return Comparison(scene, hidden, *found, _inside(scene, hidden.visible, operators))
 
 
-def _answers(scene: Scene, visible: Tensor, operators: Operators) -> tuple[dict[str, Answer], dict[str, str]]:
+def _answers(
+    scene: PreparedImage, visible: Tensor, operators: Operators
+) -> tuple[dict[str, Answer], dict[str, str]]:
     """Return what the model answers under each removal that can serve it, and why the others cannot."""
     from layermask.errors import InputError
     from layermask.removal.registry import REMOVALS
@@ -90,14 +92,14 @@ def _answers(scene: Scene, visible: Tensor, operators: Operators) -> tuple[dict[
     return answers, left_out
 
 
-def _answer_under(scene: Scene, visible: Tensor, name: str, operators: Operators) -> Answer:
+def _answer_under(scene: PreparedImage, visible: Tensor, name: str, operators: Operators) -> Answer:
     from layermask.io.record import engine_of
 
     operator = operators(name, patches_of(scene).to(scene.x.device))  # some paint by segment
     return replace(_answer(scene, visible, lambda: operator(scene.x, visible)), engine=engine_of(operator))
 
 
-def _answer(scene: Scene, visible: Tensor, ask: Callable[[], Any]) -> Answer:
+def _answer(scene: PreparedImage, visible: Tensor, ask: Callable[[], Any]) -> Answer:
     """Ask, and see what enters the model: what a removal paints, or else a checkerboard for what it hides."""
     import sys
 
@@ -121,9 +123,9 @@ def _in_a_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _inside(scene: Scene, visible: Tensor, operators: Operators) -> Inside | str:
+def _inside(scene: PreparedImage, visible: Tensor, operators: Operators) -> Inside | str:
     """Return the feature maps under the rows of the paper's Figure 2, or why there are none."""
-    from layermask.explain.feature_maps import activations, distance, find_places, telling_channel
+    from layermask.explain.feature_maps import activations, distance, find_places, most_varying_channel
 
     model = scene.loaded.model
     try:
@@ -139,10 +141,10 @@ def _inside(scene: Scene, visible: Tensor, operators: Operators) -> Inside | str
         for name, found in maps.items()
         if name != WHOLE
     }
-    return Inside(places, [telling_channel(each) for each in whole], maps, off)
+    return Inside(places, [most_varying_channel(each) for each in whole], maps, off)
 
 
-def _rows(scene: Scene, visible: Tensor, operators: Operators) -> dict[str, Callable[[], Any]]:
+def _rows(scene: PreparedImage, visible: Tensor, operators: Operators) -> dict[str, Callable[[], Any]]:
     x = scene.x
     return {
         WHOLE: lambda: scene.loaded.model(x),

@@ -50,7 +50,7 @@ LEFT_OUT = {
 
 
 @dataclass(frozen=True)
-class Scene:
+class PreparedImage:
     """A picture to be explained: x (1, C, H, W), its object (H, W) bool, label maps (H, W)."""
 
     sample: Sample
@@ -75,7 +75,7 @@ class _Lime(Lime):
 
 
 @dataclass(frozen=True)
-class LimeQuality(OverRemovals):
+class LimeStudy(OverRemovals):
     """Rows for each picture × segmentation × removal, of pictures with object masks.
 
     LIME explains the label (or, `explain`, the plain model's prediction) by `n_samples` random rows of
@@ -150,7 +150,7 @@ class LimeQuality(OverRemovals):
             "labels": kind_of_labels(source),
         }
 
-    def prepare(self, sample: Sample, loaded: Loaded) -> Scene:
+    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedImage:
         """Read and segment a picture.
 
         Raises:
@@ -160,9 +160,9 @@ class LimeQuality(OverRemovals):
         x = loaded.preprocessing(picture)
         pixels = loaded.preprocessing.picture(x)
         segments = {name: segmented(name, pixels) for name in self.segmentations}
-        return Scene(sample, x, object_mask(sample, picture.size, loaded), segments)
+        return PreparedImage(sample, x, object_mask(sample, picture.size, loaded), segments)
 
-    def rows(self, scene: Scene, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
+    def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
         """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
         scene = replace(scene, x=scene.x.to(device))
         classes = self._classes(scene, loaded)
@@ -185,7 +185,7 @@ class LimeQuality(OverRemovals):
             rows += [{**common, **name, **row} for name, row in zip(names, found, strict=True)]
         return rows
 
-    def _classes(self, scene: Scene, loaded: Loaded) -> Classes:
+    def _classes(self, scene: PreparedImage, loaded: Loaded) -> Classes:
         whole = torch.ones(1, 1, *scene.x.shape[2:], dtype=torch.bool)
         chances = ask(lambda x, visible: loaded.model(x), scene.x, whole, 1, scene.sample.name)[0]
         prediction = int(chances.argmax())
@@ -193,7 +193,7 @@ class LimeQuality(OverRemovals):
         rank = 1 + int((chances > chances[label]).sum())
         return Classes(label, rank, label if self.explain == "label" else prediction)
 
-    def _reason(self, scene: Scene, labels: Tensor, classes: Classes) -> str:
+    def _reason(self, scene: PreparedImage, labels: Tensor, classes: Classes) -> str:
         """Return why the picture does not count, or nothing."""
         if classes.rank > self.among:
             return OUTSIDE
@@ -202,7 +202,7 @@ class LimeQuality(OverRemovals):
         return ONE_SEGMENT if int(labels.max()) == 0 else ""
 
     def _measured(
-        self, scene: Scene, segmentation: str, loaded: Loaded, classes: Classes, batch_size: int
+        self, scene: PreparedImage, segmentation: str, loaded: Loaded, classes: Classes, batch_size: int
     ) -> list[Row]:
         """Return what was found for each removal."""
         labels = scene.segments[segmentation]
@@ -217,7 +217,7 @@ class LimeQuality(OverRemovals):
         return [self._row(scene, *each, classes.label) for each in zip(explained, ablated, strict=True)]
 
     def _explained(
-        self, scene: Scene, segmentation: str, operator: Operator, classes: Classes, batch_size: int
+        self, scene: PreparedImage, segmentation: str, operator: Operator, classes: Classes, batch_size: int
     ) -> Attribution:
         seed = own_seed(scene.sample, segmentation, self.seed)
         lime = _Lime(operator, n_samples=self.n_samples, seed=seed, perturbations_per_eval=batch_size)
@@ -226,7 +226,7 @@ class LimeQuality(OverRemovals):
         except InputError as error:
             raise type(error)(f"image {scene.sample.name}: {error}") from error
 
-    def _row(self, scene: Scene, found: Attribution, ablated: int, label: int) -> Row:
+    def _row(self, scene: PreparedImage, found: Attribution, ablated: int, label: int) -> Row:
         assert found.r2 is not None
         scores, labels = found.scores[0], found.segments
         return {

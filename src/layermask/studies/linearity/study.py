@@ -27,7 +27,7 @@ from layermask.zoo.loaded import Loaded
 
 
 @dataclass(frozen=True)
-class Scene:
+class PreparedImage:
     """A picture to be asked about: x (1, C, H, W)."""
 
     sample: Sample
@@ -35,7 +35,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class PatchSums(OverRemovals):
+class LinearityStudy(OverRemovals):
     """Rows for each picture × removal × patch size: the summed answers to each patch, and the whole.
 
     `patches` are in pixels. `of` "features", what the model's head reads, or its "logits"; the removals are
@@ -90,15 +90,15 @@ class PatchSums(OverRemovals):
             "head": self.head,
         }
 
-    def prepare(self, sample: Sample, loaded: Loaded) -> Scene:
+    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedImage:
         """Read a picture.
 
         Raises:
             ImageError: it cannot be read.
         """
-        return Scene(sample, loaded.preprocessing(sample.load_image()))
+        return PreparedImage(sample, loaded.preprocessing(sample.load_image()))
 
-    def rows(self, scene: Scene, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
+    def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
         """Return the rows of one picture, which never depend on another; `batch_size` patches at a time."""
         x, asked = scene.x.to(device), self._asked(loaded)
         return [

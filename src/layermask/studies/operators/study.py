@@ -38,7 +38,7 @@ OF_REMOVALS, OF_METHODS = ("r-oms", "random-bias", "random-noise"), ("deletion",
 
 
 @dataclass(frozen=True)
-class Scene:
+class PreparedImage:
     """A picture: x (1, C, H, W) and label maps (H, W)."""
 
     sample: Sample
@@ -47,7 +47,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class OperatorTrust(OverRemovals):
+class OperatorStudy(OverRemovals):
     """Rows for each picture × segmentation × removal × method × measure.
 
     Every removal hides the segments, in `steps` steps, in `n_orders` random orders and their reverses, and
@@ -120,7 +120,7 @@ class OperatorTrust(OverRemovals):
             "seed": self.seed,
         }
 
-    def prepare(self, sample: Sample, loaded: Loaded) -> Scene:
+    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedImage:
         """Read and segment a picture.
 
         Raises:
@@ -128,9 +128,9 @@ class OperatorTrust(OverRemovals):
         """
         x = loaded.preprocessing(sample.load_image())
         pixels = loaded.preprocessing.picture(x)
-        return Scene(sample, x, {name: segmented(name, pixels) for name in self.segmentations})
+        return PreparedImage(sample, x, {name: segmented(name, pixels) for name in self.segmentations})
 
-    def rows(self, scene: Scene, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
+    def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
         """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
         x = scene.x.to(device)
         whole = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool)

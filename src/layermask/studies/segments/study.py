@@ -46,7 +46,7 @@ TENTHS = tuple(tenth / 10 for tenth in range(11))
 
 
 @dataclass(frozen=True)
-class Scene:
+class PreparedImage:
     """A picture to be asked about: x (1, C, H, W), label maps (H, W), saliency (H, W) if the data has it."""
 
     sample: Sample
@@ -68,7 +68,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class SegmentRemoval(OverRemovals):
+class SegmentStudy(OverRemovals):
     """Rows for each picture × removal × segmentation × order × fraction.
 
     `fractions` of the segments are hidden, int(fraction × segments) of them. Salient orders follow the
@@ -140,7 +140,7 @@ class SegmentRemoval(OverRemovals):
             "labels": kind_of_labels(source),
         }
 
-    def prepare(self, sample: Sample, loaded: Loaded) -> Scene:
+    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedImage:
         """Read and segment a picture.
 
         Raises:
@@ -151,9 +151,11 @@ class SegmentRemoval(OverRemovals):
         pixels = loaded.preprocessing.picture(x)
         segments = {name: segmented(name, pixels) for name in self.segmentations}
         known = sample.saliency is not None and self._salient
-        return Scene(sample, x, segments, saliency_map(sample, picture.size, loaded) if known else None)
+        return PreparedImage(
+            sample, x, segments, saliency_map(sample, picture.size, loaded) if known else None
+        )
 
-    def rows(self, scene: Scene, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
+    def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
         """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
         scene = replace(scene, x=scene.x.to(device))
         settings, masks = self._settings_and_masks(scene, loaded)
@@ -175,7 +177,7 @@ class SegmentRemoval(OverRemovals):
         known = REMOVALS.get(name)
         return self.segmentations if known is not None and known.needs_segments else [None]
 
-    def _settings_and_masks(self, scene: Scene, loaded: Loaded) -> tuple[list[Setting], Tensor]:
+    def _settings_and_masks(self, scene: PreparedImage, loaded: Loaded) -> tuple[list[Setting], Tensor]:
         """Return the settings, and the masks (M, 1, H, W) that they number; mask 0 shows everything."""
         saliency = scene.saliency
         if saliency is None and self._salient:
@@ -203,7 +205,9 @@ class SegmentRemoval(OverRemovals):
         assert saliency is not None
         return salient_order(labels, saliency, order == "salient-first").argsort()
 
-    def _row(self, scene: Scene, name: str, setting: Setting, label: int, answers: dict[int, Tensor]) -> Row:
+    def _row(
+        self, scene: PreparedImage, name: str, setting: Setting, label: int, answers: dict[int, Tensor]
+    ) -> Row:
         chances = answers[setting.mask]
         prediction = int(chances.argmax())
         salient = MAPS if scene.saliency is not None else GRADIENT

@@ -22,7 +22,7 @@ from layermask.zoo.loaded import Loaded
 
 
 @dataclass(frozen=True)
-class Scene:
+class PreparedImage:
     """A picture to be asked about: x (1, C, H, W), its object (1, 1, H, W) bool."""
 
     sample: Sample
@@ -31,7 +31,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class MaskShape(OverRemovals):
+class ShapeBiasStudy(OverRemovals):
     """Rows for each picture × removal, of pictures with object masks.
 
     The model is asked about the whole picture, without the object, and without the quadrants of the object's
@@ -70,7 +70,7 @@ class MaskShape(OverRemovals):
         """Return what rows depend on besides the pictures and the model."""
         return {"removals": list(self.removals), "labels": kind_of_labels(source)}
 
-    def prepare(self, sample: Sample, loaded: Loaded) -> Scene:
+    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedImage:
         """Read a picture and its mask.
 
         Raises:
@@ -78,9 +78,9 @@ class MaskShape(OverRemovals):
         """
         picture = sample.load_image()
         mask = object_mask(sample, picture.size, loaded)[None, None]
-        return Scene(sample, loaded.preprocessing(picture), mask)
+        return PreparedImage(sample, loaded.preprocessing(picture), mask)
 
-    def rows(self, scene: Scene, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
+    def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
         """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
         x, name = scene.x.to(device), scene.sample.name
         label = label_of(scene.sample, x, loaded)
