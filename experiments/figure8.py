@@ -19,7 +19,7 @@ from layermask.io.atomic import write_all
 from layermask.removal.registry import removal
 from layermask.render.figure import png
 from layermask.render.sheets import explanation_sheet
-from layermask.segment.presets import PRESETS
+from layermask.segment.presets import SEGMENTER_PRESETS
 
 REMOVALS = {"black": "blackout", "grey": "greyout", "layer masking": "layermask"}
 SHOWN = 10
@@ -40,7 +40,7 @@ if __name__ == "__main__":
     loaded = load(given.model)
     x = loaded.preprocessing(load_image(given.image))
     pixels = image_of(loaded.preprocessing, x)
-    segments = PRESETS["paper-lime-quickshift"](pixels)
+    segments = SEGMENTER_PRESETS["paper-lime-quickshift"](pixels)
     with torch.no_grad():
         chances = loaded.model(x).softmax(1)[0]
     best = chances.topk(5)

@@ -21,7 +21,7 @@ from layermask.kernels.operands import Source
 from layermask.kernels.triton import rows as packed_triton
 from layermask.sparse import ops as kernels
 from layermask.sparse.active import Sites, sites_of
-from layermask.sparse.plan import Plan
+from layermask.sparse.plan import FillPlan
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 TAILS = [(1, 1, 1), (1, 130, 1), (130, 5, 1), (16, 10, 2), (5, 5, 5)]
@@ -81,9 +81,9 @@ def chosen(count: int, *shape: int) -> Tensor:
     return torch.randint(0, count, shape).int().to(DEVICE)
 
 
-def of_rows(name: str, channels: int, dtype: torch.dtype) -> tuple[Tensor, Plan, Sites]:
+def of_rows(name: str, channels: int, dtype: torch.dtype) -> tuple[Tensor, FillPlan, Sites]:
     rows, plan, run, visible, _ = situation(WINDOWS[name], channels)
-    there = Plan(plan.table.to(DEVICE), plan.sources.to(DEVICE), plan.ends)
+    there = FillPlan(plan.table.to(DEVICE), plan.sources.to(DEVICE), plan.ends)
     return rows.to(DEVICE, dtype), there, sites_of(run, visible.to(DEVICE), 3)
 
 
@@ -118,7 +118,7 @@ def test_products(name: str, shape: tuple[int, int, int], dtype: torch.dtype) ->
     assert pair[0].dtype is dtype and close(*pair)
 
 
-def filled_as_by_the_twin(rows: Tensor, plan: Plan, source: Source) -> bool:
+def filled_as_by_the_twin(rows: Tensor, plan: FillPlan, source: Source) -> bool:
     """Ring by ring, as each rounds what the next one reads."""
     assert source.filled is not None and (source.filled[-1] == 0).all()
     begin, known = 0, torch.cat([rows, source.filled]).double()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import layermask as lm
 from layermask.explain.explainer import Explainer
-from layermask.explain.query_plan import Ask, Plan, Segments, by_visibility, run
+from layermask.explain.query_plan import Query, QueryPlan, Segments, by_visibility, run
 from layermask.explain.registry import EXPLAINERS
 from layermask.zoo.loaded import Loaded
 
@@ -36,8 +36,8 @@ class Watched:
         return torch.stack([row.tanh() @ self.weight for row in flat])  # one by one: the same to the bit
 
 
-def as_drawn(shown: Tensor, masks: Callable[[Tensor], Tensor]) -> Ask:
-    return Ask(len(shown), lambda start, stop: masks(torch.arange(start, stop)))
+def as_drawn(shown: Tensor, masks: Callable[[Tensor], Tensor]) -> Query:
+    return Query(len(shown), lambda start, stop: masks(torch.arange(start, stop)))
 
 
 def explain(name: str, batch: int, **settings: object) -> lm.Attribution:
@@ -90,7 +90,7 @@ def test_ties_keep_their_order_and_answers_find_their_masks() -> None:
     assert int(ties.sum()) >= 40 and bool((ask.order.diff()[ties] > 0).all())
     assert ask.visible(3, 9).equal(segments.masks(rows[ask.order[3:9]]))
 
-    def plan() -> Plan:
+    def plan() -> QueryPlan:
         return (yield segments.show(rows))
 
     def forward(images: Tensor, visible: Tensor) -> Tensor:

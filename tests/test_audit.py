@@ -30,7 +30,7 @@ from layermask.studies.audit.parts import DEFAULT
 from layermask.studies.audit.report import audit_page
 from layermask.studies.audit.samples import _visible, choose
 from layermask.studies.audit.verdict import FEWEST, images_needed
-from layermask.studies.segments.answers import Answers, read_answers
+from layermask.studies.segments.answers import SegmentAnswers, read_answers
 from layermask.zoo.labels import imagenet, numbered
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing
@@ -345,9 +345,9 @@ def test_the_number_of_images_needed():
 # Parts
 
 
-def answers(predicted: Tensor, removals=("layermask", "greyout")) -> Answers:
+def answers(predicted: Tensor, removals=("layermask", "greyout")) -> SegmentAnswers:
     count, _, segmentations, stages = predicted.shape
-    return Answers(
+    return SegmentAnswers(
         [str(number) for number in range(count)],
         list(removals),
         [f"grid:{number}" for number in range(segmentations)],

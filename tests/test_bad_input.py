@@ -13,7 +13,7 @@ from PIL import Image
 
 from layermask.data import images
 from layermask.data.images import load_image, load_mask
-from layermask.errors import ImageError, InputError, MissingPackage, require
+from layermask.errors import ImageError, InputError, MissingPackage, import_optional
 from layermask.io.atomic import output_folder, write_all
 
 
@@ -179,11 +179,11 @@ def test_a_missing_package_names_the_extra():
         'needs the package no_such_thing, which is not installed: pip install "layermask[timm]"'
     )
     with pytest.raises(MissingPackage, match=message):
-        require("no_such_thing.data", "timm")
+        import_optional("no_such_thing.data", "timm")
 
 
 def test_a_broken_package_keeps_its_own_error(tmp_path, monkeypatch):
     (tmp_path / "broken_thing.py").write_text("import also_not_there")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="also_not_there"):
-        require("broken_thing", "timm")
+        import_optional("broken_thing", "timm")

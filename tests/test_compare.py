@@ -35,14 +35,14 @@ from layermask.removal.token_dropping import TokenDropping
 from layermask.studies import hidden as hiding
 from layermask.studies.comparison import study as comparison
 from layermask.studies.comparison.figure import Column, Tile, comparison_sheet, map_picture
-from layermask.studies.prepared import PreparedImage, look
+from layermask.studies.prepared import PreparedImage, open_image
 from layermask.zoo.preprocessing import Preprocessing
 
 # Stages
 
 
 def prepared(photograph: Path) -> PreparedImage:
-    return look(photograph, *load_model("builtin", None, "cpu"), None)
+    return open_image(photograph, *load_model("builtin", None, "cpu"), None)
 
 
 def build(name: str, **options) -> nn.Module:

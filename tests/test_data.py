@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layermask.data import SOURCES, Source, open_source
+from layermask.data import DATA_SOURCES, Source, open_source
 from layermask.data.overlays import Shape, Shapes
 from layermask.errors import ImageError, InputError
 
@@ -113,8 +113,8 @@ def opened(kind: str, root: Path) -> Source:
 
 
 def test_every_kind_of_the_table_is_tested():
-    assert set(SOURCES) == set(MAKERS) == set(FOUND)
-    assert all(0 < len(kind.summary) < 100 for kind in SOURCES.values())
+    assert set(DATA_SOURCES) == set(MAKERS) == set(FOUND)
+    assert all(0 < len(kind.summary) < 100 for kind in DATA_SOURCES.values())
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -343,7 +343,7 @@ def test_real_folders(shared_data):
 
 def test_the_page_names_every_kind():
     page = Path(__file__).parents[1].joinpath("docs/evaluate.md").read_text()
-    assert [name for name in SOURCES if f"\n| `{name}` |" not in page] == []
+    assert [name for name in DATA_SOURCES if f"\n| `{name}` |" not in page] == []
 
 
 # Files of a wrong kind: the entry is named

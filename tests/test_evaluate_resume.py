@@ -643,11 +643,11 @@ def test_lists_of_names_keep_the_parameters_of_segmenters():
 
 
 def test_the_help_names_every_kind_and_order():
-    from layermask.data import SOURCES
+    from layermask.data import DATA_SOURCES
     from layermask.studies.orders import ORDERS
 
     text = " ".join(command("evaluate", "segments", "--help").stdout.replace("│", " ").split())
-    assert all(name in text for name in (*SOURCES, *ORDERS))
+    assert all(name in text for name in (*DATA_SOURCES, *ORDERS))
 
 
 def test_plot_needs_the_results_alone(data, loaded, reference, tmp_path):

@@ -206,10 +206,10 @@ def test_the_help_is_that_of_the_table():
 
 @every
 def test_commands_share_their_options(name):
-    from layermask.data import SOURCES
+    from layermask.data import DATA_SOURCES
 
     shown = text_of("evaluate", name)
-    assert EXPERIMENTS[name].summary in shown and all(kind in shown for kind in SOURCES)
+    assert EXPERIMENTS[name].summary in shown and all(kind in shown for kind in DATA_SOURCES)
     shared = "data kind images model weights removals limit seed out batch-size device skip-unreadable force"
     assert [option for option in shared.split() if f"--{option} " not in shown] == []
 

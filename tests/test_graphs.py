@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from layermask import LayerMasking, Masked
 from layermask.check.watch import poisoned
 from layermask.core.forward_pass import ForwardPass, Settings
-from layermask.core.outputs import left
-from layermask.removal.layer_masking import entered
+from layermask.core.outputs import to_plain
+from layermask.removal.layer_masking import enter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 SEEDS, CHUNK = int(os.environ.get("LAYERMASK_GRAPHS", 300)), 20
@@ -51,12 +51,12 @@ def judged(graph: Graph, seed: int) -> Iterator[str]:
     images = graphs.weights(seed, 1, graph.channels, *graph.size).expand(4, -1, *[-1] * len(graph.size)) * 9
     noise = torch.where(masks, images, 100 * graphs.weights(seed + 1, 4, graph.channels, *graph.size))
     run = ForwardPass(graph.settings)
-    values = graph.trace(entered(images, masks, run))
+    values = graph.trace(enter(images, masks, run))
     yield from _all_visible(graph, values, graph.trace(images))
     yield from _no_leak(graph, values, noise, masks)
     yield from _monotone(values)
     yield from _one_by_one(graph, values, images, masks)
-    yield from _engines(graph, left(values[-1]), images, masks)
+    yield from _engines(graph, to_plain(values[-1]), images, masks)
     if packs(graph) and graph.settings.growth in ("any", "half"):
         yield from _twin(graph, values, images[2].numpy(), masks[2, 0].numpy(), 2)
 
@@ -94,11 +94,11 @@ def _monotone(values: list[Masked]) -> Iterator[str]:
 
 
 def _one_by_one(graph: Graph, values: list[Masked], images: Tensor, masks: Tensor) -> Iterator[str]:
-    alone = graph.trace(entered(images[1:2], masks[1:2], ForwardPass(graph.settings)))
+    alone = graph.trace(enter(images[1:2], masks[1:2], ForwardPass(graph.settings)))
     for i, (x, y) in enumerate(zip(values[:-1], alone[:-1], strict=True)):
         if apart(shown(y), shown(x, slice(1, 2))) > EXACT:
             yield f"law 5: value {i} of a batch is another than alone"
-    single, batch = left(alone[-1]), left(values[-1])
+    single, batch = to_plain(alone[-1]), to_plain(values[-1])
     if apart(single, batch[:, 1:2] if graph.is_tokens(len(values) - 1) else batch[1:2]) > EXACT:
         yield "law 5: the answer of a batch is another than alone"
 

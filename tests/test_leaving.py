@@ -29,7 +29,7 @@ from layermask import (
     SegmentMeanFill,
     TokenDropping,
 )
-from layermask.core.outputs import left
+from layermask.core.outputs import to_plain
 from layermask.errors import ModelError
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -120,7 +120,7 @@ def test_outputs_of_any_class_hold_plain_tensors(kind: str) -> None:
     value = Masked(X.clone(), M)
     theirs = KINDS[kind](value)
     count = len(tensors(theirs))
-    ours = left(theirs)
+    ours = to_plain(theirs)
     found = tensors(ours)
     assert type(ours) is type(theirs) and len(found) == count > 0
     for x in found:
@@ -131,7 +131,7 @@ def test_outputs_of_any_class_hold_plain_tensors(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_holds_nothing_masked_is_handed_on(kind: str) -> None:
     theirs = KINDS[kind](X)
-    ours = left(theirs)
+    ours = to_plain(theirs)
     assert len(tensors(ours)) == len(tensors(theirs)) and all(x is X for x in tensors(ours))
     assert ours is theirs or type(theirs) in (tuple, list, OrderedDict, deque, Named)
 
@@ -154,8 +154,8 @@ def test_what_yields_its_parts_later_is_refused(kind: str) -> None:
 
 def test_what_cannot_be_copied_is_named() -> None:
     with pytest.raises(ModelError, match="holds masked values in a Closed, which cannot be copied"):
-        left([Closed(Masked(X, M))])
-    assert left([closed := Closed(X)])[0] is closed
+        to_plain([Closed(Masked(X, M))])
+    assert to_plain([closed := Closed(X)])[0] is closed
 
 
 class Wrapping(nn.Module):

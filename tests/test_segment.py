@@ -8,7 +8,7 @@ import torch
 
 from layermask.errors import InputError
 from layermask.segment.labels import relabel
-from layermask.segment.presets import PRESETS, SEGMENTERS, segmented, segmenter
+from layermask.segment.presets import SEGMENTER_PRESETS, SEGMENTERS, segmented, segmenter
 from layermask.segment.segmenters import Boxes, Grid, Quickshift, Slic
 
 
@@ -57,7 +57,7 @@ def test_any_number_of_channels(name, channels):
 
 def test_presets_are_the_papers(builtin, picture):
     pixels = builtin.preprocessing.picture(builtin.preprocessing(picture))
-    counts = {name: int(preset(pixels).max()) + 1 for name, preset in PRESETS.items()}
+    counts = {name: int(preset(pixels).max()) + 1 for name, preset in SEGMENTER_PRESETS.items()}
     assert counts["paper-grid"] == 196
     assert 50 < counts["paper-slic"] < 130 < counts["paper-lime-slic"] < 300
     assert counts["paper-quickshift"] < counts["paper-lime-quickshift"]

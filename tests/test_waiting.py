@@ -23,7 +23,7 @@ from layermask import FeatureAblation, Greyout, Grid, KernelShap, MeanFill, Toke
 from layermask.check.samples import masks
 from layermask.core import inputs
 from layermask.removal.layer_masking import LayerMasking
-from layermask.removal.query import asker
+from layermask.removal.query import query
 
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim", "is_nonzero"}
 INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -91,7 +91,7 @@ def test_a_query_looks_at_its_images_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_query_looks_at_each_of_its_images() -> None:
-    asked = asker(
+    asked = query(
         LayerMasking(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())), "logit"
     )
     images, shown = torch.randn(2, 1, 3, 8, 8), torch.ones(1, 1, 8, 8, dtype=torch.bool)
@@ -107,7 +107,7 @@ def test_a_query_finds_nan_where_it_shows() -> None:
     removal = LayerMasking(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     with pytest.raises(ValueError, match="images hold NaN in visible pixels"):
         FeatureAblation(removal).attribute(image, 0, labels)
-    asked = asker(removal, "logit")
+    asked = query(removal, "logit")
     hidden = torch.ones(2, 1, 8, 8, dtype=torch.bool)
     hidden[..., 0, 0] = False
     for _ in range(2):

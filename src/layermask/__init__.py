@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     )
     from layermask.removal.registry import REMOVALS, Removal
     from layermask.removal.token_dropping import TokenDropping
-    from layermask.segment.presets import PRESETS, SEGMENTERS
+    from layermask.segment.presets import SEGMENTER_PRESETS, SEGMENTERS
     from layermask.segment.segmenters import Boxes, Felzenszwalb, Grid, Quickshift, Slic, Watershed
     from layermask.zoo import load
     from layermask.zoo.loaded import Loaded
@@ -67,10 +67,10 @@ __version__ = "0.1.0"
 __all__ = [
     "EXPLAINERS",
     "METRICS",
-    "PRESETS",
     "REMOVALS",
     "RULES",
     "SEGMENTERS",
+    "SEGMENTER_PRESETS",
     "Attribution",
     "Banzhaf",
     "Blackout",
@@ -188,7 +188,7 @@ _HOMES = {
     "removal.layer_masking": ("LayerMasking",),
     "removal.registry": ("REMOVALS", "Removal"),
     "removal.token_dropping": ("TokenDropping",),
-    "segment.presets": ("PRESETS", "SEGMENTERS"),
+    "segment.presets": ("SEGMENTER_PRESETS", "SEGMENTERS"),
     "segment.segmenters": ("Boxes", "Felzenszwalb", "Grid", "Quickshift", "Slic", "Watershed"),
     "zoo": ("load",),
 }

@@ -48,7 +48,7 @@ class MissingPackage(InputError, ImportError):
     """An optional package that this call needs is not installed."""
 
 
-def require(module: str, extra: str) -> ModuleType:
+def import_optional(module: str, extra: str) -> ModuleType:
     """Import `module`, or say which extra of layermask installs it."""
     try:
         return importlib.import_module(module)

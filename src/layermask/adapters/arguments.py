@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from layermask.arguments import kinds
 from layermask.errors import InputError
-from layermask.removal.query import Output, asker, output_kind
+from layermask.removal.query import Output, output_kind, query
 
 Removal = Callable[..., Any]
 __all__ = ["Output", "Removal", "answer", "device_of", "output_kind", "painter"]
@@ -18,7 +18,7 @@ __all__ = ["Output", "Removal", "answer", "device_of", "output_kind", "painter"]
 
 def answer(removal: Removal, images: Tensor, visible: Tensor, output: Output = "logit") -> Tensor:
     """Return the (N, K) scores for visible (N, 1, *S); one image is shared by all masks, without copies."""
-    return asker(removal, output)(images.expand(len(visible), *images.shape[1:]), visible)
+    return query(removal, output)(images.expand(len(visible), *images.shape[1:]), visible)
 
 
 def painter(removal: Removal, instead: str) -> Callable[[Tensor, Tensor], Tensor]:

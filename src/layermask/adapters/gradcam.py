@@ -66,8 +66,8 @@ def _plain_for_hooks(layer: nn.Module) -> Iterator[None]:
             return None
         before = pairs.pop()
         after = Masked(output, before.visible, frame=before.frame, weights=before.weights)
-        after.run, after.phase = before.run, before.phase
-        after.shared = True  # the hooks hold it
+        after.run, after.strided_slice = before.run, before.strided_slice
+        after.aliased = True  # the hooks hold it
         return after
 
     handles = [layer.register_forward_hook(undress, prepend=True), layer.register_forward_hook(dress)]

@@ -12,7 +12,7 @@ from layermask.adapters.arguments import Output, Removal, answer, device_of, out
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.tensors import has_items
-from layermask.errors import InputError, require
+from layermask.errors import InputError, import_optional
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,8 +118,11 @@ def segment_tree(labels: Tensor) -> np.ndarray:
     Average linkage of the way from centroid to centroid through segments that touch, so that what is
     merged first is near and connected.
     """
-    hierarchy, graph = require("scipy.cluster.hierarchy", "shap"), require("scipy.sparse.csgraph", "shap")
-    distance = require("scipy.spatial.distance", "shap")
+    hierarchy, graph = (
+        import_optional("scipy.cluster.hierarchy", "shap"),
+        import_optional("scipy.sparse.csgraph", "shap"),
+    )
+    distance = import_optional("scipy.spatial.distance", "shap")
     count = int(labels.max()) + 1
     if count < 2:
         raise InputError("a hierarchy needs two segments or more, and the feature_mask has 1")

@@ -13,7 +13,7 @@ from layermask.cli.evaluate import conduct
 from layermask.cli.outcome import outcome
 
 if TYPE_CHECKING:
-    from layermask.studies.audit.parts import Plan
+    from layermask.studies.audit.parts import AuditParts
     from layermask.studies.store import Store
 
 Model = Annotated[
@@ -97,7 +97,7 @@ def command(
             typer.echo(to_json(found.record), nl=False)
 
 
-def _tell(plan: Plan, quiet: bool, say: Callable[[str], None]) -> None:
+def _tell(plan: AuditParts, quiet: bool, say: Callable[[str], None]) -> None:
     """Say what will be done, and on standard error what will not."""
     parts = ", ".join(f"{part.name} ({len(part.source)} images)" for part in plan.parts)
     say(f"{', '.join(plan.parts[0].experiment.removals)}: {parts}")

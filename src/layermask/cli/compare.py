@@ -23,7 +23,7 @@ from layermask.studies.comparison.study import (
     compare,
 )
 from layermask.studies.hidden import PATCH, hide_part
-from layermask.studies.prepared import look
+from layermask.studies.prepared import open_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ def command(
             return _request(loaded, weights, mask_of(mask, job) if mask else None, share, seed)
 
         def work(job: Job, advance: Callable[[float], None]) -> str | None:
-            scene = look(job.image, loaded, where, weights)
+            scene = open_image(job.image, loaded, where, weights)
             hidden = hide_part(scene, mask_of(mask, job) if mask else None, share, seed)
             say(f"{scene.title}, {hidden.title()}")
             found = compare(scene, hidden, operators)

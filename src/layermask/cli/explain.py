@@ -15,7 +15,7 @@ from layermask.cli import options
 from layermask.cli.jobs import Job, done_already, find_jobs, go_through, load_model, prepare_folder
 from layermask.cli.outcome import outcome
 from layermask.cli.output import Files, in_one_line, ranking_lines, write
-from layermask.studies.prepared import PreparedImage, look
+from layermask.studies.prepared import PreparedImage, open_image
 
 if TYPE_CHECKING:
     import torch
@@ -162,13 +162,13 @@ class _Run:
 
     def alone(self, job: Job) -> None:
         """One picture: its predictions first, a bar over its masks."""
-        scene = look(job.image, self.loaded, self.device, self.weights)
+        scene = open_image(job.image, self.loaded, self.device, self.weights)
         self.say(f"{scene.title}\n{ranking_lines(scene.named(scene.predictions))}")
         files = self._explain(scene, job, None)
         typer.echo(files.text, nl=False) if self.json else None
 
     def one_of_many(self, job: Job, advance: Callable[[float], None]) -> str | None:
-        scene = look(job.image, self.loaded, self.device, self.weights)
+        scene = open_image(job.image, self.loaded, self.device, self.weights)
         files = self._explain(scene, job, advance)
         if self.json:
             typer.echo(in_one_line(files.text))

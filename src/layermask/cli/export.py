@@ -80,14 +80,14 @@ def _file(out: Path | None, format: str | None) -> tuple[Path, str]:
     """The file and its format, found before a model is loaded to be one that can be written and checked."""
     from layermask.deploy import FORMATS
     from layermask.deploy.formats import format_of
-    from layermask.errors import InputError, require
+    from layermask.errors import InputError, import_optional
 
     file = out or Path(f"model.{format or 'onnx'}")
     kind = format_of(file, format)
     if file.suffix[1:] in FORMATS and file.suffix[1:] != kind:
         raise InputError(f"--out {file} ends in the name of another format than --format {kind}")
     for package in FORMATS[kind].needs:
-        require(package, FORMATS[kind].extra)
+        import_optional(package, FORMATS[kind].extra)
     return file, kind
 
 

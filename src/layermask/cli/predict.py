@@ -13,7 +13,7 @@ from layermask.cli.jobs import Job, done_already, find_jobs, go_through, load_mo
 from layermask.cli.outcome import outcome
 from layermask.cli.output import in_one_line, ranking_lines, write
 from layermask.studies.hidden import visible_part
-from layermask.studies.prepared import PreparedImage, Ranking, look, rank
+from layermask.studies.prepared import PreparedImage, Ranking, open_image, rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,7 @@ def command(
 
         def work(job: Job, advance: Callable[[float], None]) -> str | None:
             own = mask_of(mask, job)
-            scene = look(job.image, loaded, where, weights)
+            scene = open_image(job.image, loaded, where, weights)
             answers = _answers(scene, operators, visible_part(scene, own, invert), say)
             record = {"command": "predict", "request": request(job), **_record(scene, own, invert, answers)}
             record["engine_used"] = engine_of(*operators.values())

@@ -62,10 +62,10 @@ def _listing(json: bool) -> str:
     import dataclasses
     from json import dumps
 
-    from layermask.segment.presets import PRESETS, SEGMENTERS
+    from layermask.segment.presets import SEGMENTER_PRESETS, SEGMENTERS
 
     entries = {name: dataclasses.asdict(make()) for name, make in SEGMENTERS.items()}  # type: ignore[call-overload]
-    presets = {name: repr(preset) for name, preset in PRESETS.items()}
+    presets = {name: repr(preset) for name, preset in SEGMENTER_PRESETS.items()}
     if json:
         return dumps({"segmenters": entries, "presets": presets})
     rows = {name: ", ".join(f"{k}={v}" for k, v in values.items()) for name, values in entries.items()}

@@ -49,7 +49,7 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     for x in masked_in(out):
         x = _in_run(x, run)
         x.cut |= cut and not has_positions(x)
-        x.shared |= body is not ours  # a rule of the user may keep what it gives
+        x.aliased |= body is not ours  # a rule of the user may keep what it gives
         _note_sharing(x, inputs)
     return out
 
@@ -82,7 +82,7 @@ def _enter(inputs: list[Masked]) -> ForwardPass:
     compiling = torch.compiler.is_compiling()  # in-place rules assume sharing there
     for x in inputs:
         if not compiling:
-            x.shared |= x.run is None or x.made is not x.present_value
+            x.aliased |= x.run is None or x.made is not x.present_value
             _refuse_changed_mask(run, x.visible)
         x.run = run
     return run
@@ -108,7 +108,7 @@ def _note_sharing(out: Masked, inputs: list[Masked]) -> None:
         return
     for x in inputs:
         if x is not out and same_storage(x.value, out.value):
-            x.shared = out.shared = True
+            x.aliased = out.aliased = True
 
 
 def _refuse_other_argument(function: Callable, args: tuple, kwargs: dict) -> None:

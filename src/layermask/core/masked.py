@@ -41,8 +41,8 @@ class Masked:
         if frame is not None or weights is not None:
             _check_extra(frame, weights, value)
         self.value, self.visible, self.frame, self.weights = value, visible, frame, weights
-        self.phase = False  # one phase of a grid, as a slice with a step gives it
-        self.shared = False  # something else may hold this value, or a view of it
+        self.strided_slice = False  # one phase of a grid, as a slice with a step gives it
+        self.aliased = False  # something else may hold this value, or a view of it
         self.run: ForwardPass | None = None
 
     made: Tensor | None = None  # the value as a rule gave it: another one is somebody else's
@@ -70,7 +70,7 @@ class Masked:
 
     def __copy__(self) -> Masked:
         """Another pair of the same memory, as torch copies a tensor."""
-        self.shared = True
+        self.aliased = True
         return self._like(self.value, self.visible, self.frame, self.weights)
 
     def __deepcopy__(self, memo: dict) -> Masked:
@@ -82,7 +82,12 @@ class Masked:
 
     def _like(self, *parts: Any) -> Masked:
         out = _paired(*parts)
-        out.phase, out.cut, out.run, out.shared = self.phase, self.cut, self.run, self.shared
+        out.strided_slice, out.cut, out.run, out.aliased = (
+            self.strided_slice,
+            self.cut,
+            self.run,
+            self.aliased,
+        )
         out.made = out.value
         return out
 

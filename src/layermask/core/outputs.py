@@ -16,7 +16,7 @@ from layermask.core.masked import Masked, has_positions, masked_in, settled
 from layermask.errors import ModelError
 
 
-def left(output: Any) -> Any:
+def to_plain(output: Any) -> Any:
     """A model's output with plain tensors: maps are 0 where hidden.
 
     A result that has no positions left keeps its value even where nothing at all was visible: the model's

@@ -79,7 +79,7 @@ def on_grid(x: Masked, n: int) -> Masked:
     if value is x.value and visible is x.visible:
         return x
     out = Masked(value, visible, frame=frame)  # type: ignore[arg-type]  # visible is not None
-    out.run, out.shared, out.cut = x.run, x.shared, x.cut
+    out.run, out.aliased, out.cut = x.run, x.aliased, x.cut
     return out
 
 

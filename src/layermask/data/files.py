@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from layermask.errors import InputError, require
+from layermask.errors import InputError, import_optional
 from layermask.io.atomic import read_bytes
 
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
@@ -21,7 +21,7 @@ WNID = re.compile(r"n\d{8}")
 @cache
 def imagenet_classes() -> dict[str, int]:
     """Return the class index of each of the 1,000 WordNet ids, as timm holds them."""
-    names = require("timm.data", "timm").ImageNetInfo("imagenet-1k").label_names()
+    names = import_optional("timm.data", "timm").ImageNetInfo("imagenet-1k").label_names()
     return {wnid: index for index, wnid in enumerate(names)}
 
 

@@ -11,7 +11,7 @@ from layermask.arguments.declare import checked
 from layermask.arguments.numbers import count, optional, several
 from layermask.arguments.refusal import refused
 from layermask.arguments.words import path as path_kind
-from layermask.errors import ImageError, require
+from layermask.errors import ImageError, import_optional
 from layermask.io.atomic import open_file, reason
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def load_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.nda
 
 def _open(path: Path, kind: str) -> Image.Image:
     """Decode a file in full, turned upright; the one place where Pillow's own errors are translated."""
-    Image = require("PIL.Image", "cli")
+    Image = import_optional("PIL.Image", "cli")
     name = f"{kind} {path}"
     with _file(path, kind) as file:
         try:
@@ -93,8 +93,8 @@ def _open(path: Path, kind: str) -> Image.Image:
 
 
 def _decoded(file: IO[bytes], path: Path, kind: str) -> Image.Image:
-    Image = require("PIL.Image", "cli")
-    ImageOps = require("PIL.ImageOps", "cli")
+    Image = import_optional("PIL.Image", "cli")
+    ImageOps = import_optional("PIL.ImageOps", "cli")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged metadata and the like: the pixels decide
         with Image.open(file) as image:

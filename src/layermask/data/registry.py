@@ -36,7 +36,7 @@ def _has_annotations(root: Path) -> bool:
 
 
 # In the order in which a folder is compared with them: the more special first.
-SOURCES: dict[str, Kind] = {
+DATA_SOURCES: dict[str, Kind] = {
     "folder": Kind(
         layouts.folder,
         lambda root: layouts.table_file(root) is not None or bool(pictures(root)),
@@ -74,13 +74,14 @@ def open_source(path: str | Path, kind: str = "auto", images: str | Path | None 
         InputError: a folder or file is missing, or the layout is none of these; what was seen is named.
     """
     root, place = _folder(Path(path)), _folder(Path(images)) if images is not None else None
-    if kind not in ("auto", *SOURCES):
+    if kind not in ("auto", *DATA_SOURCES):
         raise InputError(
-            f"unknown kind of data {kind!r}: choose auto, {', '.join(SOURCES)}{nearest(kind, SOURCES)}"
+            f"unknown kind of data {kind!r}: choose auto, {', '.join(DATA_SOURCES)}"
+            f"{nearest(kind, DATA_SOURCES)}"
         )
     try:
         kind = _guess(root) if kind == "auto" else kind
-        return Source(kind, root, tuple(SOURCES[kind].samples(root, place)))
+        return Source(kind, root, tuple(DATA_SOURCES[kind].samples(root, place)))
     except OSError as error:
         raise InputError(f"data {error.filename or root} cannot be read: {reason(error)}") from error
 
@@ -93,12 +94,12 @@ def _folder(path: Path) -> Path:
 
 
 def _guess(root: Path) -> str:
-    found = next((name for name, kind in SOURCES.items() if kind.fits(root)), None)
+    found = next((name for name, kind in DATA_SOURCES.items() if kind.fits(root)), None)
     if found is None:
         seen = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
         some = ", ".join(seen[:5]) + (", ..." if len(seen) > 5 else "")
         raise InputError(
             f"data {root} is of no known layout; it holds {some or 'nothing'}: expected labels.csv, or "
-            f"folders as n01440764; say --kind if it is one of {', '.join(SOURCES)}"
+            f"folders as n01440764; say --kind if it is one of {', '.join(DATA_SOURCES)}"
         )
     return found

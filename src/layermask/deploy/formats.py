@@ -14,7 +14,7 @@ from torch import Tensor
 
 from layermask._private_torch import tree_leaves
 from layermask.deploy.write import to_onnx, to_pt2
-from layermask.errors import InputError, require
+from layermask.errors import InputError, import_optional
 from layermask.io.atomic import read_bytes
 
 Runner = Callable[[Tensor, Tensor], list[Tensor]]
@@ -31,7 +31,7 @@ class Format:
 
 
 def _load_onnx(path: Path) -> Runner:
-    runtime = require("onnxruntime", "onnx")
+    runtime = import_optional("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(

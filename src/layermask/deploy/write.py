@@ -17,7 +17,7 @@ from layermask.arguments.declare import checked
 from layermask.deploy.graph import unguarded
 from layermask.deploy.program import export, traced
 from layermask.deploy.rings import pool_rings
-from layermask.errors import require
+from layermask.errors import import_optional
 from layermask.io.atomic import write_all
 
 OPSET = 18
@@ -55,7 +55,7 @@ def to_onnx(
         InputError: the file cannot be written.
     """
     for package in ("onnx", "onnxscript"):
-        require(package, "onnx")
+        import_optional(package, "onnx")
     program = _with_pools(_program(program, images, visible, fold))
     with warnings.catch_warnings():  # torch's own, about its own code
         warnings.simplefilter("ignore")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from layermask.explain.explainer import Explainer
-from layermask.explain.query_plan import Plan, Segments
+from layermask.explain.query_plan import QueryPlan, Segments
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class FeatureAblation(Explainer):
     def cost(self, segments: Segments) -> int:
         return segments.count
 
-    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
         answers = yield segments.show(~torch.eye(segments.count, dtype=torch.bool))
         return {"scores": prediction[:, None] - answers.values.T, "n_samples": segments.count}
 
@@ -36,7 +36,7 @@ class KeepOne(Explainer):
     def cost(self, segments: Segments) -> int:
         return segments.count + 1
 
-    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
         nothing = torch.zeros(1, segments.count, dtype=torch.bool)
         answers = yield segments.show(torch.cat([nothing, torch.eye(segments.count, dtype=torch.bool)]))
         return {"scores": (answers.values[1:] - answers.values[0]).T, "n_samples": segments.count + 1}

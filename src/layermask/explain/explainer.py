@@ -17,8 +17,8 @@ from layermask.arguments.declare import check_fields, checked
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.explain.query_plan import Plan, Segments, run
-from layermask.removal.query import Forward, Output, asker, check_finite, output_kind
+from layermask.explain.query_plan import QueryPlan, Segments, run
+from layermask.removal.query import Forward, Output, check_finite, output_kind, query
 from layermask.segment.labels import relabel
 
 Target = int | Sequence[int] | None
@@ -48,7 +48,7 @@ class Explainer(ABC):
         check_fields(self, removal=kinds.removal, perturbations_per_eval=kinds.count, output=output_kind)
 
     @abstractmethod
-    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
         """Ask for masks and return the fields of `Attribution` that the method finds.
 
         prediction (T,) is what the model says of the whole picture; see `asking`.
@@ -149,7 +149,7 @@ class Explainer(ABC):
         return torch.cat([ask(x, visible) for x, visible in batches])
 
     def _asker(self) -> Forward:
-        return asker(self.removal, self.output, self.compares)
+        return query(self.removal, self.output, self.compares)
 
     def _targets(self, whole: Tensor, asked: list[Target]) -> list[list[int]]:
         check_finite(whole)

@@ -13,7 +13,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.explain.explainer import Explainer
-from layermask.explain.query_plan import Answers, Ask, Plan, Segments
+from layermask.explain.query_plan import Answers, Query, QueryPlan, Segments
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class GreedyInsertion(_Greedy):
 
     name: ClassVar[str] = "greedy insertion"
 
-    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
         shown, step = torch.zeros(segments.count, dtype=torch.bool), self._step(segments.count)
         scores, asked = torch.zeros(segments.count, dtype=torch.double), 1
         answer = yield segments.show(shown[None])
@@ -86,7 +86,7 @@ class GreedyDeletion(_Greedy):
 
     name: ClassVar[str] = "greedy deletion"
 
-    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
         everything, step = torch.ones(segments.count, dtype=torch.bool), self._step(segments.count)
         shown, scores, asked = yield from _shrink(segments, everything, prediction[0], step, targets[0])
         return {"scores": scores[None], "region": shown[None], "n_samples": asked}
@@ -94,7 +94,7 @@ class GreedyDeletion(_Greedy):
 
 def _shrink(
     segments: Segments, shown: Tensor, value: Tensor, step: int, target: int
-) -> Generator[Ask, Answers, tuple[Tensor, Tensor, int]]:
+) -> Generator[Query, Answers, tuple[Tensor, Tensor, int]]:
     """Hide what is missed least, in ever smaller steps, until nothing can go; return what each loss was."""
     scores, asked = torch.zeros(segments.count, dtype=torch.double), 0
     while step and shown.any():
@@ -114,7 +114,7 @@ def _shrink(
     return shown, scores, asked
 
 
-def _try(segments: Segments, shown: Tensor, left: Tensor) -> Generator[Ask, Answers, Answers]:
+def _try(segments: Segments, shown: Tensor, left: Tensor) -> Generator[Query, Answers, Answers]:
     """Ask about `shown` with each of the segments `left` turned round."""
     rows = shown.repeat(len(left), 1)
     rows[torch.arange(len(left)), left] = ~rows[torch.arange(len(left)), left]

@@ -16,7 +16,7 @@ from layermask.arguments.declare import check_fields
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.explainer import Explainer
-from layermask.explain.query_plan import Ask, Plan, Segments
+from layermask.explain.query_plan import Query, QueryPlan, Segments
 
 Sizes = int | tuple[int, ...]
 
@@ -45,7 +45,7 @@ class Occlusion(Explainer):
     def cost(self, segments: Segments) -> int:
         return len(list(self._windows(tuple(segments.labels.shape))))
 
-    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
         size = tuple(segments.labels.shape)
         windows = list(self._windows(size))
         if len(windows) == 1:
@@ -54,7 +54,7 @@ class Occlusion(Explainer):
                 "all of it, and every pixel gets the same score; give a smaller one"
             )
         hidden = lambda start, stop: _masks(windows[start:stop], size, segments.device)  # noqa: E731
-        answers = yield Ask(len(windows), hidden)
+        answers = yield Query(len(windows), hidden)
         lost, covered = torch.zeros(len(targets), *size, dtype=torch.double), torch.zeros(size)
         for window, value in zip(windows, answers.values, strict=True):
             lost[(slice(None), *window)] += (prediction - value).view(-1, *[1] * len(size))

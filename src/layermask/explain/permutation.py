@@ -12,7 +12,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.explain.explainer import Explainer
-from layermask.explain.query_plan import Plan, Segments
+from layermask.explain.query_plan import QueryPlan, Segments
 from layermask.explain.sampling import CHUNK, Ranking, generator, tolerance_kind, warn_if_few
 
 
@@ -41,7 +41,7 @@ class PermutationShapley(Explainer):
     def cost(self, segments: Segments) -> int:
         return 1 + 2 * (segments.count - 1) * self._pairs(segments.count)
 
-    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
         count = segments.count
         warn_if_few(self.name, self.n_samples, 2 * (count - 1), count)
         nothing = (yield segments.show(torch.zeros(1, count, dtype=torch.bool))).values[0]

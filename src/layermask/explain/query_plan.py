@@ -18,7 +18,7 @@ from layermask.removal.query import Forward, check_finite
 
 
 @dataclass(frozen=True)
-class Ask:
+class Query:
     """`count` masks of one picture; `visible(start, stop)` makes some of them: (stop - start, 1, *S) bool.
 
     `order` (count,), where it is given, says which answer each of these masks is for, as a permutation.
@@ -29,7 +29,7 @@ class Ask:
     order: Tensor | None = None
 
 
-def by_visibility(shown: Tensor, masks: Callable[[Tensor], Tensor]) -> Ask:
+def by_visibility(shown: Tensor, masks: Callable[[Tensor], Tensor]) -> Query:
     """Ask about masks from the one that shows least: what a batch costs may follow what its masks show.
 
     shown (count,) says how much each shows; `masks` makes those of some indices. Answers come back in the
@@ -37,7 +37,7 @@ def by_visibility(shown: Tensor, masks: Callable[[Tensor], Tensor]) -> Ask:
     who else is in the batch, the last bits may differ.
     """
     order = shown.argsort(stable=True)
-    return Ask(len(order), lambda start, stop: masks(order[start:stop]), order)
+    return Query(len(order), lambda start, stop: masks(order[start:stop]), order)
 
 
 class Answers(NamedTuple):
@@ -47,7 +47,7 @@ class Answers(NamedTuple):
     top: Tensor
 
 
-Plan = Generator[Ask, Answers, Any]
+QueryPlan = Generator[Query, Answers, Any]
 
 
 class Segments:
@@ -59,7 +59,7 @@ class Segments:
         self._flat = labels.flatten().to(device)
         self._pixels = labels.flatten().bincount(minlength=self.count).float()  # exact below 2^24
 
-    def show(self, rows: Tensor) -> Ask:
+    def show(self, rows: Tensor) -> Query:
         """Ask about rows (count, segments) bool, True = shown."""
         # in parts: with pixels for segments the rows are larger than the image
         shown = torch.cat([part.float() @ self._pixels for part in rows.split(100)])
@@ -80,7 +80,7 @@ class Segments:
 class _Running:
     """One plan: what it asks now, how much of that is under way, and what came back."""
 
-    def __init__(self, plan: Plan, image: Tensor, targets: list[int]) -> None:
+    def __init__(self, plan: QueryPlan, image: Tensor, targets: list[int]) -> None:
         self.plan, self.image, self.targets = plan, image, targets
         self.result: Any = None
         self.done = False
@@ -117,7 +117,7 @@ class _Running:
 
 
 def run(
-    plans: Sequence[Plan],
+    plans: Sequence[QueryPlan],
     images: Tensor,
     targets: Sequence[list[int]],
     forward: Forward,

@@ -13,7 +13,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.explain.explainer import Explainer
-from layermask.explain.query_plan import Ask, Plan, Segments, by_visibility
+from layermask.explain.query_plan import Query, QueryPlan, Segments, by_visibility
 from layermask.explain.sampling import Ranking, chunk_sizes, generator, tolerance_kind
 
 
@@ -49,7 +49,7 @@ class Rise(Explainer):
     def cost(self, segments: Segments) -> int:
         return self.n_samples
 
-    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
         size = tuple(segments.labels.shape)
         shown = torch.zeros(size, dtype=torch.double)
         sums = [torch.zeros(len(targets), *size, dtype=torch.double) for _ in range(2)]
@@ -88,5 +88,5 @@ class Rise(Explainer):
         return masks
 
 
-def _ask(masks: Tensor, device: torch.device) -> Ask:
+def _ask(masks: Tensor, device: torch.device) -> Query:
     return by_visibility(masks.flatten(1).sum(1), lambda indices: masks[indices, None].to(device))

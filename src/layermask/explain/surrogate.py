@@ -16,7 +16,7 @@ from layermask.arguments.declare import check_fields
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.explainer import Explainer
-from layermask.explain.query_plan import Plan, Segments
+from layermask.explain.query_plan import QueryPlan, Segments
 from layermask.explain.regression import Chunk, Fit, Moments, standard_errors
 from layermask.explain.sampling import Ranking, tolerance_kind, warn_if_few
 
@@ -69,7 +69,7 @@ class Surrogate(Explainer):
     def cost(self, segments: Segments) -> int:
         return sum(self.design(segments.count).sizes) + self.asks_for_nothing
 
-    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> Plan:
+    def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
         _check_size(self.name, segments.count)
         warn_if_few(self.name, self.n_samples, self.advised(segments.count), segments.count)
         ends = torch.stack([torch.zeros_like(prediction), prediction])

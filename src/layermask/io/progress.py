@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from layermask.errors import require
+from layermask.errors import import_optional
 
 
 @contextmanager
 def bar(description: str, total: int) -> Iterator[Callable[[float], None]]:
     """Yield `advance(done)`; where standard error is no terminal, only the finished bar is shown."""
-    rich = require("rich.progress", "cli")
-    console = require("rich.console", "cli").Console(stderr=True)
+    rich = import_optional("rich.progress", "cli")
+    console = import_optional("rich.console", "cli").Console(stderr=True)
     columns = (
         rich.TextColumn("{task.description}"),
         rich.BarColumn(),

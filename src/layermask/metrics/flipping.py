@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields, checked
 from layermask.explain.attribution import Attribution
-from layermask.explain.query_plan import Ask, Plan, Segments
+from layermask.explain.query_plan import Query, QueryPlan, Segments
 from layermask.metrics.measure import measure, stacked
 from layermask.removal.painting import NoisyLinearFill
-from layermask.removal.query import Output, asker, check_finite, output_kind
+from layermask.removal.query import Output, check_finite, output_kind, query
 
 Order = Literal["insertion", "morf", "lerf"]
 Removing = Callable[..., Any]
@@ -51,7 +51,7 @@ def flipping_curves(
         InputError: an argument has no such value, or the model's answers cannot be used.
     """
 
-    def planner(segments: Segments, scores: Tensor) -> Plan:
+    def planner(segments: Segments, scores: Tensor) -> QueryPlan:
         return _curve(segments, scores, order, steps)
 
     targets = max((len(each.targets) for each in attributions), default=1)
@@ -62,7 +62,7 @@ def flipping_curves(
     ]
 
 
-def _curve(segments: Segments, scores: Tensor, order: Order, steps: int) -> Plan:
+def _curve(segments: Segments, scores: Tensor, order: Order, steps: int) -> QueryPlan:
     numbers = torch.linspace(0, segments.count, min(steps, segments.count) + 1).round()
     place = scores.argsort(dim=1, descending=order != "lerf", stable=True).argsort(1)
 
@@ -72,7 +72,7 @@ def _curve(segments: Segments, scores: Tensor, order: Order, steps: int) -> Plan
         moved = place[row // len(numbers)] < numbers[row % len(numbers), None]
         return segments.masks(moved if order == "insertion" else ~moved)
 
-    answers = yield Ask(len(scores) * len(numbers), visible)
+    answers = yield Query(len(scores) * len(numbers), visible)
     values = answers.values.unflatten(0, (len(scores), -1))  # (T, K, T): each order asked of each target
     return numbers.double() / segments.count, values.diagonal(dim1=0, dim2=2).T
 
@@ -181,7 +181,7 @@ def curve(
     place = attribution.scores.argsort(dim=1, descending=True, stable=True).argsort(1)
     moved = place[:, None] < numbers[:, None]  # (T, K, S)
     rows = (moved if order == "insertion" else ~moved).flatten(0, 1)
-    segments, forward = Segments(attribution.segments, image.device), asker(removal, output)
+    segments, forward = Segments(attribution.segments, image.device), query(removal, output)
     outputs = torch.cat([forward(image, segments.masks(part)) for part in rows.split(perturbations_per_eval)])
     check_finite(outputs)
     picked = outputs.unflatten(0, (len(place), -1)).double().cpu()  # (T, K, classes)

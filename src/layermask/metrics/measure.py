@@ -15,11 +15,11 @@ from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.explainer import Progress, _progress
-from layermask.explain.query_plan import Plan, Segments, run
-from layermask.removal.query import Output, asker, check_finite, output_kind
+from layermask.explain.query_plan import QueryPlan, Segments, run
+from layermask.removal.query import Output, check_finite, output_kind, query
 from layermask.segment.labels import relabel
 
-Planner = Callable[[Segments, Tensor], Plan]  # the segments and the scores (T, S) of one image
+Planner = Callable[[Segments, Tensor], QueryPlan]  # the segments and the scores (T, S) of one image
 
 
 def progress(show: Progress, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -58,12 +58,12 @@ def measure(
         raise InputError(f"{len(attributions)} attributions for {len(images)} images: give one for each")
     plans = [_plan(planner, each, images) for each in attributions]
     targets = [list(each.targets) for each in attributions]
-    forward = _with_classes(asker(removal, output), targets)
+    forward = _with_classes(query(removal, output), targets)
     with progress(show_progress, "metric", count * len(images)) as advance:
         return run(plans, images, targets, forward, perturbations_per_eval, advance)
 
 
-def _plan(planner: Planner, attribution: Attribution, images: Tensor) -> Plan:
+def _plan(planner: Planner, attribution: Attribution, images: Tensor) -> QueryPlan:
     labels, scores = attribution.segments, attribution.scores
     if labels.shape != images.shape[2:]:
         raise InputError(
@@ -107,7 +107,7 @@ def classes_of(
 
     `compared`: they are to be compared with others, and a model of one class is refused.
     """
-    forward, found = asker(removal, "logit", compared), []
+    forward, found = query(removal, "logit", compared), []
     for x, shown in zip(images.split(batch_size), visible.split(batch_size), strict=True):
         logits = forward(x, shown)
         check_finite(logits)

@@ -13,11 +13,11 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.explainer import Progress
-from layermask.explain.query_plan import Plan, Segments, run
+from layermask.explain.query_plan import QueryPlan, Segments, run
 from layermask.explain.sampling import generator
 from layermask.metrics.measure import maps_of, progress
 from layermask.metrics.predictions import Predictions
-from layermask.removal.query import asker
+from layermask.removal.query import query
 
 TENTHS = tuple(number / 10 for number in range(11))
 
@@ -61,7 +61,7 @@ def remove_segments(
     scores = order or [_random(each.count, seed, first + index) for index, each in enumerate(segments)]
     plans = [_plan(*each, fractions) for each in zip(segments, scores, strict=True)]
     with progress(show_progress, "removing segments", len(images) * len(fractions)) as advance:
-        ask = asker(removal, "logit", compared=True)
+        ask = query(removal, "logit", compared=True)
         found = run(plans, images, [[0]] * len(images), ask, perturbations_per_eval, advance)
     return Predictions(torch.stack(found), torch.tensor(fractions, dtype=torch.float64), labels)
 
@@ -70,7 +70,7 @@ def _random(count: int, seed: int, index: int) -> Tensor:
     return torch.rand(count, generator=generator(seed, index), dtype=torch.float64)
 
 
-def _plan(segments: Segments, scores: Tensor, fractions: Sequence[float]) -> Plan:
+def _plan(segments: Segments, scores: Tensor, fractions: Sequence[float]) -> QueryPlan:
     # 0.7 * 10 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996
     numbers = torch.tensor([int(fraction * segments.count + 1e-9) for fraction in fractions])
     place = scores.cpu().argsort(descending=True, stable=True).argsort()

@@ -16,7 +16,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.explain.attribution import Attribution
-from layermask.explain.query_plan import Answers, Plan, Segments
+from layermask.explain.query_plan import Answers, QueryPlan, Segments
 from layermask.explain.sampling import generator
 from layermask.metrics.measure import measure, stacked
 
@@ -47,7 +47,7 @@ def infidelity(
     factor that fits best, for attributions that are not in units of the output.
     """
 
-    def planner(segments: Segments, scores: Tensor) -> Plan:
+    def planner(segments: Segments, scores: Tensor) -> QueryPlan:
         shown = _bernoulli(segments.count, 1 - probability, n_samples, seed)
         foretold, lost = _pair(shown, scores, (yield segments.show(shown)))
         return (_fitted(foretold, lost) if normalize else foretold).sub(lost).square().mean(0)
@@ -93,7 +93,7 @@ def sensitivity_curve(
     0 where scores or answers are the same for all subsets, as a correlation is then not defined.
     """
 
-    def planner(segments: Segments, scores: Tensor) -> Plan:
+    def planner(segments: Segments, scores: Tensor) -> QueryPlan:
         shown = _all_but(segments.count, tuple(shares), n_samples, seed)
         pair = _pair(shown, scores, (yield segments.show(shown)))
         return _correlation(*(each.unflatten(0, (len(shares), -1)) for each in pair)).T

@@ -19,7 +19,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.numbers import MOST
 from layermask.core.inputs import check_inputs
-from layermask.errors import InputError, require
+from layermask.errors import InputError, import_optional
 
 LARGEST_MATRIX = 50_000  # classes: W has 10 GB
 CELLS = 14  # of random masks, per axis: 16 pixels of 224
@@ -152,7 +152,7 @@ class Calibrated(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write W and b as safetensors."""
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
-        require("safetensors.torch", "timm").save_file(tensors, str(kinds.path("path", path)))
+        import_optional("safetensors.torch", "timm").save_file(tensors, str(kinds.path("path", path)))
 
     @classmethod
     @checked(path=kinds.path, removal=kinds.removal, classes=kinds.optional(kinds.count))
@@ -238,8 +238,8 @@ def _check_labels(labels: Tensor | None, images: int, classes: int) -> None:
 
 
 def _read(path: str | Path) -> tuple[Tensor, Tensor]:
-    package = require("safetensors", "timm")
-    load_file = require("safetensors.torch", "timm").load_file
+    package = import_optional("safetensors", "timm")
+    load_file = import_optional("safetensors.torch", "timm").load_file
     try:
         tensors = load_file(str(path))
     except (OSError, package.SafetensorError) as error:

@@ -16,7 +16,7 @@ from layermask.core.forward_pass import ForwardPass, Settings
 from layermask.core.inputs import answered, check_inputs
 from layermask.core.mask import JOINS
 from layermask.core.masked import Masked, settled
-from layermask.core.outputs import left, masked_within
+from layermask.core.outputs import masked_within, to_plain
 from layermask.core.rule_table import overrides
 from layermask.core.window import GROWTHS
 from layermask.errors import InputError
@@ -28,7 +28,7 @@ from layermask.rules.released_code import release_rules
 from layermask.sparse import ENGINES, packing
 from layermask.sparse.memory import lending
 
-PRESETS: dict[str, tuple[str, str | None]] = {"paper": ("any", None), "steady": ("keep", "neighbor")}
+UPDATE_PRESETS: dict[str, tuple[str, str | None]] = {"paper": ("any", None), "steady": ("keep", "neighbor")}
 """Growth and pool that go together. "steady" was more accurate than the default on all four models of the
 search in experiments/."""
 
@@ -77,8 +77,8 @@ class LayerMasking(nn.Module):
         rules: Mapping[Callable, Callable] | None = None,
     ) -> None:
         super().__init__()
-        preset = kinds.choice("preset", preset, PRESETS)
-        updates, pools = PRESETS[preset]
+        preset = kinds.choice("preset", preset, UPDATE_PRESETS)
+        updates, pools = UPDATE_PRESETS[preset]
         updates = updates if growth is None else kinds.choice("growth", growth, GROWTHS)
         pools = pools if pool is None else kinds.choice("pool", pool, POOLS)
         fill = kinds.choice("fill", fill, FILLS)
@@ -119,9 +119,9 @@ class LayerMasking(nn.Module):
         self._check_model_takes(images)
         self.notice()
         run = self._run()
-        x = entered(images, visible, run)
+        x = enter(images, visible, run)
         with _ending(self.model, self.until, run), lending(run.packing):
-            out = left(answered(self.model, x, images, args, kwargs))
+            out = to_plain(answered(self.model, x, images, args, kwargs))
         if not torch.compiler.is_compiling():
             self.engine_used = "packed" if run.rows else "dense"
         return out
@@ -156,7 +156,7 @@ class LayerMasking(nn.Module):
         )
 
 
-def entered(images: Tensor, visible: Tensor, run: ForwardPass) -> Masked:
+def enter(images: Tensor, visible: Tensor, run: ForwardPass) -> Masked:
     """The pair that enters a model, with hidden pixels settled once, so that what they hold is gone."""
     run.masks, batch = visible.shape[0], max(images.shape[0], visible.shape[0])
     x = Masked(images.expand(batch, *images.shape[1:]), visible)
@@ -176,7 +176,7 @@ def _ending(model: nn.Module, until: str | None, run: ForwardPass | None) -> Ite
         if not any(x.run is run for x in masked_within(output)):
             return output  # of another call, in another thread
         run.ended = True  # type: ignore[union-attr]  # set by the caller
-        return left(output)
+        return to_plain(output)
 
     handle = _module(model, until).register_forward_hook(end)
     try:
@@ -195,5 +195,5 @@ def _module(model: nn.Module, name: str) -> nn.Module:
     return modules[name]
 
 
-__all__ = ["LayerMasking", "entered", "left"]
+__all__ = ["LayerMasking", "enter", "to_plain"]
 _ = _rules  # imported for its effect: it fills the table

@@ -52,7 +52,7 @@ Output = Literal["probability", "logit"]
 Forward = Callable[[Tensor, Tensor], Tensor]  # images (n or 1, C, *S), visible (n, 1, *S) -> (n, classes)
 
 
-def asker(removal: Callable[..., Any], output: Output, compared: bool = False) -> Forward:
+def query(removal: Callable[..., Any], output: Output, compared: bool = False) -> Forward:
     """Return what asks a removal operator for probabilities or logits, for one query.
 
     `compared`: the likeliest class counts, so that there have to be two.

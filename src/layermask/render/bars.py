@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from layermask.errors import require
+from layermask.errors import import_optional
 from layermask.render.curves import COLORS
 from layermask.render.figure import fit_text, place_axes
 
@@ -73,7 +73,7 @@ def place_bars(
     for place, number in enumerate(bars):
         _bar(axes, place, number, colors[place % len(colors)], tails[place] if tails else "")
     axes.spines["bottom"].set_visible(True)
-    ticks = require("matplotlib.ticker", "cli").MaxNLocator(4).tick_values(low, high)
+    ticks = import_optional("matplotlib.ticker", "cli").MaxNLocator(4).tick_values(low, high)
     axes.set_xticks([tick for tick in ticks if low <= tick <= high])
     axes.tick_params(labelsize=7.5, length=2)
     _title(axes, title, LENGTH + 0.2)

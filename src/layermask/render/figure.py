@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from layermask.errors import require
+from layermask.errors import import_optional
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +28,10 @@ def png(figure: Figure) -> bytes:
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
-    figure = require("matplotlib.figure", "cli").Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    require("matplotlib.backends.backend_agg", "cli").FigureCanvasAgg(figure)
+    figure = import_optional("matplotlib.figure", "cli").Figure(
+        figsize=(width, height), dpi=DPI, facecolor="white"
+    )
+    import_optional("matplotlib.backends.backend_agg", "cli").FigureCanvasAgg(figure)
     place = MARGIN / width, 1 - MARGIN / height
     fit_text(
         figure.text(*place, title, va="center", fontsize=12, weight="bold", parse_math=False),

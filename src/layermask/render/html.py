@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, Literal
 
-from layermask.errors import require
+from layermask.errors import import_optional
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]
 def data_uri(picture: np.ndarray, kind: Literal["PNG", "JPEG"] = "PNG") -> str:
     """Return a picture (H, W, 3) uint8 as an address that holds it; JPEG loses what the eye misses."""
     buffer = BytesIO()
-    require("PIL.Image", "cli").fromarray(picture).save(buffer, kind, optimize=True)
+    import_optional("PIL.Image", "cli").fromarray(picture).save(buffer, kind, optimize=True)
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from layermask.errors import require
+from layermask.errors import import_optional
 from layermask.render.figure import CELL, place_axes
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def bordered(picture: Image.Image, segments: Tensor) -> Image.Image:
 
 def draw_boundaries(axes: Axes, segments: Tensor) -> None:
     """Draw the borders of segments as thin lines between pixels."""
-    lines = require("matplotlib.collections", "cli").LineCollection
+    lines = import_optional("matplotlib.collections", "cli").LineCollection
     down = (segments[1:] != segments[:-1]).nonzero().tolist()
     across = (segments[:, 1:] != segments[:, :-1]).nonzero().tolist()
     edges = [((x - 0.5, y + 0.5), (x + 0.5, y + 0.5)) for y, x in down]

@@ -22,7 +22,7 @@ def getitem(input: Any, index: Any) -> Any:
     shape = input.value.shape
     out = moved(input, input.value[index], lambda m: narrow(m.expand(shape)[index]))
     parts = index if isinstance(index, tuple) else (index,)
-    out.phase = any(isinstance(p, slice) and p.step not in (None, 1) for p in parts)
+    out.strided_slice = any(isinstance(p, slice) and p.step not in (None, 1) for p in parts)
     return out
 
 

@@ -113,7 +113,7 @@ def pointwise_in_place(function: Callable) -> Callable:
 
     def rule(target: Masked, *args: Any, **kwargs: Any) -> Masked:
         """Hidden content of other operands stays out of storage that something else may call visible."""
-        if target.shared or torch.compiler.is_compiling():
+        if target.aliased or torch.compiler.is_compiling():
             settle = lambda x: x if x.visible is target.visible else _resettled(x)  # noqa: E731
             args, kwargs = replace_masked(args, settle), replace_masked(kwargs, settle)
         if args or kwargs:
@@ -140,7 +140,7 @@ def _value(x: Masked) -> Tensor:
 
 def _differentiated(inputs: list[Masked]) -> bool:
     """Whether a slope at a hidden entry could turn into NaN; what something else may hold is left alone."""
-    return torch.is_grad_enabled() and any(x.value.requires_grad for x in inputs) and not inputs[0].shared
+    return torch.is_grad_enabled() and any(x.value.requires_grad for x in inputs) and not inputs[0].aliased
 
 
 def _harmless(x: Masked) -> Masked:

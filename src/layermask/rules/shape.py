@@ -187,7 +187,7 @@ def _laid_end_to_end(tensors: Sequence[Any], inputs: Sequence[Masked], dim: int)
     """Some mask varies along the axis, some operand is a single position, or all are phases of one grid."""
     if dim == 0 or any(x.visible.shape[dim] != 1 or _is_column(x, dim) for x in inputs):
         return True
-    if all(x.phase for x in inputs) and len(inputs) == len(tensors):
+    if all(x.strided_slice for x in inputs) and len(inputs) == len(tensors):
         return True
     return len(inputs) < len(tensors) and any(x.value.shape[dim] == 1 for x in inputs)
 

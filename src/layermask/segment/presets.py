@@ -32,7 +32,7 @@ SEGMENTERS: dict[str, Callable[..., Segmenter]] = {
     "watershed": Watershed,
 }
 
-PRESETS: dict[str, Segmenter] = {
+SEGMENTER_PRESETS: dict[str, Segmenter] = {
     "paper-grid": Grid(16),
     "paper-quickshift": Quickshift(kernel_size=4, max_dist=200, ratio=0.2),
     "paper-slic": Slic(n_segments=100),
@@ -52,10 +52,10 @@ def segmenter(text: str) -> Segmenter:
     name, _, values = kinds.text("text", text).partition(":")
     if name == "boxes":
         return Boxes(_boxes(values))
-    if name in PRESETS and not values:
-        return PRESETS[name]
+    if name in SEGMENTER_PRESETS and not values:
+        return SEGMENTER_PRESETS[name]
     if name not in SEGMENTERS:
-        known = [*SEGMENTERS, "boxes", *PRESETS]
+        known = [*SEGMENTERS, "boxes", *SEGMENTER_PRESETS]
         raise InputError(
             f"unknown segments {name!r}: choose from {', '.join(known)}{nearest(name, known)}, or give a "
             "label-map file"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
-from layermask.errors import InputError, require
+from layermask.errors import InputError, import_optional
 from layermask.segment.labels import relabel
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Watershed:
         check_fields(self, markers=kinds.count, compactness=partial(kinds.number, low=0))
 
     def __call__(self, image: Any) -> Tensor:
-        sobel = require("skimage.filters", "cli").sobel
+        sobel = import_optional("skimage.filters", "cli").sobel
         pixels = _pixels(image)
         steep = sobel(pixels / max(abs(pixels).max(), 1e-12), axis=(0, 1)).mean(-1)
         return relabel(_skimage().watershed(steep, self.markers, compactness=self.compactness))
@@ -168,7 +168,7 @@ def _box(name: str, value: Any) -> tuple[int, ...]:
 
 
 def _skimage() -> Any:
-    return require("skimage.segmentation", "cli")
+    return import_optional("skimage.segmentation", "cli")
 
 
 def _extent(image: Any) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import cached
 from layermask.core.window import Window
-from layermask.sparse.plan import Plan, plan, taps
+from layermask.sparse.plan import FillPlan, plan, taps
 
 
 @dataclass(eq=False)
@@ -52,10 +52,10 @@ def _sites(mask: Tensor) -> Sites:
     return Sites(visible, cells, number)
 
 
-def plan_of(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Plan:
+def plan_of(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int) -> FillPlan:
     """What a window op at the sites of `wanted` reads of those of `source` (masks, as in `sites_of`)."""
 
-    def compute() -> Plan:
+    def compute() -> FillPlan:
         here, there = sites_of(run, source, batch), sites_of(run, wanted, batch)
         return plan(here.visible, here.number, there.cells, there.begins, tuple(wanted.shape[2:]), window)
 

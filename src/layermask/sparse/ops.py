@@ -18,7 +18,7 @@ from layermask.kernels import Kernels, library, triton
 from layermask.kernels.activation import NOTHING, Activation
 from layermask.kernels.operands import Source, Weights
 from layermask.sparse.memory import empty
-from layermask.sparse.plan import Plan
+from layermask.sparse.plan import FillPlan
 
 
 def compiled(like: Tensor) -> Kernels | None:
@@ -64,7 +64,7 @@ def _panels(each: Tensor) -> Tensor:
     return padded.view(groups, count, width, window, channels).permute(0, 1, 3, 4, 2).contiguous()
 
 
-def fill(rows: Tensor, plan: Plan) -> Source:
+def fill(rows: Tensor, plan: FillPlan) -> Source:
     """The rows with those that the plan fills, ring after ring, and one of zeros."""
     count = len(plan.sources)
     filled = empty(rows, count + 1, rows.shape[1])
@@ -76,7 +76,7 @@ def fill(rows: Tensor, plan: Plan) -> Source:
     return Source(rows, filled)
 
 
-def _means(rows: Tensor, plan: Plan, begin: int, end: int, filled: Tensor) -> None:
+def _means(rows: Tensor, plan: FillPlan, begin: int, end: int, filled: Tensor) -> None:
     if gpu := on_gpu(rows):
         gpu.means(Source(rows, filled), plan.sources, begin, end)
         return

@@ -16,7 +16,7 @@ FAR = 254  # the level of cells that no ring reaches
 
 
 @dataclass(eq=False)
-class Plan:
+class FillPlan:
     """What windows over the rows of some sites read, hidden cells filled ring by ring (Algorithm 1).
 
     Rows are numbered on: visible cells, then the filled ones, then one of zeros (padding).
@@ -53,7 +53,7 @@ def taps(cells: Tensor, size: tuple[int, ...], out_size: tuple[int, ...], window
 
 def plan(
     visible: Tensor, number: Tensor, cells: Tensor, begins: Tensor, out_size: tuple[int, ...], window: Window
-) -> Plan:
+) -> FillPlan:
     """The plan for output cells over a source whose cells `visible` (N, H, W) are rows `number`.
 
     `cells`: (M,) int32, those of an image from `begins` (N + 1,) on.
@@ -66,7 +66,7 @@ def plan(
 
 def _compiled_plan(
     visible: Tensor, number: Tensor, read: Tensor, begins: Tensor, reach: tuple[int, ...]
-) -> Plan:
+) -> FillPlan:
     lib = library()
     assert lib is not None
     level, listed = torch.empty(2, *visible.shape, dtype=torch.uint8)
@@ -79,10 +79,10 @@ def _compiled_plan(
     sources = torch.empty(filled, 8, dtype=torch.int32)
     known = (level, needed, counts, (before + rows).int().contiguous())
     lib.number_rows(visible, *known, number, sources, read, rows, *reach)
-    return Plan(read, sources, ends)
+    return FillPlan(read, sources, ends)
 
 
-def _torch_plan(visible: Tensor, number: Tensor, read: Tensor, reach: tuple[int, ...]) -> Plan:
+def _torch_plan(visible: Tensor, number: Tensor, read: Tensor, reach: tuple[int, ...]) -> FillPlan:
     level = _levels(visible, reach)
     needed = torch.zeros_like(visible).flatten()
     needed[read[read >= 0].long()] = True
@@ -103,7 +103,7 @@ def _torch_plan(visible: Tensor, number: Tensor, read: Tensor, reach: tuple[int,
             ends.append((ends[-1] if ends else 0) + len(cells))
     rows = number[read.clamp(min=0).long()]
     table = torch.where((read < 0) | (rows < 0), count, rows).int()
-    return Plan(table, torch.cat(sources), ends)
+    return FillPlan(table, torch.cat(sources), ends)
 
 
 def _listed(sources: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Packed(Masked):
     def __init__(self, node: Node, order: str = "first", strided_last: bool = False) -> None:
         self.order, self.strided_last = order, strided_last
         self.frame = self.weights = None
-        self.phase, self.shared = False, False
+        self.strided_slice, self.aliased = False, False
         self.run: ForwardPass | None = node.run
         self.aliases: AliasGroup | None = None
         self.node: Node | None = None
@@ -55,7 +55,7 @@ class Packed(Masked):
         self._leave_node()
         self.aliases, self.node, self._value = None, None, value
         self.made = value
-        self.shared |= shared
+        self.aliased |= shared
 
     def _leave_node(self) -> None:
         if self.node is not None:

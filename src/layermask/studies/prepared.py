@@ -80,7 +80,7 @@ class PreparedImage:
         }
 
 
-def look(image: Path, loaded: Loaded, device: torch.device, weights: Path | None) -> PreparedImage:
+def open_image(image: Path, loaded: Loaded, device: torch.device, weights: Path | None) -> PreparedImage:
     from layermask.data.images import load_image
 
     picture = load_image(image)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-from layermask.errors import InputError, require
+from layermask.errors import InputError, import_optional
 from layermask.io.atomic import (
     exists,
     expanded,
@@ -42,15 +42,15 @@ _PLACE = {"picture": "string", "row": "int64"}
 
 
 def _parquet() -> Any:
-    return require("pyarrow.parquet", "evaluate")
+    return import_optional("pyarrow.parquet", "evaluate")
 
 
 def _arrow() -> Any:
-    return require("pyarrow", "evaluate")
+    return import_optional("pyarrow", "evaluate")
 
 
 def _compute() -> Any:
-    return require("pyarrow.compute", "evaluate")
+    return import_optional("pyarrow.compute", "evaluate")
 
 
 @dataclass

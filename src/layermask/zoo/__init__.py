@@ -11,11 +11,11 @@ import torch
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-from layermask.errors import MissingPackage, ModelError, nearest, require
+from layermask.errors import MissingPackage, ModelError, import_optional, nearest
 from layermask.zoo.loaded import Loaded, blamed
 from layermask.zoo.loaded import tried as tried
 from layermask.zoo.own import own
-from layermask.zoo.sources import SOURCES
+from layermask.zoo.sources import MODEL_SOURCES
 
 
 @checked(name=kinds.text, weights=kinds.optional(kinds.path), device=kinds.device)
@@ -31,8 +31,8 @@ def load(
     """
     library, slash, rest = name.partition("/")
     with blamed(f"model {name!r} cannot be loaded:"):
-        if library in SOURCES and (rest or library == "builtin"):
-            loaded = SOURCES[library](rest, weights)
+        if library in MODEL_SOURCES and (rest or library == "builtin"):
+            loaded = MODEL_SOURCES[library](rest, weights)
         elif ":" in name and not slash:
             loaded = own(name, weights)
         else:
@@ -52,7 +52,7 @@ def names(pattern: str = "*") -> Iterator[str]:
 
 def _torchvision() -> list[str]:
     try:
-        models = require("torchvision.models", "torchvision")
+        models = import_optional("torchvision.models", "torchvision")
     except MissingPackage:
         return []
     return [f"torchvision/{name}" for name in models.list_models(module=models)]
@@ -60,7 +60,7 @@ def _torchvision() -> list[str]:
 
 def _timm() -> list[str]:
     try:
-        library = require("timm", "timm")
+        library = import_optional("timm", "timm")
     except MissingPackage:
         return []
     return [f"timm/{name}" for name in library.list_models()]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layermask.errors import ModelError, nearest, require
+from layermask.errors import ModelError, import_optional, nearest
 from layermask.zoo import hub
 from layermask.zoo.loaded import blamed
 from layermask.zoo.own import own
@@ -38,7 +38,7 @@ def build(name: str, size: int | None = None) -> tuple[nn.Module, Shape]:
 
 
 def _torchvision(name: str, size: int | None) -> tuple[nn.Module, Shape]:
-    models = require("torchvision.models", "torchvision")
+    models = import_optional("torchvision.models", "torchvision")
     known = models.list_models(module=models)
     if name not in known:
         raise ModelError(f"torchvision has no classification model {name!r}{nearest(name, known)}")
@@ -54,7 +54,7 @@ def _torchvision(name: str, size: int | None) -> tuple[nn.Module, Shape]:
 
 
 def _timm(name: str, size: int | None) -> tuple[nn.Module, Shape]:
-    timm = require("timm", "timm")
+    timm = import_optional("timm", "timm")
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise ModelError(f"timm has no model {architecture!r}{nearest(architecture, timm.list_models())}")
@@ -68,7 +68,7 @@ def _timm(name: str, size: int | None) -> tuple[nn.Module, Shape]:
 
 
 def _hf(name: str, size: int | None) -> tuple[nn.Module, Shape]:
-    transformers = require("transformers", "hf")
+    transformers = import_optional("transformers", "hf")
     if "/" in name:
         with hub.huggingface(f"hf/{name}"):
             config = transformers.AutoConfig.from_pretrained(name)
@@ -97,9 +97,9 @@ BUILDERS: dict[str, Callable[[str, int | None], tuple[nn.Module, Shape]]] = {
 
 def names() -> Iterator[str]:
     """Every torchvision classification model and every timm architecture."""
-    models = require("torchvision.models", "torchvision")
+    models = import_optional("torchvision.models", "torchvision")
     yield from (f"torchvision/{name}" for name in models.list_models(module=models))
-    yield from (f"timm/{name}" for name in require("timm", "timm").list_models())
+    yield from (f"timm/{name}" for name in import_optional("timm", "timm").list_models())
 
 
 def smallest_size(name: str, sizes: tuple[int, ...] = (64, 96, 112, 128, 160, 192, 224)) -> int | None:

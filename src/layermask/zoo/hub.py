@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from layermask.errors import ModelError, require
+from layermask.errors import ModelError, import_optional
 
 NETWORK_LIBRARIES = {"huggingface_hub", "httpx", "httpx2", "requests", "urllib3"}
 
@@ -32,7 +32,7 @@ def reachable(url: str, timeout: float = 3.0) -> bool:
 @contextmanager
 def huggingface(name: str, local: bool = False) -> Iterator[None]:
     """Let timm and transformers fetch weights; without a network, or if `local`, only from this machine."""
-    constants: Any = require("huggingface_hub.constants", "timm")
+    constants: Any = import_optional("huggingface_hub.constants", "timm")
     before = constants.HF_HUB_OFFLINE
     # The hub's own switch, read at each request: a missing file fails at once, not after five retries.
     constants.HF_HUB_OFFLINE = before or local or not reachable(constants.ENDPOINT)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from layermask.errors import InputError, MissingPackage, nearest, require
+from layermask.errors import InputError, MissingPackage, import_optional, nearest
 
 _INDEX = re.compile(r"-?[0-9]{1,18}")  # of more digits there is no class
 
 
 def imagenet() -> tuple[str, ...]:
     """Return the 1,000 ImageNet class names in the order of their WordNet ids, as timm holds them."""
-    info = require("timm.data", "timm").ImageNetInfo("imagenet-1k")
+    info = import_optional("timm.data", "timm").ImageNetInfo("imagenet-1k")
     return tuple(info.index_to_description(index) for index in range(1000))
 
 

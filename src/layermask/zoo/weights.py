@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask.errors import ModelError, require
+from layermask.errors import ModelError, import_optional
 from layermask.io.atomic import exists, open_file, read_bytes, reason
 from layermask.zoo.loaded import blamed
 
@@ -63,7 +63,7 @@ def load_state(model: nn.Module, state: State, path: str | Path) -> None:
 
 
 def _read_safetensors(path: Path) -> Any:
-    library = require("safetensors.torch", "timm")
+    library = import_optional("safetensors.torch", "timm")
     content = read_bytes(path, "weights", ModelError)
     try:
         return library.load(content)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
-from layermask.errors import require
+from layermask.errors import import_optional
 from layermask.removal.fills.protocol import Fill, check_scale, colour
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
@@ -33,7 +33,7 @@ class Inpainted(Fill):
     dims: ClassVar = (2,)
 
     def __post_init__(self) -> None:
-        require("cv2", "inpaint")
+        import_optional("cv2", "inpaint")
         method = partial(kinds.choice, known=get_args(Method))
         check_fields(self, method=method, radius=partial(kinds.number, above=0, below=1000))
         check_scale(self)
@@ -49,6 +49,6 @@ class Inpainted(Fill):
 
     def _one(self, picture: Any, hole: Any) -> Tensor:
         """Inpaint (C, H, W) uint8 where (H, W) is 1, each channel for itself, as OpenCV does too."""
-        cv2 = require("cv2", "inpaint")
+        cv2 = import_optional("cv2", "inpaint")
         flag = cv2.INPAINT_TELEA if self.method == "telea" else cv2.INPAINT_NS
         return torch.stack([torch.from_numpy(cv2.inpaint(each, hole, self.radius, flag)) for each in picture])

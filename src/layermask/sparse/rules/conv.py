@@ -24,7 +24,7 @@ from layermask.sparse.graph import (
     Node,
 )
 from layermask.sparse.plan import FAR
-from layermask.sparse.rules.table import captured, constant, packed, require, rows_of
+from layermask.sparse.rules.table import captured, constant, decline_unless, packed, rows_of
 from layermask.sparse.value import Packed, Padded
 from layermask.sparse.weights import Norm
 
@@ -41,20 +41,20 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Packed:
-    require(isinstance(input, Masked))
+    decline_unless(isinstance(input, Masked))
     node = input.node if isinstance(input, Packed) else None
     constant(input.value if node is None else node.kind, weight, bias)
     shape = input.shape
-    require(len(shape) == weight.ndim == 4, groups > 0)
-    require(len(weight) % groups == 0, _is_vector(bias, len(weight)))
-    require(node is None or input.order == "first", shape[1] == weight.shape[1] * groups)
+    decline_unless(len(shape) == weight.ndim == 4, groups > 0)
+    decline_unless(len(weight) % groups == 0, _is_vector(bias, len(weight)))
+    decline_unless(node is None or input.order == "first", shape[1] == weight.shape[1] * groups)
     window = _window(tuple(weight.shape), _fixed(stride), _fixed(padding), _fixed(dilation))
-    require(_fits(weight, groups, window), window.has_output(shape[2:]))
+    decline_unless(_fits(weight, groups, window), window.has_output(shape[2:]))
     if node is None:
         return _entering(input, window, weight, bias, groups)
     visible = _grown(input, window)
     if isinstance(input, Padded):
-        require(not window.pointlike)
+        decline_unless(not window.pointlike)
         window = _widened(window, input.pads)
     last = input.strided_last or _strided_last(weight)
     return Packed(Conv(node, visible, window, captured(node.run, weight, bias), groups), strided_last=last)
@@ -64,8 +64,8 @@ def conv2d(
 def _window(shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any) -> Window:
     """The same window for the same layer in every pass: it remembers what was asked of it."""
     same = padding == "same" and stride in (1, (1,), (1, 1))
-    require(_plausible(stride, 1), _plausible(dilation, 1))
-    require(same or padding == "valid" or _plausible(padding, 0))
+    decline_unless(_plausible(stride, 1), _plausible(dilation, 1))
+    decline_unless(same or padding == "valid" or _plausible(padding, 0))
     return conv_window(torch.empty(shape, device="meta"), stride, padding, dilation)
 
 
@@ -87,7 +87,7 @@ def _is_vector(x: Tensor | None, size: int) -> bool:
 def _grown(x: Masked, window: Window) -> Tensor:
     """The mask behind a window op; declines where a window lies in padding alone, or one cell is left."""
     visible, frame = grow(x, window)
-    require(frame is None or not bool(frame.any()), visible[0, 0].numel() > 1)
+    decline_unless(frame is None or not bool(frame.any()), visible[0, 0].numel() > 1)
     return visible
 
 
@@ -111,16 +111,18 @@ def _strided_last(x: Tensor) -> bool:
 def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, groups: int) -> Packed:
     """From here on only what is visible is computed."""
     value, run = x.value, x.run
-    require(run is not None and run.packing.takes(value), x.weights is None)
+    decline_unless(run is not None and run.packing.takes(value), x.weights is None)
     assert run is not None
-    require(x.visible.shape[1] == 1, x.visible.shape[2:] == value.shape[2:], math.prod(value.shape[2:]) > 1)
+    decline_unless(
+        x.visible.shape[1] == 1, x.visible.shape[2:] == value.shape[2:], math.prod(value.shape[2:]) > 1
+    )
     visible = _grown(x, window)
     run.rows = True
     last = _strided_last(value) or _strided_last(weight)
     if value.shape[1] <= FEW_CHANNELS and groups == 1 and window.dilation[1] == 1:
         node: Node = InputConv(run, filled(x, window), visible, window, captured(run, weight, bias))
     else:
-        require(x.frame is None)
+        decline_unless(x.frame is None)
         given = Input(run, x.visible, value)
         node = Conv(given, visible, window, captured(run, weight, bias), groups)
     return Packed(node, strided_last=last)
@@ -130,7 +132,7 @@ def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, gr
 def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> Packed:
     node = rows_of(input, "last")
     constant(node.kind, weight, bias)
-    require(weight.ndim == 2, weight.shape[1] == node.channels, _is_vector(bias, len(weight)))
+    decline_unless(weight.ndim == 2, weight.shape[1] == node.channels, _is_vector(bias, len(weight)))
     point = Window((1, 1), (1, 1), (0, 0), (0, 0), (1, 1))
     conv = Conv(node, node.mask, point, captured(node.run, weight, bias))
     return Packed(conv, "last", strided_last=True)  # torch lays the result out in this order
@@ -151,8 +153,8 @@ def batch_norm(
     node = rows_of(input)
     vectors = (running_mean, running_var, weight, bias)
     constant(node.kind, *vectors)
-    require(not training, running_mean is not None, running_var is not None, momentum is not None)
-    require(all(_is_vector(vector, node.channels) for vector in vectors))
+    decline_unless(not training, running_mean is not None, running_var is not None, momentum is not None)
+    decline_unless(all(_is_vector(vector, node.channels) for vector in vectors))
     norm = Norm(captured(node.run, *vectors), eps)
     return Packed(Affine(node, norm), strided_last=input.strided_last)
 
@@ -168,7 +170,7 @@ def layer_norm(
 ) -> Packed:
     node = rows_of(input, "last")
     constant(node.kind, weight, bias)
-    require(tuple(normalized_shape) == (node.channels,))
-    require(_is_vector(weight, node.channels), _is_vector(bias, node.channels))
+    decline_unless(tuple(normalized_shape) == (node.channels,))
+    decline_unless(_is_vector(weight, node.channels), _is_vector(bias, node.channels))
     weight, bias = (x if x is None else x.detach().clone() for x in (weight, bias))  # computed later
     return Packed(LayerNorm(node, weight, bias, eps), "last", strided_last=True)  # as linear's

@@ -17,7 +17,7 @@ from layermask.sparse.graph import (
     Slice,
 )
 from layermask.sparse.operands import joined
-from layermask.sparse.rules.table import packed, require, rows_of
+from layermask.sparse.rules.table import decline_unless, packed, rows_of
 from layermask.sparse.value import ORDERS, Packed, Padded
 
 
@@ -25,19 +25,19 @@ from layermask.sparse.value import ORDERS, Packed, Padded
 def permute(input: Any, *dims: Any) -> Packed:
     node = rows_of(input, None)
     given = dims[0] if len(dims) == 1 else dims
-    require(all(-4 <= d < 4 for d in given))
+    decline_unless(all(-4 <= d < 4 for d in given))
     order = tuple(d % 4 for d in given)
     axes_now = tuple(ORDERS[input.order][d] for d in order)
     names = {axes: name for name, axes in ORDERS.items()}
-    require(axes_now in names)
+    decline_unless(axes_now in names)
     return input.add_view(node, 0, node.channels, names[axes_now])
 
 
 @packed(torch.cat, torch.concat, torch.concatenate)
 def cat(tensors: Sequence[Any], dim: int = 0) -> Packed:
-    require(dim in (1, -3), any(type(t) is Packed for t in tensors))
+    decline_unless(dim in (1, -3), any(type(t) is Packed for t in tensors))
     nodes = [rows_of(t) for t in tensors]
-    require(len({(n.batch, n.mask.shape[2:], n.kind.dtype) for n in nodes}) == 1)
+    decline_unless(len({(n.batch, n.mask.shape[2:], n.kind.dtype) for n in nodes}) == 1)
     mask = joined(nodes[0].run, [node.mask for node in nodes])
     return Packed(Cat(mask, *nodes), strided_last=all(t.strided_last for t in tensors))
 
@@ -52,22 +52,24 @@ def getitem(input: Any, index: Any) -> Packed:
     """A slice of channels, x[:, begin:end]."""
     node = rows_of(input)
     index = index if isinstance(index, tuple) else (index,)
-    require(1 < len(index) <= 4)
-    require(all(i is Ellipsis or (isinstance(i, slice) and i == slice(None)) for i in (index[0], *index[2:])))
-    require(index[0] is not Ellipsis, isinstance(index[1], slice))
+    decline_unless(1 < len(index) <= 4)
+    decline_unless(
+        all(i is Ellipsis or (isinstance(i, slice) and i == slice(None)) for i in (index[0], *index[2:]))
+    )
+    decline_unless(index[0] is not Ellipsis, isinstance(index[1], slice))
     begin, end, step = index[1].indices(node.channels)
-    require(step == 1, begin < end)
+    decline_unless(step == 1, begin < end)
     return _sliced(input, begin, end)
 
 
 @packed(torch.split, Tensor.split, torch.functional.split)
 def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Packed, ...]:
     node, sizes = rows_of(tensor), split_size_or_sections
-    require(dim in (1, -3))
+    decline_unless(dim in (1, -3))
     if isinstance(sizes, int):
-        require(sizes > 0)
+        decline_unless(sizes > 0)
         sizes = [min(sizes, node.channels - begin) for begin in range(0, node.channels, sizes)]
-    require(sum(sizes) == node.channels, min(sizes) > 0)
+    decline_unless(sum(sizes) == node.channels, min(sizes) > 0)
     ends = list(itertools.accumulate(sizes))
     return tuple(_sliced(tensor, end - size, end) for size, end in zip(sizes, ends, strict=True))
 
@@ -75,7 +77,7 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Packe
 @packed(torch.chunk, Tensor.chunk)
 def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Packed, ...]:
     node = rows_of(input)
-    require(chunks > 0)
+    decline_unless(chunks > 0)
     return split(input, -(-node.channels // chunks), dim)
 
 
@@ -84,7 +86,7 @@ def pad(input: Any, pad: Sequence[int], mode: Any = "constant", value: float | N
     if isinstance(mode, (int, float)):
         mode, value = "constant", mode
     node = rows_of(input)
-    require(len(pad) == 4, mode == "constant", not value, min(pad) >= 0, any(pad))
+    decline_unless(len(pad) == 4, mode == "constant", not value, min(pad) >= 0, any(pad))
     flat = node.mask.new_empty(1).expand(node.batch, 1, *node.mask.shape[2:])
     shell = Masked(flat, node.mask)
     shell.run = node.run
@@ -97,7 +99,7 @@ def _metadata(name: str) -> None:
 
     @packed(function)
     def answer(input: Any, *args: Any) -> Any:
-        require(isinstance(input, Packed), getattr(input, "node", None) is not None)
+        decline_unless(isinstance(input, Packed), getattr(input, "node", None) is not None)
         return function(torch.empty(input.shape, dtype=input.dtype, device="meta"), *args)
 
 
@@ -108,5 +110,5 @@ for name in "size dim ndimension numel nelement is_floating_point is_complex".sp
 @packed(Tensor.contiguous)
 def contiguous(input: Any, memory_format: torch.memory_format = torch.contiguous_format) -> Packed:
     rows_of(input)
-    require(input.strided_last == (memory_format is torch.channels_last))
+    decline_unless(input.strided_last == (memory_format is torch.channels_last))
     return input

@@ -22,7 +22,7 @@ from layermask.sparse.graph import (
     Pointwise,
 )
 from layermask.sparse.operands import PerImage, meet
-from layermask.sparse.rules.table import PACKED, captured, packed, require, rows_of
+from layermask.sparse.rules.table import PACKED, captured, decline_unless, packed, rows_of
 from layermask.sparse.value import Packed
 from layermask.sparse.weights import Scale
 
@@ -34,7 +34,7 @@ def _ended(x: Any, end: Activation, in_place: bool) -> Packed:
 def _replaced(x: Packed, node: Node, in_place: bool) -> Packed:
     if not in_place:
         return Packed(node, x.order, x.strided_last)
-    require(not x.seen_by_others)
+    decline_unless(not x.seen_by_others)
     return x.replace_node(node)
 
 
@@ -58,7 +58,7 @@ def relu6(input: Any, inplace: bool = False) -> Packed:
 
 @packed(F.hardtanh)
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Packed:
-    require(min_val <= max_val)
+    decline_unless(min_val <= max_val)
     return _ended(input, Activation("clamp", float(min_val), float(max_val)), inplace)
 
 
@@ -69,7 +69,7 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
 
 @packed(F.gelu)
 def gelu(input: Any, approximate: str = "none") -> Packed:
-    require(approximate == "none")
+    decline_unless(approximate == "none")
     return _ended(input, Activation("gelu"), False)
 
 
@@ -91,7 +91,7 @@ for function in (F.silu, F.hardsigmoid, F.hardswish):
 @packed(F.dropout, F.dropout2d, torch.dropout)
 def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Packed:
     rows_of(input, None)
-    require(not training, 0 <= p <= 1)
+    decline_unless(not training, 0 <= p <= 1)
     return input
 
 
@@ -114,8 +114,8 @@ def _entrywise(function: Callable, in_place: bool) -> Callable:
         in_place_now = in_place or bool(kwargs.pop("inplace", False))
         operands = [a for a in args if isinstance(a, (Masked, Tensor))]
         inputs = [a for a in operands if isinstance(a, Packed)]
-        require(bool(inputs), not any(isinstance(v, (Masked, Tensor)) for v in kwargs.values()))
-        require(not in_place_now or operands[0] is inputs[0])
+        decline_unless(bool(inputs), not any(isinstance(v, (Masked, Tensor)) for v in kwargs.values()))
+        decline_unless(not in_place_now or operands[0] is inputs[0])
         node = _met(apart, args, kwargs, inputs)
         return _replaced(inputs[0], node, in_place_now)
 
@@ -123,14 +123,14 @@ def _entrywise(function: Callable, in_place: bool) -> Callable:
 
 
 def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) -> Node:
-    require(all(isinstance(a, (Masked, Tensor, int, float)) for a in args))
+    decline_unless(all(isinstance(a, (Masked, Tensor, int, float)) for a in args))
     others = [a for a in args if isinstance(a, (Masked, Tensor)) and not isinstance(a, Packed)]
     mask, forms = meet(inputs, others)
     form_of = dict(zip(identities(*others), forms, strict=True))
     parts = [a.node if isinstance(a, Packed) else form_of.get(identities(a)[0], a) for a in args]
     nodes = [part for part in parts if isinstance(part, Node)]
     channels = max(node.channels for node in nodes)
-    require(nodes[0].channels == channels)
+    decline_unless(nodes[0].channels == channels)
     if function in _SUMS and not kwargs and len(nodes) == 2 and nodes[1].channels == channels:
         return Sum(mask, *nodes)
     if function in _PRODUCTS and len(args) == 2 and len(nodes) == 1:

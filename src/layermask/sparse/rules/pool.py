@@ -22,7 +22,7 @@ from layermask.sparse.graph import (
 )
 from layermask.sparse.plan import FAR
 from layermask.sparse.rules.conv import _grown
-from layermask.sparse.rules.table import packed, require, rows_of
+from layermask.sparse.rules.table import decline_unless, packed, rows_of
 from layermask.sparse.value import ORDERS, Packed
 
 
@@ -37,9 +37,9 @@ def max_pool2d(
     return_indices: bool = False,
 ) -> Packed:
     node = rows_of(input)
-    require(not return_indices, node.run.settings.pool in (None, "nothing"))
+    decline_unless(not return_indices, node.run.settings.pool in (None, "nothing"))
     window = pool_window(input, 2, kernel_size, stride, padding, dilation, ceil_mode)
-    require(all(0 <= 2 * b <= k for b, k in zip(window.before, window.kernel, strict=True)))
+    decline_unless(all(0 <= 2 * b <= k for b, k in zip(window.before, window.kernel, strict=True)))
     visible = _grown(input, window)
     return Packed(MaxPool(node, visible, window), strided_last=input.strided_last)
 
@@ -56,33 +56,33 @@ def avg_pool2d(
 ) -> Any:
     node = rows_of(input)
     window = pool_window(input, 2, kernel_size, stride, padding, 1, False)
-    require(not any(window.before), divisor_override is None)
+    decline_unless(not any(window.before), divisor_override is None)
     if window.kernel == tuple(node.mask.shape[2:]):
         return _global_mean(node, (2, 3), True)
-    require(not ceil_mode or pool_window(input, 2, kernel_size, stride, padding, 1, True) == window)
-    require(max(window.reach) < FAR)
+    decline_unless(not ceil_mode or pool_window(input, 2, kernel_size, stride, padding, 1, True) == window)
+    decline_unless(max(window.reach) < FAR)
     visible = _grown(input, window)
     return Packed(MeanPool(node, visible, window), strided_last=input.strided_last)
 
 
 @packed(F.adaptive_avg_pool2d)
 def adaptive_avg_pool2d(input: Any, output_size: Any) -> Masked:
-    require(output_size in (1, (1, 1), [1, 1]), output_size is not True)
+    decline_unless(output_size in (1, (1, 1), [1, 1]), output_size is not True)
     return _global_mean(rows_of(input), (2, 3), True)
 
 
 @packed(torch.mean, Tensor.mean)
 def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Masked:
-    require(dtype is None, dim is not None)
+    decline_unless(dtype is None, dim is not None)
     return _global_mean(rows_of(input, None), _spatial(input, dim), keepdim)
 
 
 def _spatial(x: Packed, dim: Any) -> tuple[int, ...]:
     """The axes `dim`, which are to be those of all positions."""
     given = [dim] if isinstance(dim, int) else dim
-    require(all(-4 <= d < 4 for d in given))
+    decline_unless(all(-4 <= d < 4 for d in given))
     dims = tuple(sorted(d % 4 for d in given))
-    require(dims == tuple(ORDERS[x.order].index(axis) for axis in (2, 3)))
+    decline_unless(dims == tuple(ORDERS[x.order].index(axis) for axis in (2, 3)))
     return dims
 
 
@@ -112,7 +112,7 @@ def _global_mean(
 def norm(input: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Masked:
     """The length of each channel over all positions (global response normalisation)."""
     node = rows_of(input, None)
-    require(p in (2, 2.0, "fro"), dtype is None, dim is not None)
+    decline_unless(p in (2, 2.0, "fro"), dtype is None, dim is not None)
     size = math.prod(node.mask.shape[2:])
     return _global_mean(
         node, _spatial(input, dim), keepdim, lambda x: x.square(), lambda x: (x * size).sqrt()

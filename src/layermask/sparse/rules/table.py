@@ -32,15 +32,15 @@ def packed(*functions_: Callable) -> Callable[[Callable], Callable]:
     return register
 
 
-def require(*conditions: bool) -> None:
+def decline_unless(*conditions: bool) -> None:
     if not all(conditions):
         raise NoRows
 
 
 def rows_of(x: Any, order: str | None = "first") -> Node:
     """The node of a packed value in that order (None: any)."""
-    require(type(x) is Packed, getattr(x, "node", None) is not None)
-    require(x.frame is None, x.weights is None, order is None or x.order == order)
+    decline_unless(type(x) is Packed, getattr(x, "node", None) is not None)
+    decline_unless(x.frame is None, x.weights is None, order is None or x.order == order)
     return x.node
 
 

@@ -17,7 +17,7 @@ from layermask.metrics.wordnet import are_imagenet
 from layermask.removal.registry import REMOVALS
 from layermask.studies.audit.mistaken import AT, mistaken_for
 from layermask.studies.audit.verdict import Verdict, recommend
-from layermask.studies.segments.answers import Answers, read_answers
+from layermask.studies.segments.answers import SegmentAnswers, read_answers
 from layermask.zoo.labels import short
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _metrics(labels: Sequence[str], labelled: bool) -> tuple[str, ...]:
     return (CRITERION, *(name for name in PREDICTION_METRICS if name != CRITERION and known.get(name, True)))
 
 
-def shows_hidden(name: str, answers: Answers) -> bool:
+def shows_hidden(name: str, answers: SegmentAnswers) -> bool:
     """Whether a removal lets the model see what it hides: the table says so of its members.
 
     Of a removal of one's own the answers tell: with everything hidden they may not differ between images.
@@ -87,7 +87,7 @@ def shows_hidden(name: str, answers: Answers) -> bool:
     return answers.fractions[-1] == 1 and len(alone.unique()) > 1
 
 
-def _of_removal(answers: Answers, name: str, labels: Sequence[str]) -> dict[str, Any]:
+def _of_removal(answers: SegmentAnswers, name: str, labels: Sequence[str]) -> dict[str, Any]:
     known = REMOVALS.get(name)
     found = [
         {"class": each.label, "name": class_name(labels, each.label), **_without(asdict(each), "label")}
@@ -115,7 +115,7 @@ def _add(removals: dict[str, dict[str, Any]], key: str, found: Mapping[str, Any]
         removals[name][key] = value
 
 
-def _areas(answers: Answers) -> dict[str, dict[str, Any]]:
+def _areas(answers: SegmentAnswers) -> dict[str, dict[str, Any]]:
     """Return removal -> metric -> the mean over shares hidden and segmentations, with its interval."""
     per_metric = {
         metric: (answers.areas(metric), answers.area_interval(metric, LEVEL)) for metric in answers.metrics
@@ -126,7 +126,7 @@ def _areas(answers: Answers) -> dict[str, dict[str, Any]]:
     }
 
 
-def _differences(answers: Answers, recommended: str) -> dict[str, dict[str, Any]]:
+def _differences(answers: SegmentAnswers, recommended: str) -> dict[str, dict[str, Any]]:
     """Return removal -> metric -> the recommended one's area less this one's, with its paired interval."""
     per_metric = {metric: answers.differences(metric, recommended, LEVEL) for metric in answers.metrics}
     return {
@@ -136,7 +136,7 @@ def _differences(answers: Answers, recommended: str) -> dict[str, dict[str, Any]
     }
 
 
-def _curves(answers: Answers) -> dict[str, dict[str, Any]]:
+def _curves(answers: SegmentAnswers) -> dict[str, dict[str, Any]]:
     """Return removal -> metric -> segmentation -> values and bounds at the shares hidden."""
     found: dict[str, dict[str, Any]] = {name: {} for name in answers.removals}
     for metric in answers.metrics:
@@ -158,7 +158,7 @@ def bounded(values: Tensor, interval: Interval, row: int) -> dict[str, float]:
     return {"value": float(values[row]), "low": low, "high": high}
 
 
-def _same_when_whole(answers: Answers) -> int:
+def _same_when_whole(answers: SegmentAnswers) -> int:
     """Return of how many images all removals gave the same class while nothing was hidden."""
     if answers.fractions[0] != 0:
         return 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from layermask.metrics.bootstrap import mean_interval
-from layermask.studies.segments.answers import Answers
+from layermask.studies.segments.answers import SegmentAnswers
 
 AT = (0.4, 0.6)
 """The shares hidden that are looked at: holes enough to be seen, and enough left to be recognised."""
@@ -30,7 +30,7 @@ class Mistaken:
     high: float
 
 
-def mistaken_for(answers: Answers, removal: str, level: float = 0.95) -> list[Mistaken]:
+def mistaken_for(answers: SegmentAnswers, removal: str, level: float = 0.95) -> list[Mistaken]:
     """Return the classes whose excess is above 0 by its interval over images, the largest first."""
     fractions = torch.tensor(answers.fractions)
     chosen = (fractions >= AT[0] - 1e-9) & (fractions <= AT[1] + 1e-9)

@@ -33,7 +33,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AuditParts:
     """The parts, in order; `left_out`: removals that the model cannot have; `notes`: parts left out."""
 
     parts: list[Part]
@@ -50,7 +50,7 @@ def plan(
     linearity_images: int,
     operator: MakeOperator,
     device: torch.device,
-) -> Plan:
+) -> AuditParts:
     """Return what to do with this model and these images.
 
     Raises:
@@ -76,7 +76,7 @@ def plan(
         parts.append(Part("linearity", _sums(usable, loaded, operator), source.pick(linearity_images, seed)))
     else:
         notes["linearity"] = "it was not asked for"
-    return Plan(parts, left_out, notes)
+    return AuditParts(parts, left_out, notes)
 
 
 def _sums(removals: Sequence[str], loaded: Loaded, operator: MakeOperator) -> LinearityStudy:

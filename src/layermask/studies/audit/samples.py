@@ -16,7 +16,7 @@ from layermask.render.overlay import hidden_picture
 from layermask.segment.presets import segmented
 from layermask.studies.orders import random_order
 from layermask.studies.protocol import MakeOperator
-from layermask.studies.segments.answers import Answers
+from layermask.studies.segments.answers import SegmentAnswers
 from layermask.zoo.loaded import Loaded
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Chosen:
     place: int
 
 
-def choose(answers: Answers, candidates: Sequence[str], seed: int) -> Chosen:
+def choose(answers: SegmentAnswers, candidates: Sequence[str], seed: int) -> Chosen:
     """Choose pictures that the model gets right whole, and about half of which is hidden.
 
     First those where one removal keeps the answer and others lose it, with the largest sum of the
@@ -67,7 +67,7 @@ def show(
     loaded: Loaded,
     device: torch.device,
     operator: MakeOperator,
-    answers: Answers,
+    answers: SegmentAnswers,
     hidden: float,
     seed: int,
 ) -> Shown:

@@ -19,12 +19,12 @@ from layermask.io.atomic import output_folder, write_all
 from layermask.removal.registry import MadeOnce, MakeOperator, from_table
 from layermask.studies.audit import words
 from layermask.studies.audit.findings import Table, class_name, findings
-from layermask.studies.audit.parts import DEFAULT, LINEARITY_IMAGES, Part, Plan, plan
+from layermask.studies.audit.parts import DEFAULT, LINEARITY_IMAGES, AuditParts, Part, plan
 from layermask.studies.audit.report import audit_page
 from layermask.studies.audit.samples import Shown, by_name, choose, show
 from layermask.studies.protocol import names_kind
 from layermask.studies.runner import OF_A_RUN, run
-from layermask.studies.segments.answers import Answers, read_answers
+from layermask.studies.segments.answers import SegmentAnswers, read_answers
 from layermask.studies.store import Store, read_results
 from layermask.zoo.loaded import Loaded
 
@@ -83,7 +83,7 @@ def audit(
     force: bool = False,
     operator: MakeOperator = from_table,
     progress: Progress = lambda name, store, left: nullcontext(lambda done: None),
-    planned: Callable[[Plan], None] = lambda made: None,
+    planned: Callable[[AuditParts], None] = lambda made: None,
 ) -> Audit:
     """Measure the missingness bias of a model on a source, and write `folder`/audit.html and audit.json.
 
@@ -132,7 +132,7 @@ def audit(
 def _report(
     loaded: Loaded,
     source: Source,
-    made: Plan,
+    made: AuditParts,
     tables: dict[str, Table],
     seed: int,
     operator: MakeOperator,
@@ -165,7 +165,9 @@ def _settings(part: Part) -> dict[str, Any]:
     return {**part.experiment.settings(part.source), "images": len(part.source)}
 
 
-def _sample(answers: Answers, number: int, place: int, loaded: Loaded, labelled: bool) -> dict[str, Any]:
+def _sample(
+    answers: SegmentAnswers, number: int, place: int, loaded: Loaded, labelled: bool
+) -> dict[str, Any]:
     """Return what the model says of one picture, whole and with a share of its segments hidden."""
 
     def answer(row: int, column: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _RESAMPLES = 4000  # the bounds of many comparisons lie far out in the tails
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedDifference:
     """The leader's mean less that of another removal, with its interval at the level of all comparisons.
 
     `images_needed`: about how many would tell the two apart, if the difference is what it is here; None if
@@ -54,12 +54,12 @@ class Verdict:
     recommended: str
     leader: str
     tied: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[PairedDifference, ...]
     level: float
     because: str = ""
     cheapest: str | None = None
 
-    def against(self, removal: str) -> Comparison | None:
+    def against(self, removal: str) -> PairedDifference | None:
         return next((each for each in self.comparisons if each.removal == removal), None)
 
 
@@ -105,9 +105,9 @@ def recommend(names: Sequence[str], kept: Tensor, level: float = 0.95) -> Verdic
     )
 
 
-def _comparison(name: str, differences: Tensor, low: float, high: float, level: float) -> Comparison:
+def _comparison(name: str, differences: Tensor, low: float, high: float, level: float) -> PairedDifference:
     needed = None if low > 0 else images_needed(differences, level)
-    return Comparison(name, float(differences.mean()), low, high, needed)
+    return PairedDifference(name, float(differences.mean()), low, high, needed)
 
 
 def images_needed(differences: Tensor, level: float) -> int | None:

@@ -99,7 +99,7 @@ AXES = ("image", "removal", "segmentation", "fraction")
 
 
 @dataclass(frozen=True)
-class Answers:
+class SegmentAnswers:
     """Classes `predicted` (N, R, S, K) of N images under R removals, S segmentations and K shares hidden.
 
     `labels` (N,) and `confidence` (N, R, S, K) as in the results; `metrics`: which may be asked for.
@@ -159,7 +159,7 @@ class Answers:
         )
 
 
-def read_answers(columns: dict[str, np.ndarray], metrics: tuple[str, ...]) -> Answers:
+def read_answers(columns: dict[str, np.ndarray], metrics: tuple[str, ...]) -> SegmentAnswers:
     """Arrange the rows of segment removal in random order; the order of rows does not matter.
 
     Raises:
@@ -182,7 +182,7 @@ def read_answers(columns: dict[str, np.ndarray], metrics: tuple[str, ...]) -> An
         return torch.from_numpy(columns[name][chosen])[order].view(shape)
 
     labels = block("label")[:, 0, 0, 0].long()
-    return Answers(
+    return SegmentAnswers(
         names["image"],
         names["removal"],
         names["segmentation"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layermask.errors import require
+from layermask.errors import import_optional
 from layermask.metrics.predictions import Rule
 from layermask.render.curves import COLORS, FOOT, ROOM, STYLES, WIDTH
 from layermask.render.figure import CELL, MARGIN, new_figure, place_axes
@@ -70,5 +70,5 @@ def _plot(axes: Axes, fractions: list[float], found: dict[str, Measured]) -> Non
     axes.set_xlim(0, 1)
     axes.tick_params(labelsize=8, length=2)
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    axes.yaxis.set_major_locator(require("matplotlib.ticker", "cli").MaxNLocator(5))
+    axes.yaxis.set_major_locator(import_optional("matplotlib.ticker", "cli").MaxNLocator(5))
     axes.legend(fontsize=7, frameon=False)
