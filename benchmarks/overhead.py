@@ -36,7 +36,7 @@ class AlmostFree(nn.Module):
 
 
 def ours(explainer: type, model: nn.Module, image: Tensor, batch: int) -> Callable[[], object]:
-    each = explainer(lm.Greyout(model), n_samples=SAMPLES, perturbations_per_eval=batch)
+    each = explainer(lm.removal.Greyout(model), n_samples=SAMPLES, perturbations_per_eval=batch)
     return lambda: each.attribute(image, 0, SEGMENTS)
 
 
@@ -111,7 +111,7 @@ def peak(explainer: str, samples: int) -> float:
     """Return the peak of memory while explaining, in MiB."""
     setup = (
         "from overhead import SEGMENTS, SIDE, AlmostFree, lm\n"
-        f"explainer = lm.{explainer}(lm.Greyout(AlmostFree()), n_samples={samples})\n"
+        f"explainer = lm.{explainer}(lm.removal.Greyout(AlmostFree()), n_samples={samples})\n"
         "image = torch.randn(1, 3, SIDE, SIDE)\n"
         "explainer.attribute(image, 0, SEGMENTS, n_samples=500)"  # what the first call loads stays
     )

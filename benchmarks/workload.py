@@ -11,7 +11,8 @@ from models import build
 from published import Published
 from torch import Tensor, nn
 
-from layermask import Greyout, LayerMasking
+from layermask import LayerMasking
+from layermask.removal import Greyout
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 

@@ -7,10 +7,11 @@ from picture import PICTURE, board, image_of, patches
 from setting import RESULTS, load
 from torch import Tensor
 
-from layermask import Greyout, LayerMasking
+from layermask import LayerMasking
 from layermask.data.images import load_image
 from layermask.explain.feature_maps import FeatureMap, Place, activations, distance, most_varying_channel
 from layermask.io.atomic import write_all
+from layermask.removal import Greyout
 from layermask.render.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, place_image, png
 from layermask.render.overlay import hidden_picture
 

@@ -7,12 +7,13 @@ from picture import PICTURE, image_of
 from setting import RESULTS
 from torch import Tensor
 
-from layermask import Masked, Preprocessing
+from layermask import Masked
 from layermask.data.images import load_image
 from layermask.io.atomic import write_all
 from layermask.padding.neighbor import neighbor
 from layermask.render.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, png
 from layermask.render.overlay import hidden_picture
+from layermask.zoo import Preprocessing
 
 RINGS = (0, 1, 3, 6)
 TOP, LEFT, SIZE = 76, 60, 48

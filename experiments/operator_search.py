@@ -18,11 +18,12 @@ from setting import RESULTS, ROOT, WEIGHTS, images, load
 from torch import Tensor
 from variants import VARIANTS, Varied
 
-from layermask import Calibrated, Loaded
+from layermask import Calibrated
 from layermask.data.source import Source
 from layermask.metrics.bootstrap import mean_interval
 from layermask.removal.registry import removal
 from layermask.studies import SegmentStudy, read_results, run
+from layermask.zoo import Loaded
 
 FRACTIONS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8)
 MCAL = "paper, MCal"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import layermask
-from layermask import Preprocessing
 from layermask.render.overlay import hidden_picture
+from layermask.zoo import Preprocessing
 
 PICTURE = Path(layermask.__file__).parent / "assets" / "chelsea.jpg"
 """A cat; of no licence that forbids to show it, other than the images that the tables are from."""

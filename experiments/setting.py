@@ -18,13 +18,12 @@ import torch
 import torchvision
 from torch import nn
 
-from layermask import Loaded
 from layermask.data import open_source
 from layermask.data.source import Source
 from layermask.io.atomic import write_all
 from layermask.io.progress import bar
 from layermask.studies import Store, run
-from layermask.zoo import labels
+from layermask.zoo import Loaded, labels
 from layermask.zoo.preprocessing import IMAGENET_STD, Preprocessing
 from layermask.zoo.weights import load_state, read_state
 

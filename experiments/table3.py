@@ -14,8 +14,9 @@ from setting import images, measure, options
 from table1 import ORDERS, SEGMENTATIONS
 from torch import Tensor
 
-from layermask import LayerMasking, Loaded
+from layermask import LayerMasking
 from layermask.studies import SegmentStudy
+from layermask.zoo import Loaded
 
 VARIANTS = {
     "two-stages": partial(LayerMasking, until="layer2"),  # the paper's "1st and 2nd residual blocks"

@@ -40,7 +40,7 @@ MODELS = """
 import sys
 import torch
 from torch import nn
-from layermask import Loaded, Preprocessing
+from layermask.zoo import Loaded, Preprocessing
 def net(classes=5):
     torch.manual_seed(0)
     return nn.Sequential(

@@ -45,7 +45,7 @@ def left_out(removal, image: Tensor, labels: Tensor, target: int) -> Tensor:
 
 @pytest.mark.parametrize("per_eval", [1, 3, 8])
 def test_feature_ablation_is_leave_one_out(removal, per_eval):
-    forward, arguments = lm.as_captum(removal, IMAGE, EIGHT)
+    forward, arguments = lm.adapters.as_captum(removal, IMAGE, EIGHT)
     found = attr.FeatureAblation(forward).attribute(**arguments, target=2, perturbations_per_eval=per_eval)
     assert found.shape == (1, 1, SIDE, SIDE)
     want = left_out(removal, IMAGE, EIGHT, 2)
@@ -56,7 +56,7 @@ def test_feature_ablation_is_leave_one_out(removal, per_eval):
 @pytest.mark.parametrize("per_eval", [1, 3])
 def test_feature_ablation_of_a_batch_with_segments_of_their_own(removal, per_eval):
     labels = torch.stack([EIGHT, 7 - EIGHT, SEGMENTS])
-    forward, arguments = lm.as_captum(removal, IMAGES, labels[:, None])
+    forward, arguments = lm.adapters.as_captum(removal, IMAGES, labels[:, None])
     found = attr.FeatureAblation(forward).attribute(
         **arguments, target=[0, 3, 1], perturbations_per_eval=per_eval
     )
@@ -67,7 +67,7 @@ def test_feature_ablation_of_a_batch_with_segments_of_their_own(removal, per_eva
 
 @pytest.mark.parametrize("per_eval", [1, 5])
 def test_occlusion_is_each_window_hidden(removal, per_eval):
-    forward, arguments = lm.as_captum(removal, IMAGES)
+    forward, arguments = lm.adapters.as_captum(removal, IMAGES)
     found = attr.Occlusion(forward).attribute(
         **arguments,
         sliding_window_shapes=(1, 8, 4),
@@ -91,7 +91,7 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_additive_values_are_found_exactly(method, count, per_eval):
     removal, images = Additive(EIGHT), IMAGES[:count]
-    forward, arguments = lm.as_captum(removal, images, EIGHT)
+    forward, arguments = lm.adapters.as_captum(removal, images, EIGHT)
     kind, options = METHODS[method]
     torch.manual_seed(0)
     found = kind(forward).attribute(**arguments, target=4, perturbations_per_eval=per_eval, **options)
@@ -101,7 +101,7 @@ def test_additive_values_are_found_exactly(method, count, per_eval):
 
 
 def test_shapley_values_are_those_of_the_definition(removal):
-    forward, arguments = lm.as_captum(removal, IMAGE, SEGMENTS)
+    forward, arguments = lm.adapters.as_captum(removal, IMAGE, SEGMENTS)
     found = attr.ShapleyValues(forward).attribute(**arguments, target=2, perturbations_per_eval=4)
     want = shapley(removal, IMAGE, SEGMENTS, 2)
     torch.testing.assert_close(of_segments(found[0, 0], SEGMENTS).double(), want, atol=1e-5, rtol=0)
@@ -117,15 +117,15 @@ def test_lime_of_captum_is_ours(removal, per_eval):
     def in_order(mask, **unused):
         yield from rows.long().split(1)
 
-    forward, arguments = lm.as_captum(removal, IMAGE, EIGHT, output="probability")
-    lime = attr.Lime(forward, SkLearnRidge(alpha=1.0), lm.lime_similarity(0.3), in_order)
+    forward, arguments = lm.adapters.as_captum(removal, IMAGE, EIGHT, output="probability")
+    lime = attr.Lime(forward, SkLearnRidge(alpha=1.0), lm.adapters.lime_similarity(0.3), in_order)
     found = lime.attribute(**arguments, target=3, n_samples=40, perturbations_per_eval=per_eval)
     torch.testing.assert_close(of_segments(found[0, 0], EIGHT).double(), want.scores[0], atol=1e-5, rtol=1e-4)
 
 
 def test_lime_with_captums_own_samples_in_a_batch(removal):
-    forward, arguments = lm.as_captum(removal, IMAGES, SEGMENTS)
-    lime = attr.Lime(forward, SkLearnRidge(alpha=1e-3), lm.lime_similarity())
+    forward, arguments = lm.adapters.as_captum(removal, IMAGES, SEGMENTS)
+    lime = attr.Lime(forward, SkLearnRidge(alpha=1e-3), lm.adapters.lime_similarity())
     torch.manual_seed(0)
     found = lime.attribute(**arguments, target=[2, 0, 1], n_samples=50, perturbations_per_eval=6)
     for index, target in enumerate((2, 0, 1)):
@@ -141,7 +141,7 @@ def test_one_image_is_never_copied():
         seen.append((images.data_ptr(), images.stride(0), len(visible)))
         return visible.flatten(1).float().sum(1, keepdim=True)
 
-    forward, arguments = lm.as_captum(removal, IMAGE, EIGHT)
+    forward, arguments = lm.adapters.as_captum(removal, IMAGE, EIGHT)
     attr.FeatureAblation(forward).attribute(**arguments, target=0, perturbations_per_eval=8)
     assert seen[-1] == (IMAGE.data_ptr(), 0, 8)
 
@@ -151,8 +151,8 @@ def test_label_maps_with_gaps_and_huggingface_outputs(removal):
         def __init__(self, logits):
             self.logits = logits
 
-    forward, arguments = lm.as_captum(lambda x, v: Output(removal(x, v)), IMAGE, 3 * EIGHT + 5)
-    plain, plain_arguments = lm.as_captum(removal, IMAGE, EIGHT)
+    forward, arguments = lm.adapters.as_captum(lambda x, v: Output(removal(x, v)), IMAGE, 3 * EIGHT + 5)
+    plain, plain_arguments = lm.adapters.as_captum(removal, IMAGE, EIGHT)
     for one, other in ((forward, arguments), (plain, plain_arguments)):
         other["found"] = attr.FeatureAblation(one).attribute(**other, target=0)
     assert torch.equal(arguments["found"], plain_arguments["found"])
@@ -163,17 +163,17 @@ def test_volumes():
     model = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Flatten(2), torch.nn.AdaptiveAvgPool1d(1))
     removal = lm.LayerMasking(torch.nn.Sequential(model, torch.nn.Flatten()).eval())
     labels = torch.arange(4)[:, None, None].expand(4, 6, 6) // 2
-    forward, arguments = lm.as_captum(removal, torch.randn(1, 1, 4, 6, 6), labels)
+    forward, arguments = lm.adapters.as_captum(removal, torch.randn(1, 1, 4, 6, 6), labels)
     assert attr.FeatureAblation(forward).attribute(**arguments, target=1).shape == (1, 1, 4, 6, 6)
 
 
 def call_with(removal, **change):
-    forward, arguments = lm.as_captum(removal, IMAGES, EIGHT)
+    forward, arguments = lm.adapters.as_captum(removal, IMAGES, EIGHT)
     return attr.FeatureAblation(forward).attribute(**(arguments | change), target=0)
 
 
 def gradients(removal):
-    forward, arguments = lm.as_captum(removal, IMAGE)
+    forward, arguments = lm.adapters.as_captum(removal, IMAGE)
     attr.IntegratedGradients(forward).attribute(**arguments, target=0, n_steps=2)
 
 
@@ -182,21 +182,27 @@ BAD = [
     (gradients, "switches features on and off"),
     (lambda r: call_with(r, additional_forward_args=None), "give it all arguments of as_captum"),
     (
-        lambda r: lm.as_captum(r, IMAGE, EIGHT[:8]),
+        lambda r: lm.adapters.as_captum(r, IMAGE, EIGHT[:8]),
         r"of \(8, 16\), expected integers of \(16, 16\) or \(1 or 1",
     ),
-    (lambda r: lm.as_captum(r, IMAGES, EIGHT.expand(2, 1, -1, -1)), r"\(3 or 1, 1, 16, 16\)"),
+    (lambda r: lm.adapters.as_captum(r, IMAGES, EIGHT.expand(2, 1, -1, -1)), r"\(3 or 1, 1, 16, 16\)"),
     (
-        lambda r: lm.as_captum(r, IMAGE, EIGHT.float()),
+        lambda r: lm.adapters.as_captum(r, IMAGE, EIGHT.float()),
         "feature_mask: a label map is .* torch.float32",
     ),
-    (lambda r: lm.as_captum(r, IMAGE.long(), EIGHT), r"images must be a float tensor .* got torch.int64"),
     (
-        lambda r: lm.as_captum(r, IMAGE, EIGHT, output="logits"),
+        lambda r: lm.adapters.as_captum(r, IMAGE.long(), EIGHT),
+        r"images must be a float tensor .* got torch.int64",
+    ),
+    (
+        lambda r: lm.adapters.as_captum(r, IMAGE, EIGHT, output="logits"),
         "output is 'logits': choose",
     ),
-    (lambda r: lm.lime_similarity(0), "kernel_width is 0"),
-    (lambda r: lm.as_captum(lambda x, v: (r(x, v),), IMAGE)[0](IMAGE[:, :1] * 0), "answers with a tuple"),
+    (lambda r: lm.adapters.lime_similarity(0), "kernel_width is 0"),
+    (
+        lambda r: lm.adapters.as_captum(lambda x, v: (r(x, v),), IMAGE)[0](IMAGE[:, :1] * 0),
+        "answers with a tuple",
+    ),
 ]
 
 
@@ -207,7 +213,7 @@ def test_bad_input(removal, call, message):
 
 
 def test_probabilities_add_up(removal):
-    forward, arguments = lm.as_captum(removal, IMAGES, output="probability")
+    forward, arguments = lm.adapters.as_captum(removal, IMAGES, output="probability")
     scores = forward(arguments["inputs"], *arguments["additional_forward_args"])
     assert scores.shape == (3, CLASSES)
     torch.testing.assert_close(scores.sum(1), torch.ones(3))

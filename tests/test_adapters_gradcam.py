@@ -33,7 +33,7 @@ OF_ZEROS = [name for name in ALL if "Eigen" not in name]  # those centre the act
 
 
 def through(name: str, images, model=None, layer=LAYER):
-    model = lm.CamModel(REMOVAL, [layer]) if model is None else model
+    model = lm.adapters.CamModel(REMOVAL, [layer]) if model is None else model
     with getattr(cams, name)(model=model, target_layers=[layer]) as method:
         heat = method(images, TARGETS)
         hooked = method.activations_and_grads  # emptied when the block ends
@@ -50,7 +50,7 @@ def test_of_whole_images_the_maps_are_those_of_the_plain_model(name):
 @pytest.mark.parametrize("name", OF_ZEROS)
 def test_a_hidden_position_adds_nothing(name):
     """The last visible column of the layer is its fourth: from there on the map is enlarged to the image."""
-    heat, activations, gradients = through(name, lm.mark_hidden(IMAGES, HALF))
+    heat, activations, gradients = through(name, lm.adapters.mark_hidden(IMAGES, HALF))
     assert (heat[..., :5] == 0).all() and heat[..., 8:].max() > 0.1
     assert (activations[0][..., :3] == 0).all() and activations[0][..., 3:].any()
     assert name == "ScoreCAM" or ((gradients[0][..., :3] == 0).all() and gradients[0][..., 3:].any())
@@ -70,7 +70,7 @@ def test_grad_cam_by_hand():
     weights = kept[0].value.grad.mean((2, 3), keepdim=True)
     want = (weights * settled(kept[0])).sum(1).relu()
     want = want / want.amax((1, 2), keepdim=True)
-    found, activations, gradients = through("GradCAM", lm.mark_hidden(IMAGES, HALF))
+    found, activations, gradients = through("GradCAM", lm.adapters.mark_hidden(IMAGES, HALF))
     small = (activations[0] * gradients[0].mean((2, 3), keepdim=True)).sum(1).relu()
     torch.testing.assert_close(small / small.amax((1, 2), keepdim=True), want, atol=1e-6, rtol=0)
     enlarged = nn.functional.interpolate(want[:, None].detach(), (SIDE, SIDE), mode="bilinear")[:, 0]
@@ -79,19 +79,19 @@ def test_grad_cam_by_hand():
 
 def test_what_is_hidden_changes_no_map():
     noise = torch.where(HALF, IMAGES, some_images(2, seed=9))
-    one, other = (through("GradCAM", lm.mark_hidden(x, HALF))[0] for x in (IMAGES, noise))
+    one, other = (through("GradCAM", lm.adapters.mark_hidden(x, HALF))[0] for x in (IMAGES, noise))
     np.testing.assert_array_equal(one, other)
     assert np.abs(one - through("GradCAM", IMAGES)[0]).max() > 0.1
 
 
 def test_the_hooks_do_not_change_the_answer_and_are_gone_afterwards():
     before = REMOVAL(IMAGES, HALF)
-    model = lm.CamModel(REMOVAL, [MODEL[2], LAYER])
-    assert torch.equal(model(lm.mark_hidden(IMAGES, HALF)), before)
+    model = lm.adapters.CamModel(REMOVAL, [MODEL[2], LAYER])
+    assert torch.equal(model(lm.adapters.mark_hidden(IMAGES, HALF)), before)
     seen = []
     handle = LAYER.register_forward_hook(lambda module, args, output: seen.append(output))
     with torch.no_grad():
-        model(lm.mark_hidden(IMAGES, HALF))
+        model(lm.adapters.mark_hidden(IMAGES, HALF))
         REMOVAL(IMAGES, HALF)
     handle.remove()
     assert isinstance(seen[0], torch.Tensor) and isinstance(seen[1], lm.Masked)
@@ -101,9 +101,9 @@ def test_the_hooks_do_not_change_the_answer_and_are_gone_afterwards():
 @pytest.mark.parametrize("options", [{"fill": "zero"}, {"growth": "center"}, {"until": "2"}])
 def test_the_options_of_the_removal_hold_beyond_the_hooks(options):
     removal = lm.LayerMasking(MODEL, **options)
-    model = lm.CamModel(removal, [MODEL[0], MODEL[2]])
+    model = lm.adapters.CamModel(removal, [MODEL[0], MODEL[2]])
     assert not torch.equal(removal(IMAGES, HALF), REMOVAL(IMAGES, HALF))
-    assert torch.equal(model(lm.mark_hidden(IMAGES, HALF)), removal(IMAGES, HALF))
+    assert torch.equal(model(lm.adapters.mark_hidden(IMAGES, HALF)), removal(IMAGES, HALF))
 
 
 class Attention(nn.Module):
@@ -131,14 +131,14 @@ class Attention(nn.Module):
 )
 def test_what_else_a_masked_value_carries_survives_the_hooks(model, hooked):
     removal = lm.LayerMasking(model.eval())
-    answer = lm.CamModel(removal, [hooked(model)])(lm.mark_hidden(IMAGES, HALF))
+    answer = lm.adapters.CamModel(removal, [hooked(model)])(lm.adapters.mark_hidden(IMAGES, HALF))
     assert torch.equal(answer, removal(IMAGES, HALF))
 
 
 def test_several_layers_at_once():
     layers = [MODEL[1], LAYER]
-    with cams.GradCAM(model=lm.CamModel(REMOVAL, layers), target_layers=layers) as method:
-        heat = method(lm.mark_hidden(IMAGES, HALF), TARGETS)
+    with cams.GradCAM(model=lm.adapters.CamModel(REMOVAL, layers), target_layers=layers) as method:
+        heat = method(lm.adapters.mark_hidden(IMAGES, HALF), TARGETS)
     assert heat.shape == (2, SIDE, SIDE) and (heat[..., :5] == 0).all()
 
 
@@ -150,13 +150,13 @@ def test_tokens_of_a_vision_transformer():
         img_size=SIDE, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=5
     ).eval()
     layer = vit.blocks[-1].norm1
-    model = lm.CamModel(lm.LayerMasking(vit), [layer])
+    model = lm.adapters.CamModel(lm.LayerMasking(vit), [layer])
 
     def as_map(tokens):
         return tokens[:, 1:].unflatten(1, (4, 4)).movedim(-1, 1)
 
     with cams.GradCAM(model=model, target_layers=[layer], reshape_transform=as_map) as method:
-        heat = method(lm.mark_hidden(IMAGES, HALF), TARGETS)
+        heat = method(lm.adapters.mark_hidden(IMAGES, HALF), TARGETS)
         activation = method.activations_and_grads.activations[0]
     assert activation.shape == (2, 16, 4, 4) and (activation[..., :2] == 0).all()
     assert (heat[..., :6] == 0).all() and heat.max() > 0.9
@@ -197,9 +197,9 @@ ROAD = {
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("name", ROAD)
 def test_road_with_our_removals(name, kind):
-    removal = getattr(lm, kind)(MODEL)
+    removal = getattr(lm.removal, kind)(MODEL)
     metric, want = ROAD[name]
-    found = lm.as_road(metric)(IMAGES, SCORES, TARGETS, lm.NaNHidden(removal))
+    found = lm.adapters.as_road(metric)(IMAGES, SCORES, TARGETS, lm.adapters.NaNHidden(removal))
     assert np.abs(want(removal)).min() > 1e-3
     np.testing.assert_allclose(found, want(removal), atol=1e-5)
 
@@ -208,8 +208,8 @@ def test_road_with_our_removals(name, kind):
 def test_road_painting_as_a_removal_does(name):
     """Also removals that must see what they hide; the model asked is then the plain one."""
     metric, want = ROAD[name]
-    for removal in (lm.Greyout(MODEL), lm.BlurFill(MODEL, kernel_size=5, sigma=2.0)):
-        found = lm.as_road(metric, removal)(IMAGES, SCORES, TARGETS, MODEL)
+    for removal in (lm.removal.Greyout(MODEL), lm.removal.BlurFill(MODEL, kernel_size=5, sigma=2.0)):
+        found = lm.adapters.as_road(metric, removal)(IMAGES, SCORES, TARGETS, MODEL)
         np.testing.assert_allclose(found, want(removal), atol=1e-5)
 
 
@@ -217,7 +217,7 @@ def test_road_painting_as_a_removal_does(name):
 @pytest.mark.parametrize("name", ROAD)
 def test_the_metric_given_is_left_as_it_was(name):
     metric = ROAD[name][0]
-    lm.as_road(metric)(IMAGES, SCORES, TARGETS, lm.NaNHidden(REMOVAL))
+    lm.adapters.as_road(metric)(IMAGES, SCORES, TARGETS, lm.adapters.NaNHidden(REMOVAL))
     torch.manual_seed(0)
     imputed = metric(IMAGES, SCORES, TARGETS, MODEL)
     assert np.isfinite(imputed).all()
@@ -225,8 +225,8 @@ def test_the_metric_given_is_left_as_it_was(name):
 
 def test_bad_input():
     with pytest.raises(InputError, match="object has no imputer: give a ROAD metric"):
-        lm.as_road(object())
+        lm.adapters.as_road(object())
     with pytest.raises(InputError, match=r"paints nothing: leave it out here, .* NaNHidden\(removal\)"):
-        lm.as_road(road.ROADMostRelevantFirst(50), REMOVAL)
+        lm.adapters.as_road(road.ROADMostRelevantFirst(50), REMOVAL)
     with pytest.raises(InputError, match="target layer ReLU is no module of the removal's model"):
-        lm.CamModel(REMOVAL, [nn.ReLU()])
+        lm.adapters.CamModel(REMOVAL, [nn.ReLU()])

@@ -77,7 +77,7 @@ def test_tuples_when_asked_for():
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("kind", ["LayerMasking", "Greyout"])
 def test_explainers_and_adapters_read_the_logits(name, kind):
-    removal = getattr(lm, kind)(build(name))
+    removal = getattr(lm.removal, kind)(build(name))
     found = lm.Lime(removal, n_samples=10).attribute(IMAGES[:1], target=2, feature_mask=SEGMENTS)
     assert found.scores.shape == (1, 4) and found.scores.abs().max() > 0
 
@@ -85,17 +85,17 @@ def test_explainers_and_adapters_read_the_logits(name, kind):
         visible = torch.isin(SEGMENTS, torch.tensor(segments))[None, None]
         return removal(images, visible).logits
 
-    forward, arguments = lm.as_captum(removal, IMAGES, SEGMENTS)
+    forward, arguments = lm.adapters.as_captum(removal, IMAGES, SEGMENTS)
     ablated = attr.FeatureAblation(forward).attribute(**arguments, target=2, perturbations_per_eval=3)
     want = scores(IMAGES, [0, 1, 2, 3])[:, 2] - scores(IMAGES, [0, 1, 3])[:, 2]
     torch.testing.assert_close(ablated[:, 0, -1, 0], want, atol=1e-5, rtol=0)
 
-    model, masker = lm.as_shap(removal, SEGMENTS, target=2)
+    model, masker = lm.adapters.as_shap(removal, SEGMENTS, target=2)
     rows = np.stack([masker(np.array([True, False, True, False]), x)[0][0] for x in IMAGES])
     np.testing.assert_allclose(model(rows, IMAGES.numpy()), scores(IMAGES, [0, 2])[:, 2], atol=1e-5)
 
-    hidden = lm.mark_hidden(IMAGES, VISIBLE)
-    torch.testing.assert_close(lm.NaNHidden(removal)(hidden), removal(IMAGES, VISIBLE).logits)
+    hidden = lm.adapters.mark_hidden(IMAGES, VISIBLE)
+    torch.testing.assert_close(lm.adapters.NaNHidden(removal)(hidden), removal(IMAGES, VISIBLE).logits)
 
 
 def test_grad_cam_of_a_hugging_face_model():
@@ -104,7 +104,9 @@ def test_grad_cam_of_a_hugging_face_model():
 
     model = build("ResNet").requires_grad_()
     layer = model.resnet.encoder.stages[0]
-    with GradCAM(model=lm.CamModel(lm.LayerMasking(model), [layer]), target_layers=[layer]) as method:
+    with GradCAM(
+        model=lm.adapters.CamModel(lm.LayerMasking(model), [layer]), target_layers=[layer]
+    ) as method:
         half = torch.arange(SIDE).ge(16).expand(1, 1, SIDE, SIDE)
-        heat = method(lm.mark_hidden(IMAGES, half), [ClassifierOutputTarget(1)] * 2)
+        heat = method(lm.adapters.mark_hidden(IMAGES, half), [ClassifierOutputTarget(1)] * 2)
     assert heat.max() > 0.9 and (heat[..., :4] == 0).all()

@@ -38,7 +38,7 @@ def ends(removal, labels, images=IMAGES):
 def test_values_add_up(removal, algorithm, partition):
     if algorithm == "partition" and not partition:
         pytest.skip("needs a hierarchy")
-    model, masker = lm.as_shap(removal, EIGHT, partition=partition)
+    model, masker = lm.adapters.as_shap(removal, EIGHT, partition=partition)
     found = shap.Explainer(model, masker, algorithm=algorithm, seed=0)(IMAGES, silent=True)
     whole, nothing = ends(removal, EIGHT)
     assert found.values.shape == (2, 8, CLASSES)
@@ -48,14 +48,14 @@ def test_values_add_up(removal, algorithm, partition):
 
 
 def test_exact_values_are_those_of_the_definition(removal):
-    model, masker = lm.as_shap(removal, EIGHT, target=2)
+    model, masker = lm.adapters.as_shap(removal, EIGHT, target=2)
     found = shap.Explainer(model, masker, algorithm="exact")(IMAGES, silent=True)
     for image, values in zip(IMAGES.split(1), found.values, strict=True):
         np.testing.assert_allclose(values, shapley(removal, image, EIGHT, 2), atol=1e-5)
 
 
 def test_permutations_come_close_to_the_definition(removal):
-    model, masker = lm.as_shap(removal, EIGHT, target=2)
+    model, masker = lm.adapters.as_shap(removal, EIGHT, target=2)
     found = shap.Explainer(model, masker, algorithm="permutation", seed=0)(
         IMAGES[:1], max_evals=17 * 60, silent=True
     )
@@ -66,14 +66,14 @@ def test_permutations_come_close_to_the_definition(removal):
 @pytest.mark.parametrize("algorithm", ["permutation", "exact", "partition"])
 def test_an_additive_removal_is_found_exactly(algorithm):
     removal = Additive(EIGHT)
-    model, masker = lm.as_shap(removal, EIGHT, target=[4, 1], partition=algorithm == "partition")
+    model, masker = lm.adapters.as_shap(removal, EIGHT, target=[4, 1], partition=algorithm == "partition")
     found = shap.Explainer(model, masker, algorithm=algorithm)(IMAGES.numpy(), silent=True)
     want = IMAGES.mean((1, 2, 3))[:, None, None] * removal.worth[:, [4, 1]]
     np.testing.assert_allclose(found.values, want, atol=1e-5)
 
 
 def test_partition_of_many_segments_with_few_evaluations(removal):
-    model, masker = lm.as_shap(removal, SIXTEEN, target=0, partition=True, output="probability")
+    model, masker = lm.adapters.as_shap(removal, SIXTEEN, target=0, partition=True, output="probability")
     found = shap.Explainer(model, masker, algorithm="partition")(IMAGES, max_evals=20, silent=True)
     whole, nothing = (torch.tensor(x).softmax(1)[:, 0] for x in ends(removal, SIXTEEN))
     assert found.values.shape == (2, 16)
@@ -87,7 +87,7 @@ def test_forward_passes_hold_batch_size_masks():
         sizes.append(len(visible))
         return images.new_zeros(len(visible), 3)
 
-    model, masker = lm.as_shap(removal, EIGHT, batch_size=100)
+    model, masker = lm.adapters.as_shap(removal, EIGHT, batch_size=100)
     shap.Explainer(model, masker, algorithm="exact")(IMAGES[:1], silent=True)
     assert sizes == [100, 100, 56]
 
@@ -123,15 +123,23 @@ def test_tree_of_concentric_segments():
 
 
 BAD = [
-    (lambda r: lm.as_shap(r, EIGHT.float()), "feature_mask: a label map is integers .* torch.float32"),
-    (lambda r: lm.as_shap(r, torch.zeros(4, 4, dtype=torch.long), partition=True), "two segments or more"),
-    (lambda r: lm.as_shap(r, EIGHT, output="p"), "output is 'p': choose probability or logit"),
     (
-        lambda r: shap.Explainer(*lm.as_shap(r, EIGHT), algorithm="exact")(IMAGES[0], silent=True),
+        lambda r: lm.adapters.as_shap(r, EIGHT.float()),
+        "feature_mask: a label map is integers .* torch.float32",
+    ),
+    (
+        lambda r: lm.adapters.as_shap(r, torch.zeros(4, 4, dtype=torch.long), partition=True),
+        "two segments or more",
+    ),
+    (lambda r: lm.adapters.as_shap(r, EIGHT, output="p"), "output is 'p': choose probability or logit"),
+    (
+        lambda r: shap.Explainer(*lm.adapters.as_shap(r, EIGHT), algorithm="exact")(IMAGES[0], silent=True),
         r"of shape \(16, 16\), expected \(C, 16, 16\) .* batch of images \(N, C, 16, 16\)",
     ),
     (
-        lambda r: shap.Explainer(*lm.as_shap(r, EIGHT, target=5), algorithm="exact")(IMAGES, silent=True),
+        lambda r: shap.Explainer(*lm.adapters.as_shap(r, EIGHT, target=5), algorithm="exact")(
+            IMAGES, silent=True
+        ),
         "target is \\[5\\]: the model has the classes 0 to 4",
     ),
 ]

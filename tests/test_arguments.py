@@ -54,12 +54,14 @@ from layermask.segment.presets import segmenter
 from layermask.studies import audit
 
 FAMILIES = {
-    *(kind.__name__ for kind in lm.EXPLAINERS.values()),
-    *(entry.operator for entry in lm.REMOVALS.values()),
-    *(kind.__name__ for kind in lm.SEGMENTERS.values()),
+    *(kind.__name__ for kind in lm.explain.EXPLAINERS.values()),
+    *(entry.operator for entry in lm.removal.REMOVALS.values()),
+    *(kind.__name__ for kind in lm.segment.SEGMENTERS.values()),
     "NaNHidden",
     "PixelFill",
 }
+
+ROOMS = (lm.explain, lm.removal, lm.segment, lm.adapters)
 
 SIDE = 16
 torch.manual_seed(0)
@@ -71,8 +73,8 @@ VIT = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten()
 IMAGES = torch.randn(1, 3, SIDE, SIDE)
 VISIBLE = torch.ones(1, 1, SIDE, SIDE, dtype=torch.bool)
 CELLS = lm.Grid(8).labels((SIDE, SIDE))
-OPERATOR = lm.Greyout(NET)
-LOADED = lm.Loaded(NET, lm.Preprocessing(resize=(16, 16), crop=(16, 16)), tuple("abcde"), "net")
+OPERATOR = lm.removal.Greyout(NET)
+LOADED = lm.zoo.Loaded(NET, lm.zoo.Preprocessing(resize=(16, 16), crop=(16, 16)), tuple("abcde"), "net")
 PICTURE = Image.new("RGB", (SIDE, SIDE))
 FOUND = lm.Attribution(torch.rand(1, 4).double(), CELLS, (1,), torch.rand(1), stderr=torch.rand(1, 4))
 CLASSES = torch.zeros(1, dtype=torch.int64)
@@ -220,7 +222,7 @@ NO_OBJECT = [*ODD, 5, True, math.nan, "x", [5], 1.5, NET]
 NO_FLAG = [*ODD, 0, 1, "yes", "", 1.0, math.nan, torch.tensor([True, True]), np.array([True, False])]
 NO_SIZES = [*ODD, 0, -1, 1.5, "16", True, (0, 4), [1.5], math.nan, 10**30, (2, 10**30), HUGE]
 NO_TENSOR += [QUANTISED, NARROW]
-NO_REMOVAL += [lm.ConstantFill]
+NO_REMOVAL += [lm.removal.ConstantFill]
 NO_SHARE = [*NO_NUMBER, -0.5, 1.5, 2]
 
 WRONG: dict[str, list[Any]] = {
@@ -449,7 +451,7 @@ def metric(function: Callable[..., Any], **kinds_: str) -> Call:
     return Call(call, kinds_)
 
 
-PREDICTIONS = lm.Predictions(CLASSES[:, None], torch.tensor([0.0]), CLASSES, classes=5)
+PREDICTIONS = lm.metrics.Predictions(CLASSES[:, None], torch.tensor([0.0]), CLASSES, classes=5)
 EXPLAINER = lm.FeatureAblation(OPERATOR)
 CALIBRATED = lm.Calibrated(OPERATOR, 5)
 STATISTIC = {"statistic": lambda weights: weights.sum(1)}
@@ -466,7 +468,12 @@ FIELDS = {
     **{name: {"seed": "seed or None"} for name in ("NoiseFill", "NoisyLinearFill", "RandomPixelFill")},
 }
 CALLS: dict[str, Call] = {
-    **{name: Call(getattr(lm, name), dict(FIELDS.get(name, {}))) for name in lm.__all__ if name in FAMILIES},
+    **{
+        name: Call(getattr(room, name), dict(FIELDS.get(name, {})))
+        for room in ROOMS
+        for name in room.__all__
+        if name in FAMILIES
+    },
     "Attribution": Call(
         lm.Attribution,
         {
@@ -482,16 +489,16 @@ CALLS: dict[str, Call] = {
     "Attribution.heatmap": Call(FOUND.heatmap),
     "Attribution.interval": Call(FOUND.interval, {"level": "open share"}),
     "Attribution.visible": Call(FOUND.visible, values={"shown": 1}),
-    "Boxes": Call(lm.Boxes),
+    "Boxes": Call(lm.segment.Boxes),
     "Calibrated": Call(lm.Calibrated),
     "Calibrated.fit": Call(
         CALIBRATED.fit, {"visible": "shares of masks", "targets": "word", "show_progress": "called"}
     ),
     "Calibrated.load": Call(lm.Calibrated.load),
     "Calibrated.save": Call(CALIBRATED.save),
-    "CamModel": Call(lm.CamModel, values={"target_layers": [NET[0]]}),
+    "CamModel": Call(lm.adapters.CamModel, values={"target_layers": [NET[0]]}),
     "Curve": Call(
-        lm.Curve,
+        lm.metrics.Curve,
         {"shares": "tensor", "targets": "indices", "order": "text"},
         {"shares": torch.rand(2), "values": torch.rand(1, 2), "order": "morf", "targets": (1,)},
     ),
@@ -501,17 +508,17 @@ CALLS: dict[str, Call] = {
         {"value": IMAGES},
     ),
     "overriding": Call(replacing),
-    "Loaded": Call(lm.Loaded, {"labels": "texts", "name": "text"}, {"labels": ("a",), "name": "net"}),
+    "Loaded": Call(lm.zoo.Loaded, {"labels": "texts", "name": "text"}, {"labels": ("a",), "name": "net"}),
     "PixelFill.painted": Call(OPERATOR.painted),
     "Predictions": Call(
-        lm.Predictions,
+        lm.metrics.Predictions,
         {"fractions": "tensor"},
         {"predicted": OF_CLASSES["predicted"], "fractions": torch.tensor([0.0])},
     ),
     "Predictions.curve": Call(PREDICTIONS.curve, WEIGHTS, {"metric": "accuracy"}),
     "Predictions.area": Call(PREDICTIONS.area, WEIGHTS, {"metric": "accuracy"}),
     "Predictions.interval": Call(PREDICTIONS.interval, {"level": "open share"}, {"metric": "accuracy"}),
-    "Preprocessing": Call(lm.Preprocessing, {"mean": "numbers"}),
+    "Preprocessing": Call(lm.zoo.Preprocessing, {"mean": "numbers"}),
     "Preprocessing()": Call(LOADED.preprocessing, {"image": "picture"}),
     "Preprocessing.mask": Call(LOADED.preprocessing.mask, {"mask": "picture"}),
     "Preprocessing.labels": Call(LOADED.preprocessing.labels, {"labels": "labels"}),
@@ -519,7 +526,7 @@ CALLS: dict[str, Call] = {
     "TokenDropping": Call(lm.TokenDropping, values={"model": VIT}),
     "Explainer.attribute": Call(EXPLAINER.attribute, values={"feature_mask": CELLS}),
     "Explainer.attribute_batch": Call(EXPLAINER.attribute_batch, values={"feature_masks": [CELLS]}),
-    "NaNHidden()": Call(lm.NaNHidden(OPERATOR).forward),
+    "NaNHidden()": Call(lm.adapters.NaNHidden(OPERATOR).forward),
     "LayerMasking()": Call(lm.LayerMasking(NET).forward),
     "Calibrated()": Call(CALIBRATED.forward),
     "TokenDropping()": Call(lm.TokenDropping(VIT).forward),
@@ -527,27 +534,27 @@ CALLS: dict[str, Call] = {
     "Grid.labels": Call(lm.Grid(4).labels),
     **{
         f"{name}()": Call(kind(), {"image": "extent" if kind is lm.Grid else "array"})
-        for name, kind in ((kind.__name__, kind) for kind in lm.SEGMENTERS.values())
+        for name, kind in ((kind.__name__, kind) for kind in lm.segment.SEGMENTERS.values())
     },
-    "Boxes()": Call(lm.Boxes(((0, 0, 4, 4),)), {"image": "extent"}),
-    "as_captum": Call(lm.as_captum),
-    "as_perturb_func": Call(lm.as_perturb_func),
-    "as_road": Call(lm.as_road, {"metric": "object"}, {"metric": object()}),
-    "as_shap": Call(lm.as_shap, {"target": "any class"}),
-    "broken_mask": Call(lm.broken_mask, {"masks": "masks (N, 1, *S)"}),
-    "curve": Call(lm.curve),
-    "headless": Call(lm.headless),
-    "lime_similarity": Call(lm.lime_similarity),
+    "Boxes()": Call(lm.segment.Boxes(((0, 0, 4, 4),)), {"image": "extent"}),
+    "as_captum": Call(lm.adapters.as_captum),
+    "as_perturb_func": Call(lm.adapters.as_perturb_func),
+    "as_road": Call(lm.adapters.as_road, {"metric": "object"}, {"metric": object()}),
+    "as_shap": Call(lm.adapters.as_shap, {"target": "any class"}),
+    "broken_mask": Call(lm.metrics.broken_mask, {"masks": "masks (N, 1, *S)"}),
+    "curve": Call(lm.metrics.curve),
+    "headless": Call(lm.metrics.headless),
+    "lime_similarity": Call(lm.adapters.lime_similarity),
     "load": Call(lm.load, {"name": "text"}, {"name": "builtin"}),
     "load_image": Call(lm.load_image),
-    "load_labels": Call(lm.load_labels, {"size": "pair"}),
+    "load_labels": Call(lm.data.load_labels, {"size": "pair"}),
     "load_mask": Call(lm.load_mask, {"size": "pair"}),
-    "mark_hidden": Call(lm.mark_hidden),
-    "measure_linearity": Call(lm.measure_linearity),
-    "measure_shape_bias": Call(lm.measure_shape_bias),
-    "remove_segments": Call(lm.remove_segments, {"order": "tensors"}),
+    "mark_hidden": Call(lm.adapters.mark_hidden),
+    "measure_linearity": Call(lm.metrics.measure_linearity),
+    "measure_shape_bias": Call(lm.metrics.measure_shape_bias),
+    "remove_segments": Call(lm.metrics.remove_segments, {"order": "tensors"}),
     "write_nan": Call(
-        lm.write_nan,
+        lm.adapters.write_nan,
         {"arr": "anything", "mask": "any mask"},
         values={"arr": np.ones((1, 3, 4, 4)), "indices": [[0]]},
     ),
@@ -555,7 +562,7 @@ CALLS: dict[str, Call] = {
         f"fills.{kind.__name__}": Call(kind, {"origin": "text", "seed": "seed or None"})
         for kind in Fill.__subclasses__()
     },
-    "fills()": Call(lm.Greyout(NET).fill),
+    "fills()": Call(lm.removal.Greyout(NET).fill),
     "find_places": Call(activations.find_places),
     "activations": Call(activations.activations, values={"answer": lambda: None, "places": []}),
     "telling_channel": Call(activations.most_varying_channel, {"whole": "object"}),
@@ -659,17 +666,30 @@ def test_every_public_callable_is_here() -> None:
     known = {
         name.removeprefix(f"{room}.")
         for name in CALLS
-        for room in ("check", "deploy", "audit", "evaluate", "metrics")
+        for room in ("check", "deploy", "audit", "evaluate", "metrics", "fills")
     }
     known |= {name for names in NOT_CALLED.values() for name in names.split()}
     found = {
         name
-        for room in (lm, check, deploy, audit, evaluate)
+        for room in (
+            lm,
+            check,
+            deploy,
+            audit,
+            evaluate,
+            lm.data,
+            lm.metrics,
+            lm.removal.fills,
+            lm.zoo,
+            *ROOMS,
+        )
         for name in room.__all__
         if callable(getattr(room, name))
     }
     assert found <= known, f"give each an entry in CALLS: {found - known}"
-    metrics = {getattr(entry.function, "func", entry.function).__name__ for entry in lm.METRICS.values()}
+    metrics = {
+        getattr(entry.function, "func", entry.function).__name__ for entry in lm.metrics.METRICS.values()
+    }
     assert metrics <= known, f"give each an entry in CALLS: {metrics - known}"
 
 
@@ -785,8 +805,8 @@ def test_masks_are_one_for_all() -> None:
     left = VISIBLE.clone()
     left[..., :5] = False
     for mask in (left.byte(), left.float(), left.half(), left.long()):
-        assert torch.equal(lm.broken_mask(mask), lm.broken_mask(left))
-        marked = lm.mark_hidden(IMAGES, mask)
+        assert torch.equal(lm.metrics.broken_mask(mask), lm.metrics.broken_mask(left))
+        marked = lm.adapters.mark_hidden(IMAGES, mask)
         assert torch.equal(marked.isnan(), (~left).expand_as(IMAGES))
         assert torch.equal(OPERATOR(IMAGES, mask), OPERATOR(IMAGES, left))
 
@@ -810,13 +830,13 @@ SAID = {
     r"images of shape \(1, 1, 16, 16\) have 1 channels, .* takes 3": lambda: lm.LayerMasking(NET)(
         IMAGES[:, :1], VISIBLE
     ),
-    "have 4 channels, and the first convolution of the model takes 3": lambda: lm.MeanFill(NET)(
+    "have 4 channels, and the first convolution of the model takes 3": lambda: lm.removal.MeanFill(NET)(
         IMAGES[:, [0, 1, 2, 2]], VISIBLE
     ),
-    "give mean and std with 1 values": lambda: lm.Greyout(NET)(IMAGES[:, :1], VISIBLE),
-    "mean has 3, std has 1 values": lambda: lm.Blackout(NET, std=[99]),
-    r"mean\[1\] is nan: give a finite number": lambda: lm.Preprocessing(mean=(0, math.nan, 0)),
-    "fit is 'crop': choose cover, contain or squash": lambda: lm.Preprocessing(fit="crop"),  # type: ignore[arg-type]
+    "give mean and std with 1 values": lambda: lm.removal.Greyout(NET)(IMAGES[:, :1], VISIBLE),
+    "mean has 3, std has 1 values": lambda: lm.removal.Blackout(NET, std=[99]),
+    r"mean\[1\] is nan: give a finite number": lambda: lm.zoo.Preprocessing(mean=(0, math.nan, 0)),
+    "fit is 'crop': choose cover, contain or squash": lambda: lm.zoo.Preprocessing(fit="crop"),  # type: ignore[arg-type]
     "n_samples is 9223372036854775808: give 10000000 at most": lambda: lm.Rise(OPERATOR, n_samples=2**63),
     r"seed is 4294967296: give a whole number from 0 to 2\*\*32 - 1": lambda: lm.Lime(OPERATOR, seed=2**32),
     "the model has the classes 0 to 4": lambda: EXPLAINER.attribute(IMAGES, 5, CELLS),
@@ -873,34 +893,34 @@ class Endless(nn.Module):
 CALLED: dict[str, list[Callable[[], Any]]] = {
     "images is on meta": [
         lambda: lm.LayerMasking(NET)(META, VISIBLE.to("meta")),
-        lambda: lm.Greyout(NET)(META, VISIBLE.float().to("meta")),
+        lambda: lm.removal.Greyout(NET)(META, VISIBLE.float().to("meta")),
     ],
     "the model's output, a list, contains itself": [lambda: lm.LayerMasking(Endless())(IMAGES, VISIBLE)],
     "one score for each picture, and classes are compared": [
         lambda: lm.GreedyInsertion(ONE, output="logit").attribute(IMAGES, 0, CELLS),
         lambda: lm.GreedyDeletion(ONE, output="logit").attribute(IMAGES, 0, CELLS),
         lambda: lm.GreedyDeletion(ONE).attribute(IMAGES, 0, CELLS),
-        lambda: lm.remove_segments(ONE, IMAGES, [CELLS]),
-        lambda: lm.measure_shape_bias(ONE, IMAGES, VISIBLE),
+        lambda: lm.metrics.remove_segments(ONE, IMAGES, [CELLS]),
+        lambda: lm.metrics.measure_shape_bias(ONE, IMAGES, VISIBLE),
         lambda: localisation.top_k_ablation(ONE, IMAGES, [FOUND], CLASSES, 1),
     ],
-    "mean: a colour of 2 channels": [lambda: lm.NoiseFill(NET, mean=(1, 2))(IMAGES, ~VISIBLE)],
+    "mean: a colour of 2 channels": [lambda: lm.removal.NoiseFill(NET, mean=(1, 2))(IMAGES, ~VISIBLE)],
     "color: a colour .* of torch.float16, whose numbers end at 65504": [
-        lambda: lm.ConstantFill(NET, 1e6).painted(IMAGES.half(), VISIBLE)
+        lambda: lm.removal.ConstantFill(NET, 1e6).painted(IMAGES.half(), VISIBLE)
     ],
     "mean is .* divided by std, .* colours are beyond 1e": [
-        lambda: lm.Blackout(NET, std=[1e-12] * 3),
-        lambda: lm.Greyout(NET, mean=[1e9] * 3),
-        lambda: lm.EdgeSmoothedFill(NET, mean=[1e9] * 3),
+        lambda: lm.removal.Blackout(NET, std=[1e-12] * 3),
+        lambda: lm.removal.Greyout(NET, mean=[1e9] * 3),
+        lambda: lm.removal.EdgeSmoothedFill(NET, mean=[1e9] * 3),
     ],
     r"indices of shape \(\d, 1\) go from": [
-        lambda: lm.write_nan(MARKED, indices=[[0], [4]]),
-        lambda: lm.write_nan(MARKED, indices=[[0], [-1]]),
-        lambda: lm.write_nan(MARKED, indices=[[0], [1], [2]]),
+        lambda: lm.adapters.write_nan(MARKED, indices=[[0], [4]]),
+        lambda: lm.adapters.write_nan(MARKED, indices=[[0], [-1]]),
+        lambda: lm.adapters.write_nan(MARKED, indices=[[0], [1], [2]]),
     ],
     r"xxx \.\.\. xxx|x\.\.\.x": [
         lambda: lm.LayerMasking(NET, until=LONG),
-        lambda: lm.headless(NET, head=LONG),
+        lambda: lm.metrics.headless(NET, head=LONG),
         lambda: lm.load(LONG),
         lambda: lm.load(weights=LONG),
         lambda: segmenter(LONG),
@@ -931,13 +951,16 @@ def test_numbers_at_the_ends_are_taken() -> None:
         for settings in ({"alpha": number}, {"kernel_width": number}):
             found = lm.Lime(OPERATOR, n_samples=50, **settings).attribute(IMAGES, 0, CELLS)
             assert found.scores.isfinite().all()
-        fills = [lm.ConstantFill(NET, number), lm.BlurFill(NET, sigma=number)]
-        fills += [lm.EdgeSmoothedFill(NET, sigma=number), lm.NoiseFill(NET, kind="uniform", std=[number] * 3)]
+        fills = [lm.removal.ConstantFill(NET, number), lm.removal.BlurFill(NET, sigma=number)]
+        fills += [
+            lm.removal.EdgeSmoothedFill(NET, sigma=number),
+            lm.removal.NoiseFill(NET, kind="uniform", std=[number] * 3),
+        ]
         for fill in fills:
             assert fill(IMAGES, hidden).isfinite().all()
         assert lm.Calibrated(OPERATOR, 5).fit(IMAGES, penalty=number).weight.isfinite().all()
-        assert lm.Preprocessing(std=[number] * 3)(PICTURE).isfinite().all()
-    assert lm.NoisyLinearFill(NET, noise=1000)(IMAGES, hidden).isfinite().all()
+        assert lm.zoo.Preprocessing(std=[number] * 3)(PICTURE).isfinite().all()
+    assert lm.removal.NoisyLinearFill(NET, noise=1000)(IMAGES, hidden).isfinite().all()
 
 
 # --- what helps --------------------------------------------------------------------------------------------
@@ -946,7 +969,7 @@ def test_numbers_at_the_ends_are_taken() -> None:
 @pytest.mark.parametrize("side", [3, 16, 28, 32])
 def test_occlusion_compares_windows_on_small_images(side: int) -> None:
     net = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9, 3))
-    found = lm.Occlusion(lm.ConstantFill(net)).attribute(torch.randn(1, 1, side, side), 0)
+    found = lm.Occlusion(lm.removal.ConstantFill(net)).attribute(torch.randn(1, 1, side, side), 0)
     assert found.n_samples >= 9 and found.scores.unique().numel() >= 9
 
 

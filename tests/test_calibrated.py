@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from layermask import Calibrated, Greyout
+from layermask import Calibrated
 from layermask.errors import InputError
+from layermask.removal import Greyout
 from layermask.removal.calibrated import best_affine
 from layermask.zoo.preprocessing import IMAGENET_MEAN
 

@@ -165,9 +165,9 @@ def five():
     layers = torch.nn.Conv2d(3, 5, 9, 8), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
     return torch.nn.Sequential(*layers).train()
 def half():
-    return layermask.Loaded(five().half(), layermask.Preprocessing(), (), "half")
+    return layermask.zoo.Loaded(five().half(), layermask.zoo.Preprocessing(), (), "half")
 def double():
-    return layermask.Loaded(five().double(), layermask.Preprocessing(), (), "double")
+    return layermask.zoo.Loaded(five().double(), layermask.zoo.Preprocessing(), (), "double")
 def bare_half():
     return five().half()
 def unknown_op():
@@ -423,7 +423,7 @@ def test_a_model_of_another_precision_is_told_so(own_code, photograph, name):
     message = refused("explain", photograph, "--model", f"own_cli_code:{name}", *QUICK)
     kind = "float64" if name == "double" else "float16"
     advice = f"its weights are torch.{kind} and pictures torch.float32, return it as model.float()"
-    assert message.endswith(advice) and "layermask.Loaded" not in message
+    assert message.endswith(advice) and "layermask.zoo.Loaded" not in message
 
 
 def test_an_op_without_a_rule_is_named(own_code, photograph, tmp_path):

@@ -18,10 +18,11 @@ from families import FAMILIES
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from layermask import Greyout, InputError, LayerMasking, deploy
+from layermask import InputError, LayerMasking, deploy
 from layermask.check.samples import masks, sample_images
 from layermask.deploy import FORMATS
 from layermask.errors import MissingPackage
+from layermask.removal import Greyout
 from layermask.zoo.outputs import scores
 
 IGNORED = (  # torch's own; the last two of torch 2.6 alone

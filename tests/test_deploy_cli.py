@@ -13,9 +13,10 @@ from test_deploy import IGNORED, made
 from torch import nn
 from typer.testing import CliRunner
 
-from layermask import LayerMasking, Loaded, Preprocessing, deploy
+from layermask import LayerMasking, deploy
 from layermask.cli.app import app
 from layermask.deploy import FORMATS
+from layermask.zoo import Loaded, Preprocessing
 
 pytestmark = pytest.mark.filterwarnings(*IGNORED)
 OWN = "test_deploy_cli:small"

@@ -99,7 +99,7 @@ def test_a_finished_run_is_not_done_again(data, loaded, reference, tmp_path):
 SLOW = """
 import time, torch
 from test_evaluate import five as plain
-from layermask import Loaded, Preprocessing
+from layermask.zoo import Loaded, Preprocessing
 from layermask.data.images import load_image
 from layermask.zoo.labels import numbered
 def slow():

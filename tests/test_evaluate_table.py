@@ -147,7 +147,7 @@ def test_reports_follow_from_the_results(name, labels, loaded, tmp_path):
 
 MODEL = """
 from test_evaluate_table import PREPROCESSING, five
-from layermask import Loaded
+from layermask.zoo import Loaded
 from layermask.zoo.labels import numbered
 def model():
     return Loaded(five(), PREPROCESSING, numbered(5), "five")

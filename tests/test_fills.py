@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from layermask import Blackout, ConstantFill, Greyout, InpaintFill, PixelFill
+from layermask import PixelFill
 from layermask.check.samples import sample_images
 from layermask.errors import InputError, MissingPackage
+from layermask.removal import Blackout, ConstantFill, Greyout, InpaintFill
 from layermask.removal.fills.blur import Blurred, EdgeSmoothed, gaussian_blur
 from layermask.removal.fills.constant import Constant
 from layermask.removal.fills.inpaint import Inpainted

@@ -17,20 +17,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from layermask import (
-    Calibrated,
-    FeatureAblation,
-    Greyout,
-    Grid,
-    LayerMasking,
-    Masked,
-    MeanFill,
-    NoiseFill,
-    SegmentMeanFill,
-    TokenDropping,
-)
+from layermask import Calibrated, FeatureAblation, Grid, LayerMasking, Masked, TokenDropping
 from layermask.core.outputs import to_plain
 from layermask.errors import ModelError
+from layermask.removal import Greyout, MeanFill, NoiseFill, SegmentMeanFill
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 M = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layermask import RULES, LayerMasking, Masked, NoMaskRule, overriding, rule
+from layermask import LayerMasking, Masked, NoMaskRule, overriding, rule
+from layermask.core import RULES
 from layermask.core.masked import settled
 
 X = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))

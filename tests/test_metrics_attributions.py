@@ -55,7 +55,7 @@ class Model(nn.Module):
 
 
 MODEL = Model().eval()
-REMOVALS = [lm.LayerMasking(MODEL), lm.ConstantFill(MODEL, 0.3)]
+REMOVALS = [lm.LayerMasking(MODEL), lm.removal.ConstantFill(MODEL, 0.3)]
 
 
 def additive(weights: Tensor):
@@ -169,7 +169,7 @@ def test_srg_of_true_scores_is_the_largest_of_all_orders() -> None:
 
 
 def test_road_is_flipping_with_noisy_linear_imputation() -> None:
-    fill = lm.NoisyLinearFill(MODEL)
+    fill = lm.removal.NoisyLinearFill(MODEL)
     assert torch.equal(road(MODEL, IMAGES, FOUND, steps=3), deletion(fill, IMAGES, FOUND, steps=3))
     lerf = road(MODEL, IMAGES, FOUND, "lerf", steps=3)
     assert torch.equal(lerf, least_relevant_first(fill, IMAGES, FOUND, steps=3))

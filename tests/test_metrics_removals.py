@@ -46,7 +46,7 @@ class Model(nn.Module):
 
 
 MODEL = Model().eval()
-REMOVALS = [lm.LayerMasking(MODEL), lm.ConstantFill(MODEL, 0.3)]
+REMOVALS = [lm.LayerMasking(MODEL), lm.removal.ConstantFill(MODEL, 0.3)]
 
 
 def by_segment(value):
@@ -196,7 +196,7 @@ def test_linearity_is_its_slow_twin(removal: nn.Module) -> None:
 
 def test_a_linear_model_of_black_images_is_linear() -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 6, bias=False))
-    found = measure_linearity(lm.ConstantFill(linear, 0.0), IMAGES, 2)
+    found = measure_linearity(lm.removal.ConstantFill(linear, 0.0), IMAGES, 2)
     assert float(found.l2.max()) < 1e-5 and float(found.cosine.min()) > 1 - 1e-6
     assert linearity(torch.zeros(2, 3), torch.zeros(2, 3)).l2.tolist() == [0, 0]
 

@@ -83,7 +83,7 @@ def test_lower_is_better_for_these_alone() -> None:
 
 
 def test_names() -> None:
-    assert layermask.METRICS is METRICS and metric("srg") is METRICS["srg"]
+    assert layermask.metrics.METRICS is METRICS and metric("srg") is METRICS["srg"]
     with pytest.raises(InputError, match=r"unknown metric 'sgr': choose from accuracy, .*\(nearest: srg"):
         metric("sgr")
 
@@ -96,7 +96,7 @@ def number(name: str, removal_name: str) -> float:
     attributions = KeepOne(removal).attribute_batch(images, labels.tolist(), [cells] * 2)
     mask = (cells == 1) | (cells == 2)
     given = {
-        "predictions": [layermask.remove_segments(removal, images, [cells] * 2).predicted],
+        "predictions": [layermask.metrics.remove_segments(removal, images, [cells] * 2).predicted],
         "labels": [labels],
         "removal": [removal],
         "model": [net(REMOVALS[removal_name], 3, SIZE)],

@@ -13,7 +13,7 @@ import layermask
 from layermask.check.samples import sample_images
 from layermask.errors import InputError
 from layermask.removal.fills.protocol import Fill
-from layermask.removal.registry import REMOVALS, Removal, check_name, removal
+from layermask.removal.registry import REMOVALS, RemovalEntry, check_name, removal
 from layermask.zoo.preprocessing import Preprocessing
 
 SIZE = (12, 8)
@@ -33,7 +33,7 @@ class Net(nn.Module):
         return self.head(self.conv(x).relu().flatten(1))
 
 
-def net(entry: Removal, channels: int, size: tuple[int, ...]) -> nn.Module:
+def net(entry: RemovalEntry, channels: int, size: tuple[int, ...]) -> nn.Module:
     if not entry.transformers_only:
         return Net(channels, size).eval()
     timm = pytest.importorskip("timm")
@@ -179,8 +179,8 @@ def test_a_mask_that_is_not_binary_is_refused(name):
 @every
 def test_the_table_tells_the_truth(name):
     entry, removed = REMOVALS[name], operator(name)
-    assert isinstance(removed, getattr(layermask, entry.operator))
-    assert entry.operator in layermask.__all__
+    assert isinstance(removed, getattr(layermask.removal, entry.operator))
+    assert entry.operator in layermask.removal.__all__
     fill = getattr(removed, "fill", None)
     if isinstance(fill, Fill):
         assert entry.reads_hidden == (fill.reads == "all")

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from layermask import RULES, Masked, NoMaskRule
+from layermask import Masked, NoMaskRule
+from layermask.core import RULES
 from layermask.core.rule_table import name_of
 
 invocations = pytest.importorskip(

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import layermask as lm
-from layermask import RULES, LayerMasking, Masked, NoMaskRule, overriding, rule
+from layermask import LayerMasking, Masked, NoMaskRule, overriding, rule
+from layermask.core import RULES
 
 X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 M = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(1)) < 0.5
@@ -293,4 +294,4 @@ def test_ours_are_there_before_a_user_adds_one() -> None:
     program = "import torch; from layermask import rule; rule(torch.relu)(lambda x: x)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "ValueError: torch.relu has a rule already" in found.stderr
-    assert lm.RULES is RULES
+    assert lm.core.RULES is RULES

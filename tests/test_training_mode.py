@@ -11,16 +11,8 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 from torchvision.ops import StochasticDepth
 
-from layermask import (
-    REMOVALS,
-    Calibrated,
-    FeatureAblation,
-    Greyout,
-    Grid,
-    LayerMasking,
-    PixelFill,
-    TokenDropping,
-)
+from layermask import Calibrated, FeatureAblation, Grid, LayerMasking, PixelFill, TokenDropping
+from layermask.removal import REMOVALS, Greyout
 from layermask.removal.registry import removal
 from layermask.removal.training import differs_in_training
 from layermask.zoo.preprocessing import Preprocessing

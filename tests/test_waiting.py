@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import VisionTransformer
 
-from layermask import FeatureAblation, Greyout, Grid, KernelShap, MeanFill, TokenDropping
+from layermask import FeatureAblation, Grid, KernelShap, TokenDropping
 from layermask.check.samples import masks
 from layermask.core import inputs
+from layermask.removal import Greyout, MeanFill
 from layermask.removal.layer_masking import LayerMasking
 from layermask.removal.query import query
 

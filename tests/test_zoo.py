@@ -472,7 +472,7 @@ def test_own_models(own_code):
     [
         ("no_such_module:net", "there is no module 'no_such_module' to import"),
         ("own_code_for_tests:nets", "the module own_code_for_tests has no function 'nets'"),
-        ("own_code_for_tests:number", "returned int: expected a torch.nn.Module or layermask.Loaded"),
+        ("own_code_for_tests:number", "returned int: expected a torch.nn.Module or layermask.zoo.Loaded"),
         ("own_code_for_tests:broken", "raised OSError: disk on fire"),
         ("own_code_for_tests:leaves", "'own_code_for_tests:leaves' raised SystemExit: 0"),
         ("own_code_for_tests:stops", "raised GeneratorExit"),

@@ -1,3 +1,11 @@
-"""The mechanism: a value and its mask, and one rule for each torch function. It needs torch alone."""
+"""The mechanism: a value and its mask, and one rule for each torch function. It needs torch alone.
+
+`layermask.core` has the rules of the package in `RULES`; `layermask.rules` fills the table.
+"""
 
 import layermask.core.tensor_interface  # noqa: F401  # completes Masked
+from layermask.core.masked import Masked
+from layermask.core.rule_table import RULES, overriding, rule
+from layermask.errors import LostMask, NoMaskRule
+
+__all__ = ["RULES", "LostMask", "Masked", "NoMaskRule", "overriding", "rule"]

@@ -1,6 +1,5 @@
-"""Labelled pictures from folders: one type of sample, one table of layouts."""
+"""Labelled pictures from folders: one type of sample, one table of layouts; pictures and masks from files."""
 
-from layermask.data.registry import DATA_SOURCES, open_source
-from layermask.data.source import Sample, Source
+from layermask._lazy import attach
 
-__all__ = ["DATA_SOURCES", "Sample", "Source", "open_source"]
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

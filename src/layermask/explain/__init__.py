@@ -1,1 +1,5 @@
-"""Explainers: from a removal operator and a picture to one score per segment."""
+"""Explainers: `explainer.attribute(image) -> Attribution`."""
+
+from layermask._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

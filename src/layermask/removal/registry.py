@@ -33,7 +33,7 @@ from layermask.zoo.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
-class Removal:
+class RemovalEntry:
     """A removal operator: how to make it, and which laws it keeps. Tests and docs follow from it."""
 
     make: Callable[[nn.Module, Preprocessing, Tensor | None], nn.Module]
@@ -56,51 +56,51 @@ class Removal:
     """The extra of layermask that it needs, if any."""
 
 
-REMOVALS: dict[str, Removal] = {
-    "layermask": Removal(
+REMOVALS: dict[str, RemovalEntry] = {
+    "layermask": RemovalEntry(
         lambda model, p, segments: LayerMasking(model),
         "LayerMasking",
         "nothing: every layer answers from visible positions only",
         "Balasubramanian and Feizi 2023, arXiv 2211.14646",
     ),
-    "layermask-steady": Removal(
+    "layermask-steady": RemovalEntry(
         lambda model, p, segments: LayerMasking(model, preset="steady"),
         "LayerMasking",
         'nothing, as layermask, by the preset "steady"',
         "ours: experiments/operator_search.py",
     ),
-    "tokendrop": Removal(
+    "tokendrop": RemovalEntry(
         lambda model, p, segments: TokenDropping(model),
         "TokenDropping",
         "nothing: the tokens of patches that are not wholly visible are left out",
         "Jain et al. 2022, arXiv 2204.08945",
         transformers_only=True,
     ),
-    "greyout": Removal(
+    "greyout": RemovalEntry(
         lambda model, p, segments: Greyout(model, p.mean, p.std),
         "Greyout",
         "the mean colour of ImageNet",
         "common practice",
     ),
-    "blackout": Removal(
+    "blackout": RemovalEntry(
         lambda model, p, segments: Blackout(model, p.mean, p.std),
         "Blackout",
         "black",
         "common practice",
     ),
-    "zero": Removal(
+    "zero": RemovalEntry(
         lambda model, p, segments: ConstantFill(model, 0.0),
         "ConstantFill",
         "0 after normalisation, the model's own mean colour",
         "common practice, captum's default baseline",
     ),
-    "mean": Removal(
+    "mean": RemovalEntry(
         lambda model, p, segments: MeanFill(model),
         "MeanFill",
         "the mean colour of the visible pixels",
         "common practice",
     ),
-    "segment-mean": Removal(
+    "segment-mean": RemovalEntry(
         lambda model, p, segments: SegmentMeanFill(model, _segments(segments)),
         "SegmentMeanFill",
         "the mean colour of their segment, hidden or not",
@@ -108,44 +108,44 @@ REMOVALS: dict[str, Removal] = {
         reads_hidden=True,
         needs_segments=True,
     ),
-    "blur": Removal(
+    "blur": RemovalEntry(
         lambda model, p, segments: BlurFill(model),
         "BlurFill",
         "the image blurred, 21 pixels wide, sigma 10",
         "Fong and Vedaldi 2017, arXiv 1704.03296; Jain et al. 2022, arXiv 2204.08945",
         reads_hidden=True,
     ),
-    "gaussian-noise": Removal(
+    "gaussian-noise": RemovalEntry(
         lambda model, p, segments: NoiseFill(model, kind="gaussian"),
         "NoiseFill",
         "noise with the mean and variance of normalised data",
         "common practice",
     ),
-    "uniform-noise": Removal(
+    "uniform-noise": RemovalEntry(
         lambda model, p, segments: NoiseFill(model, kind="uniform", mean=p.mean, std=p.std),
         "NoiseFill",
         "noise, uniform from black to white",
         "common practice",
     ),
-    "random-pixels": Removal(
+    "random-pixels": RemovalEntry(
         lambda model, p, segments: RandomPixelFill(model),
         "RandomPixelFill",
         "the colours of random visible pixels of the same image",
         "after Jain et al. 2022, arXiv 2204.08945",
     ),
-    "neighbor": Removal(
+    "neighbor": RemovalEntry(
         lambda model, p, segments: NeighborFill(model),
         "NeighborFill",
         "means of neighbours, ring by ring: layer masking's padding, of the input only",
         "Balasubramanian and Feizi 2023, Algorithm 1",
     ),
-    "push-pull": Removal(
+    "push-pull": RemovalEntry(
         lambda model, p, segments: PushPullFill(model),
         "PushPullFill",
         "smooth, from a pyramid of means of what is visible",
         "Gortler et al. 1996, The Lumigraph",
     ),
-    "telea": Removal(
+    "telea": RemovalEntry(
         lambda model, p, segments: InpaintFill(model, method="telea", mean=p.mean, std=p.std),
         "InpaintFill",
         "inpainted by fast marching, in OpenCV",
@@ -154,7 +154,7 @@ REMOVALS: dict[str, Removal] = {
         dims=(2,),
         extra="inpaint",
     ),
-    "navier-stokes": Removal(
+    "navier-stokes": RemovalEntry(
         lambda model, p, segments: InpaintFill(model, method="ns", mean=p.mean, std=p.std),
         "InpaintFill",
         "inpainted along lines of equal brightness, in OpenCV",
@@ -163,14 +163,14 @@ REMOVALS: dict[str, Removal] = {
         dims=(2,),
         extra="inpaint",
     ),
-    "road": Removal(
+    "road": RemovalEntry(
         lambda model, p, segments: NoisyLinearFill(model),
         "NoisyLinearFill",
         "the weighted mean of their 8 neighbours, plus noise of 0.01",
         "Rong et al. 2022, arXiv 2202.00449",
         dims=(2,),
     ),
-    "edge-smoothed-grey": Removal(
+    "edge-smoothed-grey": RemovalEntry(
         lambda model, p, segments: EdgeSmoothedFill(model, p.mean, p.std),
         "EdgeSmoothedFill",
         "grey, blurred into the edges, 5 pixels wide, sigma 1",
@@ -212,7 +212,7 @@ MakeOperator = Callable[[str, Loaded, "Tensor | None"], Callable[..., Any]]
 
 
 def from_table(name: str, loaded: Loaded, segments: Tensor | None = None) -> nn.Module:
-    """Return the removal operator of a name in `layermask.REMOVALS`."""
+    """Return the removal operator of a name in `layermask.removal.REMOVALS`."""
     return removal(name, loaded.model, loaded.preprocessing, segments)
 
 

@@ -1,1 +1,5 @@
-"""Segmenters: an image -> a map of labels."""
+"""Segmenters: `segmenter(image) -> labels (H, W)`."""
+
+from layermask._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -15,7 +15,10 @@ from layermask.errors import MissingPackage, ModelError, import_optional, neares
 from layermask.zoo.loaded import Loaded, blamed
 from layermask.zoo.loaded import tried as tried
 from layermask.zoo.own import own
+from layermask.zoo.preprocessing import Preprocessing
 from layermask.zoo.sources import MODEL_SOURCES
+
+__all__ = ["Loaded", "Preprocessing", "load", "names", "tried"]
 
 
 @checked(name=kinds.text, weights=kinds.optional(kinds.path), device=kinds.device)

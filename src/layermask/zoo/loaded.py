@@ -78,7 +78,7 @@ def tried(loaded: Loaded) -> Loaded:
 
 def count_classes(model: nn.Module, preprocessing: Preprocessing, name: str) -> int:
     """Return the number of classes of a model of which nothing is known, by asking it once."""
-    advice = "return layermask.Loaded instead, with the preprocessing it needs"
+    advice = "return layermask.zoo.Loaded instead, with the preprocessing it needs"
     found = scores(_asked(model, _empty(preprocessing, name), name, advice))
     if not found.ndim:
         raise ModelError(

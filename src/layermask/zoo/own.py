@@ -25,7 +25,7 @@ def own(name: str, weights: str | Path | None) -> Loaded:
     model = found.model if isinstance(found, Loaded) else found
     if not isinstance(model, nn.Module):
         raise ModelError(
-            f"{name} returned {type(found).__name__}: expected a torch.nn.Module or layermask.Loaded"
+            f"{name} returned {type(found).__name__}: expected a torch.nn.Module or layermask.zoo.Loaded"
         )
     if weights is not None:
         load_state(model, read_state(weights), weights)

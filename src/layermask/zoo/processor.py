@@ -104,5 +104,6 @@ def _compare(processor: Any, preprocessing: Preprocessing) -> None:
     if theirs.shape != ours.shape or (theirs - ours).abs().max() * min(preprocessing.std) > 3 / 255:
         raise ModelError(
             f"the preprocessing of {type(processor).__name__} is not one that layermask knows: "
-            "load the model with transformers yourself and build layermask.Loaded with your own Preprocessing"
+            "load the model with transformers yourself, and build layermask.zoo.Loaded with your own "
+            "Preprocessing"
         )

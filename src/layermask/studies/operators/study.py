@@ -34,7 +34,7 @@ from layermask.zoo.loaded import Loaded
 RANDOM_ORDERS = "random orders"
 """The `method` of rows that judge the removal itself."""
 OF_REMOVALS, OF_METHODS = ("r-oms", "random-bias", "random-noise"), ("deletion", "lerf", "srg")
-"""The values of `measure`, by their names in `layermask.METRICS`."""
+"""The values of `measure`, by their names in `layermask.metrics.METRICS`."""
 
 
 @dataclass(frozen=True)

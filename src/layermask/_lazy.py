@@ -1,0 +1,37 @@
+"""Names of a package that are imported when first used, so that importing the package costs nothing."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+def attach(package: str, path: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return `__getattr__`, `__dir__` and `__all__` of a package at `path`.
+
+    Its stub beside it (`__init__.pyi`) lists the names as imports, which type checkers read as well.
+    """
+    homes = _homes(Path(path).with_suffix(".pyi"))
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = import_module(homes[name])
+        return getattr(home, name, home)  # of a module, itself
+
+    return get, lambda: sorted(homes), sorted(homes)
+
+
+def _homes(stub: Path) -> dict[str, str]:
+    found = {}
+    for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.update({alias.asname or alias.name: _home(node.module, alias.name) for alias in node.names})
+    return found
+
+
+def _home(module: str, name: str) -> str:
+    return f"{module}.{name}" if module == "layermask" else module

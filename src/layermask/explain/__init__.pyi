@@ -1,0 +1,12 @@
+from layermask.explain.ablation import FeatureAblation as FeatureAblation
+from layermask.explain.ablation import KeepOne as KeepOne
+from layermask.explain.attribution import Attribution as Attribution
+from layermask.explain.banzhaf import Banzhaf as Banzhaf
+from layermask.explain.greedy import GreedyDeletion as GreedyDeletion
+from layermask.explain.greedy import GreedyInsertion as GreedyInsertion
+from layermask.explain.kernel_shap import KernelShap as KernelShap
+from layermask.explain.lime import Lime as Lime
+from layermask.explain.occlusion import Occlusion as Occlusion
+from layermask.explain.permutation import PermutationShapley as PermutationShapley
+from layermask.explain.registry import EXPLAINERS as EXPLAINERS
+from layermask.explain.rise import Rise as Rise

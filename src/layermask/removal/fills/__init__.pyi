@@ -1,0 +1,12 @@
+from layermask.removal.fills.blur import Blurred as Blurred
+from layermask.removal.fills.blur import EdgeSmoothed as EdgeSmoothed
+from layermask.removal.fills.constant import Constant as Constant
+from layermask.removal.fills.inpaint import Inpainted as Inpainted
+from layermask.removal.fills.mean import SegmentMean as SegmentMean
+from layermask.removal.fills.mean import VisibleMean as VisibleMean
+from layermask.removal.fills.neighbor import Neighbors as Neighbors
+from layermask.removal.fills.noise import Noise as Noise
+from layermask.removal.fills.noise import RandomPixels as RandomPixels
+from layermask.removal.fills.protocol import Fill as Fill
+from layermask.removal.fills.pushpull import PushPull as PushPull
+from layermask.removal.fills.road import NoisyLinear as NoisyLinear
