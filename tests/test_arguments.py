@@ -547,6 +547,7 @@ CALLS: dict[str, Call] = {
     "lime_similarity": Call(lm.adapters.lime_similarity),
     "load": Call(lm.load, {"name": "text"}, {"name": "builtin"}),
     "load_image": Call(lm.load_image),
+    "names": Call(lm.zoo.names, {"pattern": "text"}),
     "load_labels": Call(lm.data.load_labels, {"size": "pair"}),
     "load_mask": Call(lm.load_mask, {"size": "pair"}),
     "mark_hidden": Call(lm.adapters.mark_hidden),
@@ -656,9 +657,9 @@ CALLS: dict[str, Call] = {
 
 NOT_CALLED = {
     "errors": "ImageError InputError LostMask MissingPackage ModelError NoMaskRule",
-    "rows of tables, and what is returned": "Removal LawResult Report Audit Verdict",
+    "rows of tables, and what is returned": "RemovalEntry LawResult Report Audit Verdict Sample",
     "a decorator, which checks its own": "rule",
-    "files of experiments, and types": "Store Progress",
+    "files of experiments, and types": "Store Progress Source Fill",
 }
 
 

@@ -18,7 +18,7 @@ from layermask.zoo.own import own
 from layermask.zoo.preprocessing import Preprocessing
 from layermask.zoo.sources import MODEL_SOURCES
 
-__all__ = ["Loaded", "Preprocessing", "load", "names", "tried"]
+__all__ = ["Loaded", "Preprocessing", "load", "names"]
 
 
 @checked(name=kinds.text, weights=kinds.optional(kinds.path), device=kinds.device)
