@@ -5,7 +5,7 @@ export OMP_NUM_THREADS ?= 1
 BENCH_MINUTES ?= 60
 KEEPING := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help demo test test-all sanitize lint bench bench-all coverage mutate clean
+.PHONY: help demo test test-all sanitize lint bench bench-all coverage mutate size clean
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -54,6 +54,9 @@ coverage: .venv/dev  ## laws 1, 2, 5 and 9 over every torchvision and timm archi
 
 mutate: .venv/dev  ## break rules, engines and kernels one by one, and see that laws or tests notice; goes on where it stopped
 	$(BIN)/python -W ignore tests/mutation/run.py
+
+size:  ## how large the package is, and its budget
+	$(PYTHON) tests/size.py
 
 clean:
 	rm -rf .venv out
