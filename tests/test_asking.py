@@ -53,7 +53,7 @@ def explain(name: str, batch: int, **settings: object) -> lm.Attribution:
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_no_result_depends_on_the_order_of_asking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = [explain(name, batch) for batch in (7, 32)]
-    for module in ("asking", "rise"):
+    for module in ("query_plan", "rise"):
         monkeypatch.setattr(f"layermask.explain.{module}.by_visibility", as_drawn)
     plain = explain(name, 7)
     for found in ours:

@@ -130,11 +130,11 @@ def test_what_cannot_be_measured(source, loaded, tmp_path):
 
 
 def test_the_command_reads_sizes(tmp_path):
-    from layermask.cli.evaluate.linearity import _numbers
+    from layermask.cli.evaluate import numbers
 
-    assert _numbers("16, 32,") == (16, 32)
+    assert numbers("16, 32,") == (16, 32)
     with pytest.raises(InputError, match="patches '16,x': give whole numbers of pixels"):
-        _numbers("16,x")
+        numbers("16,x")
 
 
 def test_a_head_that_is_not_the_last_layer_is_refused(source, loaded):

@@ -630,7 +630,7 @@ def test_the_command_halves_batches_when_memory_runs_out(data, slow_model, monke
 
 
 def test_lists_of_names_keep_the_parameters_of_segmenters():
-    from layermask.cli.evaluate.conduct import names
+    from layermask.cli.evaluate import names
 
     assert names(
         "grid, slic:n_segments=50,sigma=1,quickshift:3,max_dist=9,boxes:0,0,9,9;1,1,2,2", "--segments"

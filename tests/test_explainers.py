@@ -205,7 +205,7 @@ def test_the_page_lists_every_explainer() -> None:
     page = Path(__file__).parents[1].joinpath("docs/explaining.md").read_text()
     listed = re.findall(r"^\| `(.*?)` \| `(.*?)` \|", page, re.MULTILINE)
     assert listed == [(name, each.__name__) for name, each in EXPLAINERS.items()]
-    assert all(hasattr(layermask, each.__name__) for each in EXPLAINERS.values())
+    assert all(hasattr(layermask.explain, each.__name__) for each in EXPLAINERS.values())
 
 
 def test_a_ranking_has_settled_when_it_agreed_twice_running() -> None:

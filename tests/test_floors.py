@@ -10,7 +10,7 @@ import layermask
 
 ROOT = Path(layermask.__file__).parent
 FLOORS = """
-    errors _private_torch
+    errors _private_torch _lazy
     arguments io
     core kernels zoo data segment
     padding

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from layermask.cli import evaluate as conduct
 from layermask.cli import options
-from layermask.cli.evaluate import conduct
 from layermask.cli.outcome import outcome
 
 if TYPE_CHECKING:

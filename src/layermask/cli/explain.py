@@ -203,7 +203,7 @@ class _Run:
     @cached_property
     def operators(self) -> MadeOnce:
         """The removals, made once for all pictures."""
-        from layermask.cli.evaluate.conduct import halving
+        from layermask.cli.evaluate import halving
         from layermask.removal.registry import MadeOnce, from_table
 
         return MadeOnce(halving if self.halve else from_table)

@@ -186,7 +186,7 @@ def var(
         return reduced(input, plain, dims, keepdim)
     _, spread, number = moments(input, dims)
     left = number - correction  # where nothing is left torch answers NaN; this stays finite
-    spread = spread * (number / torch.where(left > 0, left, number)).to(spread.dtype)
+    spread = spread * (number / torch.where(left > 0, left, number.clamp(min=1))).to(spread.dtype)
     spread = spread if keepdim else spread.reshape(plain.shape)
     return reduced(input, torch.where(everything(input, dims, keepdim), plain, spread), dims, keepdim)
 

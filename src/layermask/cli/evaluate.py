@@ -1,4 +1,7 @@
-"""What all experiments' commands share: options, the run with its progress, and the conclusion."""
+"""`layermask evaluate EXPERIMENT`: what a model says of many pictures under each removal, as a table.
+
+`STUDIES` has the options that each experiment adds to those that all share.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from inspect import Signature, signature
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +18,7 @@ import typer
 from layermask.cli import options
 from layermask.cli.outcome import outcome
 from layermask.errors import InputError
+from layermask.studies.registry import EXPERIMENTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +64,83 @@ Out = Annotated[
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out, and count, unreadable pictures.")]
 Force = Annotated[bool, typer.Option("--force", help="Start over, whatever --out holds.")]
 
-REMOVALS = "layermask,greyout,blackout"
+Orders = Annotated[str, typer.Option(help="random, salient-first, salient-last, separated by commas.")]
+Patches = Annotated[str, typer.Option(help="Sizes of square patches in pixels, separated by commas.")]
+Of = Annotated[
+    str, typer.Option(help="What is summed: features, what the head of the model reads, or logits.")
+]
+Head = Annotated[
+    str | None,
+    typer.Option(help="Name of the head's module, if features.", show_default="the last linear layer"),
+]
+Samples = Annotated[
+    int, typer.Option(min=1, max=options.MANY, help="Random masks per picture, segmentation and removal.")
+]
+TopK = Annotated[
+    int, typer.Option("--k", min=1, max=options.MOST, help="Highest segments to compare and to hide.")
+]
+Among = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=options.MOST,
+        help="Leave out pictures whose label is not among so many likeliest classes.",
+    ),
+]
+Ablation = Annotated[str, typer.Option(help="The removal that hides the highest segments.")]
+Explain = Annotated[str, typer.Option(help="The class explained: label, or the plain model's prediction.")]
+Methods = Annotated[
+    str,
+    typer.Option(
+        help="Attributions to rank, separated by commas: random, gradient, input-x-gradient, or an explainer "
+        "of `layermask explain` @ the removal it asks by; without @, each removal ranks its own.",
+        show_default="random,gradient,input-x-gradient, leave-one-out and lime @greyout and @layermask",
+    ),
+]
+Steps = Annotated[int, typer.Option(min=1, max=1000, help="Steps in which the segments are hidden.")]
+RandomOrders = Annotated[
+    int, typer.Option("--n-orders", min=1, max=100_000, help="Random orders per picture.")
+]
+PerSegment = Annotated[
+    int, typer.Option(min=2, max=100_000, help="Masks per segment of methods that draw them.")
+]
+
+COMPARED = (Removals, "layermask,greyout,blackout")
+STUDIES: dict[str, dict[str, tuple[Any, Any]]] = {
+    "segments": {
+        "seed": (Seed, 0),
+        "removals": COMPARED,
+        "segmentations": (Segmentations, "grid"),
+        "orders": (Orders, "random"),
+    },
+    "shape": {"removals": COMPARED},
+    "linearity": {
+        "removals": COMPARED,
+        "patches": (Patches, "32"),
+        "of": (Of, "features"),
+        "head": (Head, None),
+    },
+    "lime": {
+        "seed": (Seed, 0),
+        "removals": COMPARED,
+        "segmentations": (Segmentations, "paper-lime-quickshift,paper-grid,paper-lime-slic"),
+        "n_samples": (Samples, 512),
+        "k": (TopK, 20),
+        "among": (Among, 3),
+        "ablation": (Ablation, "greyout"),
+        "explain": (Explain, "label"),
+    },
+    "operators": {
+        "seed": (Seed, 0),
+        "removals": COMPARED,
+        "segmentations": (Segmentations, "slic:50"),
+        "methods": (Methods, ""),
+        "steps": (Steps, 10),
+        "n_orders": (RandomOrders, 5),
+        "samples": (PerSegment, 4),
+    },
+}
+"""experiment -> its own options, which are fields of its class: what typer reads of each, and its default."""
 
 
 def conduct(
@@ -107,27 +187,51 @@ def conduct(
         _conclude(store, say)
 
 
-def command_of(make: Callable[..., Any]) -> Callable[..., None]:
-    """Return the command with the options of `make`, which returns the experiment, and those of `conduct`.
-
-    `make` may ask for `seed`, too.
-    """
+def _command(experiment: str) -> Callable[..., None]:
+    """Return the command with the options of an experiment and those of `conduct`."""
     shared = dict(list(signature(conduct, eval_str=True).parameters.items())[1:])
-    own = signature(make, eval_str=True).parameters
+    own = {
+        name: Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in STUDIES[experiment].items()
+    }
 
     def command(**given: Any) -> None:
         with outcome(given["quiet"], options.less(given["batch_size"])):
-            experiment = make(**{name: given[name] for name in own})
-            conduct(experiment, **{name: given[name] for name in shared})
+            study = _study(experiment, {name: given[name] for name in own})
+            conduct(study, **{name: given[name] for name in shared})
 
     places = [*shared.values()]
     after = list(shared).index("weights") + 1
-    places[after:after] = [
-        one.replace(kind=one.KEYWORD_ONLY) for one in own.values() if one.name not in shared
-    ]
+    places[after:after] = [one for one in own.values() if one.name not in shared]
     command.__signature__ = Signature(places)  # type: ignore[attr-defined]  # which typer reads
     command.__annotations__ = {one.name: one.annotation for one in places}
     return command
+
+
+def _study(experiment: str, given: dict[str, Any]) -> Any:
+    read: dict[str, Callable[[str], tuple]] = {
+        "removals": lambda text: names(text, "--removals"),
+        "segmentations": lambda text: names(text, "--segments"),
+        "orders": lambda text: names(text, "--orders"),
+        "patches": numbers,
+        "methods": lambda text: tuple(filter(None, (part.strip() for part in text.split(",")))),
+    }
+    fields = {name: read[name](value) if name in read else value for name, value in given.items()}
+    if fields.get("methods") == ():  # those that the class has
+        del fields["methods"]
+    return EXPERIMENTS[experiment].experiment(**fields)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return the sizes of patches that a text lists.
+
+    Raises:
+        InputError: it lists something else.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
+        raise InputError(f"patches {text!r}: give whole numbers of pixels, separated by commas, as 16,32")
+    return tuple(map(int, parts))
 
 
 def names(text: str, option: str) -> tuple[str, ...]:
@@ -180,3 +284,15 @@ def _conclude(store: Store, say: Callable[[str], None]) -> None:
     entry = experiment_of(content)
     table = entry.summarise(columns, content)[0].as_markdown()
     say("\n".join([*entry.words(columns, content), "", table, "", f"wrote {store.results}"]))
+
+
+AFTER = (
+    "Writes results.parquet and settings.json. Interrupted or killed, the same command goes on where it was. "
+    "Exit status: 1 failed, 2 bad input, 130 interrupted."
+)
+
+app = typer.Typer(
+    help="Measure a model and its removals on many labelled pictures; resumable.", no_args_is_help=True
+)
+for _name, _entry in EXPERIMENTS.items():
+    app.command(_name, help=f"{_entry.summary}\n\n{AFTER}", short_help=_entry.summary)(_command(_name))
