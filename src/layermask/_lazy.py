@@ -18,11 +18,19 @@ def attach(package: str, path: str) -> tuple[Callable[[str], Any], Callable[[], 
 
     def get(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{_hint(name, Path(path))}")
         home = import_module(homes[name])
         return getattr(home, name, home)  # of a module, itself
 
     return get, lambda: sorted(homes), sorted(homes)
+
+
+def _hint(name: str, path: Path) -> str:
+    """Say in which room below a package a name is."""
+    for stub in sorted(path.parent.glob("*/__init__.pyi")):
+        if name in _homes(stub):
+            return f": it is layermask.{stub.parent.name}.{name}"
+    return ""
 
 
 def _homes(stub: Path) -> dict[str, str]:

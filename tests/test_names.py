@@ -1,0 +1,49 @@
+"""The public names: listed once, in stubs, and imported when first used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import layermask
+
+ROOT = Path(layermask.__file__).parent
+STUBS = sorted(ROOT.rglob("__init__.pyi"))
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda path: path.parent.name)
+def test_every_name_in_a_stub_is_there(stub: Path) -> None:
+    package = ".".join(["layermask", *stub.parent.relative_to(ROOT).parts])
+    names = [
+        a.asname for n in ast.parse(stub.read_text()).body if isinstance(n, ast.ImportFrom) for a in n.names
+    ]
+    program = f"import {package} as room; [getattr(room, name) for name in {names}]"
+    program += f"; assert set({names}) <= set(dir(room))"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_few_names_are_at_the_top() -> None:
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"errors"}
+    assert len(set(layermask.__all__) - rooms) <= 25
+
+
+def test_importing_the_package_costs_nothing() -> None:
+    program = "import sys, layermask; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_name_that_is_elsewhere_is_pointed_at() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'Greyout': it is layermask\.removal\.Greyout"):
+        layermask.Greyout  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'Grayout'$"):
+        layermask.Grayout  # noqa: B018
+
+
+def test_the_table_comes_with_its_rules() -> None:
+    for first in ("layermask.Masked", "layermask.rule", "layermask.core.RULES"):
+        program = f"import layermask; {first}; from layermask.core import RULES; assert len(RULES) > 500"
+        subprocess.run([sys.executable, "-c", program], check=True)
