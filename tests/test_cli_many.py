@@ -222,7 +222,7 @@ def test_batches_are_halved_until_they_fit():
     halving = Halving(hungry, said.append)
     assert torch.equal(halving(images, visible), Hungry(99)(images, visible))
     assert hungry.asked == [50, 25, 12, 12, 12, 12, 2]
-    assert said == [f"out of memory: going on with {n} pictures at a time" for n in (25, 12)]
+    assert said == [f"out of memory: retrying with at most {n} masks per forward pass" for n in (25, 12)]
     many = torch.rand(50, 3, 4, 4)
     many = many / many.mean()
     assert halving(many, visible).shape == (50, 3) and hungry.asked[7:] == [12, 12, 12, 12, 2]
@@ -244,8 +244,8 @@ def test_auto_says_that_it_halves(pictures, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LayerMasking, "forward", hungry)
     result = run("explain", pictures / "a.jpg", *MODEL, *QUICK, "--out", tmp_path / "out")
-    assert "layermask: out of memory: going on with 6 pictures at a time" in result.stderr
-    assert "going on with 3 pictures" in result.stderr
+    assert "layermask: out of memory: retrying with at most 6 masks per forward pass" in result.stderr
+    assert "retrying with at most 3 masks" in result.stderr
     result = run("explain", pictures / "a.jpg", *MODEL, *QUICK, "--batch-size", "32", status=1)
     assert "out of memory: give a smaller --batch-size, or auto" in result.stderr
 

@@ -624,7 +624,7 @@ def test_the_command_halves_batches_when_memory_runs_out(data, slow_model, monke
     monkeypatch.setattr(Greyout, "painted", tight)
     few = ["--model", "slow_model:slow", "--removals", "greyout", "--segments", "grid:8", "--limit", "2"]
     result = command("evaluate", "segments", "--data", data, *few, "--device", "cpu")
-    assert result.stderr.count("out of memory: going on with 2 pictures at a time") == 1
+    assert result.stderr.count("out of memory: retrying with at most 2 masks per forward pass") == 1
     few += ["--batch-size", "9", "--out", "other", "--quiet"]
     assert "out of memory: give a smaller" in refused("evaluate", "segments", "--data", data, *few, status=1)
 

@@ -30,7 +30,7 @@ Randomise = Annotated[
     bool | None,
     typer.Option(
         "--randomise/--as-is",
-        help="Redraw all weights, so that no error hides behind zeros and ones.",
+        help="Use random weights. Fresh models contain zeros and ones, which can hide errors.",
         show_default="as is for your own, randomised otherwise",
     ),
 ]

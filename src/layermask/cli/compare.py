@@ -46,7 +46,7 @@ Hide = Annotated[
         show_default="0.5",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the patches that --hide draws.", **options.SEED)]
+Seed = Annotated[int, typer.Option(help="Random seed for the patches that --hide selects.", **options.SEED)]
 
 
 def command(

@@ -27,7 +27,9 @@ DEFAULTS = Settings()
 class ForwardPass:
     """What one pass through a model shares: settings, its own rules, and the masks derived so far."""
 
-    settings: Settings = field(default_factory=lambda: DEFAULTS)  # torch 2.11's compiler: not plain
+    settings: Settings = field(
+        default_factory=lambda: DEFAULTS
+    )  # a factory: torch 2.11's compiler takes no plain default
     rules: Mapping[Callable, Callable] = field(default_factory=dict)
     memo: dict = field(default_factory=dict)
     grad: bool = field(default_factory=torch.is_grad_enabled)

@@ -38,7 +38,7 @@ class Halving:
             self.limit = size // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self.say(f"out of memory: going on with {self.limit} pictures at a time")
+            self.say(f"out of memory: retrying with at most {self.limit} masks per forward pass")
 
     def _in_parts(self, images: Tensor, visible: Tensor, size: int) -> Any:
         if size == len(visible):

@@ -53,7 +53,7 @@ class SparseEngine:
         return self
 
     def takes(self, value: Tensor) -> bool:
-        """Whether a dense map may become rows: nobody traces, transforms or differentiates what is done."""
+        """Return whether this map may run on rows: not while it is traced, transformed or differentiated."""
         if is_traced(value) or (torch.is_grad_enabled() and value.requires_grad):
             return False
         return value.is_floating_point() and (self.wherever or compiled(value) is not None)

@@ -1,7 +1,7 @@
 """Memory for rows, kept by an operator from one pass to the next.
 
-What the system gives afresh it clears page by page, which takes longer than many a layer: with an allocator
-that returns large blocks to the system, as glibc's does, a fifth of a ResNet-50's pass.
+The operating system clears new memory page by page. This takes longer than many layers: a fifth of a pass of
+ResNet-50, with an allocator that returns large blocks to the system, as that of glibc does. So buffers are reused.
 """
 
 from __future__ import annotations

@@ -77,7 +77,11 @@ def visible_part(scene: PreparedImage, path: Path, invert: bool = False) -> Tens
     visible = scene.loaded.preprocessing.mask(mask.point(lambda level: 255 - level) if invert else mask)
     if not visible.any():
         raise ImageError(
-            f"mask {path} hides all that the model sees of the picture: white is visible"
-            + (", and --invert turns that round" if invert else "; --invert turns that round")
+            f"mask {path} hides all that the model sees of the picture: "
+            + (
+                "black is visible with --invert"
+                if invert
+                else "white is visible; --invert makes black visible"
+            )
         )
     return visible.to(scene.x.device)

@@ -183,7 +183,7 @@ def describe(
 
 
 def parameters_digest(model: nn.Module) -> str:
-    """Return the SHA-256 of the weights: a model of one's own code has no other name for them."""
+    """Return the SHA-256 of the weights: weights of a custom model have no other name."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -181,7 +181,7 @@ class _Multigrid:
     def solved(self, rhs: Tensor) -> Tensor:
         """The solution for a right-hand side, which is ignored where visible, by conjugate gradients.
 
-        A system that is done keeps still, so that a batch answers as its pictures one by one.
+        Solved systems are not updated further. The result therefore does not depend on the rest of the batch.
         """
         residual, solution, step = self.residual.copy_(rhs), self.solution.zero_(), self.step
         step.copy_(self.cycle(residual))

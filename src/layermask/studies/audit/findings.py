@@ -79,7 +79,8 @@ def _metrics(labels: Sequence[str], labelled: bool) -> tuple[str, ...]:
 def shows_hidden(name: str, answers: SegmentAnswers) -> bool:
     """Whether a removal lets the model see what it hides: the table says so of its members.
 
-    Of a removal of one's own the answers tell: with everything hidden they may not differ between images.
+    For a custom removal this is read off the answers: with everything hidden, they may not differ between
+    images.
     """
     if name in REMOVALS:
         return REMOVALS[name].reads_hidden
@@ -94,7 +95,7 @@ def _of_removal(answers: SegmentAnswers, name: str, labels: Sequence[str]) -> di
         for each in mistaken_for(answers, name, LEVEL)
     ]
     return {
-        "summary": known.summary if known else "what a removal of your own makes of them",
+        "summary": known.summary if known else "what a custom removal makes of them",
         "operator": known.operator if known else "",
         "source": known.source if known else "",
         "shows_hidden": shows_hidden(name, answers),

@@ -1,4 +1,4 @@
-"""What holes are taken for: classes that are answered oftener with parts hidden than for whole images."""
+"""What holes are taken for: classes that are predicted more often with parts hidden than for whole images."""
 
 from __future__ import annotations
 

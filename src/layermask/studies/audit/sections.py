@@ -123,8 +123,8 @@ def holes(record: Record) -> str:
     """Return the classes that holes are taken for, per removal."""
     low, high = (percent(share, 0) for share in record["mistaken_at"])
     intro = (
-        f"With {low} to {high} hidden: classes that the model answers oftener than for whole images, by more "
-        "than chance. They are what holes look like to the model, or what it falls back on without details."
+        f"With {low} to {high} hidden: classes that the model predicts significantly more often than for "
+        "whole images. They are what holes look like to the model, or what it falls back on without details."
     )
     parts = "\n".join(_holes_of(record, name) for name in record["removals"])
     return section(

@@ -97,7 +97,7 @@ def _notes(columns: Columns, content: Content, classes: int, hits: int) -> list[
     first = content["settings"]["removals"][0]
     if classes == 2 * DRAWN:
         notes.append(
-            f"Of classes, those where the difference under {first} exceeds the others' most and least."
+            f"Shown are the classes in which {first} leads the other removals by the most and by the least."
         )
     if has_classes(content) and not classes:
         notes.append(f"No class has more than {hits} images that the model gets right (--hits).")
