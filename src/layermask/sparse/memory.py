@@ -1,7 +1,8 @@
 """Memory for rows, kept by an operator from one pass to the next.
 
 The operating system clears new memory page by page. This takes longer than many layers: a fifth of a pass of
-ResNet-50, with an allocator that returns large blocks to the system, as that of glibc does. So buffers are reused.
+ResNet-50, with an allocator that returns large blocks to the system, as that of glibc does. Buffers are
+therefore reused.
 """
 
 from __future__ import annotations
