@@ -26,9 +26,23 @@ def test_every_name_in_a_stub_is_there(stub: Path) -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+ROOMS = sorted({path.parent.name for path in ROOT.glob("*/__init__.py")} & set(layermask.__all__)) + [
+    "errors"
+]
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "fills"])
+def test_a_room_is_a_module_also_if_it_is_asked_for_first(room: str) -> None:
+    """It may hold a function of its own name, as `layermask.removal.removal`."""
+    program = f"import layermask, types; assert type(layermask.{room}) is types.ModuleType"
+    place = "layermask.removal.fills" if room == "fills" else f"layermask.{room}"
+    subprocess.run(
+        [sys.executable, "-c", f"{program}; assert layermask.{room}.__name__ == '{place}'"], check=True
+    )
+
+
 def test_few_names_are_at_the_top() -> None:
-    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"errors"}
-    assert len(set(layermask.__all__) - rooms) <= 25
+    assert len(set(layermask.__all__) - set(ROOMS)) <= 25
 
 
 def test_importing_the_package_costs_nothing() -> None:

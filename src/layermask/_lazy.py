@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,18 @@ def attach(package: str, path: str) -> tuple[Callable[[str], Any], Callable[[], 
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}{_hint(name, Path(path))}")
         home = import_module(homes[name])
-        return getattr(home, name, home)  # of a module, itself
+        if hasattr(home, "__path__") and find_spec(
+            f"{homes[name]}.{name}"
+        ):  # a room, not what it has of its name
+            return import_module(f"{homes[name]}.{name}")
+        return getattr(home, name)
 
     return get, lambda: sorted(homes), sorted(homes)
+
+
+@cache
+def _is_module(home: str, name: str) -> bool:
+    return hasattr(import_module(home), "__path__") and find_spec(f"{home}.{name}") is not None
 
 
 def _hint(name: str, path: Path) -> str:
@@ -37,9 +48,5 @@ def _homes(stub: Path) -> dict[str, str]:
     found = {}
     for node in ast.parse(stub.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module:
-            found.update({alias.asname or alias.name: _home(node.module, alias.name) for alias in node.names})
+            found.update({alias.asname or alias.name: node.module for alias in node.names})
     return found
-
-
-def _home(module: str, name: str) -> str:
-    return f"{module}.{name}" if module == "layermask" else module
