@@ -21,12 +21,9 @@ def attach(package: str, path: str) -> tuple[Callable[[str], Any], Callable[[], 
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}{_hint(name, Path(path))}")
-        home = import_module(homes[name])
-        if hasattr(home, "__path__") and find_spec(
-            f"{homes[name]}.{name}"
-        ):  # a room, not what it has of its name
+        if _is_module(homes[name], name):  # and not what it has of the same name
             return import_module(f"{homes[name]}.{name}")
-        return getattr(home, name)
+        return getattr(import_module(homes[name]), name)
 
     return get, lambda: sorted(homes), sorted(homes)
 
