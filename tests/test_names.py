@@ -26,8 +26,9 @@ def test_every_name_in_a_stub_is_there(stub: Path) -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-ROOMS = sorted({path.parent.name for path in ROOT.glob("*/__init__.py")} & set(layermask.__all__)) + [
-    "errors"
+ROOMS = [
+    *sorted({path.parent.name for path in ROOT.glob("*/__init__.py")} & set(layermask.__all__)),
+    "errors",
 ]
 
 
