@@ -377,3 +377,53 @@ def test_what_a_step_leaves_out_makes_a_phase() -> None:
     halves = [x[..., :2:1, :2], x[..., 2:, 2:]]
     joined = torch.cat(halves, 1)
     assert torch.equal(joined.visible, halves[0].visible & halves[1].visible)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float64])
+def test_a_key_padding_mask_that_is_given_as_it_is_joins_the_hidden_keys(kind: torch.dtype) -> None:
+    """The module makes numbers of truths before the function is called; others call that themselves."""
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(4, 2, dtype=torch.float64).eval()
+    x, given = draw(7, 2, 4), torch.zeros(2, 7, dtype=torch.bool)
+    given[:, 1] = True  # of those that are visible, 1, 2 and 6
+    keys, _ = some(x, 0)
+    weights = (layer.in_proj_weight, layer.in_proj_bias, None, None, False, 0.0)
+    weights += (layer.out_proj.weight, layer.out_proj.bias, False)
+    padding = given if kind is torch.bool else torch.where(given, -math.inf, 0.0).to(kind)
+    with torch.no_grad():
+        ours, _ = F.multi_head_attention_forward(x, keys, keys, 4, 2, *weights, key_padding_mask=padding)
+        theirs, _ = layer(x, x[[2, 6]], x[[2, 6]])
+    agree(ours, theirs)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_inner_products_run_over_the_last_axes(length: int) -> None:
+    """Over what both show, for as many terms as there are."""
+    (a, few_a), (b, few_b) = some(draw(2, 3, length), -1), some(draw(4, length, seed=1), -1)
+    whole = Masked(draw(4, length, seed=1), torch.ones(1, 1, dtype=torch.bool))
+    terms = length / len(LENGTHS[length])
+    agree(torch.inner(a, b), torch.inner(few_a, few_b) * terms)
+    agree(torch.inner(a, whole), torch.inner(few_a, few_b) * terms)
+    agree(torch.inner(draw(2, 3, length), b), torch.inner(few_a, few_b))
+
+
+@pytest.mark.parametrize("name", ["sqrt", "rsqrt", "log", "reciprocal", "logit", "asin", "div", "pow"])
+def test_slopes_at_hidden_entries_do_no_harm(name: str) -> None:
+    """Forward, they answer as without gradients; backward, weights get finite gradients."""
+    functions: dict[str, Callable] = {"div": lambda x: 0.5 / x, "pow": lambda x: x**-0.5}
+    function, weight = functions.get(name, getattr(torch, name, None)), torch.tensor(0.5, requires_grad=True)
+    visible = torch.tensor([[True, False, True]])
+    x = Masked(torch.tensor([[0.3, 0.0, 0.6]]), visible)
+    plain = function(x.value * 0.5)
+    with torch.enable_grad():
+        out = function(x * weight)
+        torch.where(visible, out.value, 0.0).sum().backward()
+    assert torch.equal(out.value[visible], plain[visible])
+    assert weight.grad is not None and weight.grad.isfinite()
+
+
+@pytest.mark.parametrize("length", [3, 7])
+def test_vectors_of_a_batch_are_normalised_over_the_visible_ones(length: int) -> None:
+    x, few = some(draw(length, 4), 0)
+    ours = F.batch_norm(x, None, None, W, B, training=True)
+    assert torch.allclose(ours.value[LENGTHS[length]], F.batch_norm(few, None, None, W, B, training=True))

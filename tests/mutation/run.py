@@ -414,7 +414,7 @@ def _profiled(copy: Path, name: str, work: Any) -> tuple[float, list[str]]:
 
 
 def swaps(package: Path, mutant: Mutant) -> dict[types.CodeType, types.CodeType] | None:
-    """The code objects of a function before and after; None if they do not pair off."""
+    """The code objects of a function before and after; None if they do not pair off, or need others."""
     path = package / mutant.file
     text = path.read_text()
     before, after = (compile(t, str(path), "exec") for t in (text, mutant.applied(text)))
@@ -423,7 +423,8 @@ def swaps(package: Path, mutant: Mutant) -> dict[types.CodeType, types.CodeType]
         _pair(before, after, pairs)
     except ValueError:
         return None
-    return {a: b for a, b in pairs.items() if a != b and a.co_freevars == b.co_freevars} or None
+    changed = {a: b for a, b in pairs.items() if a != b}
+    return None if any(a.co_freevars != b.co_freevars for a, b in changed.items()) else changed or None
 
 
 def _pair(before: types.CodeType, after: types.CodeType, pairs: dict) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from layermask.core.mask import any_over, intersection
+from layermask.core.mask import any_over
 from layermask.core.masked import Masked, settled
 from layermask.core.rule_table import built_in as rule
 
@@ -52,5 +52,3 @@ def _unpacked(packed: Any, data: Tensor, order: Tensor) -> Tensor:
 
 for function in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu):
     rule(function)(_recurrent(function))
-
-__all__ = ["intersection"]
