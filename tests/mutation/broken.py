@@ -27,6 +27,12 @@ def mask(out: Any) -> Any:
     return out
 
 
+def can_break(out: Any, how: str) -> bool:
+    """Whether what a function returned has a mask, or numbers, that can be made wrong."""
+    first = out[0] if isinstance(out, tuple | list) and out else out
+    return _is_masked(first) or (how == "output" and isinstance(first, Tensor))
+
+
 def moved(visible: Tensor) -> Tensor:
     axes = [axis for axis, size in enumerate(visible.shape) if size > 1]
     return visible.roll(1, axes[-1]) if axes else ~visible

@@ -329,21 +329,24 @@ def registered(only: str) -> list[Mutant]:
     return [mutant for mutant in found if fnmatchcase(mutant.name, only)]
 
 
-def broken_rule(mutant: Mutant) -> None:
+def broken_rule(mutant: Mutant, seen: set[str]) -> None:
+    """Break all spellings of a rule; `seen` hears whether it was called, and gave what can be broken so."""
     from layermask.core.rule_table import BUILT_IN, RULES
 
     for function, body in RULES.items():
         if function.__name__.strip("_") == mutant.place:
-            wrong = _wrong_output(body, getattr(broken, mutant.after))
+            wrong = _wrong_output(body, mutant.after, seen)
             RULES[function] = wrong
             if function in BUILT_IN:
                 BUILT_IN[function] = wrong, BUILT_IN[function][1]
 
 
-def _wrong_output(body: Callable, change: Callable) -> Callable:
+def _wrong_output(body: Callable, how: str, seen: set[str]) -> Callable:
     @functools.wraps(body)
     def answer(*args: Any, **kwargs: Any) -> Any:
-        return change(body(*args, **kwargs))
+        out = body(*args, **kwargs)
+        seen.update({"called"}, {"broken"} if broken.can_break(out, how) else ())
+        return getattr(broken, how)(out)
 
     return answer
 
@@ -354,8 +357,11 @@ def of_table(copy: Path, keeping: Keeping, items: list, wanted: list[Mutant]) ->
         named = [item for item in items if mutant.place in words(item.nodeid)]
 
         def noticed(mutant: Mutant = mutant, named: list = named) -> str:
-            broken_rule(mutant)
-            return failing_law(models()) or failing_item(named) or "survived"
+            seen: set[str] = set()
+            broken_rule(mutant, seen)
+            if found := failing_law(models()) or failing_item(named):
+                return found
+            return "invalid: it gives nothing to break" if seen == {"called"} else "survived"
 
         keeping.keep(mutant, lambda m, n=noticed: {**forked(copy, n), "tests": bool(items)})
 
