@@ -11,8 +11,9 @@ from torch import Tensor
 
 from layermask.core.window import Window
 from layermask.kernels import library
+from layermask.padding.rings import NEVER, ring_map
 
-FAR = 254  # the level of cells that no ring reaches
+FAR = 254  # what plan.c calls cells that no ring reaches: there are fewer rings
 
 
 @dataclass(eq=False)
@@ -83,10 +84,10 @@ def _compiled_plan(
 
 
 def _torch_plan(visible: Tensor, number: Tensor, read: Tensor, reach: tuple[int, ...]) -> FillPlan:
-    level = _levels(visible, reach)
+    level = ring_map(visible[:, None], None, reach)[:, 0]
     needed = torch.zeros_like(visible).flatten()
     needed[read[read >= 0].long()] = True
-    needed &= (level.flatten() != 0) & (level.flatten() != FAR)
+    needed &= (level.flatten() != 0) & (level.flatten() != NEVER)
     rings, count = [], int(visible.sum())
     for ring in range(max(reach), 0, -1):  # a filled cell needs those that it is filled from
         cells = (needed & (level.flatten() == ring)).nonzero()[:, 0]
@@ -111,17 +112,6 @@ def _listed(sources: Tensor) -> Tensor:
     order = (sources < 0).int().sort(dim=1, stable=True).indices
     first = sources.gather(1, order)[:, :8]
     return F.pad(first, (0, 8 - first.shape[1]), value=-1)
-
-
-def _levels(visible: Tensor, reach: tuple[int, ...]) -> Tensor:
-    """(N, H, W) int: 0 where visible, the ring by which the fill reaches a cell, or FAR."""
-    level = torch.where(visible, 0, FAR)
-    for ring in range(1, max(reach) + 1):
-        box = [1 + 2 * (r >= ring) for r in reach]
-        known = (level < ring).float()[:, None]
-        near = F.max_pool2d(known, box, 1, [b // 2 for b in box])[:, 0] > 0
-        level = torch.where((level == FAR) & near, ring, level)
-    return level
 
 
 def _around(level: Tensor, cells: Tensor, ring: int, reach: tuple[int, ...]) -> tuple[Tensor, Tensor]:
