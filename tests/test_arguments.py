@@ -574,7 +574,6 @@ CALLS: dict[str, Call] = {
     ),
     "check.check": Call(check.check, {"laws": "some words"}),
     "check.check_laws": Call(check.check_laws, {"laws": "some words"}),
-    "check.run_check": Call(check.run_check),
     "deploy.difference": Call(deploy.difference, values={"run": lambda images, visible: []}),
     "deploy.export": Call(deploy.export),
     "deploy.fold": Call(deploy.fold),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from layermask.check import LAWS, check, laws, run_check
+from layermask.check import LAWS, check, laws
 from layermask.check.samples import sample_images
 from layermask.cli.app import app
 from layermask.core.masked import Masked
@@ -80,12 +80,14 @@ def test_ops_are_counted_by_the_name_users_write() -> None:
 
 
 def test_text_names_rules_and_laws() -> None:
-    text, ok = run_check(Odd().eval(), IMAGES)
-    assert not ok
+    report = check(Odd().eval(), IMAGES)
+    text = str(report)
+    assert not report.ok
     assert "3 rules missing" in text and "torch.logcumsumexp, called in inner" in text
     assert "torch.linalg.svdvals, called in the model itself" in text
-    text, ok = run_check(Fine().eval(), IMAGES)
-    assert ok and "no rule is missing" in text
+    report = check(Fine().eval(), IMAGES)
+    text = str(report)
+    assert report.ok and "no rule is missing" in text
     for law in LAWS:
         assert f"law {law}  holds" in text
 

@@ -59,12 +59,6 @@ def check(model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), s
     return report
 
 
-def run_check(model: nn.Module, images: Tensor) -> tuple[str, bool]:
-    """Return the report as text for the command line, and whether all is well."""
-    report = check(model, images)
-    return str(report), report.ok
-
-
 @contextmanager
 def _module_names(model: nn.Module) -> Iterator[list[str]]:
     """Yield a stack with the path of the module that is running on top."""

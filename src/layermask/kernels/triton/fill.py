@@ -18,12 +18,8 @@ from torch import Tensor
 from layermask.kernels.operands import three, whole
 from layermask.kernels.signatures import KINDS
 
-__all__ = ["KINDS", "available", "fill_", "rings"]
+__all__ = ["KINDS", "fill_", "rings"]
 TILE = 1024  # cells times channels of one program
-
-
-def available() -> bool:
-    return True
 
 
 def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:

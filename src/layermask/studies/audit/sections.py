@@ -105,7 +105,6 @@ def _chart(record: Record, metric: str, segmentation: str) -> str:
     title += f", {segmentation}" if len(record["segmentations"]) > 1 else ""
     drawing = line_chart(title, record["fractions"], lines, None if metric == "class-entropy" else 1.0)
     say = f"<figcaption>{_METRICS_SAY[metric]}</figcaption>"
-    say = f"<figcaption>{_METRICS_SAY[metric]}</figcaption>"
     return f"<figure>\n<h3>{escape(title)}</h3>\n{drawing}\n{say}\n</figure>"
 
 

@@ -59,9 +59,6 @@ class Verdict:
     because: str = ""
     cheapest: str | None = None
 
-    def against(self, removal: str) -> PairedDifference | None:
-        return next((each for each in self.comparisons if each.removal == removal), None)
-
 
 @checked(
     names=partial(kinds.several, kind=kinds.text),
