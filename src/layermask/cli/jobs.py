@@ -16,6 +16,7 @@ import typer
 
 from layermask.cli import options
 from layermask.cli.outcome import BAD_INPUT
+from layermask.data.files import SUFFIXES
 from layermask.errors import ImageError, InputError
 from layermask.io.atomic import exists, is_file, is_folder, read_bytes, read_json
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     import torch
 
     from layermask.zoo.loaded import Loaded
-
-SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
 from layermask.explain.query_plan import Segments
+from layermask.metrics.segment_removal import TENTHS
 from layermask.removal.registry import REMOVALS
 from layermask.segment.presets import segmented, segmenter
 from layermask.segment.segmenters import Segmenter
@@ -41,8 +42,6 @@ from layermask.studies.protocol import (
 )
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
-
-TENTHS = tuple(tenth / 10 for tenth in range(11))
 
 
 @dataclass(frozen=True)
