@@ -51,11 +51,31 @@ def test_importing_the_package_costs_nothing() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_name_that_is_elsewhere_is_pointed_at() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'Greyout': it is layermask\.removal\.Greyout"):
-        layermask.Greyout  # noqa: B018
-    with pytest.raises(AttributeError, match=r"no attribute 'Grayout'$"):
-        layermask.Grayout  # noqa: B018
+MOVED = {
+    "Greyout": layermask.removal.Greyout,
+    "LeaveOneOut": layermask.explain.FeatureAblation,
+    "curve": layermask.metrics.curve,
+    "load_labels": layermask.data.load_labels,
+    "Loaded": layermask.zoo.Loaded,
+    "ImageError": layermask.errors.ImageError,
+    "RULES": layermask.core.RULES,
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_name_that_is_elsewhere_is_pointed_at(name: str) -> None:
+    assert name not in layermask.__all__ and name not in dir(layermask)
+    found = MOVED[name]
+    new = getattr(found, "__name__", name)
+    with pytest.warns(FutureWarning, match=rf"^layermask\.{name} is layermask\.\w+\.{new} now$") as warned:
+        assert getattr(layermask, name) is found
+    assert warned[0].filename == __file__
+
+
+def test_a_name_that_is_nowhere_is_refused() -> None:
+    for name in ("Grayout", "torch", "_lazy_name", "load_model"):
+        with pytest.raises(AttributeError, match=f"^module 'layermask' has no attribute '{name}'$"):
+            getattr(layermask, name)
 
 
 def test_the_table_comes_with_its_rules() -> None:

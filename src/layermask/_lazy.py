@@ -20,7 +20,7 @@ def attach(package: str, path: str) -> tuple[Callable[[str], Any], Callable[[], 
 
     def get(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}{_hint(name, Path(path))}")
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
         if _is_module(homes[name], name):  # and not what it has of the same name
             return import_module(f"{homes[name]}.{name}")
         return getattr(import_module(homes[name]), name)
@@ -33,12 +33,10 @@ def _is_module(home: str, name: str) -> bool:
     return hasattr(import_module(home), "__path__") and find_spec(f"{home}.{name}") is not None
 
 
-def _hint(name: str, path: Path) -> str:
-    """Say in which room below a package a name is."""
-    for stub in sorted(path.parent.glob("*/__init__.pyi")):
-        if name in _homes(stub):
-            return f": it is layermask.{stub.parent.name}.{name}"
-    return ""
+def room_of(name: str, package: str, path: str) -> str:
+    """Return the room below a package whose stub lists a name, or ""."""
+    stubs = sorted(Path(path).parent.glob("*/__init__.pyi"))
+    return next((f"{package}.{stub.parent.name}" for stub in stubs if name in _homes(stub)), "")
 
 
 def _homes(stub: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
+__all__ = ["ImageError", "InputError", "LostMask", "MissingPackage", "ModelError", "NoMaskRule", "WrongType"]
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
 
 
