@@ -39,7 +39,7 @@ def _fill(how: str, x: Masked, rings: tuple) -> Tensor:
 
 
 FILLS = {"dense": reference.fill_dense, "edges": reference.fill_edges, "by_kernel": neighbor._fill_by_kernel}
-WAYS = ["dense", "edges", *(["by_kernel"] if devices.kernel(torch.device("cpu")) else [])]
+WAYS = ["dense", "edges", *(["by_kernel"] if devices.compiled_fill(torch.device("cpu")) else [])]
 
 
 @pytest.mark.parametrize("how", WAYS)

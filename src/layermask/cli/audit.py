@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layermask.cli import evaluate as conduct
-from layermask.cli import options
+from layermask.cli import evaluate, options
 from layermask.cli.outcome import outcome
 
 if TYPE_CHECKING:
@@ -39,20 +38,20 @@ REMOVALS = "layermask,greyout,blackout,mean,push-pull,blur"
 
 def command(
     model: Model,
-    data: conduct.Data,
-    kind: conduct.Kind = "auto",
-    images: conduct.Images = None,
+    data: evaluate.Data,
+    kind: evaluate.Kind = "auto",
+    images: evaluate.Images = None,
     weights: options.Weights = None,
-    removals: conduct.Removals = REMOVALS,
-    segmentations: conduct.Segmentations = "grid",
-    limit: conduct.Limit = None,
+    removals: evaluate.Removals = REMOVALS,
+    segmentations: evaluate.Segmentations = "grid",
+    limit: evaluate.Limit = None,
     linearity_images: LinearityImages = 10,
-    seed: conduct.Seed = 0,
+    seed: evaluate.Seed = 0,
     out: Out = Path("audit"),
     batch_size: options.BatchSize = "auto",
     device: options.Device = "auto",
-    skip_unreadable: conduct.Skip = False,
-    force: conduct.Force = False,
+    skip_unreadable: evaluate.Skip = False,
+    force: evaluate.Force = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -70,7 +69,7 @@ def command(
         from layermask.studies.audit import audit
         from layermask.studies.protocol import from_table
 
-        wanted = [check_name(name) for name in conduct.names(removals, "--removals")]
+        wanted = [check_name(name) for name in evaluate.names(removals, "--removals")]
         source = open_source(data, kind, images).pick(limit, seed)
         say = options.voice(quiet or json)
         say(source.summary)
@@ -80,7 +79,7 @@ def command(
             source,
             out,
             removals=wanted,
-            segmentations=conduct.names(segmentations, "--segments"),
+            segmentations=evaluate.names(segmentations, "--segments"),
             linearity_images=linearity_images,
             seed=seed,
             weights=weights,
@@ -88,7 +87,7 @@ def command(
             batch_size=options.batch_size(batch_size, where),
             skip_unreadable=skip_unreadable,
             force=force,
-            operator=conduct.halving if batch_size == "auto" else from_table,
+            operator=evaluate.halving if batch_size == "auto" else from_table,
             planned=lambda plan: _tell(plan, quiet, say),
             progress=_progress(quiet),
         )
@@ -111,6 +110,6 @@ def _progress(quiet: bool) -> Any:
 
     def show(name: str, store: Store, left: int) -> Any:
         total = store.settings["data"]["images"]
-        return conduct.progress(quiet, total, name)(store, left)
+        return evaluate.progress(quiet, total, name)(store, left)
 
     return show

@@ -1,4 +1,4 @@
-"""When a rule may write into a value, and writing a number at its hidden cells."""
+"""Whether a rule may write into a value."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Explainer(ABC):
     def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
         """Ask for masks and return the fields of `Attribution` that the method finds.
 
-        prediction (T,) is what the model says of the whole picture; see `asking`.
+        prediction (T,) is what the model says of the whole picture; see `query_plan`.
         """
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """How explainers ask a model: plans say which masks, and full batches are made of what several plans want.
 
-A plan is a generator. It yields an `Ask`, is sent the `Answers`, yields the next, and returns its findings.
+A plan is a generator. It yields a `Query`, is sent the `Answers`, yields the next, and returns its findings.
 So an explainer reads as if it had a model of its own, while one forward pass may serve several pictures.
 """
 

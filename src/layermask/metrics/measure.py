@@ -1,4 +1,4 @@
-"""How metrics ask a removal operator: plans of `explain.asking`, whose masks fill batches across images."""
+"""How metrics ask a removal operator: plans of `explain.query_plan`, which fill batches across images."""
 
 from __future__ import annotations
 

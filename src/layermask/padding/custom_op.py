@@ -9,7 +9,7 @@ from torch import Tensor
 
 from layermask.kernels.operators import define
 from layermask.kernels.signatures import KINDS
-from layermask.padding.devices import kernel as kernel_of
+from layermask.padding.devices import compiled_fill
 from layermask.padding.reference import filled
 from layermask.padding.rings import NEVER, ring_map, rounds_in
 
@@ -23,7 +23,7 @@ _TELLS = hasattr(torch.compiler, "is_exporting")  # torch 2.6 does not tell an e
 
 
 def _call_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
-    kernel = kernel_of(visible.device)
+    kernel = compiled_fill(visible.device)
     return (kernel.rings if kernel else _rings)(visible, frame, reach)
 
 
@@ -33,7 +33,7 @@ def _shape_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) ->
 
 
 def _call_fill(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
-    kernel = kernel_of(value.device)
+    kernel = compiled_fill(value.device)
     (kernel.fill_ if kernel and value.dtype in KINDS else _fill_)(value, rings, reach, eps)
 
 

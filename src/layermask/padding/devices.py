@@ -7,13 +7,13 @@ from types import ModuleType
 import torch
 
 from layermask.kernels import triton
-from layermask.padding import cpu as fill
+from layermask.padding import cpu
 
 
-def kernel(device: torch.device) -> ModuleType | None:
+def compiled_fill(device: torch.device) -> ModuleType | None:
     """The module with `rings` and `fill_` for tensors on the device, if it can run here."""
     if device.type == "cpu":
-        return fill if fill.available() else None
+        return cpu if cpu.available() else None
     if device.type != "cuda" or not triton.installed():
         return None
     from layermask.kernels.triton import fill as on_gpu

@@ -5,19 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from layermask.core.tracing import is_traced
-from layermask.padding import cpu as native
+from layermask.padding import cpu
 
 
 def hide_(value: Tensor, visible: Tensor, number: float) -> Tensor:
     """Write `number` where `visible` (N or 1, C or 1, *S) is False, in place; `value` is (N, C, *S)."""
     spatial = visible.shape[1] == 1 and visible.shape[2:] == value.shape[2:]
-    if (
-        spatial
-        and value.is_cpu
-        and value.dtype in native.KINDS
-        and not is_traced(value)
-        and native.available()
-    ):
-        native.hide_(value, visible, number)
+    if spatial and value.is_cpu and value.dtype in cpu.KINDS and not is_traced(value) and cpu.available():
+        cpu.hide_(value, visible, number)
         return value
     return value.masked_fill_(~visible, number)

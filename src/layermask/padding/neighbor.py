@@ -18,8 +18,8 @@ from layermask.core.ownership import exclusively_owned
 from layermask.core.tracing import is_traced
 from layermask.core.window import FEW_CHANNELS
 from layermask.kernels.signatures import KINDS
-from layermask.padding import custom_op as opaque
-from layermask.padding.devices import kernel as kernel_of
+from layermask.padding import custom_op
+from layermask.padding.devices import compiled_fill
 from layermask.padding.reference import fill_dense, fill_edges
 from layermask.padding.rings import NEVER, epsilon, masks_of
 
@@ -45,14 +45,14 @@ def _with_zeros(x: Masked) -> Masked:
 
 
 def _way(x: Masked, reach: tuple[int, ...]) -> Callable[[Masked, tuple[int, ...]], Tensor]:
-    """Which of the ways below to take: the fastest that may be."""
+    """Which way to take: the fastest that may be."""
     if not _shares_mask(x) or x.value.requires_grad or max(reach) >= NEVER:
         return fill_dense  # the reference
     if torch.compiler.is_compiling():
-        return _fill_opaquely if opaque.wanted() else fill_dense
+        return _fill_opaquely if custom_op.wanted() else fill_dense
     if is_traced(x.value) or x.value.dtype not in KINDS:
         return fill_dense
-    if kernel_of(x.value.device) is not None:
+    if compiled_fill(x.value.device) is not None:
         return _fill_by_kernel
     return fill_edges if x.value.is_cpu and x.value.shape[1] > FEW_CHANNELS else fill_dense
 
@@ -63,8 +63,8 @@ def _shares_mask(x: Masked) -> bool:
 
 
 def _fill_by_kernel(x: Masked, reach: tuple[int, ...]) -> Tensor:
-    """The same by the compiled kernel of the device: edge cells only, in place where that shows nowhere."""
-    kernel = kernel_of(x.value.device)
+    """Fill by the compiled kernel of the device: edge cells only, in place where that shows nowhere."""
+    kernel = compiled_fill(x.value.device)
     if kernel is None or not any(reach):
         return x.value
     rings = cached(x.run, "ring map", masks_of(x), reach, lambda: kernel.rings(x.visible, x.frame, reach))
@@ -74,12 +74,12 @@ def _fill_by_kernel(x: Masked, reach: tuple[int, ...]) -> Tensor:
 
 
 def _fill_opaquely(x: Masked, reach: tuple[int, ...]) -> Tensor:
-    """The same as operators that a compiler does not look into. It may find that no copy is needed."""
+    """Fill by operators that a compiler does not look into. It may find that no copy is needed."""
     if not any(reach):
         return x.value
     value = x.value.clone()
-    rings = cached(x.run, "ring map", masks_of(x), reach, lambda: opaque.rings(x.visible, x.frame, reach))
-    opaque.fill_(value, rings, reach, epsilon(x))
+    rings = cached(x.run, "ring map", masks_of(x), reach, lambda: custom_op.rings(x.visible, x.frame, reach))
+    custom_op.fill_(value, rings, reach, epsilon(x))
     return value
 
 

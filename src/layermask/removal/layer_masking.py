@@ -52,7 +52,7 @@ class LayerMasking(nn.Module):
             `join(run, *masks) -> mask`.
         compat: "paper" or "release" for the paper's formulas and its released code, where they differ from
             what we think right (docs/semantics.md lists each).
-        preset: a name in `PRESETS`, for `growth` and `pool` where they are not given.
+        preset: a name in `UPDATE_PRESETS`, for `growth` and `pool` where they are not given.
         engine: "dense" runs the model on whole maps, "packed" on the visible cells alone where it can, "auto"
             on whichever is faster. They agree to 1e-5.
         until: name of a submodule after whose first call nothing is masked any more (Table 3).

@@ -1,4 +1,4 @@
-"""Batches that do not fit into memory, asked in halves."""
+"""Asking a removal operator: for probabilities or logits, and in halves where a batch is too large."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules, one file per kind of operation. Importing this package fills `layermask.core.masked.RULES`."""
+"""The rules, one file per kind of operation. Importing this package fills `layermask.core.RULES`."""
 
 from layermask.rules import (
     attention as attend,

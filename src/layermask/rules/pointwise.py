@@ -29,7 +29,7 @@ _UNTAGGED = """
     byte cauchy char clamp_max clamp_min conj contiguous cpu cuda detach divide double dropout dropout1d
     dropout2d dropout3d expit exponential fake_quantize feature_alpha_dropout feature_dropout fill fix
     float floor_divide fmod gelu geometric greater greater_equal half hardswish imag int leaky_relu less
-    less_equal log1p log_ndtr log_normal logsigmoid long mish multiply native_dropout ndtr negative normal
+    less_equal log1p log_ndtr log_normal logsigmoid long mish multiply ndtr negative normal
     not_equal pin_memory random real relu6 requires_grad resolve_conj resolve_neg rrelu short silu
     softplus softsign subtract tanhshrink threshold to type type_as uniform zero
     """.split()

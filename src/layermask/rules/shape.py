@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask._private_torch import identities
-from layermask.core import mask as visibility
 from layermask.core.mask import align, axis_of, cached, join, narrow
+from layermask.core.mask import reshape as reshaped_mask
 from layermask.core.masked import Masked, has_positions, settled
 from layermask.core.rule_table import built_in as rule
 
@@ -111,7 +111,7 @@ def _to_shape(function: Callable) -> Callable:
             return function(input, *args, **kwargs)
         value = function(input.value, *args, **kwargs)
         old, new = tuple(input.value.shape), tuple(value.shape)
-        return moved(input, value, lambda m: visibility.reshape(m, old, new), (old, new))
+        return moved(input, value, lambda m: reshaped_mask(m, old, new), (old, new))
 
     return rule
 

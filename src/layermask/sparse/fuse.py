@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from layermask.kernels.activation import NOTHING, Activation
-from layermask.sparse import ops as kernels
+from layermask.sparse import ops
 from layermask.sparse.graph import Cat, Conv, Node
 from layermask.sparse.ops import wide
 from layermask.sparse.weights import Norm, Scale
@@ -47,7 +47,7 @@ class Affine(_Absorbed):
         )
         if isinstance(source, Cat) and source.private:
             return source.scaled(mask, vectors, end)
-        return kernels.affine(*source.chosen(mask), *vectors, end)
+        return ops.affine(*source.chosen(mask), *vectors, end)
 
 
 class ActivationNode(_Absorbed):
@@ -61,7 +61,7 @@ class ActivationNode(_Absorbed):
         (source,) = self.sources
         if isinstance(source, Affine) and source.private:
             return source.ended(mask, self.end)
-        return kernels.affine(*source.chosen(mask), None, None, self.end)
+        return ops.affine(*source.chosen(mask), None, None, self.end)
 
 
 class Sum(_Absorbed):
@@ -71,7 +71,7 @@ class Sum(_Absorbed):
     def alone(self, mask: Tensor) -> Tensor:
         a, b = self.sources
         rows, others = a.at(mask), b.at(mask)
-        return torch.add(rows, others, out=kernels.empty(rows, *rows.shape))
+        return torch.add(rows, others, out=ops.empty(rows, *rows.shape))
 
 
 def _convolution_behind(node: Node) -> tuple[Conv, list[Norm | Scale], Node | None, Activation] | None:

@@ -20,7 +20,7 @@ from layermask.core.rule_table import name_of
 from layermask.core.window import Window
 from layermask.kernels.activation import NOTHING, Activation
 from layermask.kernels.operands import Source, Weights
-from layermask.sparse import ops as kernels
+from layermask.sparse import ops
 from layermask.sparse.active import plan_of, rows_within, seen_taps, sites_of
 from layermask.sparse.ops import wide
 from layermask.sparse.plan import taps
@@ -148,11 +148,11 @@ class Conv(Node):
         weights = self.weights(norms)
         source, table = self.read(mask)
         if not weights.depthwise:
-            return kernels.product(source, table, weights, added and added.chosen(mask), end)
+            return ops.product(source, table, weights, added and added.chosen(mask), end)
         assert table is not None
         if added is None:
-            return kernels.depthwise(source, table, weights, end)
-        return end(kernels.depthwise(source, table, weights).add_(added.at(mask)))
+            return ops.depthwise(source, table, weights, end)
+        return end(ops.depthwise(source, table, weights).add_(added.at(mask)))
 
     def read(self, mask: Tensor) -> tuple[Source, Tensor | None]:
         """What is read for the cells of `mask`, and the table of it."""
@@ -161,7 +161,7 @@ class Conv(Node):
             rows, at = source.chosen(mask)
             return Source(rows), None if at is None else at[:, None]
         plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
-        return kernels.fill(source.at(source.mask), plan), plan.table
+        return ops.fill(source.at(source.mask), plan), plan.table
 
     def weights(self, norms: list[Norm | Scale]) -> Weights:
         captured = (self.captured, *(norm.weights for norm in norms))
@@ -169,7 +169,7 @@ class Conv(Node):
         return self.run.packing.prepared.get(captured, params, lambda: self.prepare(norms))
 
     def prepare(self, norms: list[Norm | Scale]) -> Weights:
-        return kernels.prepare(*folded(self.captured, norms), self.groups)
+        return ops.prepare(*folded(self.captured, norms), self.groups)
 
 
 class InputConv(Conv):
@@ -193,7 +193,7 @@ class InputConv(Conv):
 
     def prepare(self, norms: list[Norm | Scale]) -> Weights:
         weight, bias = folded(self.captured, norms)
-        return kernels.prepare(weight.permute(0, 3, 1, 2).flatten(1, 2), bias, 1)
+        return ops.prepare(weight.permute(0, 3, 1, 2).flatten(1, 2), bias, 1)
 
 
 def _kind(like: Tensor, weights: Captured) -> Tensor:
@@ -211,7 +211,7 @@ class MaxPool(Node):
     def compute(self, mask: Tensor) -> Tensor:
         (source,) = self.sources
         table = seen_taps(self.run, source.mask, mask, self.window, self.batch)
-        return kernels.maximum(source.at(source.mask), table)
+        return ops.maximum(source.at(source.mask), table)
 
 
 class MeanPool(Node):
@@ -227,7 +227,7 @@ class MeanPool(Node):
         taps = math.prod(self.window.kernel)
         values = wide(self.kind).new_full((taps, self.channels), 1 / taps)
         weights = Weights((self.channels, 1, taps, 1), values, None)
-        return kernels.depthwise(kernels.fill(source.at(source.mask), plan), plan.table, weights)
+        return ops.depthwise(ops.fill(source.at(source.mask), plan), plan.table, weights)
 
 
 class Cat(Node):
@@ -242,7 +242,7 @@ class Cat(Node):
         return self.scaled(mask, None, NOTHING)
 
     def scaled(self, mask: Tensor, norm: tuple[Tensor, Tensor] | None, how: Activation) -> Tensor:
-        return kernels.side_by_side([source.chosen(mask) for source in self.sources], norm, how)
+        return ops.side_by_side([source.chosen(mask) for source in self.sources], norm, how)
 
 
 class Slice(Node):
@@ -271,7 +271,7 @@ class ChannelScale(Node):
     def compute(self, mask: Tensor) -> Tensor:
         rows, at = self.sources[0].chosen(mask)
         images = None if len(self.vectors) == 1 else sites_of(self.run, mask, self.batch).images
-        return kernels.affine(rows, at, wide(self.vectors), None, NOTHING, scale_at=images)
+        return ops.affine(rows, at, wide(self.vectors), None, NOTHING, scale_at=images)
 
 
 class LayerNorm(Node):
@@ -283,7 +283,7 @@ class LayerNorm(Node):
 
     def compute(self, mask: Tensor) -> Tensor:
         weight, bias = (x if x is None else wide(x) for x in (self.weight, self.bias))
-        return kernels.layer_norm(*self.sources[0].chosen(mask), weight, bias, self.eps)
+        return ops.layer_norm(*self.sources[0].chosen(mask), weight, bias, self.eps)
 
 
 class Pointwise(Node):

@@ -39,7 +39,7 @@ def product(
     added: tuple[Tensor, Tensor | None] | None,
     end: Activation,
 ) -> Tensor:
-    """As `packed.kernels.product`."""
+    """As `sparse.ops.product`."""
     groups, columns, taps, channels = weights.shape
     rows = len(source.rows) if table is None else len(table)
     out = source.rows.new_empty(rows, groups * columns)
@@ -97,7 +97,7 @@ def _schedule(x: Tensor, channels: int, high: int, wide: int) -> dict[str, Any]:
 
 
 def depthwise(source: Source, table: Tensor, weights: Weights, end: Activation) -> Tensor:
-    """As `packed.kernels.depthwise`."""
+    """As `sparse.ops.depthwise`."""
     out = source.rows.new_empty(len(table), source.rows.shape[1])
     more = (table, table.shape[1], weights.values, weights.bias, end.a, end.b)
     _over(_depthwise, out, *_rows(source), *more, **_how(end))
@@ -105,7 +105,7 @@ def depthwise(source: Source, table: Tensor, weights: Weights, end: Activation) 
 
 
 def maximum(rows: Tensor, table: Tensor) -> Tensor:
-    """As `packed.kernels.maximum`."""
+    """As `sparse.ops.maximum`."""
     out = rows.new_empty(len(table), rows.shape[1])
     _over(_maximum, out, rows, rows.stride(0), table, table.shape[1])
     return out
@@ -120,7 +120,7 @@ def affine(
     out: Tensor,
     scale_at: Tensor | None,
 ) -> None:
-    """As `packed.kernels.affine`."""
+    """As `sparse.ops.affine`."""
     step = 0 if scale is None or scale_at is None else scale.stride(0)
     more = (at, scale, scale_at, step, shift, end.a, end.b)
     _over(_affine, out, rows, rows.stride(0), *more, **_how(end))
@@ -133,7 +133,7 @@ def means(source: Source, sources: Tensor, begin: int, end: int) -> None:
 
 
 def image_means(rows: Tensor, begins: Tensor) -> Tensor:
-    """As `packed.kernels.image_means`."""
+    """As `sparse.ops.image_means`."""
     images, channels = len(begins) - 1, rows.shape[1]
     out = rows.new_empty(images, channels)
     high, wide = 32, min(32, triton.next_power_of_2(channels))

@@ -13,7 +13,7 @@ from torch import Tensor
 from layermask.core.mask import any_over
 from layermask.core.masked import Masked
 from layermask.rules.pool import pool_window
-from layermask.sparse import ops as kernels
+from layermask.sparse import ops
 from layermask.sparse.active import sites_of
 from layermask.sparse.graph import (
     MaxPool,
@@ -99,7 +99,7 @@ def _global_mean(
 ) -> Masked:
     """Over what is visible (section 3.2, h_m)."""
     sites = sites_of(node.run, node.mask, node.batch)
-    value = behind(kernels.image_means(before(node.at(node.mask)), sites.begins, sites.images))
+    value = behind(ops.image_means(before(node.at(node.mask)), sites.begins, sites.images))
     visible = any_over(node.run, node.mask, (2, 3), True)
     shape = list(value.shape)
     for axis in dims if keepdim else ():

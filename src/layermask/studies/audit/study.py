@@ -29,7 +29,7 @@ from layermask.studies.store import Store, read_results
 from layermask.zoo.loaded import Loaded
 
 Progress = Callable[[str, Store, int], AbstractContextManager[Callable[[float], None]]]
-"""As that of `evaluate.run`, after the name of the experiment."""
+"""As that of `studies.run`, after the name of the experiment."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ def audit(
     The experiments' results lie in `folder`/segments, shape (with masks) and linearity; a run that was
     stopped goes on there. `removals` that the model cannot have are left out and named. `linearity_images`
     are those of the costliest part, 0 for none. `operator` makes the removal of a name: give your own, with
-    names of your own, for variants. `planned` hears what will be done. The rest is as in `evaluate.run`.
+    names of your own, for variants. `planned` hears what will be done. The rest is as in `studies.run`.
 
     Raises:
-        InputError: fewer than two removals can be made, or as `evaluate.run` raises.
+        InputError: fewer than two removals can be made, or as `studies.run` raises.
     """
     place = output_folder(folder)
     device = device or next((p.device for p in loaded.model.parameters()), torch.device("cpu"))

@@ -51,7 +51,7 @@ BETTER = {
 def biases(columns: Columns, content: Content) -> dict[str, ShapeBias]:
     """Return what was found under each removal, of pictures with an object and something beside it.
 
-    None may be right; `metrics.shape.shape_bias` refuses that.
+    None may be right; `metrics.shape_bias.shape_bias` refuses that.
     """
     return {name: _bias(columns, name) for name in content["settings"]["removals"]}
 

@@ -35,8 +35,8 @@ class ShapeBiasStudy(OverRemovals):
     """Rows for each picture × removal, of pictures with object masks.
 
     The model is asked about the whole picture, without the object, and without the quadrants of the object's
-    mask swapped (`metrics.shape.broken_mask`). Where the data has no labels, the plain model's prediction
-    is the label. Pictures with no object, or nothing else, have rows, and no part in the summary.
+    mask swapped (`metrics.broken_mask`). Where the data has no labels, the plain model's prediction is the
+    label. Pictures with no object, or nothing else, have rows, and no part in the summary.
     """
 
     name: ClassVar[str] = "shape"
