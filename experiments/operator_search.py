@@ -44,7 +44,7 @@ CAVEAT = (
     "on the choosing half are not corrected for the number of operators. MCal alone is fitted; with one "
     "image per class at hand, it never sees the classes it is judged on and unlearns them: its rows say "
     "nothing about MCal. It does not keep law 1. The package offers 'growth keep-any, pool neighbor' as "
-    "LayerMasking(model, preset='steady')."
+    "LayerMasking(model, settings=Settings.steady())."
 )
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from layermask import LayerMasking, Masked
 from layermask.core.masked import settled
 from layermask.core.rule_table import RULES
-from layermask.core.window import GROWTHS, Window, count, grow, on_grid, window_sum
-from layermask.padding.neighbor import FILLS, neighbor
+from layermask.core.settings import FILLS, GROWTHS
+from layermask.core.window import Window, count, grow, on_grid, window_sum
+from layermask.padding.neighbor import neighbor
 from layermask.removal.fills.neighbor import Neighbors
 from layermask.removal.fills.pushpull import PushPull
 from layermask.rules.convolve import conv_window
@@ -33,7 +34,7 @@ class Variant:
     Args:
         growth: the mask behind a window, a name in `MASKS`.
         fill: what convolutions read at hidden cells: a name in `FILLINGS` or in
-            `layermask.padding.neighbor.FILLS`.
+            `layermask.core.settings.FILLS`.
         rings: how many rings of hidden cells are filled; None for as many as a kept window can read.
         join: the mask where two meet, as `LayerMasking` takes it.
         pool: what max pools read at hidden cells, a name in `POOLED`.

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import twins
 from torch import Tensor, nn
 
-from layermask.core.forward_pass import Settings
+from layermask.core.settings import Settings
 
 Options = dict[str, Any]
 Size = tuple[int, ...]
@@ -788,7 +788,7 @@ def _settings(rng: random.Random) -> Settings:
         rng.choice(["neighbor", "zero", "renormalize"]),
         rng.choice(["intersection", "majority", "union"]),
     )
-    return Settings(fill, growth, join, rng.choice([None, "paper"]))
+    return Settings(fill=fill, growth=growth, join=join, compat=rng.choice([None, "paper"]))
 
 
 def _next(rng: random.Random, values: list[Tensor]) -> list[tuple[Step, Tensor]]:

@@ -201,25 +201,28 @@ def _read(draw: Draw) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
 
 def _need(draw: Draw) -> list:
     visible, read, begins, reach = _read(draw)
-    level, listed = torch.full((2, *visible.shape), 9, dtype=torch.uint8)
-    needed, counts = draw.table(0, 1, visible.numel()), draw.table(0, 9, len(visible), 256)
-    return [visible, read, begins, level, listed, needed, counts, *reach]
+    rings = visible.byte()
+    if visible.numel():
+        rings = opaque_fill._rings(visible[:, None], None, list(reach))[:, 0]
+    listed, needed = torch.full_like(rings, 9), draw.table(0, 1, visible.numel())
+    return [rings, read, begins, listed, needed, draw.table(0, 9, len(visible), 256), *reach]
 
 
 def _number_rows(draw: Draw) -> list:
     """What `need` has found, by the kernel itself."""
     from layermask.kernels import library
 
-    visible, read, begins, level, listed, needed, counts, *reach = _need(draw)
+    rings, read, begins, listed, needed, counts, *reach = _need(draw)
     kernels = library()
     assert kernels is not None
-    kernels.need(visible, read, begins, level, listed, needed, counts, *reach)
+    kernels.need(rings, read, begins, listed, needed, counts, *reach)
     before = counts.t().flatten().cumsum(0).view(256, -1).t() - counts
+    visible = rings.flatten() == 0
     rows = int(visible.sum())
-    number = torch.where(visible.flatten(), visible.flatten().cumsum(0) - 1, -1).int()
+    number = torch.where(visible, visible.cumsum(0) - 1, -1).int()
     sources = draw.table(0, 9, int(counts.sum()), 8)
     begins = (before + rows).int().contiguous()
-    return [visible, level, needed, counts, begins, number, sources, read, rows, *reach]
+    return [rings, needed, counts, begins, number, sources, read, rows, *reach]
 
 
 CASES: dict[str, Callable[[Draw], list[Any]]] = {

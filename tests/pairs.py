@@ -10,7 +10,8 @@ from torch import Tensor
 from twins import Windows
 
 from layermask import Masked
-from layermask.core.forward_pass import ForwardPass, Settings
+from layermask.core.forward_pass import ForwardPass
+from layermask.core.settings import Settings
 
 SIZES = {1: (9,), 2: (6, 7), 3: (4, 5, 4)}
 

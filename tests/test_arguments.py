@@ -357,7 +357,7 @@ NAMES = {
     "above 0": "std",
     "device": "device",
     "word": "compat engine explain fit growth interpolation keep kind metric method of order output pool "
-    "preset rule name",
+    "rule name",
     "text": "head until pattern text format ablation",
     "labels": "feature_mask segments indices",
     "label maps": "feature_masks",
@@ -451,6 +451,11 @@ def metric(function: Callable[..., Any], **kinds_: str) -> Call:
     return Call(call, kinds_)
 
 
+def changed(**given: Any) -> Any:
+    return lm.LayerMasking(NET, **given)
+
+
+changed.__signature__ = inspect.signature(lm.Settings)  # type: ignore[attr-defined]
 PREDICTIONS = lm.metrics.Predictions(CLASSES[:, None], torch.tensor([0.0]), CLASSES, classes=5)
 EXPLAINER = lm.FeatureAblation(OPERATOR)
 CALIBRATED = lm.Calibrated(OPERATOR, 5)
@@ -523,10 +528,12 @@ CALLS: dict[str, Call] = {
     "Preprocessing.mask": Call(LOADED.preprocessing.mask, {"mask": "picture"}),
     "Preprocessing.labels": Call(LOADED.preprocessing.labels, {"labels": "labels"}),
     "Preprocessing.picture": Call(LOADED.preprocessing.picture),
+    "Settings": Call(lm.Settings),
     "TokenDropping": Call(lm.TokenDropping, values={"model": VIT}),
     "Explainer.attribute": Call(EXPLAINER.attribute, values={"feature_mask": CELLS}),
     "Explainer.attribute_batch": Call(EXPLAINER.attribute_batch, values={"feature_masks": [CELLS]}),
     "NaNHidden()": Call(lm.adapters.NaNHidden(OPERATOR).forward),
+    "LayerMasking(changes)": Call(changed),
     "LayerMasking()": Call(lm.LayerMasking(NET).forward),
     "Calibrated()": Call(CALIBRATED.forward),
     "TokenDropping()": Call(lm.TokenDropping(VIT).forward),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from layermask import LayerMasking
+from layermask import LayerMasking, Settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
 from variants import FILLINGS, MASKS, VARIANTS, Variant, Varied
@@ -122,11 +122,11 @@ def test_the_preset_is_the_variant_that_was_measured(
     model: nn.Module, images: Tensor, visible: Tensor
 ) -> None:
     measured = Varied(model, Variant(growth="keep-any", pool="neighbor"))(images, visible)
-    preset = LayerMasking(model, preset="steady")
+    preset = LayerMasking(model, settings=Settings.steady())
     assert preset(images, visible).equal(measured)
-    assert LayerMasking(model, preset="steady", growth="any", pool="nothing")(images, visible).equal(
-        LayerMasking(model)(images, visible)
-    )
+    assert LayerMasking(model, settings=Settings.steady(), growth="any", pool="nothing")(
+        images, visible
+    ).equal(LayerMasking(model)(images, visible))
 
 
 def test_every_choice_is_tried() -> None:

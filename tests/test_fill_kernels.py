@@ -16,7 +16,8 @@ from pairs import pair
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
-from layermask.core.forward_pass import ForwardPass, Settings
+from layermask.core.forward_pass import ForwardPass
+from layermask.core.settings import Settings
 from layermask.padding import cpu as native_fill
 from layermask.padding import custom_op as opaque_fill
 from layermask.padding import neighbor as fill

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from layermask import LayerMasking, Masked, NoMaskRule
-from layermask.core.forward_pass import ForwardPass, Settings
+from layermask.core.forward_pass import ForwardPass
+from layermask.core.settings import Settings
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

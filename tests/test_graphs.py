@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.check.watch import poisoned
-from layermask.core.forward_pass import ForwardPass, Settings
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.outputs import to_plain
+from layermask.core.settings import Settings
 from layermask.removal.layer_masking import enter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.core.forward_pass import ForwardPass
+from layermask.core.settings import Settings
 from layermask.removal.layer_masking import _ending
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -118,7 +119,6 @@ OPTIONS = [
     ({"fill": "blur"}, "fill is 'blur': choose neighbor, zero or renormalize"),
     ({"growth": "none"}, "growth is 'none': choose any, half, center"),
     ({"pool": "max"}, "pool is 'max': choose nothing, neighbor or zero"),
-    ({"preset": "best"}, "preset is 'best': choose paper or steady"),
     ({"join": "xor"}, "join is 'xor': choose intersection, majority or union"),
     ({"compat": "v1"}, "compat is 'v1': choose"),
     ({"until": "layer9"}, "until='layer9' names no submodule of the Residual; it has conv1, bn1, maxpool"),
@@ -300,7 +300,7 @@ def test_until_ends_no_other_call() -> None:
     model = Residual()
     with torch.no_grad():
         alone = LayerMasking(model)(X, M)
-        with _ending(model, "conv1", ForwardPass()):
+        with _ending(model, ForwardPass(Settings(until="conv1"))):
             assert torch.equal(LayerMasking(model)(X, M), alone)
             assert torch.equal(model(X), Residual()(X))
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
 from layermask.core import mask as masks
-from layermask.core.forward_pass import ForwardPass, Settings
+from layermask.core.forward_pass import ForwardPass
+from layermask.core.settings import Settings
 
 X = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 M = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.5

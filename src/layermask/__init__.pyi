@@ -37,6 +37,7 @@ from layermask import (
 from layermask.core.masked import Masked as Masked
 from layermask.core.rule_table import overriding as overriding
 from layermask.core.rule_table import rule as rule
+from layermask.core.settings import Settings as Settings
 from layermask.data.images import load_image as load_image
 from layermask.data.images import load_mask as load_mask
 from layermask.errors import InputError as InputError

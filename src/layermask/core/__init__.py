@@ -6,6 +6,7 @@
 import layermask.core.tensor_interface  # noqa: F401  # completes Masked
 from layermask.core.masked import Masked
 from layermask.core.rule_table import RULES, overriding, rule
+from layermask.core.settings import Settings
 from layermask.errors import LostMask, NoMaskRule
 
-__all__ = ["RULES", "LostMask", "Masked", "NoMaskRule", "overriding", "rule"]
+__all__ = ["RULES", "LostMask", "Masked", "NoMaskRule", "Settings", "overriding", "rule"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layermask._private_torch import identities, same_storage, writes_so_far
 from layermask.core.call_site import autograd_function, module_path, user_line
-from layermask.core.forward_pass import DEFAULTS, ForwardPass
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.masked import Masked, has_positions, masked_in, replace_masked, settled
 from layermask.core.rule_table import BUILT_IN, RULES, name_of, overrides
 from layermask.errors import InputError, LostMask, NoMaskRule
@@ -76,9 +76,7 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as wel
 
 def _enter(inputs: list[Masked]) -> ForwardPass:
     """The run of the inputs. One that has none comes from outside, where its value is held too."""
-    run = next((x.run for x in inputs if x.run is not None), None) or ForwardPass(
-        DEFAULTS, masks=_masks(inputs)
-    )
+    run = next((x.run for x in inputs if x.run is not None), None) or ForwardPass(masks=_masks(inputs))
     compiling = torch.compiler.is_compiling()  # in-place rules assume sharing there
     for x in inputs:
         if not compiling:

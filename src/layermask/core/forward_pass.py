@@ -8,19 +8,7 @@ from typing import Any
 
 import torch
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How the rules act where the paper, its code and others differ; see `LayerMasking`."""
-
-    fill: str = "neighbor"
-    growth: str = "any"
-    join: str | Callable = "intersection"
-    compat: str | None = None
-    pool: str | None = None  # as `compat` has it
-
-
-DEFAULTS = Settings()
+from layermask.core.settings import DEFAULTS, Settings
 
 
 @dataclass(eq=False)
@@ -38,5 +26,5 @@ class ForwardPass:
     function: Callable | None = None  # that the packed engine computes or puts off now
     rows: bool = False  # whether anything was computed as rows of visible cells
     watch: Callable | None = None  # `watch(function, args, kwargs, call)` answers in place of `call()`
-    ended: bool = False  # True once the module named by `until` has run: from there on nothing is masked
+    ended: bool = False  # True once the module `settings.until` has run: from there on nothing is masked
     masks: int | None = None  # how many there are, one for all images or one for each, where it is known

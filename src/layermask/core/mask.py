@@ -16,7 +16,8 @@ from torch import Tensor
 
 from layermask._private_torch import identities
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.masked import Masked, has_positions, settled
+from layermask.core.masked import Masked, has_positions, settings_of, settled
+from layermask.core.settings import JOINS
 
 
 def cached(
@@ -155,11 +156,7 @@ def _intersection(run: ForwardPass | None, *masks: Tensor) -> Tensor:
     return out
 
 
-JOINS: dict[str, Callable[..., Tensor]] = {
-    "intersection": _intersection,
-    "majority": majority,
-    "union": union,
-}
+_JOINS: dict[str, Callable[..., Tensor]] = dict(zip(JOINS, (_intersection, majority, union), strict=True))
 """How the masks of operands that meet become one: name -> join(run, *masks)."""
 
 
@@ -168,15 +165,14 @@ def join(inputs: Sequence[Masked], ndim: int, how: Any = None) -> tuple[Tensor, 
 
     Under a join other than the intersection a hidden operand counts as zero.
     """
-    run = inputs[0].run
-    how = how or (run.settings.join if run else "intersection")
+    run, how = inputs[0].run, how or settings_of(inputs[0]).join
     masks = list(dict.fromkeys(align(x.visible, ndim) for x in inputs))
     values = [x.value for x in inputs]
     if len(masks) == 1:
         return masks[0], _joined_frame(inputs, ndim), values
     if how != "intersection":
         masks, values = [align(x.visible, ndim) for x in inputs], [settled(x) for x in inputs]
-    combine: Callable = how if callable(how) else JOINS[how]
+    combine: Callable = how if callable(how) else _JOINS[how]
     visible, frame = combine(run, *masks), _joined_frame(inputs, ndim)
     return visible, None if frame is None else frame & visible, values
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from layermask.core.forward_pass import ForwardPass
+from layermask.core.settings import DEFAULTS, Settings
 
 
 class Masked:
@@ -182,6 +183,18 @@ def settled(x: Masked) -> Tensor:
     """The value with zero at every hidden entry, chosen and not multiplied: hidden NaN must not leak."""
     zero = 0.0 if x.value.is_floating_point() or x.value.is_complex() else 0
     return torch.where(x.visible, x.value, zero) if x.value.dtype is not torch.bool else x.value & x.visible
+
+
+def settled_pair(x: Masked) -> Masked:
+    """The same pair with zero at every hidden entry."""
+    out = Masked(settled(x), x.visible, frame=x.frame)
+    out.run = x.run
+    return out
+
+
+def settings_of(x: Masked) -> Settings:
+    """Those of the pass that the value belongs to."""
+    return x.run.settings if x.run else DEFAULTS
 
 
 def has_positions(x: Masked) -> bool:

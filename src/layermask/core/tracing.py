@@ -9,7 +9,7 @@ from layermask._private_torch import is_tracing, modes_are_active, takes_forward
 
 
 def is_traced(value: Tensor) -> bool:
-    """Something must see every operator on this value: see `is_traced`; or it is of a subclass."""
+    """Something must see every operator on this value: see `anything_traces`; or it is of a subclass."""
     return type(value) not in (Tensor, torch.nn.Parameter) or anything_traces()
 
 

@@ -13,12 +13,7 @@ from torch import Tensor
 
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import _contains, cached
-from layermask.core.masked import Masked
-
-GROWTHS = ("any", "half", "center", "keep", "all")
-"""What makes a window's output visible: any visible cell (the paper's max pool), at least half of its cells
-in the image, a visible cell at its centre (unchanged at stride 1), its centre at stride 1 and else any cell
-("keep"), or all cells (the released code's ViT)."""
+from layermask.core.masked import Masked, settings_of
 
 
 @dataclass(frozen=True)
@@ -177,7 +172,7 @@ def grow(x: Masked, window: Window, growth: str | None = None) -> tuple[Tensor, 
     alone hides nothing: it counts as visible, and as frame in turn.
     """
     run, visible, frame = x.run, x.visible, x.frame
-    growth = growth or (run.settings.growth if run else "any")
+    growth = growth or settings_of(x).growth
     if window.pointlike or visible.shape[2:] != x.shape[2:]:  # one cell in, one out; or all cells alike
         return visible, frame
     if growth == "keep":

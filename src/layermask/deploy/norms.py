@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from layermask.deploy.graph import attribute, calls, constant_before, replace
+from layermask.rules import normalise
 
 aten = torch.ops.aten
 TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
@@ -43,20 +44,13 @@ def is_foldable(norm: fx.Node) -> bool:
 
 
 def folded(graph: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the layer with its norm, computed in float64."""
+    """Weight and bias of the layer with its norm."""
     layer: Any = norm.args[0]
     epsilon: Any = norm.args[7]
-
-    def value(node: Any, otherwise: float = 0.0) -> Tensor:
-        return torch.tensor(otherwise) if node is None else attribute(graph, node).double()
-
-    gamma, beta, mean, var = (value(norm.args[1], 1.0), *map(value, norm.args[2:5]))
-    weight, bias = layer.args[1], layer.args[2] if len(layer.args) > 2 else None
-    scale = gamma * (var + epsilon).rsqrt()
-    shift = beta + (value(bias) - mean) * scale
-    scaled = value(weight) * _per_weight(scale, layer, attribute(graph, weight))
-    dtype = attribute(graph, weight).dtype
-    return scaled.to(dtype), shift.to(dtype)
+    nodes = (*layer.args[1:3], None)[:2], norm.args[1:5]
+    (weight, bias), (gamma, beta, mean, var) = ([n and attribute(graph, n) for n in part] for part in nodes)
+    norms = [normalise.scale_and_shift(mean, var, gamma, beta, epsilon)]
+    return normalise.folded(weight, bias, norms, lambda scale: _per_weight(scale, layer, weight))
 
 
 def _per_weight(scale: Tensor, layer: Any, weight: Tensor) -> Tensor:

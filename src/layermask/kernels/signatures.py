@@ -29,7 +29,6 @@ _DTYPES = {
     "real": KINDS,
 }
 ACTIVATIONS = 7  # of activations.h
-_END = ("int how", "float a", "float b")
 
 
 @dataclass(frozen=True)
@@ -152,29 +151,23 @@ def _array(text: str) -> Array:
     return Array(name, kind, tuple(dims.split(", ")), layout, bool(optional), bool(written))
 
 
-def _signature(name: str, *arguments: str, where: tuple[str, ...] = ()) -> Signature:
-    arrays = tuple(_array(text) for text in arguments if "[" in text)
-    numbers = tuple(Number(*reversed(text.split())) for text in arguments if "[" not in text)
-    ends = ("0 <= how < activations",) if _END[0] in arguments else ()
+def _signature(name: str, arguments: str, *where: str) -> Signature:
+    texts = arguments.split("; ")
+    arrays = tuple(_array(text) for text in texts if "[" in text)
+    numbers = tuple(Number(*reversed(text.split())) for text in texts if "[" not in text)
+    ends = ("0 <= how < activations",) if arguments.endswith(_END) else ()
     return Signature(name, arrays, numbers, (*where, *ends))
 
 
-_REACH = ("int reach_d", "int reach_h", "int reach_w")
+_END = "int how; float a; float b"
+_REACH = "int reach_d; int reach_h; int reach_w"
 _RINGS = "max(reach_d, reach_h, reach_w) < 255 and min(reach_d, reach_h, reach_w) >= 0"
 _SMALL = "max(D, H, W) < 2**31"
-_LEVELS = "max(reach_h, reach_w) < 254 and min(reach_h, reach_w) >= 0"
+_REACH_2D = "int reach_h; int reach_w"
+_RINGS_2D = "max(reach_h, reach_w) < 255 and min(reach_h, reach_w) >= 0"
+_FEW = "N * H * W < 2**31"
 _WINDOW = (
-    *(
-        "int h",
-        "int w",
-        "int out_h",
-        "int out_w",
-        "int kernel_h",
-        "int kernel_w",
-        "int stride_h",
-        "int stride_w",
-    ),
-    *("int before_h", "int before_w", "int dilation_h", "int dilation_w"),
+    "h w out_h out_w kernel_h kernel_w stride_h stride_w before_h before_w dilation_h dilation_w".split()
 )
 
 SIGNATURES = {
@@ -182,144 +175,86 @@ SIGNATURES = {
     for signature in (
         _signature(
             "fill_rings",
-            "visible bool[N, 1, D, H, W]",
-            "frame bool[F, 1, D, H, W]?",
-            "rings! u8[N, 1, D, H, W]",
-            *_REACH,
-            where=("frame is None or F in (1, N)", _RINGS, _SMALL),
+            f"visible bool[N, 1, D, H, W]; frame bool[F, 1, D, H, W]?; rings! u8[N, 1, D, H, W]; {_REACH}",
+            "frame is None or F in (1, N)",
+            _RINGS,
+            _SMALL,
         ),
         _signature(
             "fill_values",
-            "value! real[N, C, D, H, W] strided",
-            "rings u8[R, 1, D, H, W]",
-            *_REACH,
-            "float eps",
-            where=("R in (1, N)", _RINGS, _SMALL),
+            f"value! real[N, C, D, H, W] strided; rings u8[R, 1, D, H, W]; {_REACH}; float eps",
+            "R in (1, N)",
+            _RINGS,
+            _SMALL,
         ),
         _signature(
             "hide_values",
-            "value! real[N, C, D, H, W] strided",
-            "visible bool[R, 1, D, H, W]",
-            "float number",
-            where=("R in (1, N)",),
+            "value! real[N, C, D, H, W] strided; visible bool[R, 1, D, H, W]; float number",
+            "R in (1, N)",
         ),
         _signature(
             "taps",
-            "cells i32[M]",
-            "read! i32[M, T]",
-            *_WINDOW,
-            where=(
-                "T == kernel_h * kernel_w",
-                "min(h, w, out_h, out_w, kernel_h, kernel_w) >= 0",
-                "M == 0 or out_h * out_w > 0",
-                f"all(abs(x) < 2**31 for x in ({', '.join(text[4:] for text in _WINDOW)}))",
-            ),
+            f"cells i32[M]; read! i32[M, T]; {'; '.join(f'int {name}' for name in _WINDOW)}",
+            "T == kernel_h * kernel_w",
+            "min(h, w, out_h, out_w, kernel_h, kernel_w) >= 0",
+            "M == 0 or out_h * out_w > 0",
+            f"all(abs(x) < 2**31 for x in ({', '.join(_WINDOW)}))",
         ),
         _signature(
             "need",
-            "visible bool[N, H, W]",
-            "read i32[M, T]",
-            "begins i64[N + 1]",
-            "level! u8[N, H, W]",
-            "listed! u8[N, H, W]",
-            "needed! i32[N * H * W]",
-            "counts! i32[N, 256]",
-            "int reach_h",
-            "int reach_w",
-            where=(_LEVELS, "N * H * W < 2**31"),
+            "rings u8[N, H, W]; read i32[M, T]; begins i64[N + 1]; listed! u8[N, H, W]; "
+            f"needed! i32[N * H * W]; counts! i32[N, 256]; {_REACH_2D}",
+            _RINGS_2D,
+            _FEW,
         ),
         _signature(
             "number_rows",
-            "visible bool[N, H, W]",
-            "level! u8[N, H, W]",
-            "needed i32[N * H * W]",
-            "counts i32[N, 256]",
-            "begins i32[N, 256]",
-            "number! i32[N * H * W]",
-            "sources! i32[R, 8]",
-            "read! i32[M, T]",
-            "int visible_rows",
-            "int reach_h",
-            "int reach_w",
-            where=(
-                _LEVELS,
-                "N * H * W < 2**31",
-                "0 <= visible_rows <= N * H * W",
-                "visible_rows + R < 2**31",
-            ),
+            "rings u8[N, H, W]; needed i32[N * H * W]; counts i32[N, 256]; begins i32[N, 256]; "
+            f"number! i32[N * H * W]; sources! i32[R, 8]; read! i32[M, T]; int visible_rows; {_REACH_2D}",
+            _RINGS_2D,
+            _FEW,
+            "0 <= visible_rows <= N * H * W",
+            "visible_rows + R < 2**31",
         ),
         _signature(
             "means",
-            "source f32[V, C]",
-            "sources i32[R, 8]",
-            "out! f32[O, C]",
-            "int begin",
-            "int end",
-            where=("0 <= begin <= end <= R <= O",),
+            "source f32[V, C]; sources i32[R, 8]; out! f32[O, C]; int begin; int end",
+            "0 <= begin <= end <= R <= O",
         ),
         _signature(
             "product",
-            "first f32[V, G * C] rows",
-            "second f32[F, G * C]?",
-            "table i32[M, T]?",
-            "weights f32[G, P, T, C, L]",
-            "bias f32[G * columns]?",
-            "added f32[A, G * columns]?",
-            "added_at i32[M]?",
-            "out! f32[M, G * columns]",
-            "int columns",
-            *_END,
-            where=(
-                "L == (panel or L) and P == -(-columns // L)",
-                "table is not None or T == 1 and M <= V",
-                "added is not None or added_at is None",
-                "added is None or added_at is not None or M <= A",
-            ),
+            "first f32[V, G * C] rows; second f32[F, G * C]?; table i32[M, T]?; weights f32[G, P, T, C, L]; "
+            "bias f32[G * columns]?; added f32[A, G * columns]?; added_at i32[M]?; out! f32[M, G * columns]; "
+            f"int columns; {_END}",
+            "L == (panel or L) and P == -(-columns // L)",
+            "table is not None or T == 1 and M <= V",
+            "added is not None or added_at is None",
+            "added is None or added_at is not None or M <= A",
         ),
         _signature(
             "depthwise",
-            "first f32[V, C]",
-            "second f32[F, C]?",
-            "table i32[M, T]",
-            "weights f32[T, C]",
-            "bias f32[C]?",
-            "out! f32[M, C]",
-            *_END,
+            "first f32[V, C]; second f32[F, C]?; table i32[M, T]; weights f32[T, C]; bias f32[C]?; "
+            f"out! f32[M, C]; {_END}",
         ),
-        _signature("maximum", "source f32[V, C]", "table i32[M, T]", "out! f32[M, C]"),
+        _signature("maximum", "source f32[V, C]; table i32[M, T]; out! f32[M, C]"),
         _signature(
             "layer_norm",
-            "source f32[V, C]",
-            "at i32[M]?",
-            "weight f32[C]?",
-            "bias f32[C]?",
-            "out! f32[M, C]",
-            "float eps",
-            where=("at is not None or M <= V",),
+            "source f32[V, C]; at i32[M]?; weight f32[C]?; bias f32[C]?; out! f32[M, C]; float eps",
+            "at is not None or M <= V",
         ),
         _signature(
             "affine",
-            "source f32[V, C]",
-            "at i32[M]?",
-            "scale f32[C]?",
-            "scales f32[S, C]?",
-            "scale_at i32[M]?",
-            "shift f32[C]?",
-            "out! f32[M, C] rows",
-            *_END,
-            where=(
-                "at is not None or M <= V",
-                "(scales is None) == (scale_at is None)",
-                "scale is None or scales is None",
-            ),
+            "source f32[V, C]; at i32[M]?; scale f32[C]?; scales f32[S, C]?; scale_at i32[M]?; "
+            f"shift f32[C]?; out! f32[M, C] rows; {_END}",
+            "at is not None or M <= V",
+            "(scales is None) == (scale_at is None)",
+            "scale is None or scales is None",
         ),
-        _signature("image_means", "source f32[V, C]", "begins i64[N + 1]", "out! f32[N, C]"),
+        _signature("image_means", "source f32[V, C]; begins i64[N + 1]; out! f32[N, C]"),
     )
 }
-PART = _signature(
-    "side_by_side", "source f32[V, W]", "at i32[M]?", "out f32[M, C]", where=("at is not None or M <= V",)
-)
-WHOLE = _signature("side_by_side", "scale f32[C]?", "shift f32[C]?", "out! f32[M, C]", *_END)
+PART = _signature("side_by_side", "source f32[V, W]; at i32[M]?; out f32[M, C]", "at is not None or M <= V")
+WHOLE = _signature("side_by_side", f"scale f32[C]?; shift f32[C]?; out! f32[M, C]; {_END}")
 """`side_by_side` takes a list of tensors: what holds for each of them, and for the rest."""
 
 

@@ -12,8 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from layermask.core.mask import cached
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, settled, settled_pair
 from layermask.core.ownership import exclusively_owned
 from layermask.core.tracing import is_traced
 from layermask.core.window import FEW_CHANNELS
@@ -21,7 +20,7 @@ from layermask.kernels.signatures import KINDS
 from layermask.padding import custom_op
 from layermask.padding.devices import compiled_fill
 from layermask.padding.reference import fill_dense, fill_edges
-from layermask.padding.rings import NEVER, epsilon, masks_of
+from layermask.padding.rings import NEVER, epsilon, map_of
 
 
 def neighbor(x: Masked, reach: tuple[int, ...]) -> Tensor:
@@ -34,14 +33,9 @@ def neighbor(x: Masked, reach: tuple[int, ...]) -> Tensor:
     if all(n == 1 for n in x.visible.shape[2:]):
         return settled(x)
     way = _way(x, reach)
-    return way(x if x.frame is None or way is fill_dense else _with_zeros(x), reach)
-
-
-def _with_zeros(x: Masked) -> Masked:
-    """With zeros at hidden cells: no ring fills those that a frame cuts off from the visible ones."""
-    out = Masked(settled(x), x.visible, frame=x.frame)
-    out.run = x.run
-    return out
+    if x.frame is not None and way is not fill_dense:
+        x = settled_pair(x)  # no ring fills cells that a frame cuts off from the visible ones
+    return way(x, reach)
 
 
 def _way(x: Masked, reach: tuple[int, ...]) -> Callable[[Masked, tuple[int, ...]], Tensor]:
@@ -49,7 +43,7 @@ def _way(x: Masked, reach: tuple[int, ...]) -> Callable[[Masked, tuple[int, ...]
     if not _shares_mask(x) or x.value.requires_grad or max(reach) >= NEVER:
         return fill_dense  # the reference
     if torch.compiler.is_compiling():
-        return _fill_opaquely if custom_op.wanted() else fill_dense
+        return _fill_by_kernel if custom_op.wanted() else fill_dense
     if is_traced(x.value) or x.value.dtype not in KINDS:
         return fill_dense
     if compiled_fill(x.value.device) is not None:
@@ -63,26 +57,15 @@ def _shares_mask(x: Masked) -> bool:
 
 
 def _fill_by_kernel(x: Masked, reach: tuple[int, ...]) -> Tensor:
-    """Fill by the compiled kernel of the device: edge cells only, in place where that shows nowhere."""
-    kernel = compiled_fill(x.value.device)
+    """Fill by the compiled kernel of the device: edge cells only, in place where that shows nowhere.
+
+    A compiler gets operators that it does not look into. It may find that no copy is needed.
+    """
+    compiling = torch.compiler.is_compiling()
+    kernel = custom_op if compiling else compiled_fill(x.value.device)
     if kernel is None or not any(reach):
         return x.value
-    rings = cached(x.run, "ring map", masks_of(x), reach, lambda: kernel.rings(x.visible, x.frame, reach))
-    value = x.value if exclusively_owned(x) else x.value.clone()
+    rings = map_of(x.run, x.visible, x.frame, reach, kernel)
+    value = x.value if not compiling and exclusively_owned(x) else x.value.clone()
     kernel.fill_(value, rings, reach, epsilon(x))
     return value
-
-
-def _fill_opaquely(x: Masked, reach: tuple[int, ...]) -> Tensor:
-    """Fill by operators that a compiler does not look into. It may find that no copy is needed."""
-    if not any(reach):
-        return x.value
-    value = x.value.clone()
-    rings = cached(x.run, "ring map", masks_of(x), reach, lambda: custom_op.rings(x.visible, x.frame, reach))
-    custom_op.fill_(value, rings, reach, epsilon(x))
-    return value
-
-
-FILLS = ("neighbor", "zero", "renormalize")
-"""What convolutions read at hidden cells: their neighbours' mean (the paper), zero, or zero with the sum
-rescaled by the visible share of the window (partial convolution, Liu et al. 2018)."""

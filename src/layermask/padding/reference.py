@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.core.mask import cached
 from layermask.core.masked import Masked, settled
 from layermask.core.window import box_sum
-from layermask.padding.rings import Round, epsilon, fill_plan, rounds_of
+from layermask.padding.rings import Round, earlier, epsilon, map_of, masks_of, rounds_of
 
 
 def fill_dense(x: Masked, reach: tuple[int, ...]) -> Tensor:
@@ -34,7 +35,8 @@ def filled(value: Tensor, rounds: Iterable[Round], eps: float) -> Tensor:
 def fill_edges(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """The same, computing cells next to an edge only, as rows of one (cells, C) matrix."""
     value = x.value
-    plan = fill_plan(x, reach, (value.shape[0], *value.shape[2:]))
+    key = (reach, value.shape[0])
+    plan = cached(x.run, "plan", masks_of(x), key, lambda: _plan(x, reach, value.shape[0]))
     if not plan:
         return value
     last_channels = value.movedim(1, -1)
@@ -46,3 +48,19 @@ def fill_edges(x: Masked, reach: tuple[int, ...]) -> Tensor:
         rows.index_copy_(0, cells, means)
     filled = rows.reshape(last_channels.shape).movedim(-1, 1)
     return filled.contiguous() if value.is_contiguous() else filled
+
+
+def _plan(x: Masked, reach: tuple[int, ...], batch: int) -> list[tuple[Tensor, ...]]:
+    """Per ring: the cells to fill, the known cells each reads, their weights: `embedding_bag`'s arguments."""
+    rings, plan = map_of(x.run, x.visible, x.frame, reach, None), []
+    rings = rings.expand(batch, *rings.shape[1:])[:, 0]
+    for ring in range(1, max(reach) + 1):
+        cells = (rings == ring).flatten().nonzero()[:, 0]
+        if not len(cells):
+            break
+        around, known = earlier(rings, cells, ring, reach)
+        counts = known.sum(1)
+        offsets = F.pad(counts.cumsum(0)[:-1], (1, 0))
+        weights = (1 / (counts.double() + epsilon(x))).repeat_interleave(counts)
+        plan.append((cells, around[known], offsets, weights))
+    return plan

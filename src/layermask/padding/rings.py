@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import cached
-from layermask.core.masked import Masked
+from layermask.core.masked import Masked, settings_of
 from layermask.core.window import Window, count, neighborhood
 
 NEVER = 255  # in a map of rings: neither to fill from nor to be filled
@@ -59,45 +60,33 @@ def masks_of(x: Masked) -> tuple[Tensor, ...]:
 
 
 def epsilon(x: Masked) -> float:
-    return EPSILON[x.run.settings.compat if x.run else None]
+    return EPSILON[settings_of(x).compat]
 
 
-def fill_plan(x: Masked, reach: tuple[int, ...], grid: tuple[int, ...]) -> list[tuple[Tensor, ...]]:
-    """Per ring: the cells to fill, the known cells each reads, their weights: `embedding_bag`'s arguments.
+def map_of(
+    run: ForwardPass | None,
+    visible: Tensor,
+    frame: Tensor | None,
+    reach: tuple[int, ...],
+    kernel: ModuleType | None,
+) -> Tensor:
+    """The map of rings, made once per mask of a pass, by a module with `rings` if one is given."""
+    make = kernel.rings if kernel else ring_map
+    masks = (visible,) if frame is None else (visible, frame)
+    return cached(run, "ring map", masks, reach, lambda: make(visible, frame, reach))
 
-    Cells are numbered over `grid`, which is (N, *S).
+
+def earlier(rings: Tensor, cells: Tensor, ring: int, reach: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The neighbourhood (R, 3^d) of each of the `cells` of a ring, and which of it the ring is filled from.
+
+    Cells are numbered over the map `rings` (N, *S).
     """
-
-    def compute() -> list[tuple[Tensor, ...]]:
-        plans = [_ring_plan(ring, grid, epsilon(x)) for ring in rounds_of(x, reach)]
-        return [plan for plan in plans if plan is not None]
-
-    return cached(x.run, "plan", masks_of(x), (reach, grid), compute)
-
-
-def _ring_plan(ring: Round, grid: tuple[int, ...], eps: float) -> tuple[Tensor, ...] | None:
-    box = ring[0]
-    known, near, cells = (mask.expand(grid[0], 1, *grid[1:]) for mask in ring[1:])
-    numbers = cells.flatten().nonzero()[:, 0]
-    if not len(numbers):
-        return None
-    steps, inside = _neighbors(numbers, grid, box)
-    around = (numbers[:, None] + steps).clamp_(0, known.numel() - 1)  # (R, 3^d)
-    reads = known.flatten()[around] & inside
-    counts = near.flatten()[numbers]
-    offsets = F.pad(counts.cumsum(0)[:-1], (1, 0))
-    weights = (1 / (counts.double() + eps)).repeat_interleave(counts)
-    return numbers, around[reads], offsets, weights
-
-
-def _neighbors(numbers: Tensor, grid: tuple[int, ...], box: Window) -> tuple[Tensor, Tensor]:
-    """The steps to the cells of a neighbourhood, (3^d,), and which of them stay in the image, (R, 3^d)."""
-    stride, steps, inside = 1, numbers.new_zeros(1), numbers.new_ones((len(numbers), 1), dtype=torch.bool)
-    for size, on in zip(reversed(grid[1:]), reversed(box.before), strict=True):
-        step = torch.arange(-on, on + 1, device=numbers.device)
-        place = (numbers // stride % size)[:, None] + step
+    stride, steps, inside = 1, cells.new_zeros(1), cells.new_ones((len(cells), 1), dtype=torch.bool)
+    for size, on in zip(reversed(rings.shape[1:]), reversed(neighborhood(reach, ring).before), strict=True):
+        step = torch.arange(-on, on + 1, device=cells.device)
+        place = (cells // stride % size)[:, None] + step
         steps = (step[:, None] * stride + steps).flatten()
-        within = (place >= 0) & (place < size)
-        inside = (within[:, :, None] & inside[:, None]).flatten(1)
+        inside = (((place >= 0) & (place < size))[:, :, None] & inside[:, None]).flatten(1)
         stride *= size
-    return steps, inside
+    around = (cells[:, None] + steps).clamp_(0, rings.numel() - 1)
+    return around, inside & (rings.flatten()[around] < ring)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,25 +14,17 @@ from torch import Tensor, nn
 from layermask import rules as _rules
 from layermask.arguments import kinds
 from layermask.arguments.refusal import shown
-from layermask.core.forward_pass import ForwardPass, Settings
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.inputs import answered, check_inputs
-from layermask.core.mask import JOINS
 from layermask.core.masked import Masked, settled
 from layermask.core.outputs import masked_within, to_plain
 from layermask.core.rule_table import overrides
-from layermask.core.window import GROWTHS
-from layermask.errors import InputError
-from layermask.padding.neighbor import FILLS
-from layermask.padding.rings import EPSILON
+from layermask.core.settings import Settings
+from layermask.errors import InputError, nearest
 from layermask.removal.training import TrainingNotice
-from layermask.rules.pool import POOLS
 from layermask.rules.released_code import release_rules
 from layermask.sparse import ENGINES, packing
 from layermask.sparse.memory import lending
-
-UPDATE_PRESETS: dict[str, tuple[str, str | None]] = {"paper": ("any", None), "steady": ("keep", "neighbor")}
-"""Growth and pool that go together. "steady" was more accurate than the default on all four models of the
-search in experiments/."""
 
 
 class LayerMasking(nn.Module):
@@ -41,61 +35,37 @@ class LayerMasking(nn.Module):
 
     Args:
         model: any module whose first argument is the images.
-        fill: what convolutions read at hidden cells: "neighbor" (the paper), "zero", or "renormalize"
-            (partial convolution, Liu et al. 2018).
-        growth: what makes the output of a window visible: "any" visible cell (the paper), at least "half"
-            of its cells, its "center" (unchanged at stride 1), or "keep": unchanged at stride 1, any cell
-            where the window strides.
-        pool: what max pools read at hidden cells: "nothing", their "neighbor" mean (the paper's formula),
-            or "zero" (its released code); by default as `compat` has it, else nothing.
-        join: the mask where two meet: "intersection" (the paper), "majority", "union", or a function
-            `join(run, *masks) -> mask`.
-        compat: "paper" or "release" for the paper's formulas and its released code, where they differ from
-            what we think right (docs/semantics.md lists each).
-        preset: a name in `UPDATE_PRESETS`, for `growth` and `pool` where they are not given.
         engine: "dense" runs the model on whole maps, "packed" on the visible cells alone where it can, "auto"
             on whichever is faster. They agree to 1e-5.
-        until: name of a submodule after whose first call nothing is masked any more (Table 3).
+        settings: how the model is masked, as `Settings.steady()`; by default the paper's method.
         rules: rules of this model alone: torch function -> rule.
+        changes: fields of `Settings` in place of those of `settings`: `growth="keep"` is short for
+            `settings=Settings(growth="keep")`.
 
     Raises:
-        ValueError: an option has no such value, or the model no module of that name.
+        ValueError, TypeError: an argument has no such value, or the model no module of the name `until`.
     """
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        fill: str = "neighbor",
-        growth: str | None = None,
-        pool: str | None = None,
-        join: str | Callable = "intersection",
-        compat: str | None = None,
-        preset: str = "paper",
         engine: str = "auto",
-        until: str | None = None,
+        settings: Settings | None = None,
         rules: Mapping[Callable, Callable] | None = None,
+        **changes: Any,
     ) -> None:
         super().__init__()
-        preset = kinds.choice("preset", preset, UPDATE_PRESETS)
-        updates, pools = UPDATE_PRESETS[preset]
-        updates = updates if growth is None else kinds.choice("growth", growth, GROWTHS)
-        pools = pools if pool is None else kinds.choice("pool", pool, POOLS)
-        fill = kinds.choice("fill", fill, FILLS)
-        compat = kinds.choice("compat", compat, EPSILON)
-        join = kinds.function("join", join, 3) if callable(join) else kinds.choice("join", join, JOINS)
-        engine = kinds.choice("engine", engine, ENGINES)
-        until = kinds.optional(kinds.text)("until", until)
+        self.settings = _changed(kinds.optional(_settings)("settings", settings) or Settings(), changes)
         rules = {} if rules is None else kinds.rules("rules", rules)
         self.model = kinds.model("model", model)
         self.training = model.training
-        self.settings = Settings(fill, updates, join, compat, pools)
-        self.engine, self.packing = engine, packing(engine, self.settings, model)
+        self.engine = kinds.choice("engine", engine, ENGINES)
+        self.packing = packing(self.engine, self.settings, model)
         self.engine_used: str | None = None
-        self.until = until
         self.rules = dict(rules)
-        if until is not None:
-            _module(model, until)
+        if self.settings.until is not None:
+            _module(model, self.settings.until)
         self.notice = TrainingNotice(model)
 
     def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -120,7 +90,7 @@ class LayerMasking(nn.Module):
         self.notice()
         run = self._run()
         x = enter(images, visible, run)
-        with _ending(self.model, self.until, run), lending(run.packing):
+        with _ending(self.model, run), lending(run.packing):
             out = to_plain(answered(self.model, x, images, args, kwargs))
         if not torch.compiler.is_compiling():
             self.engine_used = "packed" if run.rows else "dense"
@@ -150,10 +120,22 @@ class LayerMasking(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        return (
-            ", ".join(f"{k}={v!r}" for k, v in vars(self.settings).items())
-            + f", engine={self.engine!r}, engine_used={self.engine_used!r}, until={self.until!r}"
-        )
+        shown = {"engine": self.engine, "engine_used": self.engine_used, **vars(self.settings)}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+
+
+_settings = partial(kinds.instance, kind=Settings)
+
+
+def _changed(settings: Settings, changes: dict[str, Any]) -> Settings:
+    known = [field.name for field in fields(Settings)]
+    for name in changes:
+        if name not in known:
+            raise TypeError(
+                f"LayerMasking has no parameter {name!r}{nearest(name, known)}: it takes engine, settings, "
+                f"rules, and the fields of Settings: {', '.join(known)}."
+            )
+    return replace(settings, **changes)
 
 
 def enter(images: Tensor, visible: Tensor, run: ForwardPass) -> Masked:
@@ -166,8 +148,9 @@ def enter(images: Tensor, visible: Tensor, run: ForwardPass) -> Masked:
 
 
 @contextlib.contextmanager
-def _ending(model: nn.Module, until: str | None, run: ForwardPass | None) -> Iterator[None]:
+def _ending(model: nn.Module, run: ForwardPass) -> Iterator[None]:
     """Within the block, masking ends when the submodule `until` returns for the first time."""
+    until = run.settings.until
     if until is None:
         yield
         return
@@ -175,7 +158,7 @@ def _ending(model: nn.Module, until: str | None, run: ForwardPass | None) -> Ite
     def end(module: nn.Module, args: Any, output: Any) -> Any:
         if not any(x.run is run for x in masked_within(output)):
             return output  # of another call, in another thread
-        run.ended = True  # type: ignore[union-attr]  # set by the caller
+        run.ended = True
         return to_plain(output)
 
     handle = _module(model, until).register_forward_hook(end)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from layermask._private_torch import MadeFor
 from layermask.arguments import kinds
+from layermask.core.settings import Settings
 from layermask.errors import InputError
 from layermask.removal.layer_masking import LayerMasking
 from layermask.removal.painting import (
@@ -64,7 +65,7 @@ REMOVALS: dict[str, RemovalEntry] = {
         "Balasubramanian and Feizi 2023, arXiv 2211.14646",
     ),
     "layermask-steady": RemovalEntry(
-        lambda model, p, segments: LayerMasking(model, preset="steady"),
+        lambda model, p, segments: LayerMasking(model, settings=Settings.steady()),
         "LayerMasking",
         'nothing, as layermask, by the preset "steady"',
         "ours: experiments/operator_search.py",

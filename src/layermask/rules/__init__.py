@@ -1,45 +1,37 @@
 """The rules, one file per kind of operation. Importing this package fills `layermask.core.RULES`."""
 
 from layermask.rules import (
-    attention as attend,
-)
-from layermask.rules import (
+    attention,
     contract,
     convolve,
     fourier,
+    indexing,
     metadata,
     normalise,
     overwrite,
     pointwise,
     pool,
+    recurrent,
     reduce,
     resample,
     shape,
-)
-from layermask.rules import (
-    indexing as access,
-)
-from layermask.rules import (
-    recurrent as recur,
-)
-from layermask.rules import (
-    sorting as order,
+    sorting,
 )
 
 __all__ = [
-    "access",
-    "attend",
+    "attention",
     "contract",
     "convolve",
     "fourier",
+    "indexing",
     "metadata",
     "normalise",
-    "order",
     "overwrite",
     "pointwise",
     "pool",
-    "recur",
+    "recurrent",
     "reduce",
     "resample",
     "shape",
+    "sorting",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import any_over, cached, intersection
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, settings_of, settled
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.core.window import Window, count, grow, windowed
@@ -43,8 +43,7 @@ def filled(x: Masked, window: Window) -> Tensor:
     """The value as a window op is to read it, by the fill in force."""
     if window.pointlike and x.visible.shape[1] == 1:
         return x.value
-    fill = x.run.settings.fill if x.run else "neighbor"
-    return neighbor(x, window.reach) if fill == "neighbor" else settled(x)
+    return neighbor(x, window.reach) if settings_of(x).fill == "neighbor" else settled(x)
 
 
 def _channels(run: ForwardPass | None, visible: Tensor, groups: int, out_channels: int) -> Tensor:
@@ -77,7 +76,7 @@ def _convolution(conv: Callable) -> Callable:
         window = conv_window(_plain(weight), stride, padding, dilation)
         value = filled(x, window)
         out = conv(value, _plain(weight), _plain(bias), stride, padding, dilation, groups)
-        if x.run and x.run.settings.fill == "renormalize":
+        if settings_of(x).fill == "renormalize":
             out = _renormalized(out, x, window, _plain(bias), groups)
         visible, frame = grow(x, window, growth)
         visible = _channels(x.run, visible, groups, out.shape[1])
@@ -117,7 +116,7 @@ def _renormalized(out: Tensor, x: Masked, window: Window, bias: Tensor | None, g
     The released code counts padding as hidden and adds 1e-8 to the share; here the share is of the cells
     inside the image, so that an all-visible window is the plain convolution.
     """
-    release = x.run is not None and x.run.settings.compat == "release"
+    release = settings_of(x).compat == "release"
     share = cached(
         x.run, "share", (x.visible,), (window, groups, release, out.dtype), lambda: _share(x, window, release)
     )
@@ -163,8 +162,7 @@ def _read_by_transposed(x: Masked, weight: Masked | Tensor, stride: Sizes, dilat
     n = weight.ndim - 2
     sizes = zip(weight.shape[2:], per_axis(stride, n), per_axis(dilation, n), strict=True)
     reach = tuple(-(-(k - 1) * d // s) if k > 1 else 0 for k, s, d in sizes)
-    neighbors = not x.run or x.run.settings.fill == "neighbor"
-    return neighbor(x, reach) if neighbors and any(reach) else settled(x)
+    return neighbor(x, reach) if settings_of(x).fill == "neighbor" and any(reach) else settled(x)
 
 
 def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple, out_channels: int):
@@ -191,7 +189,7 @@ def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple
         return out.reshape(*mask.shape[:2], *out.shape[2:])
 
     contributors, got = spread(image), spread(seen)
-    half = x.run is not None and x.run.settings.growth == "half"
+    half = settings_of(x).growth == "half"
     visible = (2 * got >= contributors) & (got > 0) if half else got > 0
     missed = contributors == 0
     visible, missed = (

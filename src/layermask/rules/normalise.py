@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,34 @@ def _update_running(
     for running, batch in ((mean, center), (var, unbiased)):
         average = (batch.flatten(1) * shown).sum(0) / images.clamp(min=1)
         running.lerp_(average.to(running.dtype), weight)
+
+
+def scale_and_shift(
+    mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """(C,) each, in float64: a batch norm in evaluation is x * scale + shift."""
+    scale = torch.rsqrt(var.double() + eps)
+    scale = scale if weight is None else scale * weight.double()
+    shift = -mean.double() * scale
+    return scale, shift if bias is None else shift + bias.double()
+
+
+def folded(
+    weight: Tensor,
+    bias: Tensor | None,
+    norms: Iterable[tuple[Tensor, Tensor]],
+    shaped: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return a layer's weight and bias with the norms behind it folded in, computed in float64.
+
+    `norms`: the scale and shift of each, (C,). `shaped` gives a scale the shape that multiplies the weight;
+    by default the outputs are its first axis.
+    """
+    exact, shift = weight.double(), torch.zeros(()) if bias is None else bias.double()
+    for scale, offset in norms:
+        factor = shaped(scale) if shaped else scale.reshape(-1, *[1] * (weight.ndim - 1))
+        exact, shift = exact * factor, shift * scale + offset
+    return exact.to(weight.dtype), shift.to(weight.dtype)
 
 
 @rule(F.batch_norm, torch.batch_norm)

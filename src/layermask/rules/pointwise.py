@@ -16,7 +16,7 @@ from torch import Tensor
 from layermask._private_torch import identities
 from layermask.core.dispatch import INPLACE
 from layermask.core.mask import align, join
-from layermask.core.masked import Masked, masked_in, replace_masked, settled
+from layermask.core.masked import Masked, masked_in, replace_masked, settled, settled_pair
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 from layermask.rules.overwrite import become, overwrite, writable
@@ -114,7 +114,7 @@ def pointwise_in_place(function: Callable) -> Callable:
     def rule(target: Masked, *args: Any, **kwargs: Any) -> Masked:
         """Hidden content of other operands stays out of storage that something else may call visible."""
         if target.aliased or torch.compiler.is_compiling():
-            settle = lambda x: x if x.visible is target.visible else _resettled(x)  # noqa: E731
+            settle = lambda x: x if x.visible is target.visible else settled_pair(x)  # noqa: E731
             args, kwargs = replace_masked(args, settle), replace_masked(kwargs, settle)
         if args or kwargs:
             target.value = writable(target)
@@ -126,12 +126,6 @@ def pointwise_in_place(function: Callable) -> Callable:
         return become(target, out)
 
     return rule
-
-
-def _resettled(x: Masked) -> Masked:
-    out = Masked(settled(x), x.visible, frame=x.frame)
-    out.run = x.run
-    return out
 
 
 def _value(x: Masked) -> Tensor:

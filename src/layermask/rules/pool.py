@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.forward_pass import DEFAULTS
 from layermask.core.mask import cached
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, settings_of, settled
 from layermask.core.ownership import exclusively_owned
 from layermask.core.rule_table import built_in as rule
 from layermask.core.tracing import is_traced
@@ -69,7 +68,7 @@ def _max_pool(n: int, pool: Callable) -> Callable:
 
 def _below_maximum(x: Masked, window: Window) -> tuple[Tensor, Callable]:
     """The value with hidden cells as a max pool is to read them, and what to call when it has."""
-    settings = x.run.settings if x.run else DEFAULTS
+    settings = settings_of(x)
     how = settings.pool or _POOL_OF[settings.compat]
     if how == "nothing" and not is_traced(x.value) and exclusively_owned(x):
         return hide_(x.value, x.visible, -math.inf), lambda: hide_(x.value, x.visible, 0.0)  # finite again
@@ -82,9 +81,6 @@ def _nothing() -> None:
     pass
 
 
-POOLS = ("nothing", "neighbor", "zero")
-"""What max pools read at hidden cells: nothing (-inf), their neighbours' mean (the paper's formula), or zero
-(its released code: the same as nothing behind a ReLU)."""
 _POOL_OF: dict[str | None, str] = {None: "nothing", "paper": "neighbor", "release": "zero"}
 
 
@@ -112,7 +108,7 @@ def _avg_pool(n: int, pool: Callable) -> Callable:
             share = visible_share(input, range(2, n + 2), True, input.value.dtype)
             mean = pool(settled(input), *options) / (share + epsilon(input))
             return zero_if_empty(input, Masked(mean, visible, frame=frame))
-        release = input.run is not None and input.run.settings.compat == "release"
+        release = settings_of(input).compat == "release"
         value = settled(input) if release else filled(input, window)
         return zero_if_empty(input, Masked(pool(value, *options), visible, frame=frame))
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, axis_of, cached, share, varies, weighs
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, settings_of, settled
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 
@@ -53,7 +53,7 @@ def reduced(x: Masked, value: Tensor, dims: Sequence[int], keepdim: bool) -> Mas
 
 def epsilon(x: Masked) -> float:
     """What the released code adds to the visible fraction of a global mean."""
-    return 1e-8 if x.run is not None and x.run.settings.compat == "release" else 0.0
+    return 1e-8 if settings_of(x).compat == "release" else 0.0
 
 
 @rule(torch.mean, Tensor.mean)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import cached
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, settled_pair
 from layermask.core.rule_table import built_in as rule
 from layermask.core.window import on_grid
 from layermask.errors import NoMaskRule
@@ -113,9 +113,7 @@ def grid_sample(
         raise NoMaskRule("torch.nn.functional.grid_sample", why="Its grid must be plain.")
     input = on_grid(input, input.value.ndim - 2)
     reach = {"nearest": 0, "bilinear": 1, "bicubic": 3}[mode]
-    settled_input = Masked(settled(input), input.visible, frame=input.frame)  # padding may lie between cells
-    settled_input.run = input.run
-    value = neighbor(settled_input, (reach,) * (input.value.ndim - 2))
+    value = neighbor(settled_pair(input), (reach,) * (input.value.ndim - 2))  # padding may lie between cells
     out = F.grid_sample(value, grid, mode, padding_mode, align_corners)
 
     def sample(mask: Tensor, mode: str) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import cached
 from layermask.core.window import Window
+from layermask.padding.devices import compiled_fill
+from layermask.padding.rings import map_of
 from layermask.sparse.plan import FillPlan, plan, taps
 
 
@@ -57,7 +59,10 @@ def plan_of(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, ba
 
     def compute() -> FillPlan:
         here, there = sites_of(run, source, batch), sites_of(run, wanted, batch)
-        return plan(here.visible, here.number, there.cells, there.begins, tuple(wanted.shape[2:]), window)
+        read = taps(there.cells, tuple(source.shape[2:]), tuple(wanted.shape[2:]), window)
+        rings = map_of(run, source, None, window.reach, compiled_fill(source.device))
+        rings = rings.expand(batch, *source.shape[1:])[:, 0].contiguous()
+        return plan(rings, here.count, here.number, read, there.begins, window.reach)
 
     return cached(run, "row plan", (source, wanted), (window, batch), compute)
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from layermask.core.dispatch import rule_for
-from layermask.core.forward_pass import ForwardPass, Settings
+from layermask.core.forward_pass import ForwardPass
+from layermask.core.settings import Settings
 from layermask.core.tracing import anything_traces, is_traced
 from layermask.sparse.memory import Memory
 from layermask.sparse.operands import NoRows
@@ -84,7 +85,7 @@ def packing(engine: str, settings: Settings, model: nn.Module) -> SparseEngine |
     Raises:
         ValueError: "packed" was asked for with settings that only the dense engine knows.
     """
-    ours = Settings(growth=settings.growth, pool=settings.pool)
+    ours = Settings(growth=settings.growth, pool=settings.pool, until=settings.until)
     convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
     if engine == "dense" or (engine == "auto" and (settings != ours or convolutions <= A_STEM)):
         return None

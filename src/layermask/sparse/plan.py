@@ -11,9 +11,7 @@ from torch import Tensor
 
 from layermask.core.window import Window
 from layermask.kernels import library
-from layermask.padding.rings import NEVER, ring_map
-
-FAR = 254  # what plan.c calls cells that no ring reaches: there are fewer rings
+from layermask.padding.rings import NEVER, earlier
 
 
 @dataclass(eq=False)
@@ -53,57 +51,54 @@ def taps(cells: Tensor, size: tuple[int, ...], out_size: tuple[int, ...], window
 
 
 def plan(
-    visible: Tensor, number: Tensor, cells: Tensor, begins: Tensor, out_size: tuple[int, ...], window: Window
+    rings: Tensor, rows: int, number: Tensor, read: Tensor, begins: Tensor, reach: tuple[int, ...]
 ) -> FillPlan:
-    """The plan for output cells over a source whose cells `visible` (N, H, W) are rows `number`.
+    """The plan for outputs that read the cells `read` (M, T) of a source, those of an image from `begins` on.
 
-    `cells`: (M,) int32, those of an image from `begins` (N + 1,) on.
+    `rings`: (N, H, W), the map of the source, whose `rows` visible cells are rows `number` (N * H * W,).
     """
-    read = taps(cells, tuple(visible.shape[1:]), out_size, window)
-    if visible.device.type == "cpu" and library():
-        return _compiled_plan(visible, number.clone(), read, begins, window.reach)
-    return _torch_plan(visible, number.clone(), read, window.reach)
+    if rings.device.type == "cpu" and library():
+        return _compiled_plan(rings, rows, number.clone(), read, begins, reach)
+    return _torch_plan(rings, rows, number.clone(), read, reach)
 
 
 def _compiled_plan(
-    visible: Tensor, number: Tensor, read: Tensor, begins: Tensor, reach: tuple[int, ...]
+    rings: Tensor, rows: int, number: Tensor, read: Tensor, begins: Tensor, reach: tuple[int, ...]
 ) -> FillPlan:
     lib = library()
     assert lib is not None
-    level, listed = torch.empty(2, *visible.shape, dtype=torch.uint8)
-    needed = torch.empty_like(number)
-    counts = torch.empty(len(visible), 256, dtype=torch.int32)
-    lib.need(visible, read, begins, level, listed, needed, counts, *reach)
+    listed, needed = torch.empty_like(rings), torch.empty_like(number)
+    counts = torch.empty(len(rings), 256, dtype=torch.int32)
+    lib.need(rings, read, begins, listed, needed, counts, *reach)
     ends = list(itertools.accumulate(n for n in counts.sum(0).tolist() if n))
-    rows, filled = int(visible.sum()), ends[-1] if ends else 0
-    before = counts.t().flatten().cumsum(0).view(256, -1).t() - counts  # by level, then image
-    sources = torch.empty(filled, 8, dtype=torch.int32)
-    known = (level, needed, counts, (before + rows).int().contiguous())
-    lib.number_rows(visible, *known, number, sources, read, rows, *reach)
+    before = counts.t().flatten().cumsum(0).view(256, -1).t() - counts  # by ring, then image
+    sources = torch.empty(ends[-1] if ends else 0, 8, dtype=torch.int32)
+    known = (needed, counts, (before + rows).int().contiguous())
+    lib.number_rows(rings, *known, number, sources, read, rows, *reach)
     return FillPlan(read, sources, ends)
 
 
-def _torch_plan(visible: Tensor, number: Tensor, read: Tensor, reach: tuple[int, ...]) -> FillPlan:
-    level = ring_map(visible[:, None], None, reach)[:, 0]
-    needed = torch.zeros_like(visible).flatten()
+def _torch_plan(rings: Tensor, rows: int, number: Tensor, read: Tensor, reach: tuple[int, ...]) -> FillPlan:
+    ring_of = rings.flatten()
+    needed = torch.zeros_like(ring_of, dtype=torch.bool)
     needed[read[read >= 0].long()] = True
-    needed &= (level.flatten() != 0) & (level.flatten() != NEVER)
-    rings, count = [], int(visible.sum())
+    needed &= (ring_of != 0) & (ring_of != NEVER)
+    found, count = [], rows
     for ring in range(max(reach), 0, -1):  # a filled cell needs those that it is filled from
-        cells = (needed & (level.flatten() == ring)).nonzero()[:, 0]
-        around, known = _around(level, cells, ring, reach)
-        needed[around[known]] |= level.flatten()[around[known]] > 0
-        rings.append((cells, around, known))
+        cells = (needed & (ring_of == ring)).nonzero()[:, 0]
+        around, known = earlier(rings, cells, ring, reach)
+        needed[around[known]] |= ring_of[around[known]] > 0
+        found.append((cells, around, known))
     ends, sources = [], [number.new_empty(0, 8)]
-    for cells, _, _ in reversed(rings):
+    for cells, _, _ in reversed(found):
         number[cells] = count + torch.arange(len(cells), dtype=torch.int32, device=cells.device)
         count += len(cells)
-    for cells, around, known in reversed(rings):
+    for cells, around, known in reversed(found):
         if len(cells):
             sources.append(_listed(torch.where(known, number[around], -1)))
             ends.append((ends[-1] if ends else 0) + len(cells))
-    rows = number[read.clamp(min=0).long()]
-    table = torch.where((read < 0) | (rows < 0), count, rows).int()
+    named = number[read.clamp(min=0).long()]
+    table = torch.where((read < 0) | (named < 0), count, named).int()
     return FillPlan(table, torch.cat(sources), ends)
 
 
@@ -112,14 +107,3 @@ def _listed(sources: Tensor) -> Tensor:
     order = (sources < 0).int().sort(dim=1, stable=True).indices
     first = sources.gather(1, order)[:, :8]
     return F.pad(first, (0, 8 - first.shape[1]), value=-1)
-
-
-def _around(level: Tensor, cells: Tensor, ring: int, reach: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The cells of a ring's 3-wide box about each cell, and which are in the image and filled before."""
-    ones = [torch.arange(-(r >= ring), (r >= ring) + 1, device=cells.device) for r in reach]
-    h, w = level.shape[1:]
-    ys, xs = (cells // w % h)[:, None] + ones[0], (cells % w)[:, None] + ones[1]
-    inside = ((ys >= 0) & (ys < h))[:, :, None] & ((xs >= 0) & (xs < w))[:, None]
-    steps = (ones[0][:, None] * w + ones[1]).flatten()
-    around = (cells[:, None] + steps).clamp(0, level.numel() - 1)
-    return around, inside.flatten(1) & (level.flatten()[around] < ring)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from layermask._private_torch import identities
 from layermask.kernels.checksum import Place
+from layermask.rules import normalise
 from layermask.sparse.ops import wide
 
 Tensors = tuple[Tensor | None, ...]
@@ -154,10 +155,7 @@ class Norm:
         """(C,) each, in float64: the norm is x * scale + shift."""
         mean, var, weight, bias = self.weights.tensors
         assert mean is not None and var is not None
-        scale = torch.rsqrt(var.double() + self.eps)
-        scale = scale if weight is None else scale * weight.double()
-        shift = -mean.double() * scale
-        return scale, shift if bias is None else shift + bias.double()
+        return normalise.scale_and_shift(mean, var, weight, bias, self.eps)
 
 
 @dataclass(eq=False)
@@ -181,9 +179,4 @@ def folded(weights: Captured, norms: Sequence[Norm | Scale]) -> tuple[Tensor, Te
     weight, bias = wide(weight), bias if bias is None else wide(bias)
     if not norms:
         return weight, bias
-    exact, shift = weight.double(), 0.0 if bias is None else bias.double()
-    for norm in norms:
-        scale, offset = norm.scale_and_shift()
-        exact = exact * scale.reshape(-1, *[1] * (weight.ndim - 1))
-        shift = shift * scale + offset
-    return exact.to(weight.dtype), shift.to(weight.dtype)  # type: ignore[union-attr]  # a tensor by now
+    return normalise.folded(weight, bias, [norm.scale_and_shift() for norm in norms])

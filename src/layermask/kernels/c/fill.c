@@ -8,26 +8,28 @@
 
 #include "halves.h"
 #include "outcome.h"
+#include "rings.h"
 
-#define NEVER 255
 #define BLOCK 1024 /* cells */
 #define FEW 4 /* channels up to which a plane at a time is faster even where channels lie together */
 
 typedef struct { long size[3], step[3], guard, length; } grid;
-typedef struct { int32_t z, y, x; uint8_t ring; } cell;
-typedef struct {
+typedef struct { /* channels of one image, `step` entries apart, and its map */
+  const uint8_t *rings;
+  const long *size, *stride, *reach;
+  double eps;
+  int last; /* the outermost ring there is */
+  long channels, step;
+} task;
+typedef struct { /* what all planes of a task share */
   grid grid;
   const long *reach;
-  double eps;
-  int last;             /* the outermost ring there is */
+  int last;
   uint8_t *rings;       /* on the grid, its guards included; points at its first cell */
   uint8_t *counts;      /* known neighbours of each cell that is filled */
   long from[256], to[256]; /* where on the grid each ring begins and ends */
   uint8_t *near, *filled;  /* rows of cells that are read, that are written */
   int outcome;          /* DONE, or why there is none */
-  int by_rows;          /* whether channels are filled together */
-  cell *cells;          /* ring by ring */
-  long number;
 } plan;
 
 static grid make_grid(const long *size) {
@@ -159,55 +161,13 @@ static void count_known(plan *p) {
   free(known);
 }
 
-static void list_cells(plan *p) {
-  const grid *g = &p->grid;
-  long starts[257] = {0};
-  for (long z = 0; z < g->size[0]; z++)
-    for (long y = 0; y < g->size[1]; y++)
-      for (long x = 0, i = place(g, z, y); x < g->size[2]; x++, i++) starts[p->rings[i] + 1]++;
-  starts[1] = 0;
-  for (int r = 1; r < 256; r++) starts[r + 1] += starts[r];
-  p->number = starts[NEVER];
-  p->cells = malloc((size_t)(p->number + 1) * sizeof(cell));
-  if (!p->cells) {
-    p->outcome = OUT_OF_MEMORY;
-    return;
-  }
-  for (long z = 0; z < g->size[0]; z++)
-    for (long y = 0; y < g->size[1]; y++)
-      for (long x = 0, i = place(g, z, y); x < g->size[2]; x++, i++) {
-        uint8_t r = p->rings[i];
-        if (r && r != NEVER) p->cells[starts[r]++] = (cell){(int32_t)z, (int32_t)y, (int32_t)x, r};
-      }
-}
-
-static void neighbours(const plan *p, const cell *at, const long *stride, const void *value, long width,
-                       const void **found, int *count) {
-  const grid *g = &p->grid;
-  const uint8_t *ring = p->rings + place(g, at->z, at->y) + at->x;
-  long oz = along(p, 0, at->ring), oy = along(p, 1, at->ring), ox = along(p, 2, at->ring);
-  for (long z = -oz; z <= oz; z++)
-    for (long y = -oy; y <= oy; y++)
-      for (long x = -ox; x <= ox; x++)
-        if (ring[z * g->step[0] + y * g->step[1] + x] < at->ring)
-          found[(*count)++] = (const char *)value + width * ((at->z + z) * stride[0] + (at->y + y) * stride[1] +
-                                                            (at->x + x) * stride[2]);
-}
-
-static plan make_plan(const uint8_t *map, const long *size, const long *reach, double eps, int rows) {
-  plan p = {.grid = make_grid(size), .reach = reach, .eps = eps, .by_rows = rows};
-  long cells = size[0] * size[1] * size[2];
-  for (long i = 0; i < cells; i++) {
-    int ring = map[i] == NEVER ? 0 : map[i];
-    p.last = ring > p.last ? ring : p.last;
-  }
-  if (!p.last) return p;
+static plan make_plan(const task *t) {
+  plan p = {.grid = make_grid(t->size), .reach = t->reach, .last = t->last};
   p.rings = malloc((size_t)(p.grid.length + 2 * p.grid.guard));
   p.outcome = p.rings ? DONE : OUT_OF_MEMORY;
-  if (!p.outcome) spread(&p.grid, map, p.rings, NEVER);
-  if (!p.outcome && rows) list_cells(&p);
-  if (!p.outcome && !rows) mark_rows(&p);
-  if (!p.outcome && !rows) count_known(&p);
+  if (!p.outcome) spread(&p.grid, t->rings, p.rings, NEVER);
+  if (!p.outcome) mark_rows(&p);
+  if (!p.outcome) count_known(&p);
   return p;
 }
 
@@ -215,7 +175,6 @@ static void drop_plan(plan *p) {
   free(p->rings);
   free(p->counts);
   free(p->near);
-  free(p->cells);
 }
 
 #define SAME(x) (x)
@@ -248,12 +207,12 @@ static void drop_plan(plan *p) {
 #include "fill.h"
 
 /* Some channels of one image. */
-static int fill_part(void *value, long kind, const plan *p, long channels, long step, const long *stride) {
+static int fill_part(const task *t, void *value, long kind, int by_rows) {
   switch (kind) {
-    case 0: return fill_float(p, value, channels, step, stride);
-    case 1: return fill_double(p, value, channels, step, stride);
-    case 2: return fill_bfloat(p, value, channels, step, stride);
-    default: return fill_half(p, value, channels, step, stride);
+    case 0: return by_rows ? by_rows_float(t, value) : by_planes_float(t, value);
+    case 1: return by_rows ? by_rows_double(t, value) : by_planes_double(t, value);
+    case 2: return by_rows ? by_rows_bfloat(t, value) : by_planes_bfloat(t, value);
+    default: return by_rows ? by_rows_half(t, value) : by_planes_half(t, value);
   }
 }
 
@@ -272,17 +231,17 @@ long fill_values(void *value, long kind, long step_n, long step_c, long step_d, 
   int outcome = DONE;
   parts = (channels + block - 1) / block;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (long task = 0; task < images * parts; task++) {
-    long n = task / parts, first = task % parts * block;
+  for (long part = 0; part < images * parts; part++) {
+    long n = part / parts, first = part % parts * block;
     long number = channels - first < block ? channels - first : block;
-    plan p = make_plan(rings + (maps == 1 ? 0 : n * cells), size, reach, eps, step_c == 1 && channels > FEW);
+    task t = {rings + (maps == 1 ? 0 : n * cells), size, stride, reach, eps, 0, number, step_c};
+    for (long i = 0; i < cells; i++) t.last = t.rings[i] != NEVER && t.rings[i] > t.last ? t.rings[i] : t.last;
     char *start = (char *)value + (n * step_n + first * step_c) * widths[kind];
-    int found = p.last && !p.outcome ? fill_part(start, kind, &p, number, step_c, stride) : p.outcome;
+    int found = t.last ? fill_part(&t, start, kind, step_c == 1 && channels > FEW) : DONE;
     if (found) {
 #pragma omp atomic write
       outcome = found;
     }
-    drop_plan(&p);
   }
   return outcome;
 }

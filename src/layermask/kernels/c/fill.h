@@ -68,55 +68,46 @@ static void NAME(ring)(const plan *p, int ring, REAL *s, REAL *a, REAL *b, const
 }
 
 /* Channels one by one, each copied into the grid. */
-static int NAME(by_planes)(const plan *p, TYPE *value, long channels, long step, const long *stride) {
+static int NAME(by_planes)(const task *t, TYPE *value) {
+  plan made = make_plan(t);
+  const plan *p = &made;
   long whole = p->grid.length + 2 * p->grid.guard;
-  REAL *s = calloc((size_t)(5 * whole), sizeof(REAL));
-  if (!s) return OUT_OF_MEMORY;
+  REAL *s = p->outcome ? NULL : calloc((size_t)(5 * whole), sizeof(REAL));
+  if (!s) {
+    drop_plan(&made);
+    return p->outcome ? p->outcome : OUT_OF_MEMORY;
+  }
   REAL *a = s + whole, *b = a + whole, *share = b + whole, *levels = share + whole;
-  for (long i = 0; i < whole; i++) share[i] = 1 / ((REAL)p->counts[i] + (REAL)p->eps), levels[i] = p->rings[i];
-  for (long c = 0; c < channels; c++, value += step) {
-    NAME(load)(p, value, stride, levels, s);
+  for (long i = 0; i < whole; i++) share[i] = 1 / ((REAL)p->counts[i] + (REAL)t->eps), levels[i] = p->rings[i];
+  for (long c = 0; c < t->channels; c++, value += t->step) {
+    NAME(load)(p, value, t->stride, levels, s);
     for (int ring = 1; ring <= p->last; ring++) NAME(ring)(p, ring, s, a, b, share, levels);
-    NAME(store)(p, value, stride, levels, s);
+    NAME(store)(p, value, t->stride, levels, s);
   }
   free(s);
+  drop_plan(&made);
   return DONE;
 }
 
-#define CHUNK 64
+#include "mean.h"
 
 /* Cells one by one, each a row of channels: for values whose channels lie next to each other. */
-static int NAME(by_rows)(const plan *p, TYPE *value, long channels, const long *stride) {
-  for (long n = 0; n < p->number; n++) {
-    const cell *at = p->cells + n;
-    const TYPE *from[26];
-    int count = 0;
-    neighbours(p, at, stride, value, sizeof(TYPE), (const void **)from, &count);
-    if (!count) return BAD_RINGS;
-    TYPE *out = value + at->z * stride[0] + at->y * stride[1] + at->x * stride[2];
-    REAL share = 1 / ((REAL)count + (REAL)p->eps);
-    long c = 0;
-    for (; c + CHUNK <= channels; c += CHUNK) {
-      REAL sum[CHUNK];
-      for (int j = 0; j < CHUNK; j++) sum[j] = READ(from[0][c + j]);
-      for (int k = 1; k < count; k++)
-        for (int j = 0; j < CHUNK; j++) sum[j] += READ(from[k][c + j]);
-      for (int j = 0; j < CHUNK; j++) out[c + j] = WRITE(sum[j] * share);
+static int NAME(by_rows)(const task *t, TYPE *value) {
+  const uint8_t *end = t->rings + t->size[0] * t->size[1] * t->size[2];
+  long step[AROUND];
+  const TYPE *from[AROUND];
+  for (int ring = 1; ring <= t->last; ring++)
+    for (const uint8_t *at = t->rings; (at = memchr(at, ring, (size_t)(end - at))); at++) {
+      long cell = at - t->rings, x = cell % t->size[2], y = cell / t->size[2] % t->size[1];
+      TYPE *out = value + cell / (t->size[1] * t->size[2]) * t->stride[0] + y * t->stride[1] + x * t->stride[2];
+      long count = earlier(t->rings, t->size, t->reach, cell, t->stride, step);
+      if (!count) return BAD_RINGS;
+      for (long k = 0; k < count; k++) from[k] = out + step[k];
+      NAME(mean_of)(from, count, out, t->channels, t->eps);
     }
-    for (; c < channels; c++) {
-      REAL sum = READ(from[0][c]);
-      for (int k = 1; k < count; k++) sum += READ(from[k][c]);
-      out[c] = WRITE(sum * share);
-    }
-  }
   return DONE;
 }
 
-static int NAME(fill)(const plan *p, TYPE *value, long channels, long step, const long *stride) {
-  return p->by_rows ? NAME(by_rows)(p, value, channels, stride) : NAME(by_planes)(p, value, channels, step, stride);
-}
-
-#undef CHUNK
 #undef NAME
 #undef TYPE
 #undef REAL

@@ -5,6 +5,13 @@
 
 #define BLOCK (4 * LANES)
 
+#define NAME(name) name##_float
+#define TYPE float
+#define REAL float
+#define READ
+#define WRITE
+#include "mean.h"
+
 INLINE const float *row(const float *first, long split, const float *second, long channels, long s) {
   return s < split ? first + s * channels : second + (s - split) * channels;
 }
@@ -163,16 +170,10 @@ long means(const float *source, const int32_t *sources, float *out, long split, 
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (long r = begin; r < end; r++) {
     const int32_t *from = sources + r * 8;
-    float *o = out + r * channels;
+    const float *rows_read[8];
     long count = 0;
-    for (; count < 8 && from[count] >= 0; count++) {
-      const float *a = row(source, split, out, channels, from[count]);
-      if (!count) memcpy(o, a, (size_t)channels * sizeof(float));
-      else
-        for (long c = 0; c < channels; c++) o[c] += a[c];
-    }
-    float part = 1.0f / (float)count;
-    for (long c = 0; c < channels; c++) o[c] *= part;
+    for (; count < 8 && from[count] >= 0; count++) rows_read[count] = row(source, split, out, channels, from[count]);
+    mean_of_float(rows_read, count, out + r * channels, channels, 0);
   }
   return DONE;
 }

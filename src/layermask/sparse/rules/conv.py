@@ -14,6 +14,7 @@ from torch import Tensor
 
 from layermask.core.masked import Masked
 from layermask.core.window import Window, grow
+from layermask.padding.rings import NEVER
 from layermask.rules.convolve import conv_window, filled
 from layermask.sparse.fuse import Affine
 from layermask.sparse.graph import (
@@ -23,7 +24,6 @@ from layermask.sparse.graph import (
     LayerNorm,
     Node,
 )
-from layermask.sparse.plan import FAR
 from layermask.sparse.rules.table import captured, constant, decline_unless, packed, rows_of
 from layermask.sparse.value import Packed, Padded
 from layermask.sparse.weights import Norm
@@ -94,7 +94,7 @@ def _grown(x: Masked, window: Window) -> Tensor:
 def _fits(weight: Tensor, groups: int, window: Window) -> bool:
     """Groups of few channels are left to the dense engine, but for one channel each."""
     depthwise = weight.shape[1] == 1 and groups == len(weight) and not window.pointlike
-    return max(window.reach) < FAR and (groups == 1 or depthwise or weight.shape[1] >= FEW_CHANNELS)
+    return max(window.reach) < NEVER and (groups == 1 or depthwise or weight.shape[1] >= FEW_CHANNELS)
 
 
 def _widened(window: Window, pads: tuple[int, int, int, int]) -> Window:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layermask.core.mask import any_over
 from layermask.core.masked import Masked
+from layermask.padding.rings import NEVER
 from layermask.rules.pool import pool_window
 from layermask.sparse import ops
 from layermask.sparse.active import sites_of
@@ -20,7 +21,6 @@ from layermask.sparse.graph import (
     MeanPool,
     Node,
 )
-from layermask.sparse.plan import FAR
 from layermask.sparse.rules.conv import _grown
 from layermask.sparse.rules.table import decline_unless, packed, rows_of
 from layermask.sparse.value import ORDERS, Packed
@@ -60,7 +60,7 @@ def avg_pool2d(
     if window.kernel == tuple(node.mask.shape[2:]):
         return _global_mean(node, (2, 3), True)
     decline_unless(not ceil_mode or pool_window(input, 2, kernel_size, stride, padding, 1, True) == window)
-    decline_unless(max(window.reach) < FAR)
+    decline_unless(max(window.reach) < NEVER)
     visible = _grown(input, window)
     return Packed(MeanPool(node, visible, window), strided_last=input.strided_last)
 
