@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from test_blocks import BLOCKS, Chain, chain, images
 from torch import Tensor, nn
 
-from layermask import LayerMasking, Masked
+from layermask import LayerMasking, Masked, Settings
 from layermask.check.samples import masks
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.window import Window, grow
@@ -687,7 +687,7 @@ def test_settings_of_the_dense_engine_alone(options: dict, taken: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    "options", [{"growth": g} for g in ("half", "center", "keep", "all")] + [{"preset": "steady"}]
+    "options", [{"growth": g} for g in ("half", "center", "keep", "all")] + [{"settings": Settings.steady()}]
 )
 def test_other_growths(options: dict, taken: list[str]) -> None:
     net, x = (

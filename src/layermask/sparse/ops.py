@@ -84,8 +84,8 @@ def _means(rows: Tensor, plan: FillPlan, begin: int, end: int, filled: Tensor) -
         lib.means(rows, plan.sources, filled, begin, end)
         return
     listed = plan.sources[begin:end].long()
-    wide = torch.promote_types(rows.dtype, torch.float32)
-    read = torch.cat([rows, filled[:begin]])[listed.clamp(min=0)].to(wide)
+    exact = torch.promote_types(rows.dtype, torch.float32)
+    read = torch.cat([rows, filled[:begin]])[listed.clamp(min=0)].to(exact)
     there = (listed >= 0)[:, :, None]
     filled[begin:end] = (torch.where(there, read, 0).sum(1) / there.sum(1)).to(rows.dtype)
 
@@ -229,6 +229,6 @@ def image_means(rows: Tensor, begins: Tensor, images: Tensor) -> Tensor:
         out = rows.new_empty(count, rows.shape[1])
         lib.image_means(rows, begins, out)
         return out
-    wide = torch.promote_types(rows.dtype, torch.float32)
-    sums = rows.new_zeros(count, rows.shape[1], dtype=wide).index_add_(0, images, rows.to(wide))
+    exact = torch.promote_types(rows.dtype, torch.float32)
+    sums = rows.new_zeros(count, rows.shape[1], dtype=exact).index_add_(0, images, rows.to(exact))
     return (sums / begins.diff().clamp(min=1)[:, None]).to(rows.dtype)
