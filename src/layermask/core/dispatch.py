@@ -134,9 +134,9 @@ def writes(function: Callable) -> bool:
     return function in _WRITING
 
 
-INPLACE = frozenset(
-    f"__{op}__" for op in "iadd isub imul idiv itruediv ifloordiv imod ipow iand ior ixor setitem".split()
-)
+BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
+"""Operators of two operands, which torch.Tensor has as `__add__`, `__radd__` and `__iadd__`."""
+INPLACE = frozenset([f"__i{op}__" for op in (*BINARY, "div")] + ["__setitem__"])
 
 _WRITING = {  # found once by name: some compilers cannot follow what is done with names
     getattr(space, name): True

@@ -185,9 +185,14 @@ def settled(x: Masked) -> Tensor:
     return torch.where(x.visible, x.value, zero) if x.value.dtype is not torch.bool else x.value & x.visible
 
 
+def same_mask(x: Masked, value: Tensor) -> Masked:
+    """A value of the same shape, visible where `x` is."""
+    return Masked(value, x.visible, frame=x.frame)
+
+
 def settled_pair(x: Masked) -> Masked:
     """The same pair with zero at every hidden entry."""
-    out = Masked(settled(x), x.visible, frame=x.frame)
+    out = same_mask(x, settled(x))
     out.run = x.run
     return out
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layermask.core.dispatch import dispatch
+from layermask.core.dispatch import BINARY, dispatch
 from layermask.core.masked import Masked
 
 
@@ -45,10 +45,9 @@ _METADATA = frozenset(
     requires_grad is_leaf grad_fn itemsize nbytes
     """.split()
 )
-_BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
 _OPERATORS = frozenset(
     [f"__{op}__" for op in "eq ne lt le gt ge neg pos abs invert getitem setitem".split()]
-    + [f"__{side}{op}__" for op in _BINARY for side in ("", "r", "i")]
+    + [f"__{side}{op}__" for op in BINARY for side in ("", "r", "i")]
 )
 _PROPERTIES = {
     "T": lambda x: x.permute(*range(x.ndim - 1, -1, -1)),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import varies
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, same_mask, settled
 from layermask.core.rule_table import built_in as rule
 from layermask.rules.reduce import everything, moments, visible_share
 
@@ -22,10 +22,6 @@ def _affine(value: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int
         if parameter is not None:
             value = act(value, parameter if shape is None else parameter.reshape(shape))
     return value
-
-
-def _kept(x: Masked, value: Tensor) -> Masked:
-    return Masked(value, x.visible, frame=x.frame)
 
 
 def _standardised(x: Masked, dims: Sequence[int], eps: float) -> Tensor:
@@ -92,16 +88,16 @@ def batch_norm(
 ) -> Masked:
     """Pointwise in evaluation; in training the statistics, running ones too, are of visible entries."""
     if not training and running_mean is not None:
-        return _kept(
+        return same_mask(
             input, F.batch_norm(input.value, running_mean, running_var, weight, bias, False, momentum, eps)
         )
     if input.value.ndim < 2:  # torch takes an empty vector, of which there is nothing to tell
         args = (running_mean, running_var, weight, bias, training, momentum, eps)
-        return _kept(input, F.batch_norm(settled(input), *args))
+        return same_mask(input, F.batch_norm(settled(input), *args))
     center, spread, number = moments(input, [d for d in range(input.value.ndim) if d != 1])
     if training and running_mean is not None and running_var is not None:
         _update_running(running_mean, running_var, center, spread, number, momentum)
-    return _kept(input, _affine((settled(input) - center) * torch.rsqrt(spread + eps), weight, bias, 1))
+    return same_mask(input, _affine((settled(input) - center) * torch.rsqrt(spread + eps), weight, bias, 1))
 
 
 @rule(F.layer_norm, torch.layer_norm)
@@ -115,10 +111,10 @@ def layer_norm(
 ) -> Masked:
     dims = range(input.value.ndim - len(normalized_shape), input.value.ndim)
     if not varies(input.visible, dims):
-        return _kept(input, F.layer_norm(input.value, normalized_shape, weight, bias, eps))
+        return same_mask(input, F.layer_norm(input.value, normalized_shape, weight, bias, eps))
     plain = F.layer_norm(settled(input), normalized_shape, weight, bias, eps)
     masked = _affine(_standardised(input, dims, eps), weight, bias)
-    return _kept(input, torch.where(everything(input, dims), plain, masked))
+    return same_mask(input, torch.where(everything(input, dims), plain, masked))
 
 
 @rule(F.rms_norm, torch.rms_norm)
@@ -127,13 +123,13 @@ def rms_norm(
 ) -> Masked:
     dims = tuple(range(input.value.ndim - len(normalized_shape), input.value.ndim))
     if not varies(input.visible, dims):
-        return _kept(input, F.rms_norm(input.value, normalized_shape, weight, eps))
+        return same_mask(input, F.rms_norm(input.value, normalized_shape, weight, eps))
     value = settled(input)
     square = value.square().mean(dims, keepdim=True) / visible_share(input, dims, True, value.dtype)
     eps_ = torch.finfo(value.dtype).eps if eps is None else eps
     masked = _affine(value * torch.rsqrt(square + eps_), weight, None)
     plain = F.rms_norm(value, normalized_shape, weight, eps)
-    return _kept(input, torch.where(everything(input, dims), plain, masked))
+    return same_mask(input, torch.where(everything(input, dims), plain, masked))
 
 
 @rule(F.group_norm, torch.group_norm)
@@ -152,7 +148,7 @@ def group_norm(
     masked = _affine(_standardised(grouped, dims, eps).reshape(value.shape), weight, bias, 1)
     whole = everything(grouped, dims).flatten(1)
     whole = whole if whole.shape[1] == 1 else whole.repeat_interleave(value.shape[1] // num_groups, 1)
-    return _kept(input, torch.where(whole.reshape(*whole.shape, *[1] * (value.ndim - 2)), plain, masked))
+    return same_mask(input, torch.where(whole.reshape(*whole.shape, *[1] * (value.ndim - 2)), plain, masked))
 
 
 @rule(F.instance_norm, torch.instance_norm)
@@ -176,4 +172,4 @@ def instance_norm(
     value = settled(input)
     plain = F.instance_norm(value, None, None, weight, bias, True, momentum, eps)
     masked = _affine((value - center) * torch.rsqrt(spread + eps), weight, bias, 1)
-    return _kept(input, torch.where(everything(input, dims), plain, masked))
+    return same_mask(input, torch.where(everything(input, dims), plain, masked))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask._private_torch import identities
-from layermask.core.dispatch import INPLACE
+from layermask.core.dispatch import BINARY, INPLACE
 from layermask.core.mask import align, join
 from layermask.core.masked import Masked, masked_in, replace_masked, settled, settled_pair
 from layermask.core.rule_table import built_in as rule
@@ -195,10 +195,9 @@ def functions() -> Iterator[tuple[Callable, bool]]:
                 yield function, in_place
 
 
-_OPERATORS = "add sub mul truediv floordiv mod pow and or xor lshift rshift".split()
 _DUNDER = frozenset(
     [f"__{op}__" for op in "eq ne lt le gt ge neg pos abs invert rdiv div".split()]
-    + [f"__{side}{op}__" for op in _OPERATORS for side in ("", "r", "i")]
+    + [f"__{side}{op}__" for op in BINARY if op != "matmul" for side in ("", "r", "i")]
 )
 
 

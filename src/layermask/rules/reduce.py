@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, axis_of, cached, share, varies, weighs
-from layermask.core.masked import Masked, settings_of, settled
+from layermask.core.masked import Masked, same_mask, settings_of, settled
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 
@@ -197,7 +197,7 @@ def std(input: Masked, *args: Any, **kwargs: Any) -> Masked:
     spread = input.var(*args, **kwargs)
     flat = spread.value == 0
     root = torch.where(flat, 1.0, spread.value).sqrt()
-    return Masked(torch.where(flat, 0.0, root), spread.visible, frame=spread.frame)
+    return same_mask(spread, torch.where(flat, 0.0, root))
 
 
 def _with_mean(name: str) -> Callable:
@@ -256,7 +256,7 @@ def logsumexp(input: Masked, dim: Dims, keepdim: bool = False) -> Masked:
 
 @rule(torch.cumsum, Tensor.cumsum)
 def cumsum(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
-    return Masked(settled(input).cumsum(dim, dtype=dtype), input.visible, frame=input.frame)
+    return same_mask(input, settled(input).cumsum(dim, dtype=dtype))
 
 
 @rule(torch.prod, Tensor.prod)
@@ -272,7 +272,7 @@ def prod(
 @rule(torch.cumprod, Tensor.cumprod)
 def cumprod(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
     value = torch.where(input.visible, input.value, 1)
-    return Masked(value.cumprod(dim, dtype=dtype), input.visible, frame=input.frame)
+    return same_mask(input, value.cumprod(dim, dtype=dtype))
 
 
 def _boolean(function: Callable, neutral: bool) -> Callable:

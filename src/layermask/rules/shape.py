@@ -17,7 +17,7 @@ from layermask.core.rule_table import built_in as rule
 
 
 def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any = None) -> Masked:
-    """`value` with the mask and frame moved likewise; the same move of the same mask is made once (`key`)."""
+    """`value` with mask and frame moved likewise; the same move of the same mask is made once (`key`)."""
     visible = cached(x.run, "move", (x.visible,), key, lambda: move(x.visible)) if key else move(x.visible)
     frame, weights = (m if m is None else move(m) for m in (x.frame, x.weights))
     return _noted(x, Masked(value, visible, frame=frame, weights=weights))

@@ -1,9 +1,9 @@
 """The packed form of `Masked`: visible cells as rows of channels, until somebody asks for the map.
 
-One representation is the truth at any moment. A `Packed` begins as rows. Whoever reads its `value` gets the
-map, and may keep it, make views of it and write to it. So from then on the map is the truth and the rows are
-gone; an operator that wants rows gathers them again. Values that are views of one map in torch become views
-of one map here, all at the same time.
+One representation is the truth at any moment. A `Packed` begins as rows. Whoever reads its `value` gets
+the map, and may keep it, make views of it and write to it. So from then on the map is the truth and the rows
+are gone; an operator that wants rows gathers them again. Values that are views of one map in torch become
+views of one map here, all at the same time.
 """
 
 from __future__ import annotations
