@@ -1,7 +1,7 @@
 """The algebra of `visible`: how masks join, grow through windows, reshape and are counted.
 
 A mask is bool and has size 1 along every axis it does not vary along, so most of them are N x 1 x H x W.
-Masks derived from the same masks are derived once per run (`derive`), and a mask known to contain another
+Masks derived from the same masks are derived once per pass (`cached`), and a mask known to contain another
 (a grown one contains its origin) joins with it for nothing.
 """
 

@@ -24,8 +24,8 @@ class Source:
 class Weights:
     """A convolution's weights as `product` and `depthwise` take them; copies, that keep no model alive.
 
-    `shape`: (groups, outputs and taps and channels of each). `values`: in this shape, for a depthwise one as
-    (T, C), or for the product in C as (groups, panels, T, C / groups, width).
+    `shape`: (groups, then outputs, kernel offsets and channels of each). `values`: in this shape, for a
+    depthwise one as (T, C), or for the product in C as (groups, panels, T, C / groups, width).
     """
 
     shape: tuple[int, int, int, int]

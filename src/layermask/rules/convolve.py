@@ -68,7 +68,7 @@ def _convolution(conv: Callable) -> Callable:
         *,
         growth: str | None = None,
     ) -> Masked | Tensor:
-        if not isinstance(input, Masked):  # only the kernel is masked: its hidden taps read nothing
+        if not isinstance(input, Masked):  # only the kernel is masked: its hidden entries read nothing
             return _with_kernel_mask(
                 conv(input, _plain(weight), _plain(bias), stride, padding, dilation, groups), weight
             )

@@ -68,7 +68,7 @@ def plan_of(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, ba
 
 
 def seen_taps(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Tensor:
-    """(M, T) int32: the visible row that each tap reads, -1 where it reads none."""
+    """(M, T) int32: the visible row that each kernel offset reads, -1 where it reads none."""
 
     def compute() -> Tensor:
         here, there = sites_of(run, source, batch), sites_of(run, wanted, batch)

@@ -224,9 +224,9 @@ class MeanPool(Node):
     def compute(self, mask: Tensor) -> Tensor:
         (source,) = self.sources
         plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
-        taps = math.prod(self.window.kernel)
-        values = wide(self.kind).new_full((taps, self.channels), 1 / taps)
-        weights = Weights((self.channels, 1, taps, 1), values, None)
+        size = math.prod(self.window.kernel)
+        values = wide(self.kind).new_full((size, self.channels), 1 / size)
+        weights = Weights((self.channels, 1, size, 1), values, None)
         return ops.depthwise(ops.fill(source.at(source.mask), plan), plan.table, weights)
 
 

@@ -97,9 +97,9 @@ def product(
     added: tuple[Tensor, Tensor | None] | None = None,
     end: Activation = NOTHING,
 ) -> Tensor:
-    """(M, K): end(bias + sum over taps of the rows that `table` (M, T) names times their weights + added).
+    """(M, K): end(bias + sum over T of the rows that `table` (M, T) names times their weights + added).
 
-    No table: one tap, every row its own. `added`: rows, and which of them for each output (None: its own).
+    No table: T = 1, every row its own. `added`: rows, and which of them for each output (None: its own).
     """
     if gpu := on_gpu(source.rows):
         return gpu.product(source, table, weights, added, end)
@@ -135,7 +135,7 @@ def _product(
 
 
 def depthwise(source: Source, table: Tensor, weights: Weights, end: Activation = NOTHING) -> Tensor:
-    """(M, C): each channel's sum over taps of the rows that `table` (M, T) names, with weights (T, C)."""
+    """(M, C): each channel's sum over T of the rows that `table` (M, T) names, with weights (T, C)."""
     if gpu := on_gpu(source.rows):
         return gpu.depthwise(source, table, weights, end)
     if lib := compiled(source.rows):

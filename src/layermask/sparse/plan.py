@@ -21,13 +21,13 @@ class FillPlan:
     Rows are numbered on: visible cells, then the filled ones, then one of zeros (padding).
     """
 
-    table: Tensor  # (M, T) int32: the row that each tap of each output reads
+    table: Tensor  # (M, T) int32: the row that each kernel offset of each output reads
     sources: Tensor  # (R, 8) int32: the rows of which a filled one is the mean, then -1
     ends: list[int]  # how many filled rows there are up to the end of each ring
 
 
 def taps(cells: Tensor, size: tuple[int, ...], out_size: tuple[int, ...], window: Window) -> Tensor:
-    """(M, T) int32: the cell of (N, *size) that each tap of output cell `cells` reads; -1 outside."""
+    """(M, T) int32: the cell of (N, *size) that each kernel offset of output `cells` reads, or -1."""
     if cells.device.type == "cpu" and (lib := library()):
         read = cells.new_empty(len(cells), window.kernel[0] * window.kernel[1])
         numbers = (*size, *out_size, *window.kernel, *window.stride, *window.before, *window.dilation)
