@@ -175,7 +175,8 @@ SIGNATURES = {
     for signature in (
         _signature(
             "fill_rings",
-            f"visible bool[N, 1, D, H, W]; frame bool[F, 1, D, H, W]?; rings! u8[N, 1, D, H, W]; {_REACH}",
+            "visible bool[N, 1, D, H, W]; frame bool[F, 1, D, H, W]?; "
+            f"rings! u8[N, 1, D, H, W]; {_REACH}",
             "frame is None or F in (1, N)",
             _RINGS,
             _SMALL,
