@@ -98,7 +98,7 @@ def test_a_leak_fails_the_laws() -> None:
 
 
 def test_a_rule_that_reads_hidden_entries_fails_law_2() -> None:
-    """Deep in the model, where no pixel's noise arrives any more: the first layer has settled it."""
+    """Deep in the model, where no pixel's noise arrives any more: the first layer has set it to zero."""
 
     def careless(input: Masked, dim: tuple) -> Masked:
         return Masked(input.value.mean(dim), input.visible[..., 0, 0])

@@ -20,7 +20,7 @@ def pool_rings(graph: fx.GraphModule) -> bool:
 
     A ring is x = where(cells, box_sum(x) / near, x), its box sum a depthwise convolution with ones. It
     becomes x plus its mean times weights that are 0 outside of `cells`. x is finite there too, as what is
-    hidden was settled when it entered.
+    hidden was set to zero when it entered.
     """
     rings = [(n, _box_sum(graph, n)) for n in calls(graph) if n.target is aten.where.self]
     for node, box in rings:

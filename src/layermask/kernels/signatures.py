@@ -175,8 +175,7 @@ SIGNATURES = {
     for signature in (
         _signature(
             "fill_rings",
-            "visible bool[N, 1, D, H, W]; frame bool[F, 1, D, H, W]?; "
-            f"rings! u8[N, 1, D, H, W]; {_REACH}",
+            f"visible bool[N, 1, D, H, W]; frame bool[F, 1, D, H, W]?; rings! u8[N, 1, D, H, W]; {_REACH}",
             "frame is None or F in (1, N)",
             _RINGS,
             _SMALL,

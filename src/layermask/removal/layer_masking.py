@@ -139,7 +139,7 @@ def _changed(settings: Settings, changes: dict[str, Any]) -> Settings:
 
 
 def enter(images: Tensor, visible: Tensor, run: ForwardPass) -> Masked:
-    """The pair that enters a model, with hidden pixels settled once, so that what they hold is gone."""
+    """The pair that enters a model, with zero at hidden pixels, so that what they hold is gone."""
     run.masks, batch = visible.shape[0], max(images.shape[0], visible.shape[0])
     x = Masked(images.expand(batch, *images.shape[1:]), visible)
     x = Masked(settled(x), visible.clone())  # the caller may write to his, and hooks to ours

@@ -21,7 +21,7 @@ from layermask.core.rule_table import built_in as rule
 
 
 def _operand(x: Any) -> tuple[Tensor, Tensor]:
-    """The settled value and the narrow mask of an operand, masked or plain."""
+    """The value, zero where hidden, and the narrow mask of an operand, masked or plain."""
     if isinstance(x, Masked):
         return settled(x), x.visible
     return x, torch.ones([1] * x.ndim, dtype=torch.bool, device=x.device)

@@ -23,7 +23,7 @@ from layermask.rules.overwrite import become, overwrite, writable
 
 _NAMESPACES = (torch, Tensor, F, torch.special)
 _NOT_POINTWISE = {"equal", "max", "min", "frexp"}  # tagged for one overload; `reduce` has max and min
-_DRAWS = {"rrelu", "bernoulli", "normal"}  # what they draw depends on the values: hidden ones are settled
+_DRAWS = {"rrelu", "bernoulli", "normal"}  # what they draw depends on the values: hidden ones are zero
 _UNTAGGED = """
     absolute alpha_dropout arccos arccosh arcsin arcsinh arctan arctan2 arctanh bernoulli bfloat16 bool
     byte cauchy char clamp_max clamp_min conj contiguous cpu cuda detach divide double dropout dropout1d
@@ -76,7 +76,7 @@ def _is_the_same(value: Tensor, x: Masked) -> bool:
 
 
 def _drawn(function: Callable) -> Callable:
-    """Draws from settled values; what torch then writes in place is written into the masked value."""
+    """Draws from values that are zero where hidden; what torch then writes in place is written into the masked value."""
     parameters = list(inspect.signature(function).parameters) if function is F.rrelu else []
 
     def rule(*args: Any, **kwargs: Any) -> Masked:
