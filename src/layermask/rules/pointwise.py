@@ -76,7 +76,7 @@ def _is_the_same(value: Tensor, x: Masked) -> bool:
 
 
 def _drawn(function: Callable) -> Callable:
-    """Draws from values that are zero where hidden; what torch then writes in place is written into the masked value."""
+    """Draws from values, zero where hidden; what torch writes in place is written into the masked one."""
     parameters = list(inspect.signature(function).parameters) if function is F.rrelu else []
 
     def rule(*args: Any, **kwargs: Any) -> Masked:
