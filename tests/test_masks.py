@@ -144,13 +144,22 @@ def test_a_copy_in_the_likeness_of_a_value_keeps_its_mask() -> None:
     assert torch.equal(out.visible, M) and torch.equal(out.value, X.double())
 
 
-@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("axis", [1, 4])
 def test_maps_that_are_stacked_join(axis: int) -> None:
     other = M.flip(-1)
     out = torch.stack([Masked(X, M), Masked(2 * X, other)], axis)
     assert torch.equal(
         out.visible.expand(out.value.shape), (M & other).unsqueeze(axis).expand(out.value.shape)
     )
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_slices_that_are_stacked_keep_each_its_own_mask(axis: int) -> None:
+    slices = [Masked(X, M), Masked(2 * X, M.flip(-1))]
+    out, same = torch.stack(slices, axis), torch.cat([x.unsqueeze(axis) for x in slices], axis)
+    assert torch.equal(out.value, same.value)
+    assert torch.equal(out.visible, torch.stack([x.visible for x in slices], axis))
+    assert torch.equal(out.visible, same.visible.expand(out.visible.shape))
 
 
 @pytest.mark.parametrize("pads", [(1, 2, 0, 0), (0, 0, 2, 1), (1, 0, 1, 2)])

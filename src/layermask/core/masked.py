@@ -10,7 +10,7 @@ layer masking (Balasubramanian & Feizi, ICCV 2023, section 3.2).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -208,3 +208,17 @@ def has_positions(x: Masked) -> bool:
     if x.run is None or x.run.masks is None:
         return any(n != 1 for n in shape[1:])
     return count != 1 and (count != x.run.masks or max(shape) != count)
+
+
+def determined(x: Masked, dims: Sequence[int]) -> bool:
+    """Whether entries along `dims` count even where they are hidden: the vector of an image has no positions.
+
+    Where nothing was visible, pools gave it 0 and biases their values. Every operation goes on from these, as
+    the plain model would. A position that was cut out of a map is none, nor are the images of a batch.
+    """
+    return not (x.cut or has_positions(x) or any(x.visible.shape[d] != 1 for d in dims))
+
+
+def settled_along(x: Masked, dims: Sequence[int]) -> Tensor:
+    """The value as an operation may read it along `dims`: zero at hidden entries, unless it is determined."""
+    return x.value if determined(x, dims) else settled(x)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import align, any_over, cached, intersection
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, settled, settled_along
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.errors import NoMaskRule
@@ -112,9 +112,13 @@ def scaled_dot_product_attention(
     mask = _merged(attn_mask, open_keys, is_causal, query.shape[-2], key.shape[-2])
     mask = mask.expand(*mask.shape[:-2], query.shape[-2], key.shape[-2])
     out = F.scaled_dot_product_attention(
-        _asking(query), _settle(key), _settle(value), mask, dropout_p, **extra
+        _asking(query), _tokens(key), _tokens(value), mask, dropout_p, **extra
     )
     return Masked(out, align(_seen_by(query, some, run), out.ndim))
+
+
+def _tokens(x: Any) -> Tensor:
+    return settled_along(x, (-2, -1)) if isinstance(x, Masked) else x
 
 
 def _asking(query: Any) -> Tensor:

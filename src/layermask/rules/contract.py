@@ -9,6 +9,7 @@ mixing) the layer acts as normal on the zeros.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, cached, intersection, weighs
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, settled, settled_along
 from layermask.core.rule_table import built_in as rule
 
 
-def _operand(x: Any) -> tuple[Tensor, Tensor]:
-    """The value, zero where hidden, and the narrow mask of an operand, masked or plain."""
+def _operand(x: Any, summed: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """What a product that sums along these axes reads of an operand, masked or plain; and its narrow mask."""
     if isinstance(x, Masked):
-        return settled(x), x.visible
+        return settled_along(x, summed), x.visible
     return x, torch.ones([1] * x.ndim, dtype=torch.bool, device=x.device)
 
 
@@ -62,7 +63,7 @@ def matmul(input: Any, other: Any) -> Masked:
         return matmul(input.unsqueeze(0), other).squeeze(-2 if other.ndim > 1 else 0)
     if other.ndim == 1:
         return matmul(input, other.unsqueeze(-1)).squeeze(-1)
-    (a, seen_a), (b, seen_b) = _operand(input), _operand(other)
+    (a, seen_a), (b, seen_b) = _operand(input, (-1,)), _operand(other, (-2,))
     out = torch.matmul(a, b)
     run = (input if isinstance(input, Masked) else other).run
     visible = cached(run, "matmul", (seen_a, seen_b), None, lambda: _outer(run, seen_a, seen_b))
@@ -182,7 +183,7 @@ def inner(input: Any, other: Any) -> Any:
 @rule(F.cosine_similarity)
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Masked:
     """The angle between the entries that both show, whose number cancels."""
-    a, b = (x if isinstance(x, Masked) else Masked(*_operand(x)) for x in (x1, x2))
+    a, b = (x if isinstance(x, Masked) else Masked(*_operand(x, ())) for x in (x1, x2))
     a, b = a + torch.zeros_like(b.value), b + torch.zeros_like(a.value)
     visible = intersection(a.run, a.visible, b.visible)
     a, b = Masked(a.value, visible), Masked(b.value, visible)
@@ -200,7 +201,7 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Masked:
     """Of every row to every other, over the features that both show."""
     if any(isinstance(x, Masked) and x.visible.shape[-1] != 1 for x in (x1, x2)):
         return (x1.unsqueeze(-2) - x2.unsqueeze(-3)).norm(p, -1)
-    (a, seen_a), (b, seen_b) = _operand(x1), _operand(x2)
+    (a, seen_a), (b, seen_b) = _operand(x1, (-1,)), _operand(x2, (-1,))
     mode = {} if compute_mode is None else {"compute_mode": compute_mode}
     return Masked(torch.cdist(a, b, p, **mode), seen_a & seen_b.transpose(-2, -1))
 
@@ -212,13 +213,28 @@ def einsum(equation: Any, *operands: Any) -> Masked:
     operands = (
         tuple(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     )
-    values, masks = zip(*map(_operand, operands), strict=True)
-    out = torch.einsum(equation, *values)
     spelled = _without_repeats(equation)
+    summed = _summed(spelled)
+    values, masks = zip(*map(_operand, operands, summed), strict=True)
+    out = torch.einsum(equation, *values)
     seen = torch.einsum(spelled, *(m.double() for m in masks))
     visible = seen > 0
-    out = out * _einsum_scale(spelled, operands, values, masks, seen).to(out.dtype)
+    out = out * _einsum_scale(spelled, operands, summed, masks, seen).to(out.dtype)
     return Masked(out, visible)
+
+
+def _summed(equation: str) -> list[list[int]]:
+    """The axes of each operand that are summed over, those before an ellipsis from the front."""
+    terms, arrow, result = equation.replace(" ", "").partition("->")
+    letters = terms.replace(",", "").replace("...", "")
+    kept = result if arrow else [letter for letter in letters if letters.count(letter) == 1]
+    found = []
+    for term in terms.split(","):
+        front, dots, back = term.partition("...")
+        axes = enumerate(front) if dots else ((i - len(term), letter) for i, letter in enumerate(term))
+        behind = ((i - len(back), letter) for i, letter in enumerate(back))
+        found.append([axis for axis, letter in (*axes, *behind) if letter not in kept])
+    return found
 
 
 def _without_repeats(equation: str) -> str:
@@ -231,10 +247,10 @@ def _without_repeats(equation: str) -> str:
     return equation
 
 
-def _einsum_scale(equation: str, operands: tuple, values: tuple, masks: tuple, seen: Tensor) -> Tensor:
-    """Full over visible number of terms, if two factors are activations and neither holds weights."""
-    factors = [x for x in operands if isinstance(x, Masked)]
-    if len(factors) < 2 or any(x.weights is not None for x in factors):
+def _einsum_scale(equation: str, operands: tuple, summed: list, masks: tuple, seen: Tensor) -> Tensor:
+    """Full over visible number of terms, if two factors are activations and neither weighs these terms."""
+    factors = [(x, dims) for x, dims in zip(operands, summed, strict=True) if isinstance(x, Masked)]
+    if len(factors) < 2 or any(weighs(x, dims) for x, dims in factors):
         return torch.ones((), device=seen.device, dtype=seen.dtype)
     narrow = [torch.ones_like(m, dtype=torch.double) for m in masks]
     total = torch.einsum(equation, *narrow)

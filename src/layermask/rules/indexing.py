@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ def getitem(input: Any, index: Any) -> Any:
     """Slices of a grid with a step are phases of it, which space-to-depth layers lay side by side."""
     if any(masked_in(index)):
         raise TypeError("a Masked cannot be an index: which entries are read may be hidden.")
-    shape = input.value.shape
-    out = moved(input, input.value[index], lambda m: narrow(m.expand(shape)[index]))
+    value = input.value[index]
+    out = moved(input, value, lambda m: _read(m, index, input.value.shape))
     parts = index if isinstance(index, tuple) else (index,)
     out.strided_slice = any(isinstance(p, slice) and p.step not in (None, 1) for p in parts)
     return out
@@ -33,11 +34,60 @@ def setitem(input: Masked, index: Any, value: Any) -> None:
         raise TypeError("a Masked cannot be an index: which entries are written may be hidden.")
     # hidden content stays out of storage that something else may call visible
     new = settled(value) if isinstance(value, Masked) else value
-    shown = value.visible if isinstance(value, Masked) else True
-    visible = input.visible.expand(input.value.shape).clone()
-    visible[index] = shown
+    marks = (value.visible, value.frame) if isinstance(value, Masked) else (None, None)
+    shape = input.value.shape
+    visible = _written(input.visible, index, shape, marks[0], True)
+    frame = None if input.frame is None else _written(input.frame, index, shape, marks[1], False)
     input.value[index] = new
-    input.visible, input.frame = visible, None
+    input.visible, input.frame = visible, frame
+
+
+def _written(mask: Tensor, index: Any, shape: Sequence[int], new: Tensor | None, plain: bool) -> Tensor:
+    """The mask after a write; what was read of it and is written back leaves it as it is."""
+    if new is not None and _read(mask, index, shape) is new:
+        return mask
+    out = mask.expand(shape).clone()
+    out[index] = plain if new is None else new
+    return out
+
+
+def _read(mask: Tensor, index: Any, shape: Sequence[int]) -> Tensor:
+    """The mask of what an index reads, still of size 1 along axes along which the mask does not vary.
+
+    There index tensors are replaced by zeros, as many axes as they have together.
+    """
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if any(p is True or p is False for p in parts):
+        return narrow(mask.expand(shape)[index])
+    parts = [torch.as_tensor(p, device=mask.device) if _is_array(p) else p for p in parts]
+    parts = [each for p in parts for each in _positions(p)]
+    spread = len(shape) - sum(p is not None and p is not Ellipsis for p in parts)
+    at = next((i for i, p in enumerate(parts) if p is Ellipsis), len(parts))
+    parts[at : at + 1] = [slice(None)] * spread
+    single = [1] * max((p.ndim for p in parts if isinstance(p, Tensor)), default=0)
+    axes = iter(range(len(shape)))
+    taken = [None if p is None else _of_axis(p, mask.shape[next(axes)], single, mask) for p in parts]
+    whole = all(isinstance(p, slice) and p == slice(None) for p in taken)
+    return mask if whole else mask[tuple(taken)]
+
+
+def _is_array(part: Any) -> bool:
+    return isinstance(part, (list, range)) or type(part).__module__ == "numpy"
+
+
+def _positions(part: Any) -> tuple:
+    """A boolean index as the index tensors it stands for, one per axis."""
+    boolean = isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8)
+    return part.nonzero(as_tuple=True) if boolean else (part,)
+
+
+def _of_axis(part: Any, size: int, single: list[int], mask: Tensor) -> Any:
+    """The part of an index that reads the mask along one axis, all of it if the mask does not vary there."""
+    if size != 1:
+        return part
+    if isinstance(part, Tensor):
+        return torch.zeros(single, dtype=torch.long, device=mask.device)
+    return slice(None) if isinstance(part, slice) else 0
 
 
 def _by_axis(input: Masked, dim: int, read: Any) -> Masked:
@@ -53,7 +103,14 @@ def index_select(input: Masked, dim: int, index: Tensor) -> Masked:
 @rule(torch.gather, Tensor.gather)
 def gather(input: Masked, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Masked:
     value = input.value.gather(dim, index)
-    return moved(input, value, lambda m: m.expand(input.value.shape).gather(dim, index))
+    return moved(input, value, lambda m: _gathered(m, dim, index, input.value.shape))
+
+
+def _gathered(mask: Tensor, dim: int, index: Tensor, shape: Sequence[int]) -> Tensor:
+    """The mask of what was gathered; along an axis on which it does not vary, there is nothing to gather."""
+    if mask.ndim == 0 or mask.shape[dim] != 1:
+        return mask.expand(shape).gather(dim, index)
+    return mask[tuple(slice(min(m, n)) for m, n in zip(mask.shape, index.shape, strict=True))]
 
 
 @rule(torch.take_along_dim, Tensor.take_along_dim)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import varies
-from layermask.core.masked import Masked, same_mask, settled
+from layermask.core.masked import Masked, determined, same_mask, settled
 from layermask.core.rule_table import built_in as rule
 from layermask.rules.reduce import everything, moments, visible_share
 
@@ -141,6 +141,8 @@ def group_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Masked:
+    if determined(input, range(1, input.value.ndim)):
+        return _kept(input, F.group_norm(input.value, num_groups, weight, bias, eps))
     value = settled(input)
     grouped = input.reshape(value.shape[0], num_groups, value.shape[1] // num_groups, *value.shape[2:])
     dims = range(2, grouped.value.ndim)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, axis_of, cached, share, varies, weighs
-from layermask.core.masked import Masked, same_mask, settings_of, settled
+from layermask.core.masked import Masked, determined, same_mask, settings_of, settled, settled_along
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 
@@ -90,8 +90,8 @@ def _extreme(function: Callable, worst: float) -> Callable:
             either: Callable = torch.maximum if worst < 0 else torch.minimum
             return either(input, dim)
         dims = axes(input, dim)
-        seen = any_over(input.run, input.visible, dims, keepdim)
-        out = function(hidden_last(input, worst), *(() if dim is None else (dim, keepdim)))
+        seen = _counts(input, dims, keepdim)
+        out = function(hidden_last(input, worst, dims), *(() if dim is None else (dim, keepdim)))
         if isinstance(out, Tensor):
             out = torch.where(seen, out, 0.0 if out.is_floating_point() else 0)
             return reduced(input, out, dims, keepdim)
@@ -104,8 +104,19 @@ def _extreme(function: Callable, worst: float) -> Callable:
     return rule
 
 
-def hidden_last(x: Masked, worst: float) -> Tensor:
-    """The value with `worst` (plus or minus infinity, or the nearest number to it) at hidden entries."""
+def _counts(x: Masked, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """Where the result of a reduction counts: anything is visible, or what is hidden is determined."""
+    seen = any_over(x.run, x.visible, dims, keepdim)
+    return torch.ones_like(seen) if determined(x, dims) else seen
+
+
+def hidden_last(x: Masked, worst: float, dims: Sequence[int] | None = None) -> Tensor:
+    """The value with `worst` (plus or minus infinity, or the nearest number to it) at hidden entries.
+
+    Not where they are determined along `dims`, over which an extreme is taken.
+    """
+    if dims is not None and determined(x, dims):
+        return x.value
     extreme = worst if x.value.is_floating_point() else _integer_extreme(x.value, worst)
     return torch.where(x.visible, x.value, extreme)
 
@@ -125,7 +136,7 @@ for name, worst in (("max", -math.inf), ("amax", -math.inf), ("min", math.inf), 
 def _chosen(function: Callable, worst: float) -> Callable:
     def rule(input: Masked, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """The place of the extreme visible entry, as a plain index."""
-        value = hidden_last(input, worst)
+        value = hidden_last(input, worst, axes(input, dim))
         chosen = function(value, dim, keepdim)
         if value.is_floating_point() or value.ndim == 0:
             return chosen
@@ -181,7 +192,7 @@ def var(
     dim, unbiased = (None, dim) if isinstance(dim, bool) else (dim, unbiased)
     correction = correction if correction is not None else float(unbiased is not False)
     dims = axes(input, dim)
-    plain = settled(input).var(dims, correction=correction, keepdim=keepdim)
+    plain = settled_along(input, dims).var(dims, correction=correction, keepdim=keepdim)
     if not varies(input.visible, dims):
         return reduced(input, plain, dims, keepdim)
     _, spread, number = moments(input, dims)
@@ -224,7 +235,12 @@ def norm(
         raise NoMaskRule(f"norm(p={p!r})", why="Norms of matrices have no masked meaning.")
     p = 2.0 if p in ("fro", None) else float(p)
     dims = axes(input, dim)
-    out = torch.linalg.vector_norm(settled(input), p, dims, keepdim, dtype=dtype)
+    value = settled_along(input, dims)
+    if p < 0 and not determined(input, dims):  # of the least entries, of which a hidden one is none
+        value = torch.where(input.visible, value, math.inf)
+    out = torch.linalg.vector_norm(value, p, dims, keepdim, dtype=dtype)
+    if p < 0:
+        out = torch.where(_counts(input, dims, keepdim), out, 0.0)
     if varies(input.visible, dims) and math.isfinite(p) and p != 0:
         out = out / visible_share(input, dims, keepdim, out.dtype) ** (1 / p)
     return reduced(input, out, dims, keepdim)
@@ -248,15 +264,21 @@ def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out:
 @rule(torch.logsumexp, Tensor.logsumexp)
 def logsumexp(input: Masked, dim: Dims, keepdim: bool = False) -> Masked:
     dims = axes(input, dim)
-    seen = any_over(input.run, input.visible, dims, True)
     value = input.value if input.value.is_floating_point() else input.value.to(torch.get_default_dtype())
-    value = torch.where(input.visible, value, torch.where(seen, -math.inf, 0.0).to(value.dtype))
+    if not determined(input, dims):
+        seen = any_over(input.run, input.visible, dims, True)
+        value = torch.where(input.visible, value, torch.where(seen, -math.inf, 0.0).to(value.dtype))
     return reduced(input, value.logsumexp(dims, keepdim), dims, keepdim)
 
 
 @rule(torch.cumsum, Tensor.cumsum)
 def cumsum(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
-    return same_mask(input, settled(input).cumsum(dim, dtype=dtype))
+    return same_mask(input, settled_along(input, axes(input, dim)).cumsum(dim, dtype=dtype))
+
+
+def _neutral(x: Masked, number: Any, dims: Sequence[int]) -> Tensor:
+    """The value with the number that changes no result at hidden entries."""
+    return x.value if determined(x, dims) else torch.where(x.visible, x.value, number)
 
 
 @rule(torch.prod, Tensor.prod)
@@ -264,21 +286,20 @@ def prod(
     input: Masked, dim: int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Masked:
     """Of the visible entries; a product has no scale to restore."""
-    value = torch.where(input.visible, input.value, 1)
+    value = _neutral(input, 1, axes(input, dim))
     out = value.prod(dtype=dtype) if dim is None else value.prod(dim, keepdim, dtype=dtype)
     return reduced(input, out, axes(input, dim), keepdim)
 
 
 @rule(torch.cumprod, Tensor.cumprod)
 def cumprod(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
-    value = torch.where(input.visible, input.value, 1)
-    return same_mask(input, value.cumprod(dim, dtype=dtype))
+    return same_mask(input, _neutral(input, 1, axes(input, dim)).cumprod(dim, dtype=dtype))
 
 
 def _boolean(function: Callable, neutral: bool) -> Callable:
     def rule(input: Masked, dim: Any = None, keepdim: bool = False) -> Masked:
         dims = axes(input, dim)
-        value = torch.where(input.visible, input.value.bool(), neutral)
+        value = _neutral(input.bool(), neutral, dims)
         value = (
             value.to(torch.uint8) if input.value.dtype is torch.uint8 else value
         )  # whose answer torch keeps so

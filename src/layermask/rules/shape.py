@@ -14,6 +14,7 @@ from layermask.core.mask import align, axis_of, cached, join, narrow
 from layermask.core.mask import reshape as reshaped_mask
 from layermask.core.masked import Masked, has_positions, settled
 from layermask.core.rule_table import built_in as rule
+from layermask.errors import NoMaskRule
 
 
 def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any = None) -> Masked:
@@ -109,11 +110,33 @@ def _to_shape(function: Callable) -> Callable:
         args = tuple(a.value if isinstance(a, Masked) else a for a in args)
         if not isinstance(input, Masked):  # plain.view_as(masked)
             return function(input, *args, **kwargs)
+        if any(isinstance(a, torch.dtype) for a in args):
+            raise NoMaskRule("Tensor.view(dtype)", why="Its entries are no longer those of the mask.")
         value = function(input.value, *args, **kwargs)
         old, new = tuple(input.value.shape), tuple(value.shape)
-        return moved(input, value, lambda m: reshaped_mask(m, old, new), (old, new))
+        out = moved(input, value, lambda m: reshaped_mask(m, old, new), (old, new))
+        out.visible = _narrowed(input, out)
+        return out
 
     return rule
+
+
+def _narrowed(x: Masked, out: Masked) -> Tensor:
+    """The mask of `out`, reshaped from what `x` itself was reshaped from, if it was.
+
+    Flattening a map mixes axes along which its mask varies with others. Only the origin tells them apart when
+    the map is restored.
+    """
+    run = x.run
+    if run is None or torch.compiler.is_compiling():
+        return out.visible
+    shapes = tuple(x.value.shape), tuple(out.value.shape)
+    mask, old, _ = run.memo.get(("reshaped", *identities(x.visible), shapes[0]), (x.visible, shapes[0], None))
+    visible = out.visible
+    if old != shapes[0]:
+        visible = cached(run, "move", (mask,), (old, shapes[1]), lambda: reshaped_mask(mask, old, shapes[1]))
+    run.memo[("reshaped", *identities(visible), shapes[1])] = mask, old, visible
+    return visible
 
 
 _RESHAPES = "view reshape flatten unflatten squeeze view_as reshape_as ravel unsqueeze_ squeeze_".split()
@@ -189,17 +212,17 @@ def _laid_end_to_end(tensors: Sequence[Any], inputs: Sequence[Masked], dim: int)
         return True
     if all(x.strided_slice for x in inputs) and len(inputs) == len(tensors):
         return True
+    if dim == 1 and inputs[0].value.ndim == 4 and any(x.visible.shape[-1] != 1 for x in inputs):
+        return False  # a map of one channel (N, 1, H, W)
     return len(inputs) < len(tensors) and any(x.value.shape[dim] == 1 for x in inputs)
 
 
 def _end_to_end(tensors: Sequence[Any], dim: int, part: Callable, plain: bool) -> Tensor:
-    masks = []
-    for t in tensors:
-        mask = part(t) if isinstance(t, Masked) else None
-        if mask is None:
-            device = t.value.device if isinstance(t, Masked) else t.device
-            mask = torch.full([1] * t.ndim, plain, device=device)
-        masks.append(mask)
+    masks = [part(t) if isinstance(t, Masked) else None for t in tensors]
+    first = masks[0]
+    if first is not None and first.shape[dim] == 1 and all(mask is first for mask in masks):
+        return first  # the same for all, so it does not vary along the axis
+    masks = [_all(t, plain) if m is None else m for t, m in zip(tensors, masks, strict=True)]
     sizes = list(zip(*(m.shape for m in masks), strict=True))
     shape = [max(each) if all(each) else 0 for each in sizes]  # torch joins what is empty, too
     full = [
@@ -209,16 +232,25 @@ def _end_to_end(tensors: Sequence[Any], dim: int, part: Callable, plain: bool) -
     return torch.cat(full, dim)
 
 
+def _all(t: Any, plain: bool) -> Tensor:
+    return torch.full([1] * t.ndim, plain, device=t.value.device if isinstance(t, Masked) else t.device)
+
+
 @rule(torch.stack)
 def stack(tensors: Sequence[Any], dim: int = 0) -> Masked:
-    """Maps that are stacked join; images of a batch and single positions keep each its own mask."""
+    """Maps that are stacked join; images of a batch, single positions, and slices keep each its own mask.
+
+    Slices are of maps (N, C, *S) that are stacked along a new axis of S, but for the last: there and along
+    channels, models stack branches of a network.
+    """
     ndim = tensors[0].ndim + 1
     parts = [t.unsqueeze(dim) for t in tensors]
     if dim in (0, -ndim):
         return cat(parts)
     inputs = [t for t in parts if isinstance(t, Masked)]
     axis = dim % ndim
-    if all(n == 1 for t in tensors if isinstance(t, Masked) for n in t.visible.shape[1:]):
+    slices = 2 <= axis < ndim - 1 and all(x.visible.shape[1] == 1 for x in inputs)
+    if slices or all(n == 1 for t in tensors if isinstance(t, Masked) for n in t.visible.shape[1:]):
         return Masked(
             torch.cat([p.value if isinstance(p, Masked) else p for p in parts], axis),
             _end_to_end(parts, axis, lambda t: t.visible, True),

@@ -14,8 +14,8 @@ from torch import Tensor
 from layermask.core.mask import varies
 from layermask.core.masked import Masked
 from layermask.core.rule_table import built_in as rule
-from layermask.rules.reduce import everything, hidden_last
-from layermask.rules.shape import moved
+from layermask.rules.indexing import gather
+from layermask.rules.reduce import axes, everything, hidden_last
 
 
 def _ordered(input: Masked, out: Any, dim: int) -> Any:
@@ -23,10 +23,7 @@ def _ordered(input: Masked, out: Any, dim: int) -> Any:
     values, indices = out
     if input.value.ndim == 0:
         return type(out)((Masked(values, input.visible), indices))
-    chosen = moved(
-        input, input.value.gather(dim, indices), lambda m: m.expand(input.value.shape).gather(dim, indices)
-    )
-    return type(out)((chosen, indices))
+    return type(out)((gather(input, dim, indices), indices))
 
 
 @rule(torch.sort, Tensor.sort)
@@ -36,7 +33,7 @@ def sort(input: Masked, dim: int = -1, descending: bool = False, *, stable: bool
 
 def _sorted(x: Masked, dim: int, descending: bool, stable: bool) -> Any:
     """The (values, indices) with hidden entries last."""
-    value = hidden_last(x, -math.inf if descending else math.inf)
+    value = hidden_last(x, -math.inf if descending else math.inf, axes(x, dim))
     out = torch.sort(value, dim=dim, descending=descending, stable=stable)
     if value.is_floating_point() or not varies(x.visible, (dim,)):
         return out
@@ -55,7 +52,8 @@ def argsort(input: Masked, dim: int = -1, descending: bool = False, stable: bool
 
 @rule(torch.topk, Tensor.topk)
 def topk(input: Masked, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-    out = torch.topk(hidden_last(input, -math.inf if largest else math.inf), k, dim, largest, sorted)
+    value = hidden_last(input, -math.inf if largest else math.inf, axes(input, dim))
+    out = torch.topk(value, k, dim, largest, sorted)
     if not input.value.is_floating_point() and varies(input.visible, (dim,)):
         _, places = _sorted(input, dim, largest, True)
         whole = everything(input, (dim % input.value.ndim,), True)
