@@ -15,6 +15,7 @@ from layermask.arguments.numbers import (
     number,
     numbers,
     optional,
+    pair,
     seed,
     sequence,
     several,

@@ -105,6 +105,14 @@ def sizes(name: str, value: Any, **limits: int) -> int | tuple[int, ...]:
     return several(name, value, lambda name, item: count(name, item, **limits))
 
 
+def pair(name: str, value: Any, *, of: str, **limits: int) -> tuple[int, int]:
+    """Return two counts; `of` says what they are, as "(width, height)"."""
+    found = several(name, value, lambda name, item: count(name, item, **limits))
+    if len(found) != 2:
+        raise refused(name, value, f"give {of}")
+    return found
+
+
 def same_length(**named: Sequence[Any]) -> None:
     """Refuse sequences of several lengths; the arguments go by their names."""
     if len({len(value) for value in named.values()}) > 1:

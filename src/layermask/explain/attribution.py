@@ -6,18 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import NormalDist
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.declare import Checked
+from layermask.arguments.kinds import Text
 from layermask.errors import InputError
+
+Index = Annotated[int, kinds.index]
+Rows = Annotated[Tensor, partial(kinds.values, ndim=2)]
+MaybeRows = Annotated[Tensor | None, kinds.optional(partial(kinds.values, ndim=2))]
+MaybeValues = Annotated[Tensor | None, kinds.optional(kinds.values)]
 
 
 @dataclass(frozen=True)
-class Attribution:
+class Attribution(Checked):
     """One score per target class (T) and segment (S): positive supports the class, negative detracts.
 
     `scores` (T, S) float64, in units of the explained output; `segments` (*S) int64, the segment of each
@@ -27,34 +33,20 @@ class Attribution:
     `r2` and `intercept` (T,) of a linear surrogate; `region` (T, S) bool, the smallest visible part found.
     """
 
-    scores: Tensor
-    segments: Tensor
-    targets: tuple[int, ...]
-    prediction: Tensor
-    method: str = ""
-    n_samples: int = 0
-    stderr: Tensor | None = None
-    intercept: Tensor | None = None
-    r2: Tensor | None = None
-    region: Tensor | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    scores: Rows
+    segments: Annotated[Tensor, kinds.label_map]
+    targets: Annotated[tuple[int, ...], partial(kinds.several, kind=kinds.index)]
+    prediction: Annotated[Tensor, partial(kinds.values, ndim=1)]
+    method: Text = ""
+    n_samples: Index = 0
+    stderr: MaybeRows = None
+    intercept: MaybeValues = None
+    r2: MaybeValues = None
+    region: MaybeRows = None
+    settings: Annotated[Mapping[str, Any], kinds.mapping] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        rows, optional = partial(kinds.values, ndim=2), kinds.optional
-        check_fields(
-            self,
-            scores=rows,
-            segments=kinds.label_map,
-            targets=partial(kinds.several, kind=kinds.index),
-            prediction=partial(kinds.values, ndim=1),
-            method=kinds.text,
-            n_samples=kinds.index,
-            stderr=optional(rows),
-            intercept=optional(kinds.values),
-            r2=optional(kinds.values),
-            region=optional(rows),
-            settings=kinds.mapping,
-        )
+        super().__post_init__()
         self._check_segments()
         self._check_rows()
 

@@ -7,18 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields, checked
+from layermask.arguments.declare import Checked, checked
+from layermask.arguments.kinds import Count
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
-from layermask.removal.query import Forward, Output, check_finite, output_kind, query
+from layermask.removal.query import Forward, Output, check_finite, query
 from layermask.segment.labels import relabel
 
 Target = int | Sequence[int] | None
@@ -26,7 +27,7 @@ Progress = bool | Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Explainer(ABC):
+class Explainer(Checked, ABC):
     """Scores the segments of pictures by what `removal(images, visible) -> logits` answers without them.
 
     `perturbations_per_eval`: masks in one forward pass; memory follows it, and results do not depend on it,
@@ -34,18 +35,15 @@ class Explainer(ABC):
     `output`: what of the model is explained.
     """
 
-    removal: Callable[..., Any]
+    removal: Annotated[Callable[..., Any], kinds.removal]
     _: dataclasses.KW_ONLY
-    perturbations_per_eval: int = 32
+    perturbations_per_eval: Count = 32
     output: Output = "probability"
 
     name: ClassVar[str]
     needs_segments: ClassVar[bool] = True
     compares: ClassVar[bool] = False
     """Whether it looks at which class is the likeliest, of which there have to be two."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, removal=kinds.removal, perturbations_per_eval=kinds.count, output=output_kind)
 
     @abstractmethod
     def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
@@ -162,8 +160,8 @@ class Explainer(ABC):
     def _likeliest(self, outputs: Tensor) -> list[int]:
         return outputs.topk(min(2, len(outputs))).indices.tolist()
 
-    def _expect(self, whole: Tensor, classes: list[list[int]]) -> None:  # noqa: B027  # most explain any
-        """Refuse targets that the method cannot explain."""
+    def _expect(self, whole: Tensor, classes: list[list[int]]) -> None:
+        """Refuse targets that the method cannot explain; most explain any."""
 
 
 def _labels(mask: Any, images: Tensor) -> Tensor:

@@ -9,31 +9,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
-from layermask.explain.explainer import Explainer
 from layermask.explain.query_plan import QueryPlan, Segments
-from layermask.explain.sampling import CHUNK, Ranking, generator, tolerance_kind, warn_if_few
+from layermask.explain.sampling import CHUNK, Ranking, SamplingExplainer, generator, warn_if_few
 
 
 @dataclass(frozen=True)
-class PermutationShapley(Explainer):
+class PermutationShapley(SamplingExplainer):
     """Shapley values over random orders of the segments (Castro et al. 2009), each with its reverse.
 
     An order and its reverse are antithetic (Mitchell et al. 2022): they cost 2 (S - 1) masks and give two
     estimates whose errors partly cancel. `n_samples` masks at most, but one pair at least. Scores sum to
-    f(all shown) - f(nothing shown). `converge` as in KernelShap.
+    f(all shown) - f(nothing shown).
     """
 
-    n_samples: int = 1000
-    seed: int = 0
-    converge: float | None = None
-
     name: ClassVar[str] = "Shapley"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, n_samples=kinds.count, seed=kinds.seed, converge=tolerance_kind)
 
     def _pairs(self, n_segments: int) -> int:
         return max(1, self.n_samples // (2 * (n_segments - 1)))

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
-from layermask.explain.explainer import Explainer
+from layermask.arguments.kinds import Count, Share
 from layermask.explain.query_plan import Query, QueryPlan, Segments, by_visibility
-from layermask.explain.sampling import Ranking, chunk_sizes, generator, tolerance_kind
+from layermask.explain.sampling import Ranking, SamplingExplainer, chunk_sizes, generator
 
 
 @dataclass(frozen=True)
-class Rise(Explainer):
+class Rise(SamplingExplainer):
     """E[f | pixel shown] - E[f] over random masks (Petsiuk et al. 2018, Eq. 4, with the mean as the zero).
 
     A coarse grid of about `cells` x `cells`, each cell shown with `probability`, is blown up and shifted by a
@@ -26,25 +23,12 @@ class Rise(Explainer):
     only a blend of colours can express. Scores are those of pixels, or their means over a feature_mask.
     """
 
-    n_samples: int = 4000
-    cells: int = 7
-    probability: float = 0.5
-    seed: int = 0
-    converge: float | None = None
+    n_samples: Count = 4000
+    cells: Count = 7
+    probability: Share = 0.5
 
     name: ClassVar[str] = "RISE"
     needs_segments: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(
-            self,
-            n_samples=kinds.count,
-            cells=kinds.count,
-            probability=partial(kinds.number, above=0, below=1),
-            seed=kinds.seed,
-            converge=tolerance_kind,
-        )
 
     def cost(self, segments: Segments) -> int:
         return self.n_samples

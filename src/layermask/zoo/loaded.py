@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.declare import Checked
+from layermask.arguments.kinds import Text
 from layermask.errors import MissingPackage, ModelError, import_optional, out_of_memory
 from layermask.io.record import sha256
 from layermask.zoo.labels import numbered
@@ -22,22 +23,13 @@ from layermask.zoo.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Loaded(Checked):
     """A model in eval mode, the preprocessing it was trained with, and one name per class."""
 
-    model: nn.Module = field(repr=False)
-    preprocessing: Preprocessing
-    labels: tuple[str, ...] = field(repr=False)
-    name: str
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            model=kinds.model,
-            preprocessing=partial(kinds.instance, kind=Preprocessing),
-            labels=partial(kinds.several, kind=kinds.text, least=0),
-            name=kinds.text,
-        )
+    model: Annotated[nn.Module, kinds.model] = field(repr=False)
+    preprocessing: Annotated[Preprocessing, partial(kinds.instance, kind=Preprocessing)]
+    labels: Annotated[tuple[str, ...], partial(kinds.several, kind=kinds.text, least=0)] = field(repr=False)
+    name: Text
 
     def record(self, weights: Path | None = None) -> dict[str, Any]:
         """Return what `load` and the preprocessing need to be the same again."""
