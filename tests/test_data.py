@@ -329,7 +329,7 @@ def test_picking_is_at_random_in_order_and_by_the_seed(root):
     assert names == sorted(names) == [sample.name for sample in source.pick(8, 1)] and len(names) == 8
     assert names not in ([s.name for s in source.pick(8, 2)], [s.name for s in source][:8])
     assert source.pick(None) is source.pick(99) is source
-    with pytest.raises(InputError, match="limit 0"):
+    with pytest.raises(InputError, match="limit is 0: give 1 or more"):
         source.pick(0)
 
 

@@ -27,7 +27,7 @@ class Attribution(Checked):
     """One score per target class (T) and segment (S): positive supports the class, negative detracts.
 
     `scores` (T, S) float64, in units of the explained output; `segments` (*S) int64, the segment of each
-    pixel; `prediction` (T,) the explained output for the whole picture; `n_samples` masked pictures asked.
+    pixel; `prediction` (T,) the explained output for the whole picture; `n_samples` the number of masks.
 
     Where the method has them: `stderr` (T, S), the standard errors of scores that come from sampling;
     `r2` and `intercept` (T,) of a linear surrogate; `region` (T, S) bool, the smallest visible part found.
@@ -91,7 +91,7 @@ class Attribution(Checked):
             InputError: the method does not sample, or knows no standard errors.
         """
         if self.stderr is None:
-            raise InputError(f"{self.method} has no standard errors: its scores are not drawn at random")
+            raise InputError(f"{self.method} has no standard errors: it does not sample")
         level = kinds.number("level", level, above=0, below=1)
         wide = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
         return self.scores - wide, self.scores + wide

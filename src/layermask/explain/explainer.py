@@ -28,7 +28,7 @@ Progress = bool | Callable[[int], None]
 
 @dataclass(frozen=True)
 class Explainer(Checked, ABC):
-    """Scores the segments of pictures by what `removal(images, visible) -> logits` answers without them.
+    """Scores the segments of pictures by the outputs of `removal(images, visible) -> logits` without them.
 
     `perturbations_per_eval`: masks in one forward pass; memory follows it, and results do not depend on it,
     up to the rounding of the model's kernels. Masks that show about as much share a pass.
@@ -43,7 +43,7 @@ class Explainer(Checked, ABC):
     name: ClassVar[str]
     needs_segments: ClassVar[bool] = True
     compares: ClassVar[bool] = False
-    """Whether it looks at which class is the likeliest, of which there have to be two."""
+    """Whether it compares classes, so that the model needs two or more."""
 
     @abstractmethod
     def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
@@ -113,7 +113,7 @@ class Explainer(Checked, ABC):
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Return what the scores depend on besides the model and the picture."""
+        """Return the settings that the scores depend on, besides the model and the picture."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "removal"}
 
     def _with(self, settings: dict[str, Any]) -> Explainer:

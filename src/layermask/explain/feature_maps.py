@@ -119,7 +119,7 @@ def activations(model: nn.Module, answer: Callable[[], Any], places: Sequence[Pl
 
 @checked(whole=partial(kinds.instance, kind=FeatureMap))
 def most_varying_channel(whole: FeatureMap) -> int:
-    """Return the channel with the largest variance over space: the one rule by which pictures pick theirs."""
+    """Return the channel with the largest variance over space, the one that figures show."""
     return int(whole.values.flatten(1).var(1, correction=0).argmax())
 
 
@@ -220,7 +220,7 @@ def _grid(count: int, size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def _alike(grid: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether a grid has the shape of the image, to one cell: attention weights and gates mostly have not."""
+    """Whether a grid has the shape of the image, to one cell. Attention weights and gates rarely do."""
     (h, w), (height, width) = grid, size
     return 2 <= h <= height and 2 <= w <= width and abs(h * width - w * height) <= 1.5 * max(height, width)
 

@@ -109,7 +109,7 @@ def _shrink(
 
 
 def _try(segments: Segments, shown: Tensor, left: Tensor) -> Generator[Query, Answers, Answers]:
-    """Ask about `shown` with each of the segments `left` turned round."""
+    """Ask about `shown` with each of the segments `left` flipped, one at a time."""
     rows = shown.repeat(len(left), 1)
     rows[torch.arange(len(left)), left] = ~rows[torch.arange(len(left)), left]
     return (yield segments.show(rows))

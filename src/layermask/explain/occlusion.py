@@ -1,4 +1,4 @@
-"""Occlusion: a window slides over the picture, and what it hides is missed or not."""
+"""Occlusion: a window slides over the picture, and scores are the loss while it hides a pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RISE: how well the model does, on average, over random masks that show a pixel."""
+"""RISE: the mean output over random masks that show a pixel."""
 
 from __future__ import annotations
 

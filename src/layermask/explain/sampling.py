@@ -1,4 +1,4 @@
-"""Rows of shown segments drawn in chunks, each from its own seed: any chunk can be made again at any time."""
+"""Random rows of shown segments, in chunks. Each has its own seed, so any chunk can be drawn again."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class SamplingExplainer(Explainer):
 
 
 class Ranking:
-    """Whether the order of the scores has settled: Spearman's correlation with the last look, twice."""
+    """Whether the order of the scores is stable, by Spearman's correlation with the order before."""
 
     def __init__(self, tolerance: float | None) -> None:
         self.tolerance, self.last, self.calm = tolerance, None, 0
 
     def settled(self, scores: Tensor) -> bool:
-        """Look at scores (T, S); True once every target's order agreed with the one before twice running."""
+        """Take scores (T, S). True once every target's order agreed with the one before twice in a row."""
         if self.tolerance is None:
             return False
         ranks = scores.argsort(1).argsort(1).double()

@@ -32,8 +32,8 @@ class PixelFill(nn.Module):
     """The model, answering from images whose hidden pixels are painted by `fill`.
 
     The model is neither copied nor changed. `fill(images, visible)` is called with (N, C, *S) and (N, 1, *S)
-    of the same N, and returns the painted images. It may read hidden pixels, but neither change visible ones
-    nor write into what it is given.
+    of the same N, and returns the painted images. It may read hidden pixels. It must not change visible ones
+    or write into its arguments.
     """
 
     def __init__(self, model: nn.Module, fill: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -64,7 +64,7 @@ class PixelFill(nn.Module):
 
 
 def _checked(fill: Callable[[Tensor, Tensor], Any], images: Tensor, visible: Tensor) -> Tensor:
-    """What a fill of the user's returns, if it keeps its promises."""
+    """Return what a custom fill returns, after checking it."""
     batch = max(len(images), len(visible))
     images, visible = (x.expand(batch, *x.shape[1:]) for x in (images, visible))
     compiling = torch.compiler.is_compiling()

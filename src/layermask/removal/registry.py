@@ -188,7 +188,7 @@ def removal(
 ) -> nn.Module:
     """Build the removal operator `name`: `operator(images, visible) -> model output`.
 
-    `segments` (*S), whole numbers, are what "segment-mean" paints; the others have no use for them.
+    `segments` (*S), whole numbers, are what "segment-mean" paints; the others ignore them.
     """
     return REMOVALS[check_name(name)].make(
         kinds.model("model", model),
@@ -212,9 +212,9 @@ def from_table(name: str, loaded: Loaded, segments: Tensor | None = None) -> nn.
 
 
 class MadeOnce:
-    """Makes each removal once per model, and what may paint segments anew for each map of them.
+    """Makes each removal once per model; one that may paint segments is made for each map of segments.
 
-    An operator keeps what it has learned of its model: prepared weights, whether tokens can be dropped.
+    An operator keeps what it has prepared for its model, as weights, or whether tokens can be dropped.
     """
 
     def __init__(self, make: MakeOperator = from_table) -> None:

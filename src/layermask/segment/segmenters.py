@@ -100,7 +100,7 @@ class Felzenszwalb(Checked):
 
     def __call__(self, image: Any) -> Tensor:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Got image with third dimension")  # which we mean
+            warnings.filterwarnings("ignore", "Got image with third dimension")  # which is intended
             return relabel(
                 _skimage().felzenszwalb(_pixels(image), channel_axis=-1, **dataclasses.asdict(self))
             )
@@ -161,7 +161,7 @@ def _pixels(image: Any) -> np.ndarray:
         image = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
     try:
         pixels = np.asarray(image)
-    except Exception:  # nested lists of several lengths, objects with a will of their own
+    except Exception:  # nested lists of several lengths, unusual objects
         pixels = np.empty(0)
     if pixels.ndim not in (2, 3) or pixels.size == 0 or pixels.dtype.kind not in "buif":
         raise InputError(
@@ -169,5 +169,5 @@ def _pixels(image: Any) -> np.ndarray:
             f"{pixels.shape} from a {type(image).__name__}"
         )
     if not np.isfinite(pixels).all():
-        raise InputError(f"image of shape {pixels.shape} holds NaN or inf: segment a picture without")
+        raise InputError(f"image of shape {pixels.shape} holds NaN or inf: give finite values")
     return pixels if pixels.ndim == 3 else pixels[..., None]

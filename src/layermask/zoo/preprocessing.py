@@ -61,7 +61,7 @@ class Preprocessing(Checked):
 
     def mask(self, mask: Image.Image) -> Tensor:
         """Return the (1, 1, H, W) bool tensor of a picture of 0 and 255, by nearest neighbour only."""
-        # What the crop pads is no part of the picture: visible, so that an all-white mask is the plain model.
+        # Padding of the crop is visible, so that an all-white mask gives the plain model.
         mask = kinds.picture("mask", mask)
         return _tensor(self._frame(mask.convert("L"), "nearest", 255))[None, None] > 0
 
@@ -87,11 +87,12 @@ class Preprocessing(Checked):
         return x.mul(255).round().clamp(0, 255).to(torch.uint8).expand(-1, -1, 3).numpy()
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as plain values, for a JSON file: `Preprocessing.restore` is the way back."""
+        """Return the fields as plain values, for a JSON file: `Preprocessing.restore` reads them."""
         return asdict(self)
 
     @classmethod
     def restore(cls, record: dict[str, Any]) -> Preprocessing:
+        """Return the preprocessing of a `record`."""
         fields: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
         return cls(**fields)
 

@@ -6,7 +6,7 @@ so conjugate gradients solve it; one V-cycle of multigrid is the preconditioner.
 
 Every channel of every picture is one system. They lie side by side in (1, K, H, W) tensors of channels-last
 memory, where a stencil for all of them is a depthwise convolution, the fastest that torch has. What a step
-computes goes into memory that the steps share: fresh memory costs more than the arithmetic.
+computes goes into buffers that the steps share: new memory costs more than the arithmetic.
 """
 
 from __future__ import annotations

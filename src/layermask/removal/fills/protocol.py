@@ -1,4 +1,4 @@
-"""What every built-in fill shares: what of the image it may read, and that visible pixels stay."""
+"""What every built-in fill shares: which pixels it may read, and that visible pixels stay."""
 
 from __future__ import annotations
 
