@@ -63,8 +63,8 @@ def command(
 
         wanted = [check_name(name) for name in evaluate.names(removals, "--removals")]
         source = open_source(data, kind, images).pick(limit, seed)
-        say = options.printer(quiet or json)
-        say(source.summary)
+        print_line = options.printer(quiet or json)
+        print_line(source.summary)
         loaded, where = load_model(model, weights, device)
         found = audit(
             loaded,
@@ -80,18 +80,18 @@ def command(
             skip_unreadable=skip_unreadable,
             force=force,
             operator=evaluate.halving if batch_size == "auto" else from_table,
-            planned=lambda plan: _tell(plan, quiet, say),
+            planned=lambda plan: _tell(plan, quiet, print_line),
             progress=_progress(quiet),
         )
-        say(f"\n{found}\n\nwrote {found.page} and audit.json")
+        print_line(f"\n{found}\n\nwrote {found.page} and audit.json")
         if json:
             typer.echo(to_json(found.record), nl=False)
 
 
-def _tell(plan: AuditParts, quiet: bool, say: Callable[[str], None]) -> None:
+def _tell(plan: AuditParts, quiet: bool, print_line: Callable[[str], None]) -> None:
     """Say what will be done, and on standard error what will not."""
     parts = ", ".join(f"{part.name} ({len(part.source)} images)" for part in plan.parts)
-    say(f"{', '.join(plan.parts[0].experiment.removals)}: {parts}")
+    print_line(f"{', '.join(plan.parts[0].experiment.removals)}: {parts}")
     if not quiet:
         for name, why in plan.left_out.items():
             typer.echo(f"layermask: {name} is left out: {why}", err=True)

@@ -117,8 +117,8 @@ def conduct(
     if batch_size == "auto":
         experiment = replace(experiment, operator=halving)
     source = open_source(data, kind, images).pick(limit, seed)
-    say = options.printer(quiet)
-    say(source.summary)
+    print_line = options.printer(quiet)
+    print_line(source.summary)
     loaded, where = load_model(model, weights, device)
     store = run(
         experiment,
@@ -133,7 +133,7 @@ def conduct(
         progress=progress(quiet, len(source)),
     )
     if not quiet:
-        _conclude(store, say)
+        _conclude(store, print_line)
 
 
 def _command(experiment: str) -> Callable[..., None]:
@@ -224,13 +224,13 @@ def progress(quiet: bool, total: int, what: str = "evaluating") -> Any:
     return show
 
 
-def _conclude(store: Store, say: Callable[[str], None]) -> None:
+def _conclude(store: Store, print_line: Callable[[str], None]) -> None:
     from layermask.studies.store import read_results
 
     columns, content = read_results(store.results)
     entry = experiment_of(content)
     table = entry.summarise(columns, content)[0].as_markdown()
-    say("\n".join([*entry.words(columns, content), "", table, "", f"wrote {store.results}"]))
+    print_line("\n".join([*entry.words(columns, content), "", table, "", f"wrote {store.results}"]))
 
 
 AFTER = (

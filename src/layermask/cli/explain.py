@@ -59,7 +59,7 @@ Converge = Annotated[
 Seed = Annotated[
     int, typer.Option(help="Random seed for the masks, which are the same for every removal.", **options.SEED)
 ]
-Report = Annotated[
+ReportPath = Annotated[
     Path | None,
     typer.Option(
         help="Also write an HTML page: a file ending in .html, or for many pictures a folder.",
@@ -88,7 +88,7 @@ def command(
     target: Targets = None,
     against: options.Against = "greyout,blackout",
     out: options.Out = Path(),
-    report: Report = None,
+    report: ReportPath = None,
     curves: Curves = False,
     batch_size: options.BatchSize = "auto",
     device: options.Device = "auto",

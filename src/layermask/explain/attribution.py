@@ -93,8 +93,8 @@ class Attribution(Checked):
         if self.stderr is None:
             raise InputError(f"{self.method} has no standard errors: it does not sample")
         level = kinds.number("level", level, above=0, below=1)
-        wide = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
-        return self.scores - wide, self.scores + wide
+        half = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
+        return self.scores - half, self.scores + half
 
     def visible(self, shown: int | Tensor, row: int = 0) -> Tensor:
         """Return the (1, 1, *S) mask that shows the `shown` highest segments, or those of a bool (S,)."""

@@ -99,7 +99,7 @@ class Explainer(Checked, ABC):
         self._expect(whole, classes)
         plans = [self.plan(*each) for each in zip(maps, predictions, classes, strict=True)]
         with _progress(show_progress, self.name, sum(map(self.cost, maps))) as advance:
-            found = run(plans, images, classes, self._asker(), self.perturbations_per_eval, advance)
+            found = run(plans, images, classes, self._query(), self.perturbations_per_eval, advance)
         return [
             Attribution(
                 segments=each.labels,
@@ -143,10 +143,10 @@ class Explainer(Checked, ABC):
         shown = torch.ones_like(images[:, :1], dtype=torch.bool)
         size = self.perturbations_per_eval
         batches = zip(images.split(size), shown.split(size), strict=True)
-        ask = self._asker()
+        ask = self._query()
         return torch.cat([ask(x, visible) for x, visible in batches])
 
-    def _asker(self) -> Forward:
+    def _query(self) -> Forward:
         return query(self.removal, self.output, self.compares)
 
     def _targets(self, whole: Tensor, asked: list[Target]) -> list[list[int]]:

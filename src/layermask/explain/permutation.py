@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from layermask.explain.query_plan import QueryPlan, Segments
-from layermask.explain.sampling import CHUNK, Ranking, SamplingExplainer, generator, warn_if_few
+from layermask.explain.sampling import CHUNK, RankStability, SamplingExplainer, generator, warn_if_few
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PermutationShapley(SamplingExplainer):
         nothing = (yield segments.show(torch.zeros(1, count, dtype=torch.bool))).values[0]
         total, per_ask = self._pairs(count), max(1, CHUNK // (2 * (count - 1)))
         first, second = torch.zeros(2, len(targets), count, dtype=torch.double)
-        ranking, done = Ranking(self.converge), 0
+        stability, done = RankStability(self.converge), 0
         while done < total:
             orders = _orders(min(per_ask, total - done), count, self.seed, done)
             answers = yield segments.show(_prefixes(orders).flatten(0, 1))
@@ -45,7 +45,7 @@ class PermutationShapley(SamplingExplainer):
             first += pairs.sum(0)
             second += pairs.square().sum(0)
             done += len(pairs)
-            if ranking.settled(first / done):
+            if stability.reached(first / done):
                 break
         mean = first / done
         variance = (second / done - mean.square()).clamp(min=0) * done / max(done - 1, 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layermask.arguments.kinds import Count, Share
 from layermask.explain.query_plan import Query, QueryPlan, Segments, by_visibility
-from layermask.explain.sampling import Ranking, SamplingExplainer, chunk_sizes, generator
+from layermask.explain.sampling import RankStability, SamplingExplainer, chunk_sizes, generator
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,11 @@ class Rise(SamplingExplainer):
         size = tuple(segments.labels.shape)
         shown = torch.zeros(size, dtype=torch.double)
         sums = [torch.zeros(len(targets), *size, dtype=torch.double) for _ in range(2)]
-        everything, asked, ranking = torch.zeros(len(targets), dtype=torch.double), 0, Ranking(self.converge)
+        everything, asked, stability = (
+            torch.zeros(len(targets), dtype=torch.double),
+            0,
+            RankStability(self.converge),
+        )
         for index, count in enumerate(chunk_sizes(self.n_samples)):
             masks = self.masks(index, count, size)
             answers = yield _ask(masks, segments.device)
@@ -46,7 +50,7 @@ class Rise(SamplingExplainer):
             for power, total in enumerate(sums, 1):
                 total += (answers.values.T**power @ flat).view_as(total)
             everything += answers.values.sum(0)
-            if ranking.settled(segments.mean(sums[0] / shown.clamp(min=1))):
+            if stability.reached(segments.mean(sums[0] / shown.clamp(min=1))):
                 break
         mean = sums[0] / shown.clamp(min=1)
         variance = (sums[1] / shown.clamp(min=1) - mean.square()).clamp(min=0) / (shown - 1).clamp(min=1)

@@ -44,13 +44,13 @@ class SamplingExplainer(Explainer):
     converge: Annotated[float | None, kinds.optional(partial(kinds.number, low=0, below=1))] = None
 
 
-class Ranking:
+class RankStability:
     """Whether the order of the scores is stable, by Spearman's correlation with the order before."""
 
     def __init__(self, tolerance: float | None) -> None:
         self.tolerance, self.last, self.calm = tolerance, None, 0
 
-    def settled(self, scores: Tensor) -> bool:
+    def reached(self, scores: Tensor) -> bool:
         """Take scores (T, S). True once every target's order agreed with the one before twice in a row."""
         if self.tolerance is None:
             return False

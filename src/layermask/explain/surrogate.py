@@ -15,7 +15,7 @@ from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.query_plan import QueryPlan, Segments
 from layermask.explain.regression import Chunk, Fit, Moments, standard_errors
-from layermask.explain.sampling import Ranking, SamplingExplainer, warn_if_few
+from layermask.explain.sampling import RankStability, SamplingExplainer, warn_if_few
 
 MANY, MOST = 1_000, 5_000  # segments: about 5 s and 15 minutes for one fit on one core
 
@@ -69,14 +69,14 @@ class Surrogate(SamplingExplainer):
             ends[0] = (yield segments.show(torch.zeros(1, segments.count, dtype=torch.bool))).values[0]
         design, outputs = self.design(segments.count), []
         sums = [Moments(segments.count, len(targets)) for _ in range(2)]  # of listed and of random rows
-        ranking, last_look = Ranking(self.converge), 0
+        stability, last_look = RankStability(self.converge), 0
         for index in range(len(design.sizes)):
             outputs.append((yield segments.show(design.rows(index))).values)
             sums[index >= design.exact].add(*self._chunk(design, index, outputs[index]))
             asked = sum(map(len, outputs))
             if asked - last_look >= segments.count and self.converge is not None:
                 last_look = asked
-                if ranking.settled(self.fit(_total(sums, design), ends).coefficients):
+                if stability.reached(self.fit(_total(sums, design), ends).coefficients):
                     break
         fit = self.fit(_total(sums, design), ends)
         drawn = self._drawn(design, outputs, _scale(sums, design))

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,24 +30,15 @@ def expanded(path: str | Path) -> Path:
         return Path(path)
 
 
-def exists(path: str | Path) -> bool:
-    """Whether a path exists. In this and the next two, a name that is too long gives False."""
-    return _holds(Path.exists, path)
-
-
-def is_file(path: str | Path) -> bool:
-    return _holds(Path.is_file, path)
-
-
-def is_folder(path: str | Path) -> bool:
-    return _holds(Path.is_dir, path)
-
-
 def _holds(question: Callable[[Path], bool], path: str | Path) -> bool:
     try:
         return question(Path(path))
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # a name that is too long, for example
         return False
+
+
+exists, is_file, is_folder = (partial(_holds, each) for each in (Path.exists, Path.is_file, Path.is_dir))
+"""Whether a path exists, or is a file or a folder. False for one that cannot be looked up."""
 
 
 def open_file(path: str | Path, what: str, error: type[InputError] = InputError) -> IO[bytes]:
