@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from layermask.studies.audit.parts import AuditParts
     from layermask.studies.store import Store
 
-Model = options.model_argument()
+Model = Annotated[str, options.model_argument()]
 LinearityImages = Annotated[
     int, options.count("Pictures for the linearity test, the most expensive part; 0 skips it.", least=0)
 ]

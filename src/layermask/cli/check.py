@@ -9,8 +9,8 @@ import typer
 from layermask.cli import options
 from layermask.cli.outcome import FAILED, outcome
 
-Model = options.model_argument(options.FORMS.replace("hf/ORG", "hf/TYPE, hf/ORG"))
-Size = options.size("Side of the random images, in pixels.")
+Model = Annotated[str, options.model_argument(options.FORMS.replace("hf/ORG", "hf/TYPE, hf/ORG"))]
+Size = Annotated[int | None, options.size("Side of the random images, in pixels.")]
 Randomise = Annotated[
     bool | None,
     typer.Option(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from layermask.zoo.loaded import Loaded
 
-Model = options.model_argument()
+Model = Annotated[str, options.model_argument()]
 Out = Annotated[
     Path | None, typer.Option(help="The file to write.", show_default="model.FORMAT", **options.PATH)
 ]
@@ -23,7 +23,7 @@ Format = Annotated[
     str | None,
     typer.Option(help="onnx, or pt2, torch's own.", show_default="as --out ends, else onnx"),
 ]
-Size = options.size("Side of the images, in pixels.")
+Size = Annotated[int | None, options.size("Side of the images, in pixels.")]
 Fold = Annotated[
     bool, typer.Option("--fold/--no-fold", help="Fold batch norm and constants into the weights.")
 ]

@@ -55,12 +55,12 @@ def count(help: str, least: int = 1, most: int = MOST, **more: Any) -> Any:
 
 def size(help: str) -> Any:
     """Return the option for the side of images, None for the model's own."""
-    return Annotated[int | None, count(help, most=SIDE, show_default="the model's own")]
+    return count(help, most=SIDE, show_default="the model's own")
 
 
 def model_argument(forms: str = FORMS) -> Any:
     """Return the argument that names a model."""
-    return Annotated[str, typer.Argument(metavar="MODEL", help=forms, show_default=False)]
+    return typer.Argument(metavar="MODEL", help=forms, show_default=False)
 
 
 Images = Annotated[
