@@ -387,7 +387,7 @@ def test_an_annotation_of_what_is_not_there_is_named(tmp_path, key):
     good = COCO["annotations"][0]
     content = {**COCO, "annotations": [good, good, {**good, key: 7}]}
     with pytest.raises(
-        InputError, match=rf"annotations\.json: entry 2 of annotations has the {key} 7, which"
+        InputError, match=rf"annotations\.json: entry 2 of annotations has the {key} 7, and none of"
     ):
         open_source(annotated(tmp_path, content))
 
