@@ -58,9 +58,9 @@ def main() -> None:
 
 def _names() -> list[str]:
     """Every architecture, torchvision's first, the rest shuffled: a run cut short is a fair sample."""
-    from layermask.zoo.architectures import names
+    from layermask.zoo.sources import library_names
 
-    known = list(names())
+    known = list(library_names())
     random.Random(0).shuffle(known)
     return sorted(known, key=lambda name: name.startswith("timm/"))
 

@@ -18,7 +18,7 @@ from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
-from layermask.removal.fills.linear_imputation import harmonic
+from layermask.removal.fills.linear_imputation import linear_imputation
 
 STEPS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
 
@@ -72,10 +72,10 @@ def row(hidden: float, batch: int, rounds: int) -> str:
     visible = patches(batch, hidden)
     known = torch.where(visible, torch.randn(batch, 3, 224, 224), 0.0)
     ours, whole, alone, error = [], [], [], 0.0
-    filled = harmonic(known, visible)
+    filled = linear_imputation(known, visible)
     for turn in range(rounds):
         start = time.perf_counter()
-        filled = harmonic(known, visible)
+        filled = linear_imputation(known, visible)
         ours.append((time.perf_counter() - start) / batch)
         start = time.perf_counter()
         want, within = direct(known[turn % batch], visible[turn % batch])

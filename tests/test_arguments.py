@@ -568,7 +568,7 @@ CALLS: dict[str, Call] = {
     ),
     **{
         f"fills.{kind.__name__}": Call(kind, {"origin": "text", "seed": "seed or None"})
-        for kind in Fill.__subclasses__()
+        for kind in (*Fill.__subclasses__(), lm.removal.fills.EdgeSmoothed)
     },
     "fills()": Call(lm.removal.Greyout(NET).fill),
     "find_places": Call(activations.find_places),

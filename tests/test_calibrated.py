@@ -135,10 +135,10 @@ def test_saved_and_loaded(removal, images, diagonal, tmp_path):
 def test_files_that_are_no_calibration(removal, tmp_path):
     from safetensors.torch import save_file
 
-    with pytest.raises(InputError, match="is no calibration that can be read"):
+    with pytest.raises(InputError, match="is not a readable calibration"):
         Calibrated.load(tmp_path / "none.safetensors", removal)
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(InputError, match="is no calibration that can be read"):
+    with pytest.raises(InputError, match="is not a readable calibration"):
         Calibrated.load(tmp_path / "text", removal)
     save_file({"weight": torch.zeros(3, 4), "bias": torch.zeros(4)}, tmp_path / "odd")
     with pytest.raises(InputError, match=r"holds .*\(3, 4\).*, and a calibration holds"):
@@ -153,7 +153,7 @@ def test_files_that_are_no_calibration(removal, tmp_path):
         ({"repeats": 0}, "repeats is 0: give 1 or more"),
         ({"penalty": -1.0}, "penalty is -1.0: give a number of 0 or more"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, r"labels must be int64 of shape \(300,\)"),
-        ({"labels": torch.full((300,), 4)}, "labels from 4 to 4 for 4 classes"),
+        ({"labels": torch.full((300,), 4)}, "go from 4 to 4, and the model's classes are 0 to 3"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -20,7 +20,8 @@ from layermask.core.rule_table import RULES, overriding
 from layermask.errors import ModelError
 from layermask.sparse import ops as kernels
 from layermask.sparse.rules.table import PACKED
-from layermask.zoo.architectures import build, names, smallest_size
+from layermask.zoo.architectures import build, smallest_size
+from layermask.zoo.sources import library_names
 
 
 class Inner(nn.Module):
@@ -287,7 +288,7 @@ def test_unknown_names_say_what_is_known(name: str, hint: str) -> None:
 
 
 def test_names_cover_both_libraries() -> None:
-    known = list(names())
+    known = list(library_names())
     assert "torchvision/resnet18" in known and "timm/convnext_tiny" in known and len(known) > 1000
 
 

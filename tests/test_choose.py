@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layermask.removal.fills.select import choose
+from layermask.removal.fills.select import select
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -23,7 +23,7 @@ def test_it_is_where(dtype, batches, paint):
     painted = torch.randn(other).to(dtype)
     want = torch.where(visible, images, painted)
     for given in (images, images.to(memory_format=torch.channels_last), images.flip(3).contiguous().flip(3)):
-        found = choose(visible, given, painted)
+        found = select(visible, given, painted)
         assert found.dtype == dtype and found.shape == want.shape
         assert torch.equal(found.nan_to_num(77.0), want.nan_to_num(77.0))
         assert torch.equal(found.signbit(), want.signbit())
@@ -33,5 +33,5 @@ def test_gradients_pass():
     images = torch.randn(2, 3, 4, 4, requires_grad=True)
     paint = torch.randn(2, 3, 4, 4, requires_grad=True)
     visible = torch.rand(2, 1, 4, 4) < 0.5
-    a, b = torch.autograd.grad(choose(visible, images, paint).sum(), [images, paint])
+    a, b = torch.autograd.grad(select(visible, images, paint).sum(), [images, paint])
     assert torch.equal(a, visible.expand_as(a).float()) and torch.equal(b, 1 - a)

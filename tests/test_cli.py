@@ -448,7 +448,7 @@ def test_other_errors_keep_their_traceback_for_debugging(own_code, photograph, m
 
 def test_a_failed_run_leaves_older_files(own_code, photograph, tmp_path, monkeypatch):
     (tmp_path / "chelsea_explain.png").write_bytes(b"older")
-    monkeypatch.setattr("layermask.io.record.to_json", lambda record: 1 / 0)
+    monkeypatch.setattr("layermask.cli.jobs.to_json", lambda record: 1 / 0)
     run("explain", photograph, "--model", "own_cli_code:five", *QUICK, status=1)
     assert (tmp_path / "chelsea_explain.png").read_bytes() == b"older"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("chelsea")) == [

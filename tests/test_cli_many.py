@@ -336,13 +336,13 @@ def test_memory_is_flat_over_many_pictures(tmp_path, photograph):
         load_image(photograph).rotate(number).save(tmp_path / f"{number}.png")
     program = f"""
 import resource, sys
-from layermask.cli import explain
+from layermask.cli import jobs
 from layermask.cli.app import app
-one, sizes = explain._Run.one_of_many, []
+one, sizes = jobs.Session.one, []
 def measured(self, *args):
     one(self, *args)
     sizes.append(int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20)
-explain._Run.one_of_many = measured
+jobs.Session.one = measured
 try:
     app(["explain", {str(tmp_path)!r}, "--samples", "12", "--segments", "grid:112", "--device", "cpu",
          "--against", "none", "--quiet", "--out", {str(tmp_path / "out")!r}])

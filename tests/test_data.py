@@ -329,7 +329,7 @@ def test_picking_is_at_random_in_order_and_by_the_seed(root):
     assert names == sorted(names) == [sample.name for sample in source.pick(8, 1)] and len(names) == 8
     assert names not in ([s.name for s in source.pick(8, 2)], [s.name for s in source][:8])
     assert source.pick(None) is source.pick(99) is source
-    with pytest.raises(InputError, match="limit 0"):
+    with pytest.raises(InputError, match="limit is 0: give 1 or more"):
         source.pick(0)
 
 
@@ -387,7 +387,7 @@ def test_an_annotation_of_what_is_not_there_is_named(tmp_path, key):
     good = COCO["annotations"][0]
     content = {**COCO, "annotations": [good, good, {**good, key: 7}]}
     with pytest.raises(
-        InputError, match=rf"annotations\.json: entry 2 of annotations has the {key} 7, which"
+        InputError, match=rf"annotations\.json: entry 2 of annotations has the {key} 7, and none of"
     ):
         open_source(annotated(tmp_path, content))
 

@@ -119,7 +119,7 @@ def test_without_folding_there_are_more_operations(tmp_path: Path) -> None:
 def test_a_file_that_answers_otherwise_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploy, "difference", lambda *of: float("nan"))
     out = tmp_path / "a.pt2"
-    assert "answers otherwise than the model" in run(OWN, "--out", out, "--quiet", status=1).stderr
+    assert "differ from the model's" in run(OWN, "--out", out, "--quiet", status=1).stderr
 
 
 def test_bad_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

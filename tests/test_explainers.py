@@ -16,7 +16,7 @@ from layermask.errors import InputError
 from layermask.explain.explainer import Explainer
 from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
 from layermask.explain.registry import EXPLAINERS, explainer
-from layermask.explain.sampling import Ranking
+from layermask.explain.sampling import RankStability
 from layermask.metrics.flipping import curve
 
 SIDE = 12
@@ -208,10 +208,10 @@ def test_the_page_lists_every_explainer() -> None:
     assert all(hasattr(layermask.explain, each.__name__) for each in EXPLAINERS.values())
 
 
-def test_a_ranking_has_settled_when_it_agreed_twice_running() -> None:
+def test_a_ranking_is_stable_once_it_agreed_twice_in_a_row() -> None:
     up, down = torch.arange(5.0)[None], torch.arange(5.0).flip(0)[None]
     near = torch.tensor([[1.0, 0, 2, 3, 4]])  # correlation 0.9 with up
-    assert [Ranking(0.05).settled(up)] == [False]
+    assert [RankStability(0.05).reached(up)] == [False]
     for tolerance, looks, want in (
         (0.05, [up, up, up], [False, False, True]),
         (0.05, [up, up, down, up, up, up], [False, False, False, False, False, True]),
@@ -220,8 +220,8 @@ def test_a_ranking_has_settled_when_it_agreed_twice_running() -> None:
         (0.15, [torch.cat([up, up]), torch.cat([up, down]), torch.cat([up, up])], [False] * 3),
         (None, [up, up, up], [False] * 3),
     ):
-        ranking = Ranking(tolerance)
-        assert [ranking.settled(look) for look in looks] == want
+        stability = RankStability(tolerance)
+        assert [stability.reached(look) for look in looks] == want
 
 
 # --- slow twins --------------------------------------------------------------------------------------------

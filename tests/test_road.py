@@ -9,7 +9,7 @@ from torch import Tensor
 from layermask.check.samples import sample_images
 from layermask.errors import InputError
 from layermask.removal.fills import linear_imputation as solver
-from layermask.removal.fills.linear_imputation import harmonic
+from layermask.removal.fills.linear_imputation import linear_imputation
 from layermask.removal.fills.road import NoisyLinear
 
 np = pytest.importorskip("numpy")
@@ -89,7 +89,7 @@ MASKS = {
 
 def solved(image: Tensor, mask: Tensor) -> Tensor:
     mask = mask[None, None]
-    return harmonic(torch.where(mask, image[None], 0.0), mask)[0]
+    return linear_imputation(torch.where(mask, image[None], 0.0), mask)[0]
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-4), (torch.float64, 1e-10)], ids=str)
@@ -112,9 +112,9 @@ def test_however_many_are_solved_together(chunk, monkeypatch):
     """Easy and hard masks side by side; the last chunk is not full."""
     masks = torch.stack([mask for mask in MASKS.values() if mask.shape == SIZE])[:, None]
     known = torch.where(masks, sample_images(len(masks), (3, *SIZE), seed=0).double(), 0.0)
-    alone = torch.cat([harmonic(x[None], v[None]) for x, v in zip(known, masks, strict=True)])
+    alone = torch.cat([linear_imputation(x[None], v[None]) for x, v in zip(known, masks, strict=True)])
     monkeypatch.setattr(solver, "CHUNK", chunk)
-    torch.testing.assert_close(harmonic(known, masks), alone, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(linear_imputation(known, masks), alone, rtol=1e-9, atol=1e-9)
 
 
 def test_steps_are_few(monkeypatch):
@@ -143,7 +143,7 @@ def test_gradients_of_gradients():
     x = sample_images(1, (2, 9, 11), seed=0).double().requires_grad_()
 
     def filled(x):
-        return harmonic(torch.where(mask, x, 0.0), mask)
+        return linear_imputation(torch.where(mask, x, 0.0), mask)
 
     assert torch.autograd.gradcheck(filled, x, fast_mode=True)
     assert torch.autograd.gradgradcheck(lambda x: filled(x).square(), x, fast_mode=True)

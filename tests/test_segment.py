@@ -134,7 +134,7 @@ def test_segmenters_by_name():
     "text", ["grid:1e10", "grid:nan", "slic:sigma=inf", f"grid:{10**30}", "grid:²", "grid:--5"]
 )
 def test_numbers_that_no_segmenter_takes(text):
-    with pytest.raises(InputError, match=r"segments '.*(is not a number|is no number below)"):
+    with pytest.raises(InputError, match=r"segments '.*is not a number"):
         segmenter(text)
 
 

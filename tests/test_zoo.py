@@ -322,11 +322,11 @@ class Wide(nn.BatchNorm2d):
 
 
 FILES = {
-    "object": r"could run code on loading: save it with torch\.save\(model\.state_dict\(\), path\)",
+    "object": r"can run code when loaded: save it with torch\.save\(model\.state_dict\(\), path\)",
     "empty dict": "holds no tensors by name: expected a state dict",
     "other net": r"do not fit ResNet: 102 missing \(conv1\.weight, .*\.\.\.\); 52 unexpected",
     "wider": r"of another shape \(bn1\.weight 65 for 64, .*\.\.\.\)",
-    "junk": "is not a readable torch file|is no torch file of tensors only",
+    "junk": "is not a readable torch file|is not a torch file of tensors only",
     "safetensors": "is not a readable safetensors file",
 }
 

@@ -12,11 +12,11 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) n
 
 
 _LONGEST = 2000
-"""Characters of a message: more than that is text that somebody gave, repeated."""
+"""Most characters of a message. What is longer repeats text that the user gave."""
 
 
 def printable(text: object) -> str:
-    """Return text that can be printed: what is no UTF-8 or steers a terminal becomes an escape."""
+    """Return printable text: characters that are not UTF-8, or that control a terminal, are escaped."""
     return str(text).encode("utf-8", "backslashreplace").decode().translate(_CONTROLS)
 
 
@@ -28,7 +28,7 @@ class InputError(ValueError):
 
 
 def _short(text: str) -> str:
-    """Return a text without the middle of what is too long to read."""
+    """Return a text, without its middle if it is too long to read."""
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
 
@@ -69,11 +69,11 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
 
 
 _MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
-"""How torch and the libraries below it say so."""
+"""What torch and the libraries below it write when memory runs out."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch's, on a GPU or on the CPU, or that of Python and numpy."""
+    """Whether memory ran out, on a GPU or a CPU, as reported by torch, Python or numpy."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY)

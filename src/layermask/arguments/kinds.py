@@ -1,4 +1,11 @@
-"""All kinds in one place, to be used as `kinds.count`; parameters then keep their own names."""
+"""All kinds in one place, to be used as `kinds.count`; parameters then keep their own names.
+
+Below are types for the fields of `declare.Checked`.
+"""
+# ruff: noqa: F401
+
+from functools import partial
+from typing import Annotated
 
 from layermask.arguments.numbers import (
     color,
@@ -8,6 +15,7 @@ from layermask.arguments.numbers import (
     number,
     numbers,
     optional,
+    pair,
     seed,
     sequence,
     several,
@@ -37,39 +45,12 @@ from layermask.arguments.tensors import (
 )
 from layermask.arguments.words import choice, known, mapping, path, text
 
-__all__ = [
-    "choice",
-    "classes",
-    "color",
-    "count",
-    "device",
-    "flag",
-    "function",
-    "image",
-    "images",
-    "index",
-    "instance",
-    "instances",
-    "known",
-    "label_map",
-    "mapping",
-    "mask",
-    "model",
-    "number",
-    "numbers",
-    "optional",
-    "path",
-    "picture",
-    "progress",
-    "removal",
-    "rules",
-    "seed",
-    "sequence",
-    "several",
-    "sizes",
-    "target",
-    "targets",
-    "tensor",
-    "text",
-    "values",
-]
+Color = Annotated[tuple[float, ...], color]
+Count = Annotated[int, count]
+MaybeSeed = Annotated[int | None, optional(seed)]
+Positive = Annotated[float, partial(number, above=0)]
+PositiveColor = Annotated[tuple[float, ...], partial(color, above=0)]
+Seed = Annotated[int, seed]
+Share = Annotated[float, partial(number, above=0, below=1)]
+"""Between 0 and 1, and neither of them."""
+Text = Annotated[str, text]

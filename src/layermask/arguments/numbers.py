@@ -1,4 +1,4 @@
-"""Numbers, counts, seeds and flags, from Python, numpy or tensors without dims. True is no number."""
+"""Numbers, counts, seeds and flags, from Python, numpy or tensors without dims. True is not a number."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from layermask.arguments.refusal import refused, wrong_type
 
 MOST = 10**7
-"""The largest count: more samples, steps or cells than that end on no machine."""
+"""The largest count: more samples, steps or cells take too long on any machine."""
 LARGEST, SMALLEST = 1e9, 1e-12
-"""The largest number, and the smallest of those above 0: squares and quotients stay finite in float32."""
+"""The largest number and the smallest one above 0. Squares and quotients then stay finite in float32."""
 LARGEST_SEED = 2**32 - 1
 """Generators of torch on the CPU read 32 bits: seed 2^32 would draw what seed 0 draws."""
 LARGEST_INDEX = 2**63 - 1
@@ -31,7 +31,7 @@ def number(
 ) -> float:
     """Return a number with low <= number <= high and above < number < below; an int stays one.
 
-    It is one to compute with: no larger than `LARGEST`, and where it is above 0, no smaller than `SMALLEST`.
+    Its size is at most `LARGEST`. Where only numbers above 0 are allowed, it is at least `SMALLEST`.
     """
     found, wanted = _real(value), f"give {_range(low, high, above, below)}"
     if found is None:
@@ -39,9 +39,9 @@ def number(
     if not (_finite(found) and low <= found <= high and above < found < below):
         raise refused(name, value, wanted)
     if abs(found) > LARGEST:
-        raise refused(name, value, f"{wanted}, no further than {LARGEST:g} from 0")
+        raise refused(name, value, f"{wanted}, between -{LARGEST:g} and {LARGEST:g}")
     if above >= 0 and found < SMALLEST:
-        raise refused(name, value, f"{wanted}, no closer than {SMALLEST:g}")
+        raise refused(name, value, f"{wanted}, at least {SMALLEST:g}")
     return found
 
 
@@ -61,7 +61,7 @@ def index(name: str, value: Any) -> int:
 
 
 def seed(name: str, value: Any, *, high: int = LARGEST_SEED) -> int:
-    """Return the seed of a random generator, 0 to 2^32 - 1, or to another power of 2 less 1."""
+    """Return the seed of a random generator, from 0 to `high`, a power of 2 minus 1."""
     found = _real(value)
     if not isinstance(found, int):
         raise wrong_type(name, value, "give a whole number, 0 or more")
@@ -71,7 +71,7 @@ def seed(name: str, value: Any, *, high: int = LARGEST_SEED) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Return True or False, and take nothing else for it."""
+    """Return True or False. Nothing else is accepted, neither 0 nor 1."""
     found = _plain(value)
     if not isinstance(found, bool):
         raise wrong_type(name, value, "give True or False")
@@ -105,8 +105,16 @@ def sizes(name: str, value: Any, **limits: int) -> int | tuple[int, ...]:
     return several(name, value, lambda name, item: count(name, item, **limits))
 
 
+def pair(name: str, value: Any, *, of: str, **limits: int) -> tuple[int, int]:
+    """Return two counts; `of` says what they are, as "(width, height)"."""
+    found = several(name, value, lambda name, item: count(name, item, **limits))
+    if len(found) != 2:
+        raise refused(name, value, f"give {of}")
+    return found
+
+
 def same_length(**named: Sequence[Any]) -> None:
-    """Refuse sequences of several lengths; the arguments go by their names."""
+    """Refuse sequences of different lengths. Errors name them by their keywords."""
     if len({len(value) for value in named.values()}) > 1:
         name, value = next(reversed(named.items()))
         lengths = ", ".join(f"{name} has {len(value)}" for name, value in named.items())
@@ -114,7 +122,7 @@ def same_length(**named: Sequence[Any]) -> None:
 
 
 def sequence(name: str, value: Any) -> list[Any]:
-    """Return the items of a list, a tuple, or an array or tensor with dims; no text, set or mapping."""
+    """Return the items of a list, tuple, or array or tensor with dims. Refuse text, sets and mappings."""
     with contextlib.suppress(Exception):
         if getattr(value, "ndim", None):
             return list(value) if value.ndim > 1 else value.tolist()
@@ -124,7 +132,7 @@ def sequence(name: str, value: Any) -> list[Any]:
 
 
 def optional(kind: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
-    """Return the kind that takes None too."""
+    """Return the kind that also accepts None."""
     return lambda name, value: None if value is None else kind(name, value)
 
 
@@ -136,7 +144,7 @@ def _plain(value: Any) -> Any:
 
 
 def _real(value: Any) -> int | float | None:
-    """Return a real number as Python's own int or float; None for what is no number."""
+    """Return a real number as Python's own int or float, and None for anything else."""
     value = _plain(value)
     with contextlib.suppress(Exception):
         if isinstance(value, Integral) and not isinstance(value, bool):

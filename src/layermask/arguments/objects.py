@@ -23,7 +23,7 @@ def model(name: str, value: Any) -> nn.Module:
 
 
 def removal(name: str, value: Any) -> Callable[..., Any]:
-    """Return a removal operator, `removal(images, visible) -> answers`: no plain model, and no class."""
+    """Return a removal operator, `removal(images, visible) -> answers`, neither a plain model nor a class."""
     if not callable(value) or isinstance(value, type) or not _takes_masks(value):
         raise wrong_type(
             name, value, f"it is called as {name}(images, visible): wrap a model, as in LayerMasking(model)"
@@ -32,7 +32,7 @@ def removal(name: str, value: Any) -> Callable[..., Any]:
 
 
 def function(name: str, value: Any, inputs: int | None = None) -> Callable[..., Any]:
-    """Return a function; one that can be called with so many `inputs`, and then it is no class."""
+    """Return a function. If `inputs` is given, it can be called with that many, and is not a class."""
     if not callable(value) or (inputs is not None and (isinstance(value, type) or not _binds(value, inputs))):
         takes = "" if inputs is None else f" of {inputs} argument{'s' * (inputs > 1)}"
         raise wrong_type(name, value, f"give a function{takes}")
@@ -50,12 +50,12 @@ def rules(name: str, value: Any) -> Mapping[Any, Any]:
 
 
 def progress(name: str, value: Any) -> Any:
-    """Return True, False, or a function that is told how much was done."""
+    """Return True, False, or a function of one argument, the amount just done."""
     return function(name, value, 1) if callable(value) else flag(name, value)
 
 
 def device(name: str, value: Any) -> torch.device:
-    """Return a device that can hold numbers, given as text or as torch.device."""
+    """Return a device that can hold values, given as text or as torch.device."""
     try:
         found = torch.device(value) if isinstance(value, (str, torch.device)) else None
     except RuntimeError:
@@ -66,7 +66,7 @@ def device(name: str, value: Any) -> torch.device:
 
 
 def picture(name: str, value: Any) -> Any:
-    """Return a picture of Pillow's."""
+    """Return a Pillow image."""
     if not has(value, "convert", "getpixel"):
         raise wrong_type(name, value, "give a Pillow image, as load_image returns or Image.fromarray makes")
     return value
@@ -86,7 +86,7 @@ def instances(name: str, value: Any, kind: type, least: int = 0) -> list[Any]:
 
 
 def _takes_masks(value: Any) -> bool:
-    """Whether a second input is meant to be a mask: models have other ones, which need not be given."""
+    """Whether the second input is a mask. A second input of a model is optional and named otherwise."""
     if not _binds(value, 2):
         return False
     if not isinstance(value, nn.Module):
@@ -100,7 +100,7 @@ def _binds(value: Any, inputs: int) -> bool:
     try:
         signature = inspect.signature(value.forward if isinstance(value, nn.Module) else value)
     except (ValueError, TypeError):
-        return True  # written in C: it does not say
+        return True  # written in C, without a signature
     try:
         signature.bind(*range(inputs))
     except TypeError:

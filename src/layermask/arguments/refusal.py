@@ -1,4 +1,4 @@
-"""How a wrong argument is refused."""
+"""Errors and warnings about arguments."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def shown(value: Any) -> str:
 
 
 def has(value: Any, *names: str) -> bool:
-    """Whether a value has these attributes; one that raises has them not."""
+    """Whether a value has these attributes. False if looking them up raises."""
     with contextlib.suppress(Exception):
         return all(hasattr(value, name) for name in names)
     return False

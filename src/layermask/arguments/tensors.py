@@ -19,9 +19,9 @@ _HINTS = {"ndarray": " Use torch.from_numpy.", "Image": " Use the model's prepro
 
 
 def tensor(name: str, value: Any) -> Tensor:
-    """Return a dense tensor that holds values; no array, no picture, nothing sparse or quantised.
+    """Return a dense tensor with values. Refuse arrays, pictures, and sparse or quantised tensors.
 
-    A fake tensor holds none either, but a compiler's has a real device, whose tensors will.
+    A compiler's fake tensor is accepted: it has a real device.
     """
     if not isinstance(value, Tensor):
         kind = type(value).__name__
@@ -53,7 +53,7 @@ def values(name: str, value: Any, ndim: int | None = None, *, finite: bool = Fal
         raise refused(name, tuple(found.shape), f"give a tensor{dims} that is not empty")
     if finite and not bool(found.isfinite().all()):
         bad = int((~found.isfinite()).sum())
-        raise refused(name, found, f"{bad} numbers that are not finite, give finite ones")
+        raise refused(name, found, f"{bad} numbers are not finite, give finite ones")
     return found
 
 

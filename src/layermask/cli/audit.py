@@ -10,30 +10,22 @@ import typer
 
 from layermask.cli import evaluate, options
 from layermask.cli.outcome import outcome
+from layermask.studies.registry import AUDIT_LINEARITY_IMAGES, AUDIT_REMOVALS
 
 if TYPE_CHECKING:
     from layermask.studies.audit.parts import AuditParts
     from layermask.studies.store import Store
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, or module:function of your own code.",
-        show_default=False,
-    ),
-]
+Model = Annotated[str, options.model_argument()]
 LinearityImages = Annotated[
-    int,
-    typer.Option(
-        min=0, max=options.MOST, help="Pictures for linearity, the costliest part; 0 to leave it out."
-    ),
+    int, options.count("Pictures for the linearity test, the most expensive part; 0 skips it.", least=0)
 ]
 Out = Annotated[
     Path,
-    typer.Option(help="Folder for the page; an audit that was stopped goes on there.", **options.PATH),
+    typer.Option(help="Folder for the page. A stopped audit continues there.", **options.PATH),
 ]
-REMOVALS = "layermask,greyout,blackout,mean,push-pull,blur"
+
+REMOVALS = ", ".join(AUDIT_REMOVALS)
 
 
 def command(
@@ -45,7 +37,7 @@ def command(
     removals: evaluate.Removals = REMOVALS,
     segmentations: evaluate.Segmentations = "grid",
     limit: evaluate.Limit = None,
-    linearity_images: LinearityImages = 10,
+    linearity_images: LinearityImages = AUDIT_LINEARITY_IMAGES,
     seed: evaluate.Seed = 0,
     out: Out = Path("audit"),
     batch_size: options.BatchSize = "auto",
@@ -55,10 +47,10 @@ def command(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Say which removal to use with a model and how sure that is: audit.html, one page, and audit.json.
+    """Recommend a removal for a model, and say how certain that is, in audit.html (one page) and audit.json.
 
     Hides segments of the pictures under each removal, their objects where there are masks, and all but single
-    patches. Interrupted or killed, the same command goes on where it was. Exit status: 1 failed, 2 bad input,
+    patches. If it is interrupted or killed, the same command continues. Exit status: 1 failed, 2 bad input,
     130 interrupted.
     """
     with outcome(quiet, options.less(batch_size)):
@@ -71,8 +63,8 @@ def command(
 
         wanted = [check_name(name) for name in evaluate.names(removals, "--removals")]
         source = open_source(data, kind, images).pick(limit, seed)
-        say = options.voice(quiet or json)
-        say(source.summary)
+        print_line = options.printer(quiet or json)
+        print_line(source.summary)
         loaded, where = load_model(model, weights, device)
         found = audit(
             loaded,
@@ -88,18 +80,18 @@ def command(
             skip_unreadable=skip_unreadable,
             force=force,
             operator=evaluate.halving if batch_size == "auto" else from_table,
-            planned=lambda plan: _tell(plan, quiet, say),
+            planned=lambda plan: _tell(plan, quiet, print_line),
             progress=_progress(quiet),
         )
-        say(f"\n{found}\n\nwrote {found.page} and audit.json")
+        print_line(f"\n{found}\n\nwrote {found.page} and audit.json")
         if json:
             typer.echo(to_json(found.record), nl=False)
 
 
-def _tell(plan: AuditParts, quiet: bool, say: Callable[[str], None]) -> None:
+def _tell(plan: AuditParts, quiet: bool, print_line: Callable[[str], None]) -> None:
     """Say what will be done, and on standard error what will not."""
     parts = ", ".join(f"{part.name} ({len(part.source)} images)" for part in plan.parts)
-    say(f"{', '.join(plan.parts[0].experiment.removals)}: {parts}")
+    print_line(f"{', '.join(plan.parts[0].experiment.removals)}: {parts}")
     if not quiet:
         for name, why in plan.left_out.items():
             typer.echo(f"layermask: {name} is left out: {why}", err=True)

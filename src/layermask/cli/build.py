@@ -8,7 +8,7 @@ import typer
 
 from layermask.cli.outcome import FAILED, outcome
 
-Force = Annotated[bool, typer.Option("--force", help="Compile even if a compiled library is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Compile even if a compiled library exists.")]
 
 
 def command(force: Force = False) -> None:

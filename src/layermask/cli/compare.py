@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layermask.cli import options
-from layermask.cli.jobs import Job, done_already, find_jobs, go_through, load_model, mask_of, prepare_folder
+from layermask.cli.jobs import Advance, Found, Job, Session, find_jobs, mask_of
 from layermask.cli.outcome import outcome
-from layermask.cli.output import in_one_line, write
+from layermask.errors import InputError
+from layermask.io.record import sha256
 from layermask.studies.comparison.study import (
     GREY,
     MASKED,
@@ -23,26 +23,18 @@ from layermask.studies.comparison.study import (
     compare,
 )
 from layermask.studies.hidden import PATCH, hide_part
-from layermask.studies.prepared import open_image
+from layermask.studies.prepared import PreparedImage
 
 if TYPE_CHECKING:
     import numpy as np
 
     from layermask.studies.comparison.figure import Column, Tile
-    from layermask.zoo.loaded import Loaded
 
-Mask = Annotated[
-    Path | None,
-    typer.Option(
-        help="Picture of two levels, white = visible, black = hidden; or a folder with one for each picture.",
-        show_default=False,
-        **options.PATH,
-    ),
-]
+Mask = Annotated[Path | None, options.MASK]
 Hide = Annotated[
     float | None,
     typer.Option(
-        help=f"Without a mask: the share of the {PATCH}x{PATCH} patches to hide, drawn at random.",
+        help=f"Without a mask: the share of the {PATCH}x{PATCH} patches to hide at random.",
         show_default="0.5",
     ),
 ]
@@ -61,66 +53,35 @@ def command(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Draw a picture under every removal with the model's answer, and feature maps inside the model.
+    """Show a picture under every removal with the model's prediction, and feature maps inside the model.
 
-    Writes IMAGE_compare.png and IMAGE_compare.json for each picture. Of many pictures, those that an earlier
-    run with the same options has done are left as they are. Exit status: 1 failed, 2 bad input,
-    130 interrupted.
+    Writes IMAGE_compare.png and IMAGE_compare.json for each picture. Pictures that an earlier run with the
+    same options has finished are skipped. Exit status: 1 failed, 2 bad input, 130 interrupted.
     """
     with outcome(quiet, "--model, or --device cpu"):
+        from layermask.removal.registry import REMOVALS
+
         _check(mask, hide)
         share = 0.5 if hide is None else hide
-        jobs = find_jobs(images)
-        folder = prepare_folder(out, jobs, ["_compare.png", "_compare.json"])
-        options.check_files([job.image for job in jobs[:1]])
-        loaded, where = load_model(model, weights, device)
-        alone = len(jobs) == 1
-        say = options.voice(quiet or json or not alone)
-        operators = Operators(loaded)
+        session = Session.open("compare", find_jobs(images), out, model, weights, device, quiet, json)
+        operators = Operators(session.loaded)
 
         def request(job: Job) -> dict[str, Any]:
-            return _request(loaded, weights, mask_of(mask, job) if mask else None, share, seed)
+            hidden = {"mask": sha256(mask_of(mask, job))} if mask else {"hide": share, "seed": seed}
+            return {**hidden, "removals": list(REMOVALS)}
 
-        def work(job: Job, advance: Callable[[float], None]) -> str | None:
-            scene = open_image(job.image, loaded, where, weights)
-            hidden = hide_part(scene, mask_of(mask, job) if mask else None, share, seed)
-            say(f"{scene.title}, {hidden.title()}")
-            found = compare(scene, hidden, operators)
-            say(_table(found))
-            record = {"command": "compare", "request": request(job), **_record(found)}
-            record["engine_used"] = next(
-                (each.engine for each in found.answers.values() if each.engine), None
-            )
-            files = write(folder, f"{job.name}_compare", _sheet(found), record)
-            say(f"wrote {files.picture} and {files.record}")
-            if json:
-                typer.echo(files.text if alone else in_one_line(files.text), nl=not alone)
+        def work(image: PreparedImage, job: Job, advance: Advance) -> Found:
+            hidden = hide_part(image, mask_of(mask, job) if mask else None, share, seed)
+            session.print_line(f"{image.title}, {hidden.title()}")
+            found = compare(image, hidden, operators)
+            session.print_line(_table(found))
             advance(1)
-            return files.engine
+            return Found(_sheet(found), _record(found))
 
-        go_through(
-            jobs, work, lambda job: done_already(folder, job, "compare", request(job)), "comparing", quiet
-        )
-
-
-def _request(
-    loaded: Loaded, weights: Path | None, mask: Path | None, share: float, seed: int
-) -> dict[str, Any]:
-    from layermask.io import record
-    from layermask.removal.registry import REMOVALS
-
-    hidden = {"mask": record.sha256(mask)} if mask else {"hide": share, "seed": seed}
-    return {
-        "layermask": record.versions()["layermask"],
-        "model": loaded.record(weights),
-        **hidden,
-        "removals": list(REMOVALS),
-    }
+        session.run(work, request, "comparing")
 
 
 def _check(mask: Path | None, hide: float | None) -> None:
-    from layermask.errors import InputError
-
     if mask and hide is not None:
         raise InputError(f"--mask {mask} and --hide {hide:g} both say what is hidden: give one of them")
     if hide is not None and not 0 < hide < 1:
@@ -155,16 +116,16 @@ def _sheet(found: Comparison) -> bytes:
     from layermask.render.overlay import hidden_picture
     from layermask.studies.comparison.figure import comparison_sheet
 
-    scene, inside = found.scene, found.inside
-    remains = hidden_picture(scene.picture, found.hidden.visible)
-    inputs: dict[str, np.ndarray] = {WHOLE: scene.picture, GREY: remains, MASKED: remains, ZERO: remains}
+    image, inside = found.scene, found.inside
+    remains = hidden_picture(image.picture, found.hidden.visible)
+    inputs: dict[str, np.ndarray] = {WHOLE: image.picture, GREY: remains, MASKED: remains, ZERO: remains}
     if "greyout" in found.answers:
         inputs[GREY] = found.answers["greyout"].picture
     notes = [_TILES, inside if isinstance(inside, str) else _MAPS]
     notes += [f"Left out: {name}: {why}" for name, why in found.left_out.items()]
     columns = [] if isinstance(inside, str) else _columns(inside)
     return png(
-        comparison_sheet(f"{scene.title}, {found.hidden.title()}", _tiles(found), inputs, columns, notes)
+        comparison_sheet(f"{image.title}, {found.hidden.title()}", _tiles(found), inputs, columns, notes)
     )
 
 
@@ -197,20 +158,21 @@ def _columns(inside: Inside) -> list[Column]:
 
 
 def _record(found: Comparison) -> dict[str, Any]:
-    scene, usual = found.scene, found.answers[WHOLE].top
+    image, usual = found.scene, found.answers[WHOLE].top
     return {
-        **scene.record(),
+        **image.record(),
         "mask": found.hidden.record(),
         "answers": {
             name: {
                 "same": answer.top == usual,
                 "usual": answer.probability(usual),  # of the class likeliest in the whole image
-                "predictions": scene.entries(answer.ranking[:5]),
+                "predictions": image.entries(answer.ranking[:5]),
             }
             for name, answer in found.answers.items()
         },
         "left_out": found.left_out,
         "inside": found.inside if isinstance(found.inside, str) else _stages(found.inside),
+        "engine_used": next((each.engine for each in found.answers.values() if each.engine), None),
     }
 
 

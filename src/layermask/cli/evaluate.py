@@ -1,24 +1,23 @@
-"""`layermask evaluate EXPERIMENT`: what a model says of many pictures under each removal, as a table.
-
-`STUDIES` has the options that each experiment adds to those that all share.
-"""
+"""`layermask evaluate EXPERIMENT`: what a model says of many pictures under each removal, as a table."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from layermask.cli import options
 from layermask.cli.outcome import outcome
 from layermask.errors import InputError
-from layermask.studies.registry import EXPERIMENTS
+from layermask.io.progress import bar
+from layermask.studies.registry import EXPERIMENTS, experiment_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from layermask.studies.store import Store
     from layermask.zoo.loaded import Loaded
 
-_NAME = re.compile(r"[A-Za-z][\w-]*(:|$)")  # how the name of a segmenter, removal or order begins
+_NAME = re.compile(r"[A-Za-z][\w-]*([:@]|$)")  # how the name of a segmenter, removal, order or method begins
 
 Data = Annotated[
     Path, typer.Option(help="Folder of labelled pictures; see --kind.", show_default=False, **options.PATH)
@@ -34,7 +33,7 @@ Data = Annotated[
 Images = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the pictures, if not that of their masks or saliency maps.",
+        help="Folder of the pictures, if they do not lie beside their masks or saliency maps.",
         show_default=False,
         **options.PATH,
     ),
@@ -43,104 +42,54 @@ Kind = Annotated[
     str,
     typer.Option(help="Layout: auto, folder, imagenet, imagenet-s, pixel-imagenet or salient-imagenet."),
 ]
-Removals = Annotated[str, typer.Option(help="Removals, separated by commas; see docs/removals.md.")]
-Segmentations = Annotated[
-    str,
-    typer.Option("--segments", help="Segmenters, separated by commas, as grid,slic:50,paper-quickshift."),
-]
 Limit = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        max=options.MOST,
-        help="Only so many pictures, drawn by the seed; more of them may follow in the same --out.",
+    options.count(
+        "Use this many pictures, chosen at random by --seed. A later run with a larger limit can continue in "
+        "the same --out.",
         show_default="all",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the random orders, and of the pictures drawn.", **options.SEED)]
-Out = Annotated[
-    Path, typer.Option(help="Folder for the results; a run that was stopped goes on there.", **options.PATH)
+Seed = Annotated[
+    int, typer.Option(help="Random seed for the orders and the choice of pictures.", **options.SEED)
 ]
-Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out, and count, unreadable pictures.")]
+Out = Annotated[
+    Path, typer.Option(help="Folder for the results. A stopped run continues there.", **options.PATH)
+]
+Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Skip and count unreadable pictures.")]
 Force = Annotated[bool, typer.Option("--force", help="Start over, whatever --out holds.")]
 
-Orders = Annotated[str, typer.Option(help="random, salient-first, salient-last, separated by commas.")]
-Patches = Annotated[str, typer.Option(help="Sizes of square patches in pixels, separated by commas.")]
-Of = Annotated[
-    str, typer.Option(help="What is summed: features, what the head of the model reads, or logits.")
-]
-Head = Annotated[
-    str | None,
-    typer.Option(help="Name of the head's module, if features.", show_default="the last linear layer"),
-]
-Samples = Annotated[
-    int, typer.Option(min=1, max=options.MANY, help="Random masks per picture, segmentation and removal.")
-]
-TopK = Annotated[
-    int, typer.Option("--k", min=1, max=options.MOST, help="Highest segments to compare and to hide.")
-]
-Among = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        max=options.MOST,
-        help="Leave out pictures whose label is not among so many likeliest classes.",
+OPTIONS: dict[str, Any] = {
+    "removals": typer.Option(help="Removals, separated by commas; see docs/removals.md."),
+    "segmentations": typer.Option(
+        "--segments", help="Segmenters, separated by commas, as grid,slic:50,paper-quickshift."
     ),
-]
-Ablation = Annotated[str, typer.Option(help="The removal that hides the highest segments.")]
-Explain = Annotated[str, typer.Option(help="The class explained: label, or the plain model's prediction.")]
-Methods = Annotated[
-    str,
-    typer.Option(
-        help="Attributions to rank, separated by commas: random, gradient, input-x-gradient, or an explainer "
-        "of `layermask explain` @ the removal it asks by; without @, each removal ranks its own.",
-        show_default="random,gradient,input-x-gradient, leave-one-out and lime @greyout and @layermask",
+    "orders": typer.Option(help="random, salient-first, salient-last, separated by commas."),
+    "patches": typer.Option(help="Sizes of square patches in pixels, separated by commas."),
+    "of": typer.Option(help="What is summed: features, the input of the model's head, or logits."),
+    "head": typer.Option(
+        help="Name of the head's module, if features.", show_default="the last linear layer"
     ),
-]
-Steps = Annotated[int, typer.Option(min=1, max=1000, help="Steps in which the segments are hidden.")]
-RandomOrders = Annotated[
-    int, typer.Option("--n-orders", min=1, max=100_000, help="Random orders per picture.")
-]
-PerSegment = Annotated[
-    int, typer.Option(min=2, max=100_000, help="Masks per segment of methods that draw them.")
-]
-
-COMPARED = (Removals, "layermask,greyout,blackout")
-STUDIES: dict[str, dict[str, tuple[Any, Any]]] = {
-    "segments": {
-        "seed": (Seed, 0),
-        "removals": COMPARED,
-        "segmentations": (Segmentations, "grid"),
-        "orders": (Orders, "random"),
-    },
-    "shape": {"removals": COMPARED},
-    "linearity": {
-        "removals": COMPARED,
-        "patches": (Patches, "32"),
-        "of": (Of, "features"),
-        "head": (Head, None),
-    },
-    "lime": {
-        "seed": (Seed, 0),
-        "removals": COMPARED,
-        "segmentations": (Segmentations, "paper-lime-quickshift,paper-grid,paper-lime-slic"),
-        "n_samples": (Samples, 512),
-        "k": (TopK, 20),
-        "among": (Among, 3),
-        "ablation": (Ablation, "greyout"),
-        "explain": (Explain, "label"),
-    },
-    "operators": {
-        "seed": (Seed, 0),
-        "removals": COMPARED,
-        "segmentations": (Segmentations, "slic:50"),
-        "methods": (Methods, ""),
-        "steps": (Steps, 10),
-        "n_orders": (RandomOrders, 5),
-        "samples": (PerSegment, 4),
-    },
+    "n_samples": options.count("Random masks per picture, segmentation and removal.", most=options.MANY),
+    "k": options.count("Number of highest segments to compare and to hide."),
+    "among": options.count("Leave out pictures whose label is not among this many likeliest classes."),
+    "ablation": typer.Option(help="The removal that hides the highest segments."),
+    "explain": typer.Option(help="The class explained: label, or the plain model's prediction."),
+    "methods": typer.Option(
+        help="Attributions to rank, separated by commas: random, gradient, input-x-gradient, or "
+        "EXPLAINER@REMOVAL, with an explainer of `layermask explain` and the removal that it uses. Without "
+        "@REMOVAL, each removal ranks its own."
+    ),
+    "steps": options.count("Steps in which the segments are hidden.", most=1000),
+    "n_orders": options.count("Random orders per picture.", most=100_000),
+    "samples": options.count(
+        "Masks per segment, for methods that draw masks at random.", least=2, most=100_000
+    ),
 }
-"""experiment -> its own options, which are fields of its class: what typer reads of each, and its default."""
+"""The fields of experiments that are options, and what typer reads of each."""
+
+Removals = Annotated[str, OPTIONS["removals"]]
+Segmentations = Annotated[str, OPTIONS["segmentations"]]
 
 
 def conduct(
@@ -168,8 +117,8 @@ def conduct(
     if batch_size == "auto":
         experiment = replace(experiment, operator=halving)
     source = open_source(data, kind, images).pick(limit, seed)
-    say = options.voice(quiet)
-    say(source.summary)
+    print_line = options.printer(quiet)
+    print_line(source.summary)
     loaded, where = load_model(model, weights, device)
     store = run(
         experiment,
@@ -184,42 +133,42 @@ def conduct(
         progress=progress(quiet, len(source)),
     )
     if not quiet:
-        _conclude(store, say)
+        _conclude(store, print_line)
 
 
 def _command(experiment: str) -> Callable[..., None]:
-    """Return the command with the options of an experiment and those of `conduct`."""
+    """Return the command with the options of an experiment, read off its fields, and those of `conduct`."""
+    study = EXPERIMENTS[experiment].experiment
     shared = dict(list(signature(conduct, eval_str=True).parameters.items())[1:])
-    own = {
-        name: Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in STUDIES[experiment].items()
-    }
+    defaults = {field.name: field.default for field in fields(study) if field.name in {*OPTIONS, "seed"}}
+    own = {name: _option(name, defaults[name]) for name in OPTIONS if name in defaults}
 
     def command(**given: Any) -> None:
         with outcome(given["quiet"], options.less(given["batch_size"])):
-            study = _study(experiment, {name: given[name] for name in own})
-            conduct(study, **{name: given[name] for name in shared})
+            values = {name: _value(name, given[name], default) for name, default in defaults.items()}
+            conduct(study(**values), **{name: given[name] for name in shared})
 
     places = [*shared.values()]
     after = list(shared).index("weights") + 1
-    places[after:after] = [one for one in own.values() if one.name not in shared]
+    places[after:after] = own.values()
     command.__signature__ = Signature(places)  # type: ignore[attr-defined]  # which typer reads
     command.__annotations__ = {one.name: one.annotation for one in places}
     return command
 
 
-def _study(experiment: str, given: dict[str, Any]) -> Any:
-    read: dict[str, Callable[[str], tuple]] = {
-        "removals": lambda text: names(text, "--removals"),
-        "segmentations": lambda text: names(text, "--segments"),
-        "orders": lambda text: names(text, "--orders"),
-        "patches": numbers,
-        "methods": lambda text: tuple(filter(None, (part.strip() for part in text.split(",")))),
-    }
-    fields = {name: read[name](value) if name in read else value for name, value in given.items()}
-    if fields.get("methods") == ():  # those that the class has
-        del fields["methods"]
-    return EXPERIMENTS[experiment].experiment(**fields)
+def _option(name: str, default: Any) -> Parameter:
+    text = ", ".join(map(str, default)) if isinstance(default, tuple) else default  # which help can wrap
+    kind = str | None if text is None else type(text)
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=text, annotation=Annotated[kind, OPTIONS[name]])
+
+
+def _value(name: str, given: Any, default: Any) -> Any:
+    """Return an option as a field takes it: a list of names or sizes where the default is one."""
+    if not isinstance(default, tuple):
+        return given
+    if isinstance(default[0], int):
+        return numbers(given)
+    return names(given, "--segments" if name == "segmentations" else f"--{name}")
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -252,6 +201,7 @@ def names(text: str, option: str) -> tuple[str, ...]:
 
 
 def halving(name: str, loaded: Loaded, segments: Tensor | None) -> Any:
+    """Return the removal of a name, which takes smaller batches when memory runs out, and prints that."""
     from layermask.removal.query import Halving
     from layermask.studies.protocol import from_table
 
@@ -260,13 +210,11 @@ def halving(name: str, loaded: Loaded, segments: Tensor | None) -> Any:
 
 
 def progress(quiet: bool, total: int, what: str = "evaluating") -> Any:
-    """Return what says what an earlier run has done, and shows a bar over the rest."""
+    """Return a function that reports what an earlier run has done, and shows a bar over the rest."""
 
     def show(store: Store, left: int) -> Any:
         if quiet:
             return nullcontext(lambda done: None)
-        from layermask.io.progress import bar
-
         for path in store.damaged:
             typer.echo(f"layermask: {path} is damaged: its images are done again", err=True)
         if left < total:
@@ -276,23 +224,37 @@ def progress(quiet: bool, total: int, what: str = "evaluating") -> Any:
     return show
 
 
-def _conclude(store: Store, say: Callable[[str], None]) -> None:
-    from layermask.studies.registry import experiment_of
+def _conclude(store: Store, print_line: Callable[[str], None]) -> None:
     from layermask.studies.store import read_results
 
     columns, content = read_results(store.results)
     entry = experiment_of(content)
     table = entry.summarise(columns, content)[0].as_markdown()
-    say("\n".join([*entry.words(columns, content), "", table, "", f"wrote {store.results}"]))
+    print_line("\n".join([*entry.words(columns, content), "", table, "", f"wrote {store.results}"]))
 
 
 AFTER = (
-    "Writes results.parquet and settings.json. Interrupted or killed, the same command goes on where it was. "
+    "Writes results.parquet and settings.json. If it is interrupted or killed, the same command continues. "
     "Exit status: 1 failed, 2 bad input, 130 interrupted."
 )
 
+
+class _Experiments(TyperGroup):
+    """Imports an experiment, to read its options off its fields, only when its command is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, left = super().resolve_command(ctx, args)
+        if name is None:
+            return name, command, left
+        whole = typer.Typer(add_completion=False)
+        whole.command(name, help=f"{EXPERIMENTS[name].summary}\n\n{AFTER}")(_command(name))
+        return name, typer.main.get_command(whole), left
+
+
 app = typer.Typer(
-    help="Measure a model and its removals on many labelled pictures; resumable.", no_args_is_help=True
+    cls=_Experiments,
+    help="Measure a model and its removals on many labelled pictures; resumable.",
+    no_args_is_help=True,
 )
 for _name, _entry in EXPERIMENTS.items():
-    app.command(_name, help=f"{_entry.summary}\n\n{AFTER}", short_help=_entry.summary)(_command(_name))
+    app.command(_name, short_help=_entry.summary)(lambda: None)

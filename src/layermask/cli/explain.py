@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
-from layermask.cli.jobs import Job, done_already, find_jobs, go_through, load_model, prepare_folder
+from layermask.cli.evaluate import halving
+from layermask.cli.jobs import Advance, Found, Job, Session, find_jobs, prepare_folder, ranking_lines
 from layermask.cli.outcome import outcome
-from layermask.cli.output import Files, in_one_line, ranking_lines, write
-from layermask.studies.prepared import PreparedImage, open_image
+from layermask.errors import InputError
+from layermask.io.atomic import exists, expanded, is_file, make_folder, write_all
+from layermask.io.progress import bar
+from layermask.io.record import engine_of, sha256
+from layermask.studies.prepared import PreparedImage
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from layermask.explain.attribution import Attribution
     from layermask.explain.explainer import Explainer
     from layermask.removal.registry import MadeOnce
-    from layermask.zoo.loaded import Loaded
 
 Method = Annotated[
     str,
@@ -36,17 +38,13 @@ Method = Annotated[
 Targets = Annotated[
     list[str] | None,
     typer.Option(
-        help="Class to explain, by name or number; may be repeated.",
-        show_default="the top one or two",
+        help="Class to explain, by name or number; may be repeated.", show_default="the top one or two"
     ),
 ]
 Samples = Annotated[
     int | None,
-    typer.Option(
-        min=2,
-        max=options.MANY,
-        help="Masked pictures per removal, if the method draws any.",
-        show_default="1000",
+    options.count(
+        "Masks per removal, for methods that draw masks at random.", 2, options.MANY, show_default="1000"
     ),
 ]
 Converge = Annotated[
@@ -54,14 +52,14 @@ Converge = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Stop earlier, when the ranking of the segments is this stable; 0.01, say.",
+        help="Stop early once the ranking of the segments is this stable, for example 0.01.",
         **options.FINITE,
     ),
 ]
 Seed = Annotated[
-    int, typer.Option(help="Of the random samples, which are the same for every removal.", **options.SEED)
+    int, typer.Option(help="Random seed for the masks, which are the same for every removal.", **options.SEED)
 ]
-Report = Annotated[
+ReportPath = Annotated[
     Path | None,
     typer.Option(
         help="Also write an HTML page: a file ending in .html, or for many pictures a folder.",
@@ -73,7 +71,7 @@ Curves = Annotated[
     bool,
     typer.Option(
         "--curves",
-        help="Also draw insertion and deletion curves, IMAGE_curves.png: 42 more masks per removal.",
+        help="Also draw insertion and deletion curves, IMAGE_curves.png, from 42 more masks per removal.",
     ),
 ]
 
@@ -90,209 +88,161 @@ def command(
     target: Targets = None,
     against: options.Against = "greyout,blackout",
     out: options.Out = Path(),
-    report: Report = None,
+    report: ReportPath = None,
     curves: Curves = False,
     batch_size: options.BatchSize = "auto",
     device: options.Device = "auto",
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Explain a model's predictions, under layer masking and other removals beside it.
+    """Explain a model's predictions under layer masking and, for comparison, under other removals.
 
-    Writes IMAGE_explain.png and IMAGE_explain.json for each picture. Of many pictures, those that an earlier
-    run with the same options has done are left as they are. Exit status: 1 failed, 2 bad input,
-    130 interrupted.
+    Writes IMAGE_explain.png and IMAGE_explain.json for each picture. Pictures that an earlier run with the
+    same options has finished are skipped. Exit status: 1 failed, 2 bad input, 130 interrupted.
     """
     with outcome(quiet, options.less(batch_size)):
         removals, jobs = options.removals(against), find_jobs(images)
         settings = _settings(method, samples, converge, seed)
-        folder = _prepare(out, report, jobs, curves)
-        options.check_files([job.image for job in jobs[:1]])
-        loaded, where = load_model(model, weights, device)
-        settings["perturbations_per_eval"] = options.batch_size(batch_size, where)
-        run = _Run(
-            loaded, where, weights, method, settings, segments, target or [], removals, folder, report, curves
-        )
-        run.speak(quiet, json, batch_size == "auto")
-        if len(jobs) == 1:
-            run.alone(jobs[0])
-        else:
-            go_through(jobs, run.one_of_many, run.is_done, "explaining", quiet)
+        if report:
+            _check_report(report, jobs)
+        others = ["_curves.png"] if curves else []
+        session = Session.open("explain", jobs, out, model, weights, device, quiet, json, *others)
+        size = options.batch_size(batch_size, session.device)
+        make = halving if batch_size == "auto" else None
+        asked = _Asked(method, settings, segments, target or [], removals)
+        work = _Work(session, asked, size, report, curves, make)
+        session.run(work, lambda job: asked.record(), "explaining")
 
 
-@dataclass
-class _Run:
-    """What stays the same from picture to picture."""
+@dataclass(frozen=True)
+class _Asked:
+    """What the results depend on besides the picture and the model."""
 
-    loaded: Loaded
-    device: torch.device
-    weights: Path | None
     method: str
     settings: dict[str, Any]
     segments: str
     targets: list[str]
     removals: list[str]
-    folder: Path
+
+    def record(self) -> dict[str, Any]:
+        labels = expanded(self.segments)
+        return {**vars(self), "segments": sha256(labels) if is_file(labels) else self.segments}
+
+
+@dataclass
+class _Work:
+    """Explains one picture after the other."""
+
+    session: Session
+    asked: _Asked
+    batch_size: int
     report: Path | None
     curves: bool
+    make: Any
 
-    def speak(self, quiet: bool, json: bool, halve: bool) -> None:
-        self.say = options.voice(quiet or json)
-        self.quiet, self.json, self.halve = quiet, json, halve
-
-    def request(self) -> dict[str, Any]:
-        """What the results depend on besides the picture."""
-        from layermask.io import record
-        from layermask.io.atomic import expanded, is_file
-
-        settings = {k: v for k, v in self.settings.items() if k != "perturbations_per_eval"}
-        labels = expanded(self.segments)
-        return {
-            "layermask": record.versions()["layermask"],
-            "model": self.loaded.record(self.weights),
-            "method": self.method,
-            "settings": settings,
-            "segments": record.sha256(labels) if is_file(labels) else self.segments,
-            "targets": self.targets,
-            "removals": self.removals,
-        }
-
-    def is_done(self, job: Job) -> dict[str, Any] | None:
-        return done_already(self.folder, job, "explain", self.request())
-
-    def alone(self, job: Job) -> None:
-        """One picture: its predictions first, a bar over its masks."""
-        scene = open_image(job.image, self.loaded, self.device, self.weights)
-        self.say(f"{scene.title}\n{ranking_lines(scene.named(scene.predictions))}")
-        files = self._explain(scene, job, None)
-        typer.echo(files.text, nl=False) if self.json else None
-
-    def one_of_many(self, job: Job, advance: Callable[[float], None]) -> str | None:
-        scene = open_image(job.image, self.loaded, self.device, self.weights)
-        files = self._explain(scene, job, advance)
-        if self.json:
-            typer.echo(in_one_line(files.text))
-        return files.engine
-
-    def _explain(self, scene: PreparedImage, job: Job, advance: Callable[[float], None] | None) -> Files:
-        from layermask.io.record import engine_of
-
-        labels, classes = _segment(scene, self.segments), _targets(scene, self.targets)
-        explainers = {name: self._explainer(name, labels) for name in self.removals}
+    def __call__(self, image: PreparedImage, job: Job, advance: Advance) -> Found:
+        self.session.print_line(f"{image.title}\n{ranking_lines(image.named(image.predictions))}")
+        labels, classes = _segment(image, self.asked.segments), _targets(image, self.asked.targets)
+        explainers = {name: self._explainer(name, labels) for name in self.asked.removals}
         total = sum(_cost(each, labels) for each in explainers.values())
-        found = {}
         with self._progress(total, advance) as step:
-            for name, each in explainers.items():
-                found[name] = each.attribute(scene.x, classes, labels, show_progress=step)
-        if advance is None:
-            self.say(_summary(scene, found))
-        record = self._record(scene, found, engine_of(*(each.removal for each in explainers.values())))
-        files = write(self.folder, f"{job.name}_explain", _sheet(scene, found, self.method), record)
-        pages = [self._page(scene, found, job)] if self.report else []
-        pages += [self._curves(scene, found, explainers, job)] if self.curves else []
-        if advance is None:
-            self.say(f"wrote {' and '.join(map(str, [files.picture, files.record, *pages]))}")
-        return files
+            found = {
+                name: each.attribute(image.x, classes, labels, show_progress=step)
+                for name, each in explainers.items()
+            }
+        self.session.print_line(_summary(image, found))
+        record = self._record(image, found) | {"engine_used": engine_of(*self.operators)}
+        pages = [self._page(image, found, job)] if self.report else []
+        pages += [self._curves(image, found, explainers, job)] if self.curves else []
+        return Found(_sheet(image, found), record, pages)
 
     def _explainer(self, name: str, labels: Tensor) -> Explainer:
         from layermask.explain.registry import explainer
 
-        operator = self.operators(name, self.loaded, labels.to(self.device))
-        return explainer(self.method)(operator, **self.settings)
+        operator = self.operators(name, self.session.loaded, labels.to(self.session.device))
+        return explainer(self.asked.method)(
+            operator, perturbations_per_eval=self.batch_size, **self.asked.settings
+        )
 
     @cached_property
     def operators(self) -> MadeOnce:
         """The removals, made once for all pictures."""
-        from layermask.cli.evaluate import halving
-        from layermask.removal.registry import MadeOnce, from_table
+        from layermask.removal.registry import MadeOnce
 
-        return MadeOnce(halving if self.halve else from_table)
+        return MadeOnce(self.make) if self.make else MadeOnce()
 
-    def _progress(self, total: int, advance: Callable[[float], None] | None) -> Any:
-        if advance is not None:
+    def _progress(self, total: int, advance: Advance) -> Any:
+        """Return what the masks just asked are told to: a bar of its own for one picture alone."""
+        if not self.session.alone:
             return nullcontext(lambda done: advance(done / total))
-        if self.quiet:
-            return nullcontext(lambda done: None)
-        from layermask.io.progress import bar
+        return nullcontext(lambda done: None) if self.session.quiet else bar("explaining", total)
 
-        return bar("explaining", total)
-
-    def _record(
-        self, scene: PreparedImage, found: dict[str, Attribution], engine: str | None
-    ) -> dict[str, Any]:
+    def _record(self, image: PreparedImage, found: dict[str, Attribution]) -> dict[str, Any]:
         from layermask.segment.labels import of_segments
 
         first = next(iter(found.values()))
         chances = zip(first.targets, first.prediction.tolist(), strict=True)
         return {
-            "command": "explain",
-            "request": self.request(),
-            **scene.record(),
-            "targets": scene.entries(list(chances)),
-            "method": self.method,
+            **image.record(),
+            "targets": image.entries(list(chances)),
+            "method": self.asked.method,
             "settings": dict(first.settings),
-            "engine_used": engine,
             "removals": {name: each.record() for name, each in found.items()},
-            "segmenter": self.segments,
+            "segmenter": self.asked.segments,
             "segments": of_segments(first.segments),
         }
 
-    def _page(self, scene: PreparedImage, found: dict[str, Attribution], job: Job) -> Path:
-        from layermask.io.atomic import make_folder, write_all
+    def _page(self, image: PreparedImage, found: dict[str, Attribution], job: Job) -> Path:
         from layermask.render.explanation_page import report_page
 
         assert self.report is not None
         path = self.report if _is_page(self.report) else self.report / f"{job.name}.html"
         make_folder(path.parent)
         first = next(iter(found.values()))
+        segments = self.asked.segments
         page = report_page(
-            f"{scene.title}, {first.method}",
-            scene.picture,
-            scene.named(scene.predictions),
+            f"{image.title}, {first.method}",
+            image.picture,
+            image.named(image.predictions),
             found,
-            [scene.label(index) for index in range(len(scene.loaded.labels))],
-            {"model": scene.loaded.name, "method": first.method, "segments": self.segments, **first.settings},
+            _class_names(image),
+            {"model": image.loaded.name, "method": first.method, "segments": segments, **first.settings},
         )
         write_all({path: page.encode()})
         return path
 
     def _curves(
-        self, scene: PreparedImage, found: dict[str, Attribution], explainers: dict[str, Explainer], job: Job
+        self, image: PreparedImage, found: dict[str, Attribution], explainers: dict[str, Explainer], job: Job
     ) -> Path:
-        from layermask.io.atomic import write_all
         from layermask.metrics.flipping import curve
         from layermask.render.curves import curve_sheet
         from layermask.render.figure import png
 
-        size = self.settings["perturbations_per_eval"]
         drawn = {
             name: [
-                curve(explainers[name].removal, scene.x, each, order, perturbations_per_eval=size)
+                curve(explainers[name].removal, image.x, each, order, perturbations_per_eval=self.batch_size)
                 for order in ("insertion", "deletion")
             ]
             for name, each in found.items()
         }
-        labels = [scene.label(index) for index in range(len(scene.loaded.labels))]
-        path = self.folder / f"{job.name}_curves.png"
-        write_all(
-            {path: png(curve_sheet(f"{scene.title}, {next(iter(found.values())).method}", drawn, labels))}
-        )
+        title = f"{image.title}, {next(iter(found.values())).method}"
+        path = self.session.folder / f"{job.name}_curves.png"
+        write_all({path: png(curve_sheet(title, drawn, _class_names(image)))})
         return path
 
 
-def _prepare(out: Path, report: Path | None, jobs: Sequence[Job], curves: bool) -> Path:
-    """Return the folder of --out; it and the place of --report are found to take all files."""
-    from layermask.errors import InputError
-
-    endings = ["_explain.png", "_explain.json", *(["_curves.png"] if curves else [])]
-    folder = prepare_folder(out, jobs, endings)
-    if report and _is_page(report):
-        if len(jobs) > 1:
-            raise InputError(f"--report {report} is one page for {len(jobs)} pictures: give a folder")
-        options.output(report.parent, [report.name], "--report")
-    elif report:
+def _check_report(report: Path, jobs: Sequence[Job]) -> None:
+    """Find out before a model is loaded that the pages can be written."""
+    if not _is_page(report):
         prepare_folder(report, jobs, [".html"], "--report")
-    return folder
+    elif len(jobs) > 1:
+        raise InputError(f"--report {report} is one page for {len(jobs)} pictures: give a folder")
+    else:
+        options.output(report.parent, [report.name], "--report")
+
+
+def _class_names(image: PreparedImage) -> list[str]:
+    return [image.label(index) for index in range(len(image.loaded.labels))]
 
 
 def _is_page(report: Path) -> bool:
@@ -301,7 +251,6 @@ def _is_page(report: Path) -> bool:
 
 def _settings(method: str, samples: int | None, converge: float | None, seed: int) -> dict[str, Any]:
     """Return the arguments of the explainer, after checking that it has them."""
-    from layermask.errors import InputError
     from layermask.explain.registry import EXPLAINERS, explainer
 
     known = explainer(method).__dataclass_fields__
@@ -314,25 +263,23 @@ def _settings(method: str, samples: int | None, converge: float | None, seed: in
     return settings | ({"seed": seed} if "seed" in known else {})
 
 
-def _targets(scene: PreparedImage, wanted: list[str]) -> list[int] | None:
+def _targets(image: PreparedImage, wanted: list[str]) -> list[int] | None:
     from layermask.zoo.labels import find_class
 
-    return list(dict.fromkeys(find_class(text, scene.loaded.labels) for text in wanted)) or None
+    return list(dict.fromkeys(find_class(text, image.loaded.labels) for text in wanted)) or None
 
 
-def _segment(scene: PreparedImage, segments: str) -> Tensor:
+def _segment(image: PreparedImage, segments: str) -> Tensor:
     """Return the (H, W) segments of what the model sees: by a segmenter, or the crop of a label-map file."""
     from layermask.data.images import load_labels
-    from layermask.errors import InputError
-    from layermask.io.atomic import exists, expanded
     from layermask.segment.labels import relabel
     from layermask.segment.presets import segmented
 
     path = expanded(segments)
     if path.suffix in (".npy", ".png", ".tif", ".tiff") or exists(path):
-        labels = relabel(scene.loaded.preprocessing.labels(load_labels(path, scene.size)))
+        labels = relabel(image.loaded.preprocessing.labels(load_labels(path, image.size)))
     else:
-        labels = segmented(segments, scene.picture)
+        labels = segmented(segments, image.picture)
     if int(labels.max()) == 0:
         raise InputError(
             f"segments {segments!r} give one segment for the whole picture: there is nothing to compare"
@@ -346,12 +293,12 @@ def _cost(explainer: Explainer, labels: Tensor) -> int:
     return explainer.cost(Segments(labels, labels.device))
 
 
-def _summary(scene: PreparedImage, found: dict[str, Attribution]) -> str:
+def _summary(image: PreparedImage, found: dict[str, Attribution]) -> str:
     """Return one line per target: how well a surrogate fits, or how little of the picture is enough."""
     lines = []
     for row, target in enumerate(next(iter(found.values())).targets):
         parts = [part for name, each in found.items() if (part := _finding(name, each, row))]
-        lines.append(f"{scene.label(target)}: {', '.join(parts)}" if parts else scene.label(target))
+        lines.append(f"{image.label(target)}: {', '.join(parts)}" if parts else image.label(target))
     return "\n".join(lines)
 
 
@@ -362,12 +309,11 @@ def _finding(name: str, found: Attribution, row: int) -> str:
     return "" if found.r2 is None else f"{name} R² {float(found.r2[row]):.2f}"
 
 
-def _sheet(scene: PreparedImage, found: dict[str, Attribution], method: str) -> bytes:
+def _sheet(image: PreparedImage, found: dict[str, Attribution]) -> bytes:
     from layermask.render.figure import png
     from layermask.render.sheets import explanation_sheet
 
-    first = next(iter(found.values()))
-    labels = [scene.label(index) for index in range(len(scene.loaded.labels))]
     samples = max(each.n_samples for each in found.values())
-    title = f"{scene.title}, {first.method}, {samples:,} masks"
-    return png(explanation_sheet(title, scene.picture, scene.named(scene.predictions), found, labels))
+    title = f"{image.title}, {next(iter(found.values())).method}, {samples:,} masks"
+    predictions = image.named(image.predictions)
+    return png(explanation_sheet(title, image.picture, predictions, found, _class_names(image)))

@@ -11,18 +11,11 @@ from layermask.cli import options
 from layermask.cli.outcome import FAILED, outcome
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from layermask.zoo.loaded import Loaded
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, or module:function of your own code.",
-        show_default=False,
-    ),
-]
+Model = Annotated[str, options.model_argument()]
 Out = Annotated[
     Path | None, typer.Option(help="The file to write.", show_default="model.FORMAT", **options.PATH)
 ]
@@ -30,12 +23,7 @@ Format = Annotated[
     str | None,
     typer.Option(help="onnx, or pt2, torch's own.", show_default="as --out ends, else onnx"),
 ]
-Size = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=options.SIDE, help="Side of the images, in pixels.", show_default="the model's own"
-    ),
-]
+Size = Annotated[int | None, options.size("Side of the images, in pixels.")]
 Fold = Annotated[
     bool, typer.Option("--fold/--no-fold", help="Fold batch norm and constants into the weights.")
 ]
@@ -52,12 +40,12 @@ def command(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Write a model under layer masking as one graph, and check the file's answers against the model's.
+    """Export a model with layer masking as one graph, and compare the file's outputs with the model's.
 
     The file takes images (N, C, H, W), preprocessed as the model expects, and visible (N, 1, H, W), True =
     visible, for any N. ONNX needs the extra onnx of layermask.
 
-    Exit status: 1 if the answers differ, 2 bad input.
+    Exit status: 1 if the outputs differ, 2 bad input.
     """
     with outcome(quiet, "--size"):
         from json import dumps
@@ -70,9 +58,9 @@ def command(
         if json:
             typer.echo(dumps(record))
         else:
-            options.voice(quiet)(_lines(record))
+            options.printer(quiet)(_lines(record))
         if not record["difference"] <= BOUND:
-            typer.echo(f"layermask: {file} answers otherwise than the model", err=True)
+            typer.echo(f"layermask: the outputs of {file} differ from the model's", err=True)
             raise typer.Exit(FAILED)
 
 
@@ -95,11 +83,12 @@ def _written(loaded: Loaded, out: Path, kind: str, size: int | None, fold: bool)
     from layermask.deploy import FORMATS, difference, export, load
     from layermask.io.record import engine_of
     from layermask.removal.layer_masking import LayerMasking
+    from layermask.zoo.loaded import check_size
 
     removal = LayerMasking(loaded.model)
     side = (size, size) if size else loaded.preprocessing.crop
     shape = (loaded.preprocessing.channels, *side)
-    _try(removal, shape, loaded.name)
+    check_size(removal, _sample(1, shape, 0), loaded.name)
     program = export(removal, *_sample(2, shape, 0), fold=fold)
     FORMATS[kind].write(program, out)
     return {
@@ -121,25 +110,6 @@ def _sample(batch: int, shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tens
 
     images = sample_images(batch, shape, seed)
     return images, masks(images, ("patches", "block", "coarse"), seed)
-
-
-def _try(removal: nn.Module, shape: tuple[int, ...], name: str) -> None:
-    """Ask the model itself once: what it says of a size that it does not take is clearer than an exporter."""
-    import torch
-
-    from layermask.deploy.formats import leaves
-    from layermask.errors import ModelError, NoMaskRule
-
-    try:
-        with torch.no_grad():
-            output = removal(*_sample(1, shape, 0))
-    except NoMaskRule:
-        raise
-    except Exception as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{name} does not take images of shape {(1, *shape)} ({why}): see --size") from error
-    if not leaves(output):
-        raise ModelError(f"model {name!r} answers with a {type(output).__name__}, which holds no tensor")
 
 
 def _lines(record: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Many pictures in one run: found in folders and globs, gone through with one bar, resumable."""
+"""Many pictures in one run: finding them in folders and wildcards, one progress bar, resuming."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 from layermask.cli import options
 from layermask.cli.outcome import BAD_INPUT
 from layermask.data.files import SUFFIXES
-from layermask.errors import ImageError, InputError
-from layermask.io.atomic import exists, is_file, is_folder, read_bytes, read_json
+from layermask.data.images import load_image
+from layermask.errors import ImageError, InputError, printable
+from layermask.io.atomic import exists, is_file, is_folder, make_folder, read_bytes, read_json, write_all
+from layermask.io.progress import bar
+from layermask.io.record import sealed, sha256, to_json, versions
+from layermask.studies.prepared import PreparedImage, open_image
 
 if TYPE_CHECKING:
     import torch
 
     from layermask.zoo.loaded import Loaded
+
+Advance = Callable[[float], None]
+"""Is told the share of a picture's work that was just done."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ def find_jobs(arguments: Sequence[Path]) -> list[Job]:
 
 
 def _name(place: Path, places: Counter[str]) -> str:
-    """Two pictures of one name, a.jpg and a.png, are told apart by their endings."""
+    """Return a name. Pictures that differ only in their endings, a.jpg and a.png, keep them."""
     plain = str(place.with_suffix(""))
     return plain if places[plain] == 1 else f"{plain}_{place.suffix.lstrip('.')}"
 
@@ -76,9 +83,9 @@ def _matching(pattern: Path) -> list[Path]:
 
 
 def prepare_folder(folder: Path, jobs: Sequence[Job], endings: Sequence[str], option: str = "--out") -> Path:
-    """Return the folder, found to take the files of all pictures, whose names go on with the endings.
+    """Return the folder, after checking that the files of all pictures can be written in it.
 
-    What killed runs left half written there is removed.
+    Their names are those of the pictures with the `endings`. Half-written files of killed runs are removed.
 
     Raises:
         InputError: a file cannot be written; it and the option are named.
@@ -92,27 +99,123 @@ def prepare_folder(folder: Path, jobs: Sequence[Job], endings: Sequence[str], op
     return folder
 
 
-def done_already(folder: Path, job: Job, command: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the record that an earlier run has written for the same request, if both files are whole."""
-    from layermask.io.record import sealed, sha256
+class Found(NamedTuple):
+    """What a command makes of a picture: its figure, its record, and other files that it wrote."""
 
-    picture, record = (folder / f"{job.name}_{command}.{ending}" for ending in ("png", "json"))
-    if not exists(picture) or not exists(record):
-        return None
-    try:
-        stored = read_json(record, "record")
-        if stored != sealed(stored, read_bytes(picture, "picture")):
-            raise ValueError
-    except (ValueError, AttributeError, RecursionError):
-        warnings.warn(f"{record} or its picture is damaged or of an older version: done again", stacklevel=2)
-        return None
-    same = stored.get("request") == json.loads(json.dumps(request))
-    return stored if same and stored["image"]["sha256"] == sha256(job.image) else None
+    figure: bytes
+    record: Mapping[str, Any]
+    others: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Session:
+    """A command over pictures: what stays the same from picture to picture."""
+
+    command: str
+    jobs: Sequence[Job]
+    folder: Path
+    loaded: Loaded
+    device: torch.device
+    weights: Path | None
+    quiet: bool
+    json: bool
+
+    @classmethod
+    def open(
+        cls,
+        command: str,
+        jobs: Sequence[Job],
+        out: Path,
+        model: str,
+        weights: Path | None,
+        device: str,
+        quiet: bool,
+        json: bool,
+        *endings: str,
+    ) -> Session:
+        """Load the model, after finding that the first picture can be read and all files written.
+
+        `endings`: of files beside the figure and the record.
+        """
+        folder = prepare_folder(out, jobs, [f"_{command}.png", f"_{command}.json", *endings])
+        load_image(jobs[0].image)
+        return cls(command, jobs, folder, *load_model(model, weights, device), weights, quiet, json)
+
+    @property
+    def alone(self) -> bool:
+        return len(self.jobs) == 1
+
+    def print_line(self, text: str) -> None:
+        """Print what a user reads of one picture alone."""
+        if self.alone and not (self.quiet or self.json):
+            typer.echo(printable(text))
+
+    def run(
+        self,
+        work: Callable[[PreparedImage, Job, Advance], Found],
+        request: Callable[[Job], Mapping[str, Any]],
+        title: str,
+    ) -> None:
+        """Do the work for every picture, but for those that an earlier run has done; see `go_through`.
+
+        `request`: what the results depend on besides the picture and the model.
+        """
+
+        def whole(job: Job) -> dict[str, Any]:
+            model = self.loaded.record(self.weights)
+            return {"layermask": versions()["layermask"], "model": model, **request(job)}
+
+        def one(job: Job, advance: Advance) -> str | None:
+            return self.one(job, work, whole(job), advance)
+
+        go_through(self.jobs, one, lambda job: self._earlier(job, whole(job)), title, self.quiet)
+
+    def one(self, job: Job, work: Callable, request: Mapping[str, Any], advance: Advance) -> str | None:
+        """Write and print what is found for one picture, and return which engine answered."""
+        found = work(open_image(job.image, self.loaded, self.device, self.weights), job, advance)
+        record = sealed({"command": self.command, "request": request, **found.record}, found.figure)
+        figure, text = self._files(job), to_json(record)
+        make_folder(figure["png"].parent)
+        write_all({figure["png"]: found.figure, figure["json"]: text.encode()})
+        if self.json:
+            typer.echo(text if self.alone else _in_one_line(text), nl=not self.alone)
+        self.print_line(f"wrote {' and '.join(map(str, [*figure.values(), *found.others]))}")
+        return record.get("engine_used")
+
+    def _files(self, job: Job) -> dict[str, Path]:
+        return {end: self.folder / f"{job.name}_{self.command}.{end}" for end in ("png", "json")}
+
+    def _earlier(self, job: Job, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the record that an earlier run has written for the same request, if both files are whole."""
+        picture, record = self._files(job).values()
+        if not exists(picture) or not exists(record):
+            return None
+        try:
+            stored = read_json(record, "record")
+            if stored != sealed(stored, read_bytes(picture, "picture")):
+                raise ValueError
+        except (ValueError, AttributeError, RecursionError):
+            warnings.warn(
+                f"{record} or its picture is damaged or of an older version: done again", stacklevel=2
+            )
+            return None
+        same = stored.get("request") == json.loads(json.dumps(request))
+        return stored if same and stored["image"]["sha256"] == sha256(job.image) else None
+
+
+def ranking_lines(ranking: list[tuple[str, float]]) -> str:
+    """Return a line per class: its probability and its name."""
+    return "\n".join(f"  {100 * probability:5.1f} %  {name}" for name, probability in ranking)
+
+
+def _in_one_line(text: str) -> str:
+    """Return a JSON record as one line, of which many make a JSON Lines file."""
+    return printable(json.dumps(json.loads(text), ensure_ascii=False))
 
 
 def go_through(
     jobs: Sequence[Job],
-    work: Callable[[Job, Callable[[float], None]], str | None],
+    work: Callable[[Job, Advance], str | None],
     finished: Callable[[Job], Mapping[str, Any] | None],
     title: str,
     quiet: bool,
@@ -120,8 +223,8 @@ def go_through(
     """Do `work(job, advance)` for every picture that is not `finished`, with one bar over all of them.
 
     `advance` takes the share of the picture's work just done; `work` returns which engine answered;
-    `finished` returns the record of an earlier run. A picture that cannot be used is named, and the others
-    are done; the status is that of bad input then. One picture alone is always done, without a bar.
+    `finished` returns the record of an earlier run. A picture that cannot be used is named, the others are
+    done, and the exit status is that of bad input. One picture alone is always done, without a bar.
     """
     if len(jobs) == 1:
         work(jobs[0], lambda share: None)
@@ -132,7 +235,7 @@ def go_through(
         typer.echo(f"{len(jobs) - len(left)} of {len(jobs)} pictures were done by an earlier run", err=True)
     engines = set(filter(None, done.values()))
     failed = 0
-    with _bar(title, len(left), quiet) as advance:
+    with nullcontext(lambda share: None) if quiet else bar(title, len(left)) as advance:
         for job in left:
             try:
                 _compare_engines(engines, work(job, advance))
@@ -145,7 +248,7 @@ def go_through(
 
 
 def _engine_of_done(finished: Callable[[Job], Mapping[str, Any] | None], job: Job) -> str | None:
-    """Return which engine answered for a picture that is done, maybe "", or None if it is to be done."""
+    """Return which engine answered for a picture that is done ("" if unknown), or None if it is not."""
     try:
         record = finished(job)
     except InputError:  # of the picture or its mask: said when its turn comes
@@ -154,7 +257,7 @@ def _engine_of_done(finished: Callable[[Job], Mapping[str, Any] | None], job: Jo
 
 
 def _compare_engines(before: set[str], used: str | None) -> None:
-    """Say that another engine answers than did for the pictures of an earlier run."""
+    """Warn if another engine answers than for the pictures of an earlier run."""
     if used and before and used not in before:
         warnings.warn(
             f"the engine that answers here is {used}, and it was {', '.join(sorted(before))} for the "
@@ -163,16 +266,8 @@ def _compare_engines(before: set[str], used: str | None) -> None:
         )
 
 
-def _bar(title: str, total: int, quiet: bool) -> Any:
-    if quiet:
-        return nullcontext(lambda share: None)
-    from layermask.io.progress import bar
-
-    return bar(title, total)
-
-
 def load_model(model: str, weights: Path | None, device: str) -> tuple[Loaded, torch.device]:
-    """Return the model, tried out, and the device: what it cannot do is found before the work."""
+    """Return the model and the device. The model is tried on a picture, so that errors come early."""
     from layermask.zoo import load, tried
     from layermask.zoo.device import torch_device
 
@@ -181,7 +276,7 @@ def load_model(model: str, weights: Path | None, device: str) -> tuple[Loaded, t
 
 
 def mask_of(mask: Path, job: Job) -> Path:
-    """Return the mask of a picture: the one there is for all, or that of its name in a folder of masks."""
+    """Return the mask of a picture: the one mask file, or the file of the picture's name in a folder."""
     if not is_folder(mask):
         return mask
     found = sorted(p for p in mask.rglob("*") if str(p.relative_to(mask).with_suffix("")) == job.name)

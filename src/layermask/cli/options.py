@@ -1,4 +1,4 @@
-"""The options that several commands share, and what they stand for."""
+"""The options that several commands share, and how they are read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import typer
 
 from layermask.arguments.numbers import LARGEST_SEED
 from layermask.errors import InputError, printable
-from layermask.io.atomic import expanded
+from layermask.io.atomic import check_outputs, expanded, output_folder
 
 if TYPE_CHECKING:
     import torch
 
 MOST = 2**31 - 1  # no count is larger
-SIDE = 4096  # pixels of random images: more is no test but a strain
-MANY = 10_000_000  # masks: a day's work at 10 ms each
+SIDE = 4096  # pixels of random images: larger ones only take longer
+MANY = 10_000_000  # masks: a day at 10 ms each
 
 
 def path(text: str | Path) -> Path:
@@ -39,6 +39,29 @@ def _finite(value: float | None) -> float | None:
 PATH: Any = {"parser": path, "metavar": "PATH"}
 SEED: Any = {"min": 0, "max": LARGEST_SEED}
 FINITE: Any = {"callback": _finite}
+MASK: Any = typer.Option(
+    help="Mask file: white pixels are visible, black ones hidden. Or a folder with one mask per picture, of "
+    "the same name.",
+    show_default=False,
+    **PATH,
+)
+FORMS = "builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, or module:function of your own code."
+
+
+def count(help: str, least: int = 1, most: int = MOST, **more: Any) -> Any:
+    """Return an option that takes whole numbers."""
+    return typer.Option(min=least, max=most, help=help, **more)
+
+
+def size(help: str) -> Any:
+    """Return the option for the side of images, None for the model's own."""
+    return count(help, most=SIDE, show_default="the model's own")
+
+
+def model_argument(forms: str = FORMS) -> Any:
+    """Return the argument that names a model."""
+    return typer.Argument(metavar="MODEL", help=forms, show_default=False)
+
 
 Images = Annotated[
     list[Path],
@@ -59,23 +82,16 @@ Segments = Annotated[
 BatchSize = Annotated[
     str,
     typer.Option(
-        help="Pictures per forward pass, which bounds the memory; auto starts with 32 (256 on a GPU) and "
-        "halves that when memory runs out."
+        help="Masked pictures per forward pass, which limits the memory needed. auto starts with 32 (256 on "
+        "a GPU) and halves it when memory runs out."
     ),
 ]
-Model = Annotated[
-    str,
-    typer.Option(
-        help="builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, or module:function of your own code."
-    ),
-]
+Model = Annotated[str, typer.Option(help=FORMS)]
 Weights = Annotated[
     Path | None,
     typer.Option(help="Weight file to use instead of the hub's: .safetensors or a state dict.", **PATH),
 ]
-Against = Annotated[
-    str, typer.Option(help="Removals to compare with, separated by commas; none for no other.")
-]
+Against = Annotated[str, typer.Option(help="Other removals to compare with, separated by commas, or none.")]
 Out = Annotated[Path, typer.Option(help="Folder for the picture and the JSON file.", **PATH)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -91,27 +107,17 @@ def removals(against: str) -> list[str]:
 
 
 def output(folder: Path, names: Iterable[str | Path], option: str) -> Path:
-    """Return a folder, made if it is not there, found to take files of these names, paths within it.
+    """Return a folder, made if needed, in which files of these names, paths within it, can be written.
 
     Raises:
-        InputError: the folder or a file cannot be written; `option` says what to give another of.
+        InputError: the folder or a file cannot be written. `option` names what to change.
     """
-    from layermask.io.atomic import check_outputs, output_folder
-
     try:
         place = output_folder(folder)
         check_outputs(place, names)
     except InputError as error:
         raise InputError(f"{error}: give another {option}") from error
     return place
-
-
-def check_files(images: list[Path]) -> None:
-    """Find out before a model is loaded that a picture cannot be read."""
-    from layermask.data.images import load_image
-
-    for image in images:
-        load_image(image)
 
 
 def batch_size(text: str, device: torch.device) -> int:
@@ -127,10 +133,10 @@ def batch_size(text: str, device: torch.device) -> int:
 
 
 def less(batch_size: str) -> str:
-    """Return what to make smaller when memory runs out; with auto, one picture alone was too large."""
+    """Return the option to change when memory runs out. With auto, a single picture was too large."""
     return "--model, or --device cpu" if batch_size == "auto" else "--batch-size, or auto"
 
 
-def voice(silent: bool) -> Callable[[str], None]:
-    """Return what prints a line for the user, or nothing."""
+def printer(silent: bool) -> Callable[[str], None]:
+    """Return a function that prints a line for the user, or nothing if `silent`."""
     return (lambda text: None) if silent else (lambda text: typer.echo(printable(text)))

@@ -27,10 +27,10 @@ def outcome(quiet: bool = False, memory: str = "--batch-size, or auto") -> Itera
         _end("interrupted", INTERRUPTED)
     except typer.Exit:
         raise
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does: nothing is left to say
+    except BrokenPipeError:  # nobody reads the output any more, as with `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise typer.Exit(FAILED) from None
-    except BaseException as error:  # SystemExit too: the model's code may end the program, we do not
+    except BaseException as error:  # SystemExit too: the model's code may raise it
         if os.environ.get("LAYERMASK_DEBUG"):
             raise
         if isinstance(error, InputError):
@@ -40,7 +40,7 @@ def outcome(quiet: bool = False, memory: str = "--batch-size, or auto") -> Itera
 
 @contextmanager
 def _warnings_in_one_line(quiet: bool) -> Iterator[None]:
-    """Show users our warnings as a line without a code location, and none that is for developers."""
+    """Show warnings for users in one line without a code location, and hide those for developers."""
 
     def show(message: Warning | str, category: type[Warning], *where: object) -> None:
         typer.echo(f"layermask: warning: {' '.join(printable(message).split())}", err=True)
@@ -57,7 +57,7 @@ def _describe(error: BaseException, memory: str) -> str:
     if out_of_memory(error):
         return f"out of memory: give a smaller {memory}"
     if type(error).__module__.startswith("layermask."):
-        return str(error)  # written to be read, as of an operation without a rule
+        return str(error)  # written for users, as of an operation without a rule
     return f"{type(error).__name__}: {error} (LAYERMASK_DEBUG=1 shows where)"
 
 

@@ -22,16 +22,15 @@ Out = Annotated[
 Rule = Annotated[
     str | None,
     typer.Option(
-        help="Of segments: area under a curve, the mean of its points, or by trapezoid.",
+        help="For segments: the area under a curve is the mean of its points, or by trapezoid.",
         show_default="mean, as in the paper",
     ),
 ]
 Hits = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        max=options.MOST,
-        help="Of shape: draw classes that the model gets right in more images than this.",
+    options.count(
+        "For shape: draw classes that the model predicts correctly in more images than this.",
+        least=0,
         show_default="10, as in the paper",
     ),
 ]
@@ -40,7 +39,7 @@ Hits = Annotated[
 def command(
     folder: Folder, rule: Rule = None, hits: Hits = None, out: Out = None, quiet: options.Quiet = False
 ) -> None:
-    """Draw the results of `layermask evaluate` from results.parquet alone.
+    """Draw the figure and the tables of `layermask evaluate` from results.parquet alone.
 
     Writes results.png, the tables as results.md, and each as a CSV file. Exit status: 1 failed, 2 bad input,
     130 interrupted.
@@ -65,7 +64,7 @@ def command(
         }
         write_all(files)
         written = ", ".join(path.name for path in files)
-        options.voice(quiet)(f"{head}\n\n{tables[0].as_markdown()}\n\nwrote {written} in {place}")
+        options.printer(quiet)(f"{head}\n\n{tables[0].as_markdown()}\n\nwrote {written} in {place}")
 
 
 def _options(entry: Any, **given: Any) -> dict[str, Any]:

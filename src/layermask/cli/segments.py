@@ -102,6 +102,6 @@ def _tell(job: Job, labels: Tensor, quiet: bool, json: bool) -> None:
     if json:
         typer.echo(dumps({"image": job.image.name, "segments": count, "sizes": sizes.tolist()}))
     elif not quiet:
-        options.voice(False)(
+        options.printer(False)(
             f"{job.image}: {count} segments of {int(sizes.min())} to {int(sizes.max())} pixels"
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from layermask.arguments.declare import checked
-from layermask.arguments.numbers import count, optional, several
-from layermask.arguments.refusal import refused
+from layermask.arguments.numbers import optional, pair
 from layermask.arguments.words import path as path_kind
 from layermask.errors import ImageError, import_optional
 from layermask.io.atomic import open_file, reason
@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 # A file of a few kilobytes can unpack to gigabytes; 100 million pixels take 0.3 GB as RGB.
 MAX_PIXELS = 100_000_000
-
-
-def _size(name: str, value: Any) -> tuple[int, ...]:
-    sizes = several(name, value, count)
-    if len(sizes) != 2:
-        raise refused(name, value, "give (width, height)")
-    return sizes
+_SIZE = optional(partial(pair, of="(width, height)"))
 
 
 @checked(path=path_kind)
@@ -36,7 +30,7 @@ def load_image(path: str | Path) -> Image.Image:
     return _rgb(_eight_bit(image, path), ground="white")
 
 
-@checked(path=path_kind, size=optional(_size))
+@checked(path=path_kind, size=_SIZE)
 def load_mask(path: str | Path, size: tuple[int, int] | None = None) -> Image.Image:
     """Read a two-level mask, white = visible, as a picture of 0 and 255; transparent parts are hidden.
 
@@ -47,7 +41,7 @@ def load_mask(path: str | Path, size: tuple[int, int] | None = None) -> Image.Im
     return mask if size is None else _fit(mask, size, path)
 
 
-@checked(path=path_kind, size=optional(_size))
+@checked(path=path_kind, size=_SIZE)
 def load_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read a label map, one integer per pixel, as an (H, W) int64 array: .npy, or a PNG or TIFF of integers.
 

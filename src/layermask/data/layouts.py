@@ -1,4 +1,4 @@
-"""The layouts of folders: each function returns the samples of one, or says what is missing."""
+"""The layouts of folders: each function returns the samples of one, or raises and names what is missing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SPLITS = ("val", "validation", "train")
 
 
 def table_file(root: Path) -> Path | None:
-    # What is there and cannot be read, as a pipe, is refused later, and not passed over.
+    # A file that cannot be read, as a pipe, counts as found: it is refused later, not skipped.
     return next((root / name for name in TABLES if os.path.lexists(root / name)), None)
 
 
@@ -77,7 +77,7 @@ def _label(text: str | None, where: str) -> int | None:
 
 
 def _existing(path: Path, where: str) -> Path:
-    if not os.path.lexists(path):  # a link that leads nowhere is an image that cannot be read
+    if not os.path.lexists(path):  # a broken link counts as an image that cannot be read
         raise InputError(f"{where}: there is no image {path}")
     return path
 
@@ -251,7 +251,7 @@ def _entries(
         InputError: an entry cannot be used; its number is named.
     """
     if not isinstance(content[kind], list):
-        raise InputError(f"annotations {path}: {kind} is no list: expected COCO's form")
+        raise InputError(f"annotations {path}: {kind} is not a list: expected COCO's form")
     for number, entry in enumerate(content[kind]):
         where = f"annotations {path}: entry {number} of {kind}"
         try:
@@ -294,7 +294,7 @@ def _annotation(
     for key, kind in (("image_id", "images"), ("category_id", "categories")):
         ids.append(_id(entry[key]))
         if ids[-1] not in numbers[kind]:
-            raise InputError(f"{where} has the {key} {ids[-1]!r}, which none of the {kind} has as its id")
+            raise InputError(f"{where} has the {key} {ids[-1]!r}, and none of the {kind} has this id")
     return ids[0], ids[1], Shape(entry["segmentation"], where)
 
 

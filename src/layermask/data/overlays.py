@@ -1,4 +1,4 @@
-"""What goes with pictures, as files hold it: masks, label maps, polygons and run lengths, saliency maps."""
+"""Masks and saliency maps of pictures, read from files: label maps, polygons and run lengths too."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Shapes:
 def whole(value: Any) -> int:
     """Return a whole number of a JSON file, where true and 1 are two things."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{shown(value)} is no whole number")
+        raise TypeError(f"{shown(value)} is not a whole number")
     return value
 
 
@@ -186,6 +186,6 @@ def _same_size(picture: Image.Image, size: Size, where: Any) -> Image.Image:
     if picture.size != size:
         raise ImageError(
             f"the mask of {where} is {picture.width}x{picture.height} and the image {size[0]}x{size[1]}: "
-            "they have to belong together"
+            "give files that belong together"
         )
     return picture

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from layermask.arguments.declare import checked
 from layermask.arguments.numbers import optional
+from layermask.arguments.words import known
 from layermask.arguments.words import path as path_kind
-from layermask.arguments.words import text
 from layermask.data import layouts
 from layermask.data.files import class_folders, pictures
 from layermask.data.source import Sample, Source
-from layermask.errors import InputError, nearest
+from layermask.errors import InputError
 from layermask.io.atomic import exists, is_folder, reason
 
 
 @dataclass(frozen=True)
-class Kind:
+class Layout:
     """A layout: its samples below a folder, whether a folder looks like it, and what it is."""
 
     samples: Callable[[Path, Path | None], list[Sample]]
@@ -36,26 +36,26 @@ def _has_annotations(root: Path) -> bool:
 
 
 # In the order in which a folder is compared with them: the more special first.
-DATA_SOURCES: dict[str, Kind] = {
-    "folder": Kind(
+DATA_SOURCES: dict[str, Layout] = {
+    "folder": Layout(
         layouts.folder,
         lambda root: layouts.table_file(root) is not None or bool(pictures(root)),
         "pictures and labels.csv (file,label); masks in masks/, saliency maps in saliency/",
     ),
-    "imagenet-s": Kind(
+    "imagenet-s": Layout(
         layouts.imagenet_s,
         lambda root: any(root.glob("*-segmentation")),
         "ImageNet-S: validation/ or train-semi/ with label maps in NAME-segmentation/",
     ),
-    "salient-imagenet": Kind(
+    "salient-imagenet": Layout(
         layouts.salient_imagenet,
         lambda root: any(root.glob("n[0-9]*/feature_*")),
         "Salient ImageNet: saliency maps in WNID/feature_N/",
     ),
-    "pixel-imagenet": Kind(
+    "pixel-imagenet": Layout(
         layouts.pixel_imagenet, _has_annotations, "Pixel ImageNet: COCO-style masks in one JSON file"
     ),
-    "imagenet": Kind(
+    "imagenet": Layout(
         layouts.imagenet,
         _has_classes,
         "ImageNet: folders by WordNet id, here or in val/ or train/; masks/ as PNG",
@@ -63,22 +63,18 @@ DATA_SOURCES: dict[str, Kind] = {
 }
 
 
-@checked(path=path_kind, kind=text, images=optional(path_kind))
+@checked(path=path_kind, images=optional(path_kind))
 def open_source(path: str | Path, kind: str = "auto", images: str | Path | None = None) -> Source:
     """Open a folder of labelled pictures; nothing is decoded yet.
 
-    `kind`: a name in `SOURCES`, or "auto", which looks at the folder. `images`: where the pictures lie if
-    they are not beside their masks or saliency maps.
+    `kind`: a name in `DATA_SOURCES`, or "auto", which looks at the folder. `images`: where the pictures lie
+    if they are not beside their masks or saliency maps.
 
     Raises:
         InputError: a folder or file is missing, or the layout is none of these; what was seen is named.
     """
     root, place = _folder(Path(path)), _folder(Path(images)) if images is not None else None
-    if kind not in ("auto", *DATA_SOURCES):
-        raise InputError(
-            f"unknown kind of data {kind!r}: choose auto, {', '.join(DATA_SOURCES)}"
-            f"{nearest(kind, DATA_SOURCES)}"
-        )
+    known("kind of data", kind, ["auto", *DATA_SOURCES])
     try:
         kind = _guess(root) if kind == "auto" else kind
         return Source(kind, root, tuple(DATA_SOURCES[kind].samples(root, place)))

@@ -25,14 +25,14 @@ Known = Literal["label", "mask", "saliency"]
 
 
 class Overlay(Protocol):
-    """A picture that goes with a picture, read when it is asked for."""
+    """A mask or saliency map of a picture, read when it is asked for."""
 
     def __call__(self, size: Size) -> Image.Image:
         """Return an "L" picture of this (width, height)."""
         ...
 
     def fingerprint(self, root: Path) -> str:
-        """Return what changes when it does, without reading much; paths are those below `root`."""
+        """Return text that changes when the file does, without reading much. Paths are relative to `root`."""
         ...
 
 
@@ -41,7 +41,7 @@ class Sample:
     """A picture and what is known of it; nothing is read before it is asked for.
 
     `name`: its place in the source. `label`: the class index. `mask`: of the object, white on black.
-    `saliency`: how much each pixel speaks for the label, 0 to 255.
+    `saliency`: how much each pixel supports the label, 0 to 255.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Source(Sequence[Sample]):
         """Return the source if all samples have it; with `skip`, those samples that do.
 
         Raises:
-            InputError: some have not and `skip` is False, or none have; the first ones are named.
+            InputError: some samples lack it and `skip` is False, or all lack it. The first ones are named.
         """
         lacking = [sample.name for sample in self.samples if getattr(sample, what) is None]
         if not lacking:
@@ -126,7 +126,7 @@ class Source(Sequence[Sample]):
             )
         return replace(self, samples=tuple(s for s in self.samples if getattr(s, what) is not None))
 
-    @checked(seed=kinds.seed)
+    @checked(limit=kinds.optional(kinds.count), seed=kinds.seed)
     def pick(self, limit: int | None, seed: int = 0) -> Source:
         """Return `limit` samples at random, in the order of the source; all where it has no more.
 
@@ -134,8 +134,6 @@ class Source(Sequence[Sample]):
         """
         if limit is None or limit >= len(self):
             return self
-        if limit < 1:
-            raise InputError(f"limit {limit}: give a whole number above 0")
         chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:limit]
         return replace(self, samples=tuple(self.samples[i] for i in sorted(chosen.tolist())))
 
@@ -148,7 +146,7 @@ class Source(Sequence[Sample]):
         return hashlib.sha256(json.dumps([self._line(s) for s in self.samples]).encode()).hexdigest()
 
     def fingerprints(self) -> dict[str, str]:
-        """Return by name what changes when a sample does: its label, the size of a file; see `digest`.
+        """Return, by name, text that changes with a sample, its label or the size of a file; see `digest`.
 
         Raises:
             InputError: a file is not there, or a name stands for two samples.
@@ -167,7 +165,7 @@ class Source(Sequence[Sample]):
 
 
 def file_size(path: Path) -> int:
-    """Return the size of a file; of a link that leads nowhere, its own: it is refused when it is read."""
+    """Return the size of a file, and of a broken link its own: it is refused when it is read."""
     try:
         return (path.stat() if exists(path) else path.lstat()).st_size
     except (OSError, ValueError) as error:

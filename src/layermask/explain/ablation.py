@@ -1,4 +1,4 @@
-"""One segment at a time: what is lost without it, or gained by it alone."""
+"""One segment at a time: the loss without it, or the gain from it alone."""
 
 from __future__ import annotations
 

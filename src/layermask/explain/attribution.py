@@ -6,55 +6,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import NormalDist
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.declare import Checked
+from layermask.arguments.kinds import Text
 from layermask.errors import InputError
+
+Index = Annotated[int, kinds.index]
+Rows = Annotated[Tensor, partial(kinds.values, ndim=2)]
+MaybeRows = Annotated[Tensor | None, kinds.optional(partial(kinds.values, ndim=2))]
+MaybeValues = Annotated[Tensor | None, kinds.optional(kinds.values)]
 
 
 @dataclass(frozen=True)
-class Attribution:
+class Attribution(Checked):
     """One score per target class (T) and segment (S): positive supports the class, negative detracts.
 
     `scores` (T, S) float64, in units of the explained output; `segments` (*S) int64, the segment of each
-    pixel; `prediction` (T,) the explained output for the whole picture; `n_samples` masked pictures asked.
+    pixel; `prediction` (T,) the explained output for the whole picture; `n_samples` the number of masks.
 
     Where the method has them: `stderr` (T, S), the standard errors of scores that come from sampling;
     `r2` and `intercept` (T,) of a linear surrogate; `region` (T, S) bool, the smallest visible part found.
     """
 
-    scores: Tensor
-    segments: Tensor
-    targets: tuple[int, ...]
-    prediction: Tensor
-    method: str = ""
-    n_samples: int = 0
-    stderr: Tensor | None = None
-    intercept: Tensor | None = None
-    r2: Tensor | None = None
-    region: Tensor | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    scores: Rows
+    segments: Annotated[Tensor, kinds.label_map]
+    targets: Annotated[tuple[int, ...], partial(kinds.several, kind=kinds.index)]
+    prediction: Annotated[Tensor, partial(kinds.values, ndim=1)]
+    method: Text = ""
+    n_samples: Index = 0
+    stderr: MaybeRows = None
+    intercept: MaybeValues = None
+    r2: MaybeValues = None
+    region: MaybeRows = None
+    settings: Annotated[Mapping[str, Any], kinds.mapping] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        rows, optional = partial(kinds.values, ndim=2), kinds.optional
-        check_fields(
-            self,
-            scores=rows,
-            segments=kinds.label_map,
-            targets=partial(kinds.several, kind=kinds.index),
-            prediction=partial(kinds.values, ndim=1),
-            method=kinds.text,
-            n_samples=kinds.index,
-            stderr=optional(rows),
-            intercept=optional(kinds.values),
-            r2=optional(kinds.values),
-            region=optional(rows),
-            settings=kinds.mapping,
-        )
+        super().__post_init__()
         self._check_segments()
         self._check_rows()
 
@@ -99,10 +91,10 @@ class Attribution:
             InputError: the method does not sample, or knows no standard errors.
         """
         if self.stderr is None:
-            raise InputError(f"{self.method} has no standard errors: its scores are not drawn at random")
+            raise InputError(f"{self.method} has no standard errors: it does not sample")
         level = kinds.number("level", level, above=0, below=1)
-        wide = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
-        return self.scores - wide, self.scores + wide
+        half = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
+        return self.scores - half, self.scores + half
 
     def visible(self, shown: int | Tensor, row: int = 0) -> Tensor:
         """Return the (1, 1, *S) mask that shows the `shown` highest segments, or those of a bool (S,)."""

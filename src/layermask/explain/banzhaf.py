@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.kinds import Share
 from layermask.explain.regression import Fit, Moments, ridge
 from layermask.explain.sampling import chunk_sizes, generator
-from layermask.explain.surrogate import Design, Surrogate
+from layermask.explain.surrogate import Design, Surrogate, equal_weights
 
 
 @dataclass(frozen=True)
@@ -26,48 +24,37 @@ class Banzhaf(Surrogate):
     by a relaxed mask". All subsets are listed, and the values exact, where n_samples allows it.
     """
 
-    probability: float = 0.5
+    probability: Share = 0.5
 
     name: ClassVar[str] = "Banzhaf"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, probability=partial(kinds.number, above=0, below=1))
-
     def design(self, n_segments: int) -> Design:
-        whole = n_segments < 60 and 2**n_segments <= self.n_samples
-        return _AllSubsets(self, n_segments) if whole else _RandomSubsets(self, n_segments)
+        listed = n_segments < 60 and 2**n_segments <= self.n_samples
+        return self._all_subsets(n_segments) if listed else self._random_subsets(n_segments)
 
     def fit(self, moments: Moments, ends: Tensor) -> Fit:
         return ridge(moments, 0.0)
 
+    def _random_subsets(self, n_segments: int) -> Design:
+        sizes = chunk_sizes(self.n_samples)
 
-class _RandomSubsets(Design):
-    def __init__(self, banzhaf: Banzhaf, n_segments: int) -> None:
-        super().__init__(chunk_sizes(banzhaf.n_samples))
-        self.banzhaf, self.n_segments = banzhaf, n_segments
+        def rows(index: int) -> Tensor:
+            drawn = torch.rand(sizes[index], n_segments, generator=generator(self.seed, index))
+            return drawn < self.probability
 
-    def rows(self, index: int) -> Tensor:
-        shape = (self.sizes[index], self.n_segments)
-        return torch.rand(shape, generator=generator(self.banzhaf.seed, index)) < self.banzhaf.probability
+        return Design(sizes, rows, equal_weights)
 
-    def weights(self, index: int, rows: Tensor) -> Tensor:
-        return torch.ones(len(rows), dtype=torch.double)
-
-
-class _AllSubsets(Design):
-    """Subset number n shows the segments whose bit of n is set."""
-
-    def __init__(self, banzhaf: Banzhaf, n_segments: int) -> None:
+    def _all_subsets(self, n_segments: int) -> Design:
+        """Subset number n shows the segments whose bit of n is set."""
         sizes = chunk_sizes(2**n_segments)
-        super().__init__(sizes, exact=len(sizes))
-        self.probability, self.n_segments = banzhaf.probability, n_segments
 
-    def rows(self, index: int) -> Tensor:
-        start = sum(self.sizes[:index])
-        numbers = torch.arange(start, start + self.sizes[index])
-        return (numbers[:, None] >> torch.arange(self.n_segments) & 1).bool()
+        def rows(index: int) -> Tensor:
+            start = sum(sizes[:index])
+            numbers = torch.arange(start, start + sizes[index])
+            return (numbers[:, None] >> torch.arange(n_segments) & 1).bool()
 
-    def weights(self, index: int, rows: Tensor) -> Tensor:
-        shown = rows.sum(1).double()
-        return self.probability**shown * (1 - self.probability) ** (self.n_segments - shown)
+        def weights(index: int, rows: Tensor) -> Tensor:
+            shown = rows.sum(1).double()
+            return self.probability**shown * (1 - self.probability) ** (n_segments - shown)
+
+        return Design(sizes, rows, weights, exact=len(sizes))

@@ -7,18 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields, checked
+from layermask.arguments.declare import Checked, checked
+from layermask.arguments.kinds import Count
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
-from layermask.removal.query import Forward, Output, check_finite, output_kind, query
+from layermask.removal.query import Forward, Output, check_finite, query
 from layermask.segment.labels import relabel
 
 Target = int | Sequence[int] | None
@@ -26,26 +27,23 @@ Progress = bool | Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Explainer(ABC):
-    """Scores the segments of pictures by what `removal(images, visible) -> logits` answers without them.
+class Explainer(Checked, ABC):
+    """Scores the segments of pictures by the outputs of `removal(images, visible) -> logits` without them.
 
     `perturbations_per_eval`: masks in one forward pass; memory follows it, and results do not depend on it,
     up to the rounding of the model's kernels. Masks that show about as much share a pass.
     `output`: what of the model is explained.
     """
 
-    removal: Callable[..., Any]
+    removal: Annotated[Callable[..., Any], kinds.removal]
     _: dataclasses.KW_ONLY
-    perturbations_per_eval: int = 32
+    perturbations_per_eval: Count = 32
     output: Output = "probability"
 
     name: ClassVar[str]
     needs_segments: ClassVar[bool] = True
     compares: ClassVar[bool] = False
-    """Whether it looks at which class is the likeliest, of which there have to be two."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, removal=kinds.removal, perturbations_per_eval=kinds.count, output=output_kind)
+    """Whether it compares classes, so that the model needs two or more."""
 
     @abstractmethod
     def plan(self, segments: Segments, prediction: Tensor, targets: Sequence[int]) -> QueryPlan:
@@ -101,7 +99,7 @@ class Explainer(ABC):
         self._expect(whole, classes)
         plans = [self.plan(*each) for each in zip(maps, predictions, classes, strict=True)]
         with _progress(show_progress, self.name, sum(map(self.cost, maps))) as advance:
-            found = run(plans, images, classes, self._asker(), self.perturbations_per_eval, advance)
+            found = run(plans, images, classes, self._query(), self.perturbations_per_eval, advance)
         return [
             Attribution(
                 segments=each.labels,
@@ -115,7 +113,7 @@ class Explainer(ABC):
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Return what the scores depend on besides the model and the picture."""
+        """Return the settings that the scores depend on, besides the model and the picture."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "removal"}
 
     def _with(self, settings: dict[str, Any]) -> Explainer:
@@ -145,10 +143,10 @@ class Explainer(ABC):
         shown = torch.ones_like(images[:, :1], dtype=torch.bool)
         size = self.perturbations_per_eval
         batches = zip(images.split(size), shown.split(size), strict=True)
-        ask = self._asker()
+        ask = self._query()
         return torch.cat([ask(x, visible) for x, visible in batches])
 
-    def _asker(self) -> Forward:
+    def _query(self) -> Forward:
         return query(self.removal, self.output, self.compares)
 
     def _targets(self, whole: Tensor, asked: list[Target]) -> list[list[int]]:
@@ -162,8 +160,8 @@ class Explainer(ABC):
     def _likeliest(self, outputs: Tensor) -> list[int]:
         return outputs.topk(min(2, len(outputs))).indices.tolist()
 
-    def _expect(self, whole: Tensor, classes: list[list[int]]) -> None:  # noqa: B027  # most explain any
-        """Refuse targets that the method cannot explain."""
+    def _expect(self, whole: Tensor, classes: list[list[int]]) -> None:
+        """Refuse targets that the method cannot explain; most explain any."""
 
 
 def _labels(mask: Any, images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -101,17 +101,11 @@ def activations(model: nn.Module, answer: Callable[[], Any], places: Sequence[Pl
             found[place] = _read(place, _first(output))
 
     modules = dict(model.named_modules())
-    names = {place.module for place in places}
-    handles = [
-        modules[name].register_forward_hook(lambda module, args, output, name=name: keep(name, output))
-        for name in names
-    ]
-    try:
-        with torch.no_grad():
-            answer()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name in {place.module for place in places}:
+            hook = lambda module, args, output, name=name: keep(name, output)  # noqa: E731
+            hooks.enter_context(modules[name].register_forward_hook(hook))
+        answer()
     if missed := [place.module for place in places if place not in found]:
         raise InputError(f"the model was not run through {missed[0]!r}: run the one whose places these are")
     return [found[place] for place in places]
@@ -119,7 +113,7 @@ def activations(model: nn.Module, answer: Callable[[], Any], places: Sequence[Pl
 
 @checked(whole=partial(kinds.instance, kind=FeatureMap))
 def most_varying_channel(whole: FeatureMap) -> int:
-    """Return the channel with the largest variance over space: the one rule by which pictures pick theirs."""
+    """Return the channel with the largest variance over space, the one that figures show."""
     return int(whole.values.flatten(1).var(1, correction=0).argmax())
 
 
@@ -165,16 +159,14 @@ def _watching(model: nn.Module, root: _Call, size: tuple[int, int]) -> Iterator[
         call = open_calls.pop()
         call.place = _place(call, _first(output), size)
 
-    handles = []
-    for name, module in model.named_modules():
-        if name:
-            handles.append(module.register_forward_pre_hook(lambda module, args, name=name: enter(name)))
-            handles.append(module.register_forward_hook(lambda module, args, output: leave(output)))
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if name:
+                before = module.register_forward_pre_hook(lambda module, args, name=name: enter(name))
+                after = module.register_forward_hook(lambda module, args, output: leave(output))
+                hooks.enter_context(before)
+                hooks.enter_context(after)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _stages(call: _Call, area: int) -> Iterator[Place]:
@@ -220,7 +212,7 @@ def _grid(count: int, size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def _alike(grid: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether a grid has the shape of the image, to one cell: attention weights and gates mostly have not."""
+    """Whether a grid has the shape of the image, to one cell. Attention weights and gates rarely do."""
     (h, w), (height, width) = grid, size
     return 2 <= h <= height and 2 <= w <= width and abs(h * width - w * height) <= 1.5 * max(height, width)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.explain.explainer import Explainer
 from layermask.explain.query_plan import Answers, Query, QueryPlan, Segments
@@ -24,14 +23,9 @@ class _Greedy(Explainer):
     was kept. It is small, but no smaller one is ruled out.
     """
 
-    step: int | None = None
+    step: Annotated[int | None, kinds.optional(kinds.count)] = None
 
-    needs_segments: ClassVar[bool] = True
     compares: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, step=kinds.optional(kinds.count))
 
     def cost(self, segments: Segments) -> int:
         rounds = -(-segments.count // self._step(segments.count))
@@ -115,7 +109,7 @@ def _shrink(
 
 
 def _try(segments: Segments, shown: Tensor, left: Tensor) -> Generator[Query, Answers, Answers]:
-    """Ask about `shown` with each of the segments `left` turned round."""
+    """Ask about `shown` with each of the segments `left` flipped, one at a time."""
     rows = shown.repeat(len(left), 1)
     rows[torch.arange(len(left)), left] = ~rows[torch.arange(len(left)), left]
     return (yield segments.show(rows))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from layermask.explain.regression import Fit, Moments, invert, r2
 from layermask.explain.sampling import CHUNK, chunk_sizes, generator
-from layermask.explain.surrogate import Design, Surrogate
+from layermask.explain.surrogate import Design, Surrogate, equal_weights
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class KernelShap(Surrogate):
     drawn_together: ClassVar[int] = 2
 
     def design(self, n_segments: int) -> Design:
-        return _ShapleyKernel(n_segments, self.n_samples, self.seed)
+        return _ShapleyKernel(n_segments, self.n_samples, self.seed).design()
 
     def fit(self, moments: Moments, ends: Tensor) -> Fit:
         """Least squares under the constraint that scores sum to the difference of the ends."""
@@ -44,25 +44,28 @@ class KernelShap(Surrogate):
         return Fit(scores, nothing, r2(moments, scores, nothing), inverse, torch.zeros(len(toward)))
 
 
-class _ShapleyKernel(Design):
+class _ShapleyKernel:
     """Listed subsets of the outer sizes, then random pairs of the inner ones."""
 
     def __init__(self, n_segments: int, n_samples: int, seed: int) -> None:
-        self.n_segments, self.seed = n_segments, seed
+        self.n_segments, self.n_samples, self.seed = n_segments, n_samples, seed
         sizes = range(1, n_segments // 2 + 1)  # with their complements
         # (S - 1) / (k (S - k)), summed over the subsets of both sizes of a pair, and normalised
         weight = {k: (1 if 2 * k == n_segments else 2) / (k * (n_segments - k)) for k in sizes}
         whole = sum(weight.values())
         self.weight = {k: w / whole for k, w in weight.items()}
         self.listed = self._affordable(n_samples)
-        count = sum(map(self._number, self.listed))
-        left = n_samples - count - (n_samples - count) % 2 if len(self.listed) < len(self.weight) else 0
-        listed = chunk_sizes(count)
         self.inner = [k for k in self.weight if k not in self.listed]
-        mass = sum(self.weight[k] for k in self.inner)
-        super().__init__([*listed, *chunk_sizes(max(left, 0 if count else 2))], len(listed), mass or None)
         self._list = self._listing()
         self._made: list[Tensor] = []
+
+    def design(self) -> Design:
+        count = sum(map(self._number, self.listed))
+        left = self.n_samples - count - (self.n_samples - count) % 2 if self.inner else 0
+        listed = chunk_sizes(count)
+        self.sizes, self.exact = [*listed, *chunk_sizes(max(left, 0 if count else 2))], len(listed)
+        mass = sum(self.weight[k] for k in self.inner)
+        return Design(self.sizes, self.rows, self.weights, self.exact, mass or None)
 
     def _number(self, k: int) -> int:
         return math.comb(self.n_segments, k) * (1 if 2 * k == self.n_segments else 2)
@@ -101,7 +104,7 @@ class _ShapleyKernel(Design):
 
     def weights(self, index: int, rows: Tensor) -> Tensor:
         if index >= self.exact:
-            return torch.ones(len(rows), dtype=torch.double)
+            return equal_weights(index, rows)
         sizes = rows.sum(1)
         small = torch.minimum(sizes, self.n_segments - sizes).tolist()
         return torch.tensor([self.weight[k] / self._number(k) for k in small], dtype=torch.double)

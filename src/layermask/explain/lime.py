@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.kinds import Positive
 from layermask.explain.regression import Fit, Moments, ridge
 from layermask.explain.sampling import chunk_sizes, generator
 from layermask.explain.surrogate import Design, Surrogate
@@ -25,15 +23,10 @@ class Lime(Surrogate):
     regression with penalty `alpha`.
     """
 
-    kernel_width: float = 0.25
-    alpha: float = 1.0
+    kernel_width: Positive = 0.25
+    alpha: Positive = 1.0
 
     name: ClassVar[str] = "LIME"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive = partial(kinds.number, above=0)
-        check_fields(self, kernel_width=positive, alpha=positive)
 
     def rows(self, n_segments: int) -> Tensor:
         """Return the (n_samples, n_segments) bool rows, True = shown: they depend on seed and sizes only."""
@@ -47,27 +40,17 @@ class Lime(Surrogate):
         return (-(distance**2) / self.kernel_width**2).exp().sqrt()
 
     def design(self, n_segments: int) -> Design:
-        return _Coins(self, n_segments)
+        """Every segment of every row is shown or hidden by the toss of a coin; row 0 shows all."""
+        sizes = chunk_sizes(self.n_samples)
+
+        def rows(index: int) -> Tensor:
+            shape, draw = (sizes[index], n_segments), generator(self.seed, index)
+            drawn = torch.randint(0, 2, shape, generator=draw, dtype=torch.uint8).bool()
+            if index == 0:
+                drawn[0] = True
+            return drawn
+
+        return Design(sizes, rows, lambda index, rows: self.weights(rows))
 
     def fit(self, moments: Moments, ends: Tensor) -> Fit:
         return ridge(moments, self.alpha)
-
-
-class _Coins(Design):
-    """Every segment of every row shown or hidden by the toss of a coin, but for row 0, which shows all."""
-
-    def __init__(self, lime: Lime, n_segments: int) -> None:
-        super().__init__(chunk_sizes(lime.n_samples))
-        self.lime, self.n_segments = lime, n_segments
-
-    def rows(self, index: int) -> Tensor:
-        shape = (self.sizes[index], self.n_segments)
-        rows = torch.randint(
-            0, 2, shape, generator=generator(self.lime.seed, index), dtype=torch.uint8
-        ).bool()
-        if index == 0:
-            rows[0] = True
-        return rows
-
-    def weights(self, index: int, rows: Tensor) -> Tensor:
-        return self.lime.weights(rows)

@@ -1,4 +1,4 @@
-"""Occlusion: a window slides over the picture, and what it hides is missed or not."""
+"""Occlusion: a window slides over the picture, and scores are the loss while it hides a pixel."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.explainer import Explainer
 from layermask.explain.query_plan import Query, QueryPlan, Segments
 
 Sizes = int | tuple[int, ...]
+MaybeSizes = Annotated[Sizes | None, kinds.optional(kinds.sizes)]
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,11 @@ class Occlusion(Explainer):
     feature_mask.
     """
 
-    sliding_window_shapes: Sizes | None = None
-    strides: Sizes | None = None
+    sliding_window_shapes: MaybeSizes = None
+    strides: MaybeSizes = None
 
     name: ClassVar[str] = "occlusion"
     needs_segments: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        pixels = kinds.optional(kinds.sizes)
-        check_fields(self, sliding_window_shapes=pixels, strides=pixels)
 
     def cost(self, segments: Segments) -> int:
         return len(list(self._windows(tuple(segments.labels.shape))))

@@ -9,31 +9,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
-from layermask.explain.explainer import Explainer
 from layermask.explain.query_plan import QueryPlan, Segments
-from layermask.explain.sampling import CHUNK, Ranking, generator, tolerance_kind, warn_if_few
+from layermask.explain.sampling import CHUNK, RankStability, SamplingExplainer, generator, warn_if_few
 
 
 @dataclass(frozen=True)
-class PermutationShapley(Explainer):
+class PermutationShapley(SamplingExplainer):
     """Shapley values over random orders of the segments (Castro et al. 2009), each with its reverse.
 
     An order and its reverse are antithetic (Mitchell et al. 2022): they cost 2 (S - 1) masks and give two
     estimates whose errors partly cancel. `n_samples` masks at most, but one pair at least. Scores sum to
-    f(all shown) - f(nothing shown). `converge` as in KernelShap.
+    f(all shown) - f(nothing shown).
     """
 
-    n_samples: int = 1000
-    seed: int = 0
-    converge: float | None = None
-
     name: ClassVar[str] = "Shapley"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, n_samples=kinds.count, seed=kinds.seed, converge=tolerance_kind)
 
     def _pairs(self, n_segments: int) -> int:
         return max(1, self.n_samples // (2 * (n_segments - 1)))
@@ -47,7 +36,7 @@ class PermutationShapley(Explainer):
         nothing = (yield segments.show(torch.zeros(1, count, dtype=torch.bool))).values[0]
         total, per_ask = self._pairs(count), max(1, CHUNK // (2 * (count - 1)))
         first, second = torch.zeros(2, len(targets), count, dtype=torch.double)
-        ranking, done = Ranking(self.converge), 0
+        stability, done = RankStability(self.converge), 0
         while done < total:
             orders = _orders(min(per_ask, total - done), count, self.seed, done)
             answers = yield segments.show(_prefixes(orders).flatten(0, 1))
@@ -56,7 +45,7 @@ class PermutationShapley(Explainer):
             first += pairs.sum(0)
             second += pairs.square().sum(0)
             done += len(pairs)
-            if ranking.settled(first / done):
+            if stability.reached(first / done):
                 break
         mean = first / done
         variance = (second / done - mean.square()).clamp(min=0) * done / max(done - 1, 1)

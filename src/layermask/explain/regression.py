@@ -1,6 +1,6 @@
 """Weighted least squares over rows of shown segments, in one pass of sums, with robust standard errors.
 
-Nothing is kept of a row but its share of the sums, so ten thousand take no more memory than a thousand.
+Only sums over rows are kept, so ten thousand take no more memory than a thousand.
 """
 
 from __future__ import annotations

@@ -1,24 +1,21 @@
-"""RISE: how well the model does, on average, over random masks that show a pixel."""
+"""RISE: the mean output over random masks that show a pixel."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
-from layermask.explain.explainer import Explainer
+from layermask.arguments.kinds import Count, Share
 from layermask.explain.query_plan import Query, QueryPlan, Segments, by_visibility
-from layermask.explain.sampling import Ranking, chunk_sizes, generator, tolerance_kind
+from layermask.explain.sampling import RankStability, SamplingExplainer, chunk_sizes, generator
 
 
 @dataclass(frozen=True)
-class Rise(Explainer):
+class Rise(SamplingExplainer):
     """E[f | pixel shown] - E[f] over random masks (Petsiuk et al. 2018, Eq. 4, with the mean as the zero).
 
     A coarse grid of about `cells` x `cells`, each cell shown with `probability`, is blown up and shifted by a
@@ -26,25 +23,12 @@ class Rise(Explainer):
     only a blend of colours can express. Scores are those of pixels, or their means over a feature_mask.
     """
 
-    n_samples: int = 4000
-    cells: int = 7
-    probability: float = 0.5
-    seed: int = 0
-    converge: float | None = None
+    n_samples: Count = 4000
+    cells: Count = 7
+    probability: Share = 0.5
 
     name: ClassVar[str] = "RISE"
     needs_segments: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(
-            self,
-            n_samples=kinds.count,
-            cells=kinds.count,
-            probability=partial(kinds.number, above=0, below=1),
-            seed=kinds.seed,
-            converge=tolerance_kind,
-        )
 
     def cost(self, segments: Segments) -> int:
         return self.n_samples
@@ -53,7 +37,11 @@ class Rise(Explainer):
         size = tuple(segments.labels.shape)
         shown = torch.zeros(size, dtype=torch.double)
         sums = [torch.zeros(len(targets), *size, dtype=torch.double) for _ in range(2)]
-        everything, asked, ranking = torch.zeros(len(targets), dtype=torch.double), 0, Ranking(self.converge)
+        everything, asked, stability = (
+            torch.zeros(len(targets), dtype=torch.double),
+            0,
+            RankStability(self.converge),
+        )
         for index, count in enumerate(chunk_sizes(self.n_samples)):
             masks = self.masks(index, count, size)
             answers = yield _ask(masks, segments.device)
@@ -62,7 +50,7 @@ class Rise(Explainer):
             for power, total in enumerate(sums, 1):
                 total += (answers.values.T**power @ flat).view_as(total)
             everything += answers.values.sum(0)
-            if ranking.settled(segments.mean(sums[0] / shown.clamp(min=1))):
+            if stability.reached(segments.mean(sums[0] / shown.clamp(min=1))):
                 break
         mean = sums[0] / shown.clamp(min=1)
         variance = (sums[1] / shown.clamp(min=1) - mean.square()).clamp(min=0) / (shown - 1).clamp(min=1)

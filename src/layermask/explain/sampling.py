@@ -1,14 +1,18 @@
-"""Rows of shown segments drawn in chunks, each from its own seed: any chunk can be made again at any time."""
+"""Random rows of shown segments, in chunks. Each has its own seed, so any chunk can be drawn again."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
+from layermask.arguments.kinds import Count, Seed
 from layermask.arguments.refusal import warn
+from layermask.explain.explainer import Explainer
 
 CHUNK = 256  # rows; independent of the batch size, so that results are
 
@@ -30,19 +34,24 @@ def warn_if_few(name: str, n_samples: int, advised: int, n_segments: int) -> Non
         )
 
 
-def tolerance_kind(name: str, value: Any) -> float | None:
-    """Return the tolerance of `converge`: None, or a number from 0 to below 1."""
-    return None if value is None else kinds.number(name, value, low=0, below=1)
+@dataclass(frozen=True)
+class SamplingExplainer(Explainer):
+    """`n_samples` masks at most; `converge`, a tolerance, stops earlier, when 1 minus the rank correlation of
+    the scores with those of one chunk of masks before stays below it."""
+
+    n_samples: Count = 1000
+    seed: Seed = 0
+    converge: Annotated[float | None, kinds.optional(partial(kinds.number, low=0, below=1))] = None
 
 
-class Ranking:
-    """Whether the order of the scores has settled: Spearman's correlation with the last look, twice."""
+class RankStability:
+    """Whether the order of the scores is stable, by Spearman's correlation with the order before."""
 
     def __init__(self, tolerance: float | None) -> None:
         self.tolerance, self.last, self.calm = tolerance, None, 0
 
-    def settled(self, scores: Tensor) -> bool:
-        """Look at scores (T, S); True once every target's order agreed with the one before twice running."""
+    def reached(self, scores: Tensor) -> bool:
+        """Take scores (T, S). True once every target's order agreed with the one before twice in a row."""
         if self.tolerance is None:
             return False
         ranks = scores.argsort(1).argsort(1).double()

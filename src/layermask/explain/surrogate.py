@@ -3,55 +3,47 @@ which rows they draw, how they weigh them, and what they hold fixed in the fit."
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
 from layermask.arguments.refusal import warn
 from layermask.errors import InputError
-from layermask.explain.explainer import Explainer
 from layermask.explain.query_plan import QueryPlan, Segments
 from layermask.explain.regression import Chunk, Fit, Moments, standard_errors
-from layermask.explain.sampling import Ranking, tolerance_kind, warn_if_few
+from layermask.explain.sampling import RankStability, SamplingExplainer, warn_if_few
 
 MANY, MOST = 1_000, 5_000  # segments: about 5 s and 15 minutes for one fit on one core
 
 
-class Design(ABC):
-    """The rows that are asked for, in chunks: those before `exact` list sets in full, the rest is random."""
+@dataclass(frozen=True)
+class Design:
+    """The rows that are asked for, in chunks of `sizes`: those before `exact` list sets in full, the rest is
+    random."""
 
-    def __init__(self, sizes: Sequence[int], exact: int = 0, mass: float | None = None) -> None:
-        self.sizes, self.exact, self.mass = sizes, exact, mass
+    sizes: Sequence[int]
+    rows: Callable[[int], Tensor]
+    """Returns the (n, S) bool rows of a chunk, the same ones at every call."""
+    weights: Callable[[int, Tensor], Tensor]
+    """Returns the (n,) float64 weights of the rows of a chunk."""
+    exact: int = 0
+    mass: float | None = None
+    """What the weights of random rows are scaled to sum up to, if anything."""
 
-    @abstractmethod
-    def rows(self, index: int) -> Tensor:
-        """Return the (n, S) bool rows of a chunk, the same ones at every call."""
 
-    @abstractmethod
-    def weights(self, index: int, rows: Tensor) -> Tensor:
-        """Return their (n,) float64 weights; those of random rows are scaled to sum up to `mass`, if any."""
+def equal_weights(index: int, rows: Tensor) -> Tensor:
+    return torch.ones(len(rows), dtype=torch.double)
 
 
 @dataclass(frozen=True)
-class Surrogate(Explainer):
-    """`n_samples` masks at most; `converge`, a tolerance, stops earlier, when 1 minus the rank correlation of
-    the scores with those of one chunk of masks before stays below it."""
-
-    n_samples: int = 1000
-    seed: int = 0
-    converge: float | None = None
+class Surrogate(SamplingExplainer):
+    """Scores are the coefficients of a linear model of the answers."""
 
     drawn_together: ClassVar[int] = 1  # rows per independent draw
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, n_samples=kinds.count, seed=kinds.seed, converge=tolerance_kind)
 
     @abstractmethod
     def design(self, n_segments: int) -> Design: ...
@@ -77,14 +69,14 @@ class Surrogate(Explainer):
             ends[0] = (yield segments.show(torch.zeros(1, segments.count, dtype=torch.bool))).values[0]
         design, outputs = self.design(segments.count), []
         sums = [Moments(segments.count, len(targets)) for _ in range(2)]  # of listed and of random rows
-        ranking, last_look = Ranking(self.converge), 0
+        stability, last_look = RankStability(self.converge), 0
         for index in range(len(design.sizes)):
             outputs.append((yield segments.show(design.rows(index))).values)
             sums[index >= design.exact].add(*self._chunk(design, index, outputs[index]))
             asked = sum(map(len, outputs))
             if asked - last_look >= segments.count and self.converge is not None:
                 last_look = asked
-                if ranking.settled(self.fit(_total(sums, design), ends).coefficients):
+                if stability.reached(self.fit(_total(sums, design), ends).coefficients):
                     break
         fit = self.fit(_total(sums, design), ends)
         drawn = self._drawn(design, outputs, _scale(sums, design))

@@ -1,4 +1,4 @@
-"""Work ahead on another thread: the next pictures are decoded while the model answers for this one."""
+"""Work ahead on another thread: the next pictures are decoded while the model runs on this one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ahead(
 ) -> Generator[Callable[[], R], None, None]:
     """Yield, in order, functions that return `load(item)` or raise what it raised; `count` are begun early.
 
-    Close the generator to stop early. One thread: what is loaded does not depend on who was faster.
+    Close the generator to stop early. One thread, so that the order of loading is fixed.
     """
     waiting: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="layermask-loading")

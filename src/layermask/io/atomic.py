@@ -1,4 +1,4 @@
-"""Files: one way to open them, and output files that are whole or not there."""
+"""Files: one way to open them, and output files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,28 +26,19 @@ def expanded(path: str | Path) -> Path:
     """Return the path with `~` as the home folder: shells leave it as it is in --out=~/results."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # there is no such user: the name stands for itself, as in shells
+    except RuntimeError:  # there is no user of this name: it is kept, as in shells
         return Path(path)
-
-
-def exists(path: str | Path) -> bool:
-    """Whether there is something; a name too long to be looked for is one of nothing, in these three."""
-    return _holds(Path.exists, path)
-
-
-def is_file(path: str | Path) -> bool:
-    return _holds(Path.is_file, path)
-
-
-def is_folder(path: str | Path) -> bool:
-    return _holds(Path.is_dir, path)
 
 
 def _holds(question: Callable[[Path], bool], path: str | Path) -> bool:
     try:
         return question(Path(path))
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # a name that is too long, for example
         return False
+
+
+exists, is_file, is_folder = (partial(_holds, each) for each in (Path.exists, Path.is_file, Path.is_dir))
+"""Whether a path exists, or is a file or a folder. False for one that cannot be looked up."""
 
 
 def open_file(path: str | Path, what: str, error: type[InputError] = InputError) -> IO[bytes]:
@@ -54,7 +46,7 @@ def open_file(path: str | Path, what: str, error: type[InputError] = InputError)
 
     Raises:
         InputError: or the `error` given. There is no such file, it cannot be read, or it is a folder, a pipe
-            or a device; a pipe would be waited for without end.
+            or a device; reading a pipe could wait forever.
     """
     name = f"{what} {path}"
     try:
@@ -90,15 +82,15 @@ def read_json(path: str | Path, what: str) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """Return one line that says why: the system's words, or the first line of the message."""
+    """Return the reason in one line: the system's message, or the first line of the error's."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return printable(text).splitlines()[0]
 
 
 def output_folder(path: str | Path) -> Path:
-    """Return a folder that can be written in, made if it does not exist: found out before the long work.
+    """Return a folder, made if it does not exist, after checking that it can be written in.
 
-    Files that a killed run left half written there are removed.
+    Half-written files of killed runs are removed.
 
     Raises:
         InputError: the folder cannot be made or written in.
@@ -127,7 +119,7 @@ def make_folder(path: str | Path) -> Path:
 
 
 def check_outputs(folder: Path, names: Iterable[str | Path]) -> None:
-    """Find out before the long work that files cannot have these names, paths within the folder.
+    """Check before the long work that files can have these names, paths within the folder.
 
     Raises:
         InputError: a name is too long for the file system, or is that of a folder.
@@ -135,7 +127,7 @@ def check_outputs(folder: Path, names: Iterable[str | Path]) -> None:
     for name in map(Path, names):
         path = folder / name
         try:
-            if not os.path.lexists(path.parent):  # where what is below is not looked at
+            if not os.path.lexists(path.parent):  # then nothing below it is looked up
                 _look_up(*(folder / part for part in name.parts))
             _look_up(path)
         except (OSError, ValueError) as error:
@@ -151,7 +143,7 @@ def _look_up(*paths: Path) -> None:
 
 
 def clear_parts(folder: Path) -> None:
-    """Remove the half-written files of runs that are no longer there."""
+    """Remove the half-written files of runs that have ended."""
     if not is_folder(folder):
         return
     with os.scandir(folder) as entries:
@@ -164,7 +156,7 @@ def clear_parts(folder: Path) -> None:
 
 
 def _left(part: os.DirEntry[str], process: int) -> bool:
-    """Whether the process that wrote a part is gone, or has the number of this one, which began later."""
+    """Whether the process that wrote a part has ended, or had the number of this one, which began later."""
     with suppress(OSError):
         return part.stat().st_mtime < _BEGUN if process == os.getpid() else not _runs(process)
     return False
@@ -183,7 +175,7 @@ def _runs(process: int) -> bool:
 
 
 def write_all(contents: Mapping[Path, bytes]) -> None:
-    """Write all files or, if that fails or is interrupted, leave what was there before.
+    """Write all files or, if that fails or is interrupted, leave the folder as it was.
 
     Raises:
         InputError: a file cannot be written.
@@ -211,6 +203,6 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _part(path: Path) -> Path:
-    """Return where a file is written first: beside it, by a name that is short, as its own may not be."""
+    """Return the path at which a file is written first: beside it, with a short name."""
     digest = hashlib.sha256(path.name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return path.with_name(f".{digest}.{os.getpid()}.part")

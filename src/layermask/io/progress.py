@@ -25,7 +25,9 @@ def bar(description: str, total: int) -> Iterator[Callable[[float], None]]:
         task = progress.add_task(description, total=total)
         try:
             yield lambda done: progress.advance(task, done)
-            progress.update(task, total=progress.tasks[0].completed)  # it may have needed less than expected
+            progress.update(
+                task, total=progress.tasks[0].completed
+            )  # fewer than expected may have been needed
         except BaseException:
-            progress.update(task, visible=False)  # what went wrong is the only line that matters
+            progress.update(task, visible=False)  # so that the error is the only line
             raise

@@ -1,4 +1,4 @@
-"""The JSON record of a run: all that is needed to repeat it, and every number it gave."""
+"""The JSON record of a run: what is needed to repeat it, and its numbers."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def versions() -> dict[str, str]:
 
 
 def to_json(record: Mapping[str, Any]) -> str:
-    """Return JSON with one line per entry: short to read, and no line per number."""
+    """Return JSON with one line per entry."""
     lines = (f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in record.items())
-    return printable("{\n" + ",\n".join(lines) + "\n}\n")  # what JSON reads as the file names they were
+    return printable("{\n" + ",\n".join(lines) + "\n}\n")  # JSON reads the escapes as the file names

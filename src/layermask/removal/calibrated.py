@@ -228,13 +228,11 @@ def _random_masks(images: Tensor, shown: float | None, seed: int) -> Tensor:
 def _check_labels(labels: Tensor | None, images: int, classes: int) -> None:
     if labels is None:
         return
+    kinds.classes("labels", labels, classes)
     if labels.dtype != torch.int64 or tuple(labels.shape) != (images,):
         raise InputError(
             f"labels must be int64 of shape ({images},), not {labels.dtype} of {tuple(labels.shape)}"
         )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise InputError(f"labels from {low} to {high} for {classes} classes: give 0 to {classes - 1}")
 
 
 def _read(path: str | Path) -> tuple[Tensor, Tensor]:
@@ -243,9 +241,7 @@ def _read(path: str | Path) -> tuple[Tensor, Tensor]:
     try:
         tensors = load_file(str(path))
     except (OSError, package.SafetensorError) as error:
-        raise InputError(
-            f"{path} is no calibration that can be read: {str(error).splitlines()[0]}"
-        ) from error
+        raise InputError(f"{path} is not a readable calibration: {str(error).splitlines()[0]}") from error
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     weight, bias = shapes.get("weight", ()), shapes.get("bias", ())
     if set(shapes) != {"weight", "bias"} or len(bias) != 1 or weight not in (bias, bias * 2):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from inspect import Signature, signature
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,10 @@ from layermask.core.inputs import answered, check_inputs
 from layermask.errors import InputError
 from layermask.removal.fills.blur import Blurred, EdgeSmoothed
 from layermask.removal.fills.constant import Constant
-from layermask.removal.fills.inpaint import Inpainted, Method
+from layermask.removal.fills.inpaint import Inpainted
 from layermask.removal.fills.mean import SegmentMean, VisibleMean
 from layermask.removal.fills.neighbor import Neighbors
-from layermask.removal.fills.noise import Kind, Noise, RandomPixels
+from layermask.removal.fills.noise import Noise, RandomPixels
 from layermask.removal.fills.protocol import Fill
 from layermask.removal.fills.pushpull import PushPull
 from layermask.removal.fills.road import NoisyLinear
@@ -31,8 +32,8 @@ class PixelFill(nn.Module):
     """The model, answering from images whose hidden pixels are painted by `fill`.
 
     The model is neither copied nor changed. `fill(images, visible)` is called with (N, C, *S) and (N, 1, *S)
-    of the same N, and returns the painted images. It may read hidden pixels, but neither change visible ones
-    nor write into what it is given.
+    of the same N, and returns the painted images. It may read hidden pixels. It must not change visible ones
+    or write into its arguments.
     """
 
     def __init__(self, model: nn.Module, fill: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -63,7 +64,7 @@ class PixelFill(nn.Module):
 
 
 def _checked(fill: Callable[[Tensor, Tensor], Any], images: Tensor, visible: Tensor) -> Tensor:
-    """What a fill of the user's returns, if it keeps its promises."""
+    """Return what a custom fill returns, after checking it."""
     batch = max(len(images), len(visible))
     images, visible = (x.expand(batch, *x.shape[1:]) for x in (images, visible))
     compiling = torch.compiler.is_compiling()
@@ -106,98 +107,75 @@ def _name(fill: Callable) -> str:
     return getattr(fill, "__name__", type(fill).__name__)
 
 
-class MeanFill(PixelFill):
+class _Painting(PixelFill):
+    """A `PixelFill` whose fill is made, as `makes`, from the arguments that follow the model."""
+
+    makes: ClassVar[type[Fill]]
+
+    def __init_subclass__(cls) -> None:
+        if cls.__init__ is _Painting.__init__:
+            parameters = signature(PixelFill).parameters["model"], *signature(cls.makes).parameters.values()
+            cls.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # which `help` shows
+
+    def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        super().__init__(model, self.makes(*args, **kwargs))
+
+
+class MeanFill(_Painting):
     """Hidden pixels have the mean colour of the visible ones."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model, VisibleMean())
+    makes = VisibleMean
 
 
-class SegmentMeanFill(PixelFill):
+class SegmentMeanFill(_Painting):
     """Hidden pixels have the mean colour of their segment in `feature_mask` (*S), as lime's default."""
 
+    makes = SegmentMean
+
     def __init__(self, model: nn.Module, feature_mask: Tensor) -> None:
-        super().__init__(model, SegmentMean(kinds.label_map("feature_mask", feature_mask)))
+        super().__init__(model, kinds.label_map("feature_mask", feature_mask))
 
 
-class BlurFill(PixelFill):
+class BlurFill(_Painting):
     """Hidden pixels come from the blurred image; `kernel_size` and `sigma` in pixels."""
 
-    def __init__(self, model: nn.Module, *, kernel_size: int = 21, sigma: float = 10.0) -> None:
-        super().__init__(model, Blurred(kernel_size, sigma))
+    makes = Blurred
 
 
-class NoiseFill(PixelFill):
+class NoiseFill(_Painting):
     """Hidden pixels are noise of a `kind`, "gaussian" or "uniform"; see `fills.noise.Noise`."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        kind: Kind = "gaussian",
-        seed: int | None = 0,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
-    ) -> None:
-        super().__init__(model, Noise(kind, seed, mean, std))
+    makes = Noise
 
 
-class RandomPixelFill(PixelFill):
+class RandomPixelFill(_Painting):
     """Hidden pixels have the colours of randomly chosen visible pixels of the same image."""
 
-    def __init__(self, model: nn.Module, *, seed: int | None = 0) -> None:
-        super().__init__(model, RandomPixels(seed))
+    makes = RandomPixels
 
 
-class NeighborFill(PixelFill):
+class NeighborFill(_Painting):
     """The paper's neighbour padding, of the input only."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model, Neighbors())
+    makes = Neighbors
 
 
-class PushPullFill(PixelFill):
+class PushPullFill(_Painting):
     """Holes are filled smoothly from a pyramid of means."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model, PushPull())
+    makes = PushPull
 
 
-class InpaintFill(PixelFill):
+class InpaintFill(_Painting):
     """Holes are inpainted by OpenCV, `method` "telea" or "ns"; `mean` and `std` are the model's own."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        method: Method = "telea",
-        radius: float = 3.0,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
-    ) -> None:
-        super().__init__(model, Inpainted(method, radius, mean, std))
+    makes = Inpainted
 
 
-class NoisyLinearFill(PixelFill):
+class NoisyLinearFill(_Painting):
     """Hidden pixels are the weighted mean of their neighbours, plus `noise`: the fill of ROAD."""
 
-    def __init__(self, model: nn.Module, *, noise: float = 0.01, seed: int | None = 0) -> None:
-        super().__init__(model, NoisyLinear(noise, seed))
-
-
-class EdgeSmoothedFill(PixelFill):
-    """Hidden pixels are ImageNet's mean colour, blurred into the edges: 5 x 5 pixels, sigma 1."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
-        *,
-        kernel_size: int = 5,
-        sigma: float = 1.0,
-    ) -> None:
-        super().__init__(model, EdgeSmoothed(grey(mean, std), kernel_size, sigma, "mean and std"))
+    makes = NoisyLinear
 
 
 def normalisation(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -218,19 +196,37 @@ def grey(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[float, ...]:
     return tuple((c - m) / s for c, m, s in zip(colour, mean, std, strict=True))
 
 
-class ConstantFill(PixelFill):
+class EdgeSmoothedFill(_Painting):
+    """Hidden pixels are ImageNet's mean colour, blurred into the edges: 5 x 5 pixels, sigma 1."""
+
+    makes = EdgeSmoothed
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        *,
+        kernel_size: int = 5,
+        sigma: float = 1.0,
+    ) -> None:
+        super().__init__(model, grey(mean, std), kernel_size=kernel_size, sigma=sigma, origin="mean and std")
+
+
+class ConstantFill(_Painting):
     """Hidden pixels have one colour: a value per channel, or one for all, normalised as the images are.
 
     Zero, the default, is the mean of the training data.
     """
 
+    makes = Constant
     _origin = "color"
 
     def __init__(self, model: nn.Module, color: Tensor | Sequence[float] | float = 0.0) -> None:
         if isinstance(color, Tensor):
             color = kinds.tensor("color", color)
             color = color.flatten() if color.ndim > 1 else color
-        super().__init__(model, Constant(color, self._origin))  # type: ignore[arg-type]  # which converts it
+        super().__init__(model, color, origin=self._origin)
 
     @property
     def color(self) -> tuple[float, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from layermask._private_torch import MadeFor
 from layermask.arguments import kinds
 from layermask.core.settings import Settings
 from layermask.errors import InputError
+from layermask.removal.fills.protocol import Fill
 from layermask.removal.layer_masking import LayerMasking
 from layermask.removal.painting import (
     Blackout,
@@ -35,147 +36,141 @@ from layermask.zoo.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class RemovalEntry:
-    """A removal operator: how to make it, and which laws it keeps. Tests and docs follow from it."""
+    """A removal operator: its class, how one is made, and which laws it keeps. Tests and docs follow from it.
 
-    make: Callable[[nn.Module, Preprocessing, Tensor | None], nn.Module]
-    """From the model, its preprocessing and the segments (*S), if any."""
-    operator: str
-    """The name of its class in `layermask`."""
+    What its fill says of itself, if it has one, is read there.
+    """
+
+    kind: type[nn.Module]
     summary: str
     """What hidden pixels become."""
     source: str
-    reads_hidden: bool = False
-    """By definition: what hidden pixels hold may change the answer."""
-    differentiable: bool = True
-    """The gradient on visible pixels is that of the whole, fill included."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scaled: bool = False
+    """It is given the mean and the std of the model's preprocessing."""
     needs_segments: bool = False
     transformers_only: bool = False
     """It takes vision transformers, and answers as they do to rounding, not to the bit."""
-    dims: tuple[int, ...] = (1, 2, 3)
-    """The numbers of spatial dims that it takes."""
-    extra: str = ""
-    """The extra of layermask that it needs, if any."""
+
+    def make(self, model: nn.Module, preprocessing: Preprocessing, segments: Tensor | None) -> nn.Module:
+        """Return the operator for a model, its preprocessing and the segments (*S), if any."""
+        settings = dict(self.settings)
+        if self.scaled:
+            settings |= {"mean": preprocessing.mean, "std": preprocessing.std}
+        if self.needs_segments:
+            settings["feature_mask"] = _segments(segments)
+        return self.kind(model, **settings)
+
+    @property
+    def operator(self) -> str:
+        """The name of its class in `layermask.removal`."""
+        return self.kind.__name__
+
+    @property
+    def fill(self) -> type[Fill]:
+        return getattr(self.kind, "makes", Fill)
+
+    @property
+    def reads_hidden(self) -> bool:
+        """By definition: what hidden pixels hold may change the answer."""
+        return self.fill.reads == "all"
+
+    @property
+    def differentiable(self) -> bool:
+        """The gradient on visible pixels is that of the whole, fill included."""
+        return self.fill.differentiable
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The numbers of spatial dims that it takes."""
+        return self.fill.dims or (1, 2, 3)
+
+    @property
+    def extra(self) -> str:
+        """The extra of layermask that it needs, if any."""
+        return self.fill.extra
 
 
 REMOVALS: dict[str, RemovalEntry] = {
     "layermask": RemovalEntry(
-        lambda model, p, segments: LayerMasking(model),
-        "LayerMasking",
+        LayerMasking,
         "nothing: every layer answers from visible positions only",
         "Balasubramanian and Feizi 2023, arXiv 2211.14646",
     ),
     "layermask-steady": RemovalEntry(
-        lambda model, p, segments: LayerMasking(model, settings=Settings.steady()),
-        "LayerMasking",
-        'nothing, as layermask, by the preset "steady"',
+        LayerMasking,
+        "nothing, as layermask, with `Settings.steady()`",
         "ours: experiments/operator_search.py",
+        settings={"settings": Settings.steady()},
     ),
     "tokendrop": RemovalEntry(
-        lambda model, p, segments: TokenDropping(model),
-        "TokenDropping",
+        TokenDropping,
         "nothing: the tokens of patches that are not wholly visible are left out",
         "Jain et al. 2022, arXiv 2204.08945",
         transformers_only=True,
     ),
-    "greyout": RemovalEntry(
-        lambda model, p, segments: Greyout(model, p.mean, p.std),
-        "Greyout",
-        "the mean colour of ImageNet",
-        "common practice",
-    ),
-    "blackout": RemovalEntry(
-        lambda model, p, segments: Blackout(model, p.mean, p.std),
-        "Blackout",
-        "black",
-        "common practice",
-    ),
+    "greyout": RemovalEntry(Greyout, "the mean colour of ImageNet", "common practice", scaled=True),
+    "blackout": RemovalEntry(Blackout, "black", "common practice", scaled=True),
     "zero": RemovalEntry(
-        lambda model, p, segments: ConstantFill(model, 0.0),
-        "ConstantFill",
+        ConstantFill,
         "0 after normalisation, the model's own mean colour",
         "common practice, captum's default baseline",
     ),
-    "mean": RemovalEntry(
-        lambda model, p, segments: MeanFill(model),
-        "MeanFill",
-        "the mean colour of the visible pixels",
-        "common practice",
-    ),
+    "mean": RemovalEntry(MeanFill, "the mean colour of the visible pixels", "common practice"),
     "segment-mean": RemovalEntry(
-        lambda model, p, segments: SegmentMeanFill(model, _segments(segments)),
-        "SegmentMeanFill",
+        SegmentMeanFill,
         "the mean colour of their segment, hidden or not",
         "Ribeiro et al. 2016, arXiv 1602.04938; lime's default",
-        reads_hidden=True,
         needs_segments=True,
     ),
     "blur": RemovalEntry(
-        lambda model, p, segments: BlurFill(model),
-        "BlurFill",
+        BlurFill,
         "the image blurred, 21 pixels wide, sigma 10",
         "Fong and Vedaldi 2017, arXiv 1704.03296; Jain et al. 2022, arXiv 2204.08945",
-        reads_hidden=True,
     ),
     "gaussian-noise": RemovalEntry(
-        lambda model, p, segments: NoiseFill(model, kind="gaussian"),
-        "NoiseFill",
-        "noise with the mean and variance of normalised data",
-        "common practice",
+        NoiseFill, "noise with the mean and variance of normalised data", "common practice"
     ),
     "uniform-noise": RemovalEntry(
-        lambda model, p, segments: NoiseFill(model, kind="uniform", mean=p.mean, std=p.std),
-        "NoiseFill",
+        NoiseFill,
         "noise, uniform from black to white",
         "common practice",
+        settings={"kind": "uniform"},
+        scaled=True,
     ),
     "random-pixels": RemovalEntry(
-        lambda model, p, segments: RandomPixelFill(model),
-        "RandomPixelFill",
+        RandomPixelFill,
         "the colours of random visible pixels of the same image",
         "after Jain et al. 2022, arXiv 2204.08945",
     ),
     "neighbor": RemovalEntry(
-        lambda model, p, segments: NeighborFill(model),
-        "NeighborFill",
+        NeighborFill,
         "means of neighbours, ring by ring: layer masking's padding, of the input only",
         "Balasubramanian and Feizi 2023, Algorithm 1",
     ),
     "push-pull": RemovalEntry(
-        lambda model, p, segments: PushPullFill(model),
-        "PushPullFill",
+        PushPullFill,
         "smooth, from a pyramid of means of what is visible",
         "Gortler et al. 1996, The Lumigraph",
     ),
-    "telea": RemovalEntry(
-        lambda model, p, segments: InpaintFill(model, method="telea", mean=p.mean, std=p.std),
-        "InpaintFill",
-        "inpainted by fast marching, in OpenCV",
-        "Telea 2004",
-        differentiable=False,
-        dims=(2,),
-        extra="inpaint",
-    ),
+    "telea": RemovalEntry(InpaintFill, "inpainted by fast marching, in OpenCV", "Telea 2004", scaled=True),
     "navier-stokes": RemovalEntry(
-        lambda model, p, segments: InpaintFill(model, method="ns", mean=p.mean, std=p.std),
-        "InpaintFill",
+        InpaintFill,
         "inpainted along lines of equal brightness, in OpenCV",
         "Bertalmio et al. 2001",
-        differentiable=False,
-        dims=(2,),
-        extra="inpaint",
+        settings={"method": "ns"},
+        scaled=True,
     ),
     "road": RemovalEntry(
-        lambda model, p, segments: NoisyLinearFill(model),
-        "NoisyLinearFill",
+        NoisyLinearFill,
         "the weighted mean of their 8 neighbours, plus noise of 0.01",
         "Rong et al. 2022, arXiv 2202.00449",
-        dims=(2,),
     ),
     "edge-smoothed-grey": RemovalEntry(
-        lambda model, p, segments: EdgeSmoothedFill(model, p.mean, p.std),
-        "EdgeSmoothedFill",
+        EdgeSmoothedFill,
         "grey, blurred into the edges, 5 pixels wide, sigma 1",
         "released code of Balasubramanian and Feizi 2023",
+        scaled=True,
     ),
 }
 
@@ -194,7 +189,7 @@ def removal(
 ) -> nn.Module:
     """Build the removal operator `name`: `operator(images, visible) -> model output`.
 
-    `segments` (*S), whole numbers, are what "segment-mean" paints; the others have no use for them.
+    `segments` (*S), whole numbers, are what "segment-mean" paints; the others ignore them.
     """
     return REMOVALS[check_name(name)].make(
         kinds.model("model", model),
@@ -218,9 +213,9 @@ def from_table(name: str, loaded: Loaded, segments: Tensor | None = None) -> nn.
 
 
 class MadeOnce:
-    """Makes each removal once per model, and what may paint segments anew for each map of them.
+    """Makes each removal once per model; one that may paint segments is made for each map of segments.
 
-    An operator keeps what it has learned of its model: prepared weights, whether tokens can be dropped.
+    An operator keeps what it has prepared for its model, as weights, or whether tokens can be dropped.
     """
 
     def __init__(self, make: MakeOperator = from_table) -> None:

@@ -142,7 +142,7 @@ def group_norm(
     *_: Any,
 ) -> Masked:
     if determined(input, range(1, input.value.ndim)):
-        return _kept(input, F.group_norm(input.value, num_groups, weight, bias, eps))
+        return same_mask(input, F.group_norm(input.value, num_groups, weight, bias, eps))
     value = settled(input)
     grouped = input.reshape(value.shape[0], num_groups, value.shape[1] // num_groups, *value.shape[2:])
     dims = range(2, grouped.value.ndim)

@@ -1,17 +1,14 @@
-"""Maps of labels: numbered anew, and written as runs."""
+"""Label maps: renumbering, and run lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-
-if TYPE_CHECKING:
-    pass
 
 
 def relabel(labels: Any) -> Tensor:
@@ -30,5 +27,6 @@ def of_segments(segments: Tensor) -> dict[str, Any]:
 
 
 def restore_segments(record: Mapping[str, Any]) -> Tensor:
+    """Return the label map (H, W) int64 of a record that `of_segments` made."""
     labels, lengths = torch.tensor(record["runs"]).unbind(1)
     return labels.repeat_interleave(lengths).reshape(record["shape"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.errors import InputError, nearest, out_of_memory
+from layermask.errors import InputError, out_of_memory
 from layermask.segment.segmenters import (
     Box,
     Boxes,
@@ -20,9 +20,6 @@ from layermask.segment.segmenters import (
     Slic,
     Watershed,
 )
-
-if TYPE_CHECKING:
-    pass
 
 SEGMENTERS: dict[str, Callable[..., Segmenter]] = {
     "grid": Grid,
@@ -55,10 +52,8 @@ def segmenter(text: str) -> Segmenter:
     if name in SEGMENTER_PRESETS and not values:
         return SEGMENTER_PRESETS[name]
     if name not in SEGMENTERS:
-        known = [*SEGMENTERS, "boxes", *SEGMENTER_PRESETS]
-        raise InputError(
-            f"unknown segments {name!r}: choose from {', '.join(known)}{nearest(name, known)}, or give a "
-            "label-map file"
+        kinds.known(
+            "segments", name, [*SEGMENTERS, "boxes", *SEGMENTER_PRESETS], ", or give a label-map file"
         )
     return _with_values(SEGMENTERS[name], text, values)
 
@@ -99,7 +94,7 @@ def _number(number: str, text: str) -> float:
     except ValueError:
         raise InputError(f"segments {text!r}: {number!r} is not a number") from None
     if not abs(found) < 2**31:  # NaN too
-        raise InputError(f"segments {text!r}: {number} is no number below 2**31")
+        raise InputError(f"segments {text!r}: {number} is not a number below 2**31")
     return found
 
 

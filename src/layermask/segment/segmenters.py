@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.declare import Checked
+from layermask.arguments.kinds import Count, Positive
 from layermask.errors import InputError, import_optional
 from layermask.segment.labels import relabel
 
@@ -25,16 +26,23 @@ if TYPE_CHECKING:
 
 Segmenter = Callable[[Any], Tensor]
 Box = tuple[int, int, int, int]
+NotNegative = Annotated[float, partial(kinds.number, low=0)]
+Pixels = Annotated[float, partial(kinds.number, low=0, high=1000)]
+"""The width of a blur; one far wider than pictures would take for ever."""
+
+
+def _box(name: str, value: Any) -> tuple[int, ...]:
+    box = kinds.several(name, value, kinds.index)
+    if len(box) != 4:
+        raise InputError(f"{name} holds {box}: give left, top, right, bottom")
+    return box
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Checked):
     """Cells of `size` pixels, one number or (height, width); those at the far edges may be smaller."""
 
-    size: int | tuple[int, ...] = 16
-
-    def __post_init__(self) -> None:
-        check_fields(self, size=kinds.sizes)
+    size: Annotated[int | tuple[int, ...], kinds.sizes] = 16
 
     def __call__(self, image: Any) -> Tensor:
         """Return the labels; of the picture only height and width matter."""
@@ -53,16 +61,12 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Slic:
+class Slic(Checked):
     """About `n_segments` compact superpixels (Achanta et al. 2012, in scikit-image)."""
 
-    n_segments: int = 100
-    compactness: float = 10.0
-    sigma: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive = partial(kinds.number, above=0)
-        check_fields(self, n_segments=kinds.count, compactness=positive, sigma=_pixels_across)
+    n_segments: Count = 100
+    compactness: Positive = 10.0
+    sigma: Pixels = 0.0
 
     def __call__(self, image: Any) -> Tensor:
         pixels, options = _pixels(image), dataclasses.asdict(self)
@@ -70,22 +74,13 @@ class Slic:
 
 
 @dataclass(frozen=True)
-class Quickshift:
+class Quickshift(Checked):
     """Superpixels of any shape (Vedaldi & Soatto 2008, in scikit-image); defaults of the package lime."""
 
-    kernel_size: float = 4
-    max_dist: float = 200
-    ratio: float = 0.2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            kernel_size=partial(kinds.number, low=1, high=1000),
-            max_dist=partial(kinds.number, low=0),
-            ratio=partial(kinds.number, low=0, high=1),
-            seed=partial(kinds.seed, high=2**31 - 1),  # all that scikit-image takes
-        )
+    kernel_size: Annotated[float, partial(kinds.number, low=1, high=1000)] = 4
+    max_dist: NotNegative = 200
+    ratio: Annotated[float, partial(kinds.number, low=0, high=1)] = 0.2
+    seed: Annotated[int, partial(kinds.seed, high=2**31 - 1)] = 0  # all that scikit-image takes
 
     def __call__(self, image: Any) -> Tensor:
         pixels = _pixels(image)
@@ -96,34 +91,27 @@ class Quickshift:
 
 
 @dataclass(frozen=True)
-class Felzenszwalb:
+class Felzenszwalb(Checked):
     """Regions by graph merging (Felzenszwalb & Huttenlocher 2004, in scikit-image); larger `scale`, fewer."""
 
-    scale: float = 100.0
-    sigma: float = 0.8
-    min_size: int = 50
-
-    def __post_init__(self) -> None:
-        scale = partial(kinds.number, low=0)
-        check_fields(self, scale=scale, sigma=_pixels_across, min_size=partial(kinds.count, low=0))
+    scale: NotNegative = 100.0
+    sigma: Pixels = 0.8
+    min_size: Annotated[int, partial(kinds.count, low=0)] = 50
 
     def __call__(self, image: Any) -> Tensor:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Got image with third dimension")  # which we mean
+            warnings.filterwarnings("ignore", "Got image with third dimension")  # which is intended
             return relabel(
                 _skimage().felzenszwalb(_pixels(image), channel_axis=-1, **dataclasses.asdict(self))
             )
 
 
 @dataclass(frozen=True)
-class Watershed:
+class Watershed(Checked):
     """About `markers` basins of the gradient, grown from a lattice of seeds (in scikit-image)."""
 
-    markers: int = 100
-    compactness: float = 0.0001
-
-    def __post_init__(self) -> None:
-        check_fields(self, markers=kinds.count, compactness=partial(kinds.number, low=0))
+    markers: Count = 100
+    compactness: NotNegative = 0.0001
 
     def __call__(self, image: Any) -> Tensor:
         sobel = import_optional("skimage.filters", "cli").sobel
@@ -133,13 +121,10 @@ class Watershed:
 
 
 @dataclass(frozen=True)
-class Boxes:
+class Boxes(Checked):
     """One segment per box (left, top, right, bottom), later ones over earlier, and one for the rest."""
 
-    boxes: tuple[Box, ...]
-
-    def __post_init__(self) -> None:
-        check_fields(self, boxes=partial(kinds.several, kind=_box))
+    boxes: Annotated[tuple[Box, ...], partial(kinds.several, kind=_box)]
 
     def __call__(self, image: Any) -> Tensor:
         height, width = _extent(image)
@@ -153,18 +138,6 @@ class Boxes:
                 )
             labels[top:bottom, left:right] = number
         return relabel(labels)
-
-
-def _pixels_across(name: str, value: Any) -> float:
-    """Return the width of a blur in pixels; one far wider than pictures would take for ever."""
-    return kinds.number(name, value, low=0, high=1000)
-
-
-def _box(name: str, value: Any) -> tuple[int, ...]:
-    box = kinds.several(name, value, kinds.index)
-    if len(box) != 4:
-        raise InputError(f"{name} holds {box}: give left, top, right, bottom")
-    return box
 
 
 def _skimage() -> Any:
@@ -188,7 +161,7 @@ def _pixels(image: Any) -> np.ndarray:
         image = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
     try:
         pixels = np.asarray(image)
-    except Exception:  # nested lists of several lengths, objects with a will of their own
+    except Exception:  # nested lists of several lengths, unusual objects
         pixels = np.empty(0)
     if pixels.ndim not in (2, 3) or pixels.size == 0 or pixels.dtype.kind not in "buif":
         raise InputError(
@@ -196,5 +169,5 @@ def _pixels(image: Any) -> np.ndarray:
             f"{pixels.shape} from a {type(image).__name__}"
         )
     if not np.isfinite(pixels).all():
-        raise InputError(f"image of shape {pixels.shape} holds NaN or inf: segment a picture without")
+        raise InputError(f"image of shape {pixels.shape} holds NaN or inf: give finite values")
     return pixels if pixels.ndim == 3 else pixels[..., None]

@@ -94,6 +94,10 @@ EXPERIMENTS: dict[str, Entry] = {
     ),
 }
 
+AUDIT_REMOVALS = ("layermask", "greyout", "blackout", "mean", "push-pull", "blur")
+"""What an audit compares by default: the method, what most tools paint, and the best of the cheap fills."""
+AUDIT_LINEARITY_IMAGES = 10
+
 
 def experiment_of(content: Content) -> Entry:
     """Return the entry of the experiment that results are of.

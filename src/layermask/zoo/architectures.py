@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from layermask.errors import ModelError, import_optional, nearest
+from layermask.errors import import_optional
 from layermask.zoo import hub
 from layermask.zoo.loaded import blamed
 from layermask.zoo.own import own
+from layermask.zoo.sources import FORMS, source_of, timm_with, torchvision_with, unstarted
 
 Shape = tuple[int, ...]
 
@@ -23,29 +24,18 @@ def build(name: str, size: int | None = None) -> tuple[nn.Module, Shape]:
     default configuration) or "hf/ORG/NAME", "builtin", or "module:function" as in `layermask.load`, which
     alone keeps its weights. `size`: of the image, for models that take more than one.
     """
-    library, slash, rest = name.partition("/")
+    source, rest = source_of(name, BUILDERS, _own, FORMS.replace("hf/ORG", "hf/TYPE, hf/ORG"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if library in BUILDERS and (rest or library == "builtin"):
-            with blamed(f"model {name!r} cannot be built{f' with --size {size}' if size else ''}:"):
-                model, shape = BUILDERS[library](rest, size)
-        elif ":" in name and not slash:
-            model, shape = _own(name, size)
-        else:
-            forms = "builtin, torchvision/NAME, timm/NAME, hf/TYPE, hf/ORG/NAME, module:function"
-            raise ModelError(f"unknown model {name!r}; the forms are {forms}")
+        with blamed(f"model {name!r} cannot be built{f' with --size {size}' if size else ''}:"):
+            model, shape = source(rest, size)
     return model.eval(), shape
 
 
 def _torchvision(name: str, size: int | None) -> tuple[nn.Module, Shape]:
-    models = import_optional("torchvision.models", "torchvision")
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ModelError(f"torchvision has no classification model {name!r}{nearest(name, known)}")
+    models = torchvision_with(name)
     side = size or (299 if name == "inception_v3" else 224)
-    options: dict[str, object] = {"weights": None}
-    if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = False  # slow, and redrawn anyway
+    options: dict[str, object] = {"weights": None, **unstarted(name)}
     if size and name.startswith("vit_"):
         options["image_size"] = size
     if size and name.startswith("maxvit"):
@@ -54,10 +44,8 @@ def _torchvision(name: str, size: int | None) -> tuple[nn.Module, Shape]:
 
 
 def _timm(name: str, size: int | None) -> tuple[nn.Module, Shape]:
-    timm = import_optional("timm", "timm")
     architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        raise ModelError(f"timm has no model {architecture!r}{nearest(architecture, timm.list_models())}")
+    timm = timm_with(architecture)
     options: dict[str, Any] = {"img_size": size} if size else {}
     try:
         model = timm.create_model(architecture, **options)
@@ -93,13 +81,6 @@ BUILDERS: dict[str, Callable[[str, int | None], tuple[nn.Module, Shape]]] = {
     "hf": _hf,
     "builtin": lambda _, size: _timm("tf_efficientnet_lite0", size),
 }
-
-
-def names() -> Iterator[str]:
-    """Every torchvision classification model and every timm architecture."""
-    models = import_optional("torchvision.models", "torchvision")
-    yield from (f"torchvision/{name}" for name in models.list_models(module=models))
-    yield from (f"timm/{name}" for name in import_optional("timm", "timm").list_models())
 
 
 def smallest_size(name: str, sizes: tuple[int, ...] = (64, 96, 112, 128, 160, 192, 224)) -> int | None:

@@ -1,4 +1,4 @@
-"""Weights from the libraries' hubs: quick to say that there is no network, instead of minutes of retries."""
+"""Weights from the libraries' hubs. Without a network they fail at once, not after minutes of retries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NETWORK_LIBRARIES = {"huggingface_hub", "httpx", "httpx2", "requests", "urllib3"
 
 
 def reachable(url: str, timeout: float = 3.0) -> bool:
-    """Say whether the host of `url`, or the proxy in use for it, takes a connection in `timeout` seconds."""
+    """Return whether the host of `url`, or its proxy, accepts a connection within `timeout` seconds."""
     host = urlsplit(url)
     proxy = getproxies().get(host.scheme)
     if proxy and not proxy_bypass(host.hostname or ""):
@@ -68,7 +68,7 @@ def _translated(name: str, offline: bool) -> Iterator[None]:
         if offline:
             raise _no_network(name) from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{name}: the weights cannot be had: {reason}") from error
+        raise ModelError(f"{name}: the weights cannot be downloaded: {reason}") from error
 
 
 def _no_network(name: str) -> ModelError:

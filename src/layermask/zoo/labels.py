@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from layermask.errors import InputError, MissingPackage, import_optional, nearest
 
-_INDEX = re.compile(r"-?[0-9]{1,18}")  # of more digits there is no class
+_INDEX = re.compile(r"-?[0-9]{1,18}")  # no class has more digits
 
 
 def imagenet() -> tuple[str, ...]:
@@ -17,11 +17,12 @@ def imagenet() -> tuple[str, ...]:
 
 
 def numbered(count: int) -> tuple[str, ...]:
+    """Return names for classes of which only the number is known: "class 0", "class 1", ..."""
     return tuple(f"class {index}" for index in range(count))
 
 
 def for_count(count: int) -> tuple[str, ...]:
-    """Return the names for a model about which only its number of classes is known."""
+    """Return the names for a model of which only the number of classes is known: 1,000 are ImageNet's."""
     if count == 1000:
         try:
             return imagenet()

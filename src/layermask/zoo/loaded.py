@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from layermask._private_torch import tree_leaves
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
-from layermask.errors import MissingPackage, ModelError, import_optional, out_of_memory
+from layermask.arguments.declare import Checked
+from layermask.arguments.kinds import Text
+from layermask.errors import MissingPackage, ModelError, NoMaskRule, import_optional, out_of_memory
 from layermask.io.record import sha256
 from layermask.zoo.labels import numbered
 from layermask.zoo.outputs import compared_scores, scores
@@ -22,22 +24,13 @@ from layermask.zoo.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Loaded(Checked):
     """A model in eval mode, the preprocessing it was trained with, and one name per class."""
 
-    model: nn.Module = field(repr=False)
-    preprocessing: Preprocessing
-    labels: tuple[str, ...] = field(repr=False)
-    name: str
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            model=kinds.model,
-            preprocessing=partial(kinds.instance, kind=Preprocessing),
-            labels=partial(kinds.several, kind=kinds.text, least=0),
-            name=kinds.text,
-        )
+    model: Annotated[nn.Module, kinds.model] = field(repr=False)
+    preprocessing: Annotated[Preprocessing, partial(kinds.instance, kind=Preprocessing)]
+    labels: Annotated[tuple[str, ...], partial(kinds.several, kind=kinds.text, least=0)] = field(repr=False)
+    name: Text
 
     def record(self, weights: Path | None = None) -> dict[str, Any]:
         """Return what `load` and the preprocessing need to be the same again."""
@@ -50,7 +43,7 @@ def blamed(what: str) -> Iterator[None]:
     """Turn what a model's own code raises, `sys.exit` too, into a `ModelError` that begins with `what`."""
     try:
         yield
-    except (KeyboardInterrupt, ModelError, MissingPackage):
+    except (KeyboardInterrupt, ModelError, MissingPackage, NoMaskRule):
         raise
     except BaseException as error:
         if out_of_memory(error):
@@ -59,13 +52,13 @@ def blamed(what: str) -> Iterator[None]:
 
 
 def tried(loaded: Loaded) -> Loaded:
-    """Ask a model about an empty picture, so that one that cannot be used is refused before the work.
+    """Run a model on an empty picture, so that an unusable one is refused early; return it with class names.
 
-    Returns it with class names, numbers where it has none.
+    Classes without names are numbered.
 
     Raises:
-        ModelError: it or its preprocessing raises, it does not answer with the scores of two or more classes,
-            or has names for another number of classes.
+        ModelError: it or its preprocessing raises, its output is not scores of two or more classes, or it
+            has names for another number of classes.
     """
     device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
     x = _black(loaded).to(device)
@@ -76,8 +69,21 @@ def tried(loaded: Loaded) -> Loaded:
     return replace(loaded, labels=tuple(labels))
 
 
+def check_size(answer: Callable[..., Any], inputs: tuple[Tensor, ...], name: str) -> None:
+    """Ask once about images: what a model says of a size that it does not take is clearer than later errors.
+
+    Raises:
+        ModelError: it raises, or answers without a tensor.
+    """
+    shape = tuple(inputs[0].shape)
+    with torch.no_grad(), blamed(f"model {name!r} does not take images of shape {shape}, see --size:"):
+        output = answer(*inputs)
+    if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
+        raise ModelError(f"model {name!r} answers with a {type(output).__name__}, which holds no tensor")
+
+
 def count_classes(model: nn.Module, preprocessing: Preprocessing, name: str) -> int:
-    """Return the number of classes of a model of which nothing is known, by asking it once."""
+    """Return the number of classes of a model of which nothing is known, by running it once."""
     advice = "return layermask.zoo.Loaded instead, with the preprocessing it needs"
     found = scores(_asked(model, _empty(preprocessing, name), name, advice))
     if not found.ndim:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.declare import Checked
 from layermask.arguments.numbers import same_length
 from layermask.errors import ImageError, InputError
 
@@ -24,35 +24,27 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Fit = Literal["cover", "contain", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Size = Annotated[tuple[int, int], partial(kinds.pair, of="(height, width)", high=MOST_PIXELS)]
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(Checked):
     """Resize, centre-crop and normalise one picture.
 
     `resize`: (height, width) in pixels that the picture covers, is contained in or is squashed to (`fit`).
     `crop`: (height, width) of the centre crop. `mean`, `std`: per channel, of pixel values in [0, 1].
     """
 
-    resize: tuple[int, int] = (256, 256)
-    crop: tuple[int, int] = (224, 224)
+    resize: Size = (256, 256)
+    crop: Size = (224, 224)
     interpolation: Interpolation = "bilinear"
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: Annotated[tuple[float, ...], kinds.numbers] = IMAGENET_MEAN
+    std: Annotated[tuple[float, ...], partial(kinds.numbers, above=0)] = IMAGENET_STD
     fit: Fit = "cover"
     order: Literal["RGB", "BGR"] = "RGB"
 
     def __post_init__(self) -> None:
-        check_fields(
-            self,
-            resize=_height_and_width,
-            crop=_height_and_width,
-            interpolation=partial(kinds.choice, known=get_args(Interpolation)),
-            mean=kinds.numbers,
-            std=partial(kinds.numbers, above=0),
-            fit=partial(kinds.choice, known=get_args(Fit)),
-            order=partial(kinds.choice, known=("RGB", "BGR")),
-        )
+        super().__post_init__()
         same_length(mean=self.mean, std=self.std)
 
     @property
@@ -69,7 +61,7 @@ class Preprocessing:
 
     def mask(self, mask: Image.Image) -> Tensor:
         """Return the (1, 1, H, W) bool tensor of a picture of 0 and 255, by nearest neighbour only."""
-        # What the crop pads is no part of the picture: visible, so that an all-white mask is the plain model.
+        # Padding of the crop is visible, so that an all-white mask gives the plain model.
         mask = kinds.picture("mask", mask)
         return _tensor(self._frame(mask.convert("L"), "nearest", 255))[None, None] > 0
 
@@ -95,11 +87,12 @@ class Preprocessing:
         return x.mul(255).round().clamp(0, 255).to(torch.uint8).expand(-1, -1, 3).numpy()
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as plain values, for a JSON file: `Preprocessing.restore` is the way back."""
+        """Return the fields as plain values, for a JSON file: `Preprocessing.restore` reads them."""
         return asdict(self)
 
     @classmethod
     def restore(cls, record: dict[str, Any]) -> Preprocessing:
+        """Return the preprocessing of a `record`."""
         fields: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
         return cls(**fields)
 
@@ -139,13 +132,6 @@ class Preprocessing:
         pick = min if self.fit == "cover" else max
         ratio = pick(height / tall, width / wide)
         return max(1, round(width / ratio)), max(1, round(height / ratio))
-
-
-def _height_and_width(name: str, value: Any) -> tuple[int, ...]:
-    sizes = kinds.several(name, value, partial(kinds.count, high=MOST_PIXELS))
-    if len(sizes) != 2:
-        raise InputError(f"{name} is {sizes}: give (height, width)")
-    return sizes
 
 
 def _centre(image: Image.Image, crop: tuple[int, int], pad: int | tuple[int, ...]) -> Image.Image:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from layermask.errors import ModelError, import_optional, nearest
+from layermask.errors import MissingPackage, ModelError, import_optional, nearest
 from layermask.zoo import hub, labels
 from layermask.zoo.loaded import Loaded, count_classes
 from layermask.zoo.preprocessing import Preprocessing
@@ -17,6 +18,58 @@ from layermask.zoo.processor import from_processor, from_timm, from_torchvision
 from layermask.zoo.weights import build_with, load_state, read_state
 
 File = str | Path | None
+Function = TypeVar("Function", bound=Callable[..., Any])
+FORMS = "builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, module:function"
+
+
+def source_of(
+    name: str, table: Mapping[str, Function], own: Function, forms: str = FORMS
+) -> tuple[Function, str]:
+    """Return the function of a table by library that makes a model, or `own`, and what it is given.
+
+    Raises:
+        ModelError: the name has none of the `forms`; the nearest names are said.
+    """
+    library, slash, rest = name.partition("/")
+    if library in table and (rest or library == "builtin"):
+        return table[library], rest
+    if ":" in name and not slash:
+        return own, name
+    known = ["builtin", *library_names()]
+    same = [full for full in known if full.endswith(f"/{name}")]
+    suggestion = f" (did you mean {' or '.join(same)}?)" if same else nearest(name, known)
+    raise ModelError(f"unknown model {name!r}{suggestion}; the forms are {forms}")
+
+
+def library_names() -> Iterator[str]:
+    """Yield the classification models of torchvision and the architectures of timm, where installed."""
+    with suppress(MissingPackage):
+        models = import_optional("torchvision.models", "torchvision")
+        yield from (f"torchvision/{name}" for name in models.list_models(module=models))
+    with suppress(MissingPackage):
+        yield from (f"timm/{name}" for name in import_optional("timm", "timm").list_models())
+
+
+def torchvision_with(name: str) -> Any:
+    """Return torchvision's models, among which there is one of this name."""
+    models = import_optional("torchvision.models", "torchvision")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ModelError(f"torchvision has no classification model {name!r}{nearest(name, known)}")
+    return models
+
+
+def timm_with(architecture: str) -> Any:
+    """Return timm, which has this architecture."""
+    library = import_optional("timm", "timm")
+    if not library.is_model(architecture):
+        raise ModelError(f"timm has no model {architecture!r}{nearest(architecture, library.list_models())}")
+    return library
+
+
+def unstarted(name: str) -> dict[str, bool]:
+    """Return the option that skips the slow random start of two old models of torchvision."""
+    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
 
 
 def builtin(_: str, weights: File) -> Loaded:
@@ -33,15 +86,12 @@ def builtin(_: str, weights: File) -> Loaded:
 
 
 def torchvision(name: str, weights: File) -> Loaded:
-    models = import_optional("torchvision.models", "torchvision")
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ModelError(f"torchvision has no classification model {name!r}{nearest(name, known)}")
+    models = torchvision_with(name)
     choices = models.get_model_weights(name)
     if weights is not None:
-        # Own weights are seldom trained with the newest recipe: assume the transforms of the first.
+        # Weights of users are rarely trained with the newest recipe: assume the transforms of the first.
         first = next(iter(choices))
-        model = _from_file(weights, lambda **options: models.get_model(name, **_quick(name), **options))
+        model = _from_file(weights, lambda **options: models.get_model(name, **unstarted(name), **options))
         preprocessing = from_torchvision(first.transforms())
         return Loaded(model, preprocessing, _names(model, preprocessing, first.meta["categories"]), name)
     chosen = choices.DEFAULT
@@ -53,7 +103,7 @@ def torchvision(name: str, weights: File) -> Loaded:
 def timm(name: str, weights: File) -> Loaded:
     library = import_optional("timm", "timm")
     if ":" not in name:  # "hf-hub:org/name" and its like are timm's to resolve
-        _check_timm(library, name, pretrained=weights is None)
+        _check_timm(name, pretrained=weights is None)
     if weights is not None:
         model = _from_file(weights, lambda **options: library.create_model(name, **options))
     else:
@@ -91,20 +141,14 @@ def _from_file(path: str | Path, create: Callable[..., Any]) -> Any:
     )
 
 
-def _quick(name: str) -> dict[str, bool]:
-    """Skip the slow random start of two old models, whose weights are replaced anyway."""
-    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-
-
 def _names(model: nn.Module, preprocessing: Preprocessing, known: list[str]) -> tuple[str, ...]:
     count = count_classes(model, preprocessing, type(model).__name__)
     return tuple(known) if count == len(known) else labels.numbered(count)
 
 
-def _check_timm(library: Any, name: str, pretrained: bool) -> None:
+def _check_timm(name: str, pretrained: bool) -> None:
     architecture, _, tag = name.partition(".")
-    if not library.is_model(architecture):
-        raise ModelError(f"timm has no model {architecture!r}{nearest(architecture, library.list_models())}")
+    library = timm_with(architecture)
     tags = library.list_pretrained(f"{architecture}.*")
     if tag and name not in tags:
         raise ModelError(f"timm has no weights {name!r}{nearest(name, tags)}")

@@ -1,4 +1,4 @@
-"""Weight files: read a state dict and load it into an architecture, saying exactly what does not fit."""
+"""Weight files: read a state dict and load it into an architecture; errors name what does not fit."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def _read_torch(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"weights {path} is no torch file of tensors only, and anything else could run code on loading: "
+            f"weights {path} is not a torch file of tensors only, and other files can run code when loaded: "
             "save it with torch.save(model.state_dict(), path)"
         ) from error
-    except Exception as error:  # bytes that are no torch file fail in any way
+    except Exception as error:  # other bytes fail in many ways
         raise ModelError(f"weights {path} is not a readable torch file: {reason(error)}") from error
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.kinds import Positive
 from layermask.errors import InputError
-from layermask.removal.fills.protocol import Fill, colour
+from layermask.removal.fills.constant import Constant
+from layermask.removal.fills.protocol import Fill
 
 
 def gaussian_blur(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
@@ -39,16 +39,14 @@ def _blurred_along(images: Tensor, axis: int, radius: int, sigma: float) -> Tens
     return blurred.reshape(lines.shape).movedim(-1, axis)
 
 
-def check_gaussian(fill: Fill) -> None:
-    """Check the `kernel_size` and `sigma` of a fill, in pixels."""
-    check_fields(fill, kernel_size=_odd, sigma=partial(kinds.number, above=0))
-
-
 def _odd(name: str, value: Any) -> int:
     found = kinds.count(name, value)
     if found % 2 == 0:
         raise InputError(f"{name} is {found}: give an odd number of pixels, 1 or more")
     return found
+
+
+Odd = Annotated[int, _odd]
 
 
 @dataclass(frozen=True)
@@ -58,33 +56,25 @@ class Blurred(Fill):
     `kernel_size` and `sigma` in pixels; the defaults are those of Jain et al.
     """
 
-    kernel_size: int = 21
-    sigma: float = 10.0
+    kernel_size: Odd = 21
+    sigma: Positive = 10.0
     reads: ClassVar = "all"
-
-    def __post_init__(self) -> None:
-        check_gaussian(self)
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         return gaussian_blur(images, self.kernel_size, self.sigma)
 
 
 @dataclass(frozen=True)
-class EdgeSmoothed(Fill):
+class EdgeSmoothed(Constant):
     """Hidden pixels get `color`, then a blur that softens the edges; no visible pixel changes.
 
     The variant "edge smoothing" of the released code of Balasubramanian and Feizi 2023.
     """
 
-    color: tuple[float, ...] = (0.0,)
-    kernel_size: int = 5
-    sigma: float = 1.0
-    origin: str = field(default="color", repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        check_fields(self, color=kinds.color, origin=kinds.text)
-        check_gaussian(self)
+    kernel_size: Odd = 5
+    sigma: Positive = 1.0
+    reads: ClassVar = "visible"
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
-        painted = torch.where(visible, images, colour(self.origin, self.color, images))
+        painted = torch.where(visible, images, super().paint(images, visible))
         return gaussian_blur(painted, self.kernel_size, self.sigma)

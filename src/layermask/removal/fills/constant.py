@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.kinds import Color, Text
 from layermask.removal.fills.protocol import Fill, colour
 
 
@@ -16,13 +15,10 @@ from layermask.removal.fills.protocol import Fill, colour
 class Constant(Fill):
     """Hidden pixels get `color`, one value per channel or one for all, normalised as the images are."""
 
-    color: tuple[float, ...] = (0.0,)
-    origin: str = field(default="color", repr=False, compare=False)
+    color: Color = (0.0,)
+    origin: Text = field(default="color", repr=False, compare=False, kw_only=True)
     """The arguments that the colour comes from, for errors."""
     reads: ClassVar = "nothing"
-
-    def __post_init__(self) -> None:
-        check_fields(self, color=kinds.color, origin=kinds.text)
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         return colour(self.origin, self.color, images)

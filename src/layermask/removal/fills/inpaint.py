@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.kinds import Color, PositiveColor
 from layermask.errors import import_optional
-from layermask.removal.fills.protocol import Fill, check_scale, colour
+from layermask.removal.fills.protocol import Fill, colour
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-
-Method = Literal["telea", "ns"]
 
 
 @dataclass(frozen=True)
@@ -26,17 +24,17 @@ class Inpainted(Fill):
     from, in pixels. `mean`, `std`: of the normalisation, as OpenCV wants 8-bit colours. No gradient passes.
     """
 
-    method: Method = "telea"
-    radius: float = 3.0
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    method: Literal["telea", "ns"] = "telea"
+    radius: Annotated[float, partial(kinds.number, above=0, below=1000)] = 3.0
+    mean: Color = IMAGENET_MEAN
+    std: PositiveColor = IMAGENET_STD
     dims: ClassVar = (2,)
+    differentiable: ClassVar = False
+    extra: ClassVar = "inpaint"
 
     def __post_init__(self) -> None:
-        import_optional("cv2", "inpaint")
-        method = partial(kinds.choice, known=get_args(Method))
-        check_fields(self, method=method, radius=partial(kinds.number, above=0, below=1000))
-        check_scale(self)
+        import_optional("cv2", self.extra)
+        super().__post_init__()
 
     @torch.no_grad()
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
@@ -49,6 +47,6 @@ class Inpainted(Fill):
 
     def _one(self, picture: Any, hole: Any) -> Tensor:
         """Inpaint (C, H, W) uint8 where (H, W) is 1, each channel for itself, as OpenCV does too."""
-        cv2 = import_optional("cv2", "inpaint")
+        cv2 = import_optional("cv2", self.extra)
         flag = cv2.INPAINT_TELEA if self.method == "telea" else cv2.INPAINT_NS
         return torch.stack([torch.from_numpy(cv2.inpaint(each, hole, self.radius, flag)) for each in picture])

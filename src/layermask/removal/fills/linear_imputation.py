@@ -6,7 +6,7 @@ so conjugate gradients solve it; one V-cycle of multigrid is the preconditioner.
 
 Every channel of every picture is one system. They lie side by side in (1, K, H, W) tensors of channels-last
 memory, where a stencil for all of them is a depthwise convolution, the fastest that torch has. What a step
-computes goes into memory that the steps share: fresh memory costs more than the arithmetic.
+computes goes into buffers that the steps share: new memory costs more than the arithmetic.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TINY = 1e-6
 SOFTENING = 0.2  # measured, see `_Multigrid.at`
 
 
-def harmonic(known: Tensor, visible: Tensor) -> Tensor:
+def linear_imputation(known: Tensor, visible: Tensor) -> Tensor:
     """Return `known` (N, C, H, W) with what is hidden by `visible` (N, 1, H, W) interpolated.
 
     Hidden entries of `known` are 0. A picture with nothing visible is 0. The relative error is below 1e-4
@@ -38,8 +38,8 @@ def harmonic(known: Tensor, visible: Tensor) -> Tensor:
     few = visible.flatten(1).double().mean(1) < FEW
     if known.dtype != torch.float64 and is_readable(few) and few.any():
         out = torch.zeros_like(known)
-        out = out.index_put((few,), harmonic(known[few].double(), visible[few]).to(known.dtype))
-        return out if few.all() else out.index_put((~few,), harmonic(known[~few], visible[~few]))
+        out = out.index_put((few,), linear_imputation(known[few].double(), visible[few]).to(known.dtype))
+        return out if few.all() else out.index_put((~few,), linear_imputation(known[~few], visible[~few]))
     hidden: Any = _Hidden.apply(known, ~visible, False)
     return known + hidden
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.removal.fills.protocol import Fill
 
@@ -32,14 +31,14 @@ class SegmentMean(Fill):
     colour of every segment.
     """
 
-    segments: Tensor
+    segments: Annotated[Tensor, kinds.label_map]
     """(*S) whole numbers from 0, such as a segmenter returns."""
     reads: ClassVar = "all"
     _labels: Tensor = field(init=False, repr=False)
     _count: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_fields(self, segments=kinds.label_map)
+        super().__post_init__()
         if self.segments.min() < 0:
             low, shape = int(self.segments.min()), tuple(self.segments.shape)
             raise InputError(f"segments of shape {shape} go down to {low}: give whole numbers from 0")

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from layermask._private_torch import is_readable
-from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
-from layermask.removal.fills.protocol import Fill, check_scale, colour
+from layermask.arguments.kinds import Color, MaybeSeed, PositiveColor
+from layermask.removal.fills.protocol import Fill, colour
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
-Kind = Literal["gaussian", "uniform"]
+Distribution = Literal["gaussian", "uniform"]
 
 
-def noise(kind: Kind, channels: int, images: Tensor, batch: int, seed: int | None) -> Tensor:
+def noise(kind: Distribution, channels: int, images: Tensor, batch: int, seed: int | None) -> Tensor:
     """Return noise (1, channels, *S) for a seed, the same whatever the batch, dtype and device.
 
     Without a seed: (batch, channels, *S), new at each call. "gaussian" has mean 0 and variance 1, "uniform"
@@ -34,7 +32,7 @@ def noise(kind: Kind, channels: int, images: Tensor, batch: int, seed: int | Non
 
 
 @functools.lru_cache(maxsize=4)
-def _drawn(kind: Kind, shape: tuple[int, ...], seed: int) -> Tensor:
+def _drawn(kind: Distribution, shape: tuple[int, ...], seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn if kind == "gaussian" else torch.rand
     return draw(1, *shape, generator=generator)
@@ -49,16 +47,11 @@ class Noise(Fill):
     size of image, which all images share; None draws anew for every image and call.
     """
 
-    kind: Kind = "gaussian"
-    seed: int | None = 0
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    kind: Distribution = "gaussian"
+    seed: MaybeSeed = 0
+    mean: Color = IMAGENET_MEAN
+    std: PositiveColor = IMAGENET_STD
     reads: ClassVar = "nothing"
-
-    def __post_init__(self) -> None:
-        kind = partial(kinds.choice, known=get_args(Kind))
-        check_fields(self, kind=kind, seed=kinds.optional(kinds.seed))
-        check_scale(self)
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         field = noise(self.kind, images.shape[1], images, max(len(images), len(visible)), self.seed)
@@ -75,10 +68,7 @@ class RandomPixels(Fill):
     The choice follows one field of random numbers per size of image, as in `Noise`.
     """
 
-    seed: int | None = 0
-
-    def __post_init__(self) -> None:
-        check_fields(self, seed=kinds.optional(kinds.seed))
+    seed: MaybeSeed = 0
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         chances = noise("uniform", 1, images, len(images), self.seed).flatten(1).double()

@@ -1,35 +1,36 @@
-"""What every built-in fill shares: what of the image it may read, and that visible pixels stay."""
+"""What every built-in fill shares: which pixels it may read, and that visible pixels stay."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from layermask._private_torch import is_readable
-from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.declare import Checked
 from layermask.arguments.refusal import shown
 from layermask.core.inputs import check_inputs
 from layermask.errors import InputError
-from layermask.removal.fills.select import choose
+from layermask.removal.fills.select import select
 
 NARROW = (torch.float16, torch.bfloat16)  # painted in float32: sums over many pixels overflow, or round
 
 
-class Fill(ABC):
+class Fill(Checked, ABC):
     """`fill(images, visible) -> images` from `paint`, which says what hidden pixels become.
 
     `reads`: "visible" hands `paint` images whose hidden pixels are 0, so that what they held, be it NaN,
     cannot matter. "all" hands it the images themselves, "nothing" too, for paint that looks at shapes alone.
-    `dims`: the numbers of spatial dims that it is defined for; none means any.
+    `dims`: the numbers of spatial dims that it is defined for; none means any. `differentiable`: the gradient
+    on visible pixels is that of the whole, paint included. `extra`: the extra of layermask that it needs.
     """
 
     reads: ClassVar[Literal["nothing", "visible", "all"]] = "visible"
     dims: ClassVar[tuple[int, ...]] = ()
+    differentiable: ClassVar[bool] = True
+    extra: ClassVar[str] = ""
 
     def __call__(self, images: Tensor, visible: Tensor) -> Tensor:
         """Return images (N, C, *S) painted where visible (N, 1, *S) is False; either batch may be 1.
@@ -40,10 +41,10 @@ class Fill(ABC):
         """
         visible = check_inputs(images, visible)
         self._check(images)
-        seen = choose(visible, images, images.new_zeros(())) if self.reads == "visible" else images
+        seen = select(visible, images, images.new_zeros(())) if self.reads == "visible" else images
         with torch.autocast(images.device.type, enabled=False):
             paint = self.paint(seen.float() if images.dtype in NARROW else seen, visible)
-        return choose(visible, images, paint.to(images.dtype))
+        return select(visible, images, paint.to(images.dtype))
 
     @abstractmethod
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
@@ -72,11 +73,6 @@ def _check_range(fill: Fill, images: Tensor) -> None:
             f"{origin}: a colour {shown(color)} for images of {images.dtype}, whose numbers "
             f"end at {most:g}: give smaller ones, or images of float32"
         )
-
-
-def check_scale(fill: Fill) -> None:
-    """Check the `mean` and `std` of a normalisation: finite, and std above 0."""
-    check_fields(fill, mean=kinds.color, std=partial(kinds.color, above=0))
 
 
 def colour(name: str, values: tuple[float, ...], images: Tensor) -> Tensor:

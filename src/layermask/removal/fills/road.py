@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
-from layermask.removal.fills.linear_imputation import harmonic
+from layermask.arguments.kinds import MaybeSeed
+from layermask.removal.fills.linear_imputation import linear_imputation
 from layermask.removal.fills.noise import noise
 from layermask.removal.fills.protocol import Fill
 
@@ -20,18 +20,15 @@ class NoisyLinear(Fill):
     """Each hidden pixel is the weighted mean of its 8 neighbours, plus noise (ROAD, Rong et al. 2022).
 
     `noise`: standard deviation, in normalised units. `seed`: as in `Noise`. 0 plus noise if nothing is
-    visible. The published implementations solve one sparse system per picture; see `fills.harmonic`.
+    visible. The published implementations solve one sparse system per picture; see `linear_imputation`.
     """
 
-    noise: float = 0.01
-    seed: int | None = 0
+    noise: Annotated[float, partial(kinds.number, low=0, high=1000)] = 0.01
+    seed: MaybeSeed = 0
     dims: ClassVar = (2,)
 
-    def __post_init__(self) -> None:
-        check_fields(self, noise=partial(kinds.number, low=0, high=1000), seed=kinds.optional(kinds.seed))
-
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
-        filled = harmonic(images, visible.expand(len(images), *visible.shape[1:]))
+        filled = linear_imputation(images, visible.expand(len(images), *visible.shape[1:]))
         if not self.noise:
             return filled
         return filled + self.noise * noise("gaussian", images.shape[1], images, len(images), self.seed)

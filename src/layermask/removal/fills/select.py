@@ -10,7 +10,7 @@ from layermask._private_torch import modes_are_active
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def choose(visible: Tensor, images: Tensor, paint: Tensor) -> Tensor:
+def select(visible: Tensor, images: Tensor, paint: Tensor) -> Tensor:
     """Return images (N, C, *S) where visible (N, 1, *S), else paint, which broadcasts to them.
 
     On a CPU `torch.where` branches at every pixel, which costs up to 10 times the memory traffic where masks

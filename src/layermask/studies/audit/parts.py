@@ -18,9 +18,7 @@ from layermask.studies.segments.study import SegmentStudy
 from layermask.studies.shape_bias.study import ShapeBiasStudy
 from layermask.zoo.loaded import Loaded
 
-DEFAULT = ("layermask", "greyout", "blackout", "mean", "push-pull", "blur")
-"""What is compared by default: the method, what most tools paint, and the strongest of the cheap fills."""
-LINEARITY_IMAGES, PATCH = 10, 32
+PATCH = 32
 
 
 @dataclass(frozen=True)

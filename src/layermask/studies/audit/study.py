@@ -19,10 +19,11 @@ from layermask.io.atomic import output_folder, write_all
 from layermask.removal.registry import MadeOnce, MakeOperator, from_table
 from layermask.studies.audit import words
 from layermask.studies.audit.findings import Table, class_name, findings
-from layermask.studies.audit.parts import DEFAULT, LINEARITY_IMAGES, AuditParts, Part, plan
+from layermask.studies.audit.parts import AuditParts, Part, plan
 from layermask.studies.audit.report import audit_page
 from layermask.studies.audit.samples import Shown, by_name, choose, show
 from layermask.studies.protocol import names_kind
+from layermask.studies.registry import AUDIT_LINEARITY_IMAGES, AUDIT_REMOVALS
 from layermask.studies.runner import OF_A_RUN, run
 from layermask.studies.segments.answers import SegmentAnswers, read_answers
 from layermask.studies.store import Store, read_results
@@ -72,9 +73,9 @@ def audit(
     source: Source,
     folder: str | Path,
     *,
-    removals: Sequence[str] = DEFAULT,
+    removals: Sequence[str] = AUDIT_REMOVALS,
     segmentations: Sequence[str] = ("grid",),
-    linearity_images: int = LINEARITY_IMAGES,
+    linearity_images: int = AUDIT_LINEARITY_IMAGES,
     seed: int = 0,
     weights: Path | None = None,
     device: torch.device | None = None,
