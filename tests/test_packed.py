@@ -449,6 +449,7 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "depthwise, two each": lambda x: F.conv2d(x, _filter(24, 1, 3, 3).to(x), groups=12, padding="same"),
     "dilated": lambda x: F.conv2d(x, _filter(6, 12, 3, 2).to(x), dilation=(2, 3), padding=(2, 1)),
     "dropout": lambda x: F.dropout(x, 0.3, training=False),
+    "dropout of all": lambda x: F.dropout(x, 1.0, training=True),
     "contiguous": lambda x: x.contiguous(memory_format=torch.channels_last) + x.contiguous(),
     "sum of three": lambda x: torch.add(x, x.relu(), alpha=2) + F.relu(x),
     "another mask": lambda x: x + F.max_pool2d(x, 3, 1, 1),
