@@ -457,6 +457,7 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "clamped norm of parts": lambda x: F.relu(_normed(torch.cat([x[:, :6], x, F.gelu(x)], 1))),
     "norm of a slice": lambda x: F.relu6(_normed(x[:, 2:9])),
     "layer norm": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (12,)),
+    "layer norm of two axes": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[3], 12)),
     "rows of a layer norm": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (12,)).view(-1, 12),
     "rows of a linear layer": lambda x: F.linear(x.permute(0, 2, 3, 1), _filter(5, 12).to(x)).view(-1, 5),
     "linear, turned back": lambda x: F.linear(x.permute(0, 2, 3, 1), _filter(5, 12).to(x)).permute(

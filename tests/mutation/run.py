@@ -362,7 +362,7 @@ def _wrong_output(body: Callable, how: str, seen: set[str]) -> Callable:
 
 
 def of_table(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list, who: Witnesses) -> None:
-    """Judge broken rules by the models, by tests with the function's name in theirs, by others that run it."""
+    """Judge broken rules by the models, by tests with the function's name in theirs, by others of it."""
     for mutant in wanted:
         named = [item for item in items if mutant.place in words(item.nodeid)]
         running = {name for place in places(copy, mutant) for name in who[place]}
