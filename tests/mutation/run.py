@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="judge anew what nobody noticed, and no other")
     parser.add_argument("--results", type=Path, default=OUT / "mutants.jsonl")
     options = parser.parse_args()
+    options.results = options.results.resolve()
     torch.set_num_threads(1)
     options.results.parent.mkdir(exist_ok=True)
     if not options.report:
@@ -104,7 +105,7 @@ def judge(options: argparse.Namespace) -> None:
     table = table[: None if options.limit is None else max(0, options.limit - len(wanted))]
 
     def work(items: list) -> None:
-        who = witnesses(copy, items)
+        who = functools.cache(lambda: witnesses(copy, items))
         in_process(copy, wanted, keeping, items, who)
         of_table(copy, table, keeping, items, who)
 
@@ -287,13 +288,14 @@ class Session:
         return True
 
 
-Witnesses = dict[str, list[str]]  # place of a function -> the models and tests that run it
+Witnesses = Callable[[], dict[str, list[str]]]
+"""Place of a function -> the models and tests that run it; to record them takes minutes."""
 
 
-def witnesses(copy: Path, items: list) -> Witnesses:
+def witnesses(copy: Path, items: list) -> dict[str, list[str]]:
     """The quickest first."""
     runs = {**recorded(copy, "models", models()), **recorded(copy, "tests", tests_by_name(items))}
-    who: Witnesses = defaultdict(list)
+    who: dict[str, list[str]] = defaultdict(list)
     for name, (_, places) in sorted(runs.items(), key=lambda run: run[1][0]):
         for place in places:
             who[place].append(name)
@@ -308,7 +310,7 @@ def engines_first(mutant: Mutant, names: list[str]) -> list[str]:
 
 def in_process(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list, who: Witnesses) -> None:
     def verdict(mutant: Mutant) -> dict[str, Any]:
-        names = engines_first(mutant, who[f"{mutant.file}:{mutant.place}"])
+        names = engines_first(mutant, who()[f"{mutant.file}:{mutant.place}"])
         python = mutant.file.endswith(".py")
         if not python or not names or (swap := swaps(copy / "layermask", mutant)) is None:
             return in_copy(copy, mutant, bool(items))
@@ -363,21 +365,26 @@ def _wrong_output(body: Callable, how: str, seen: set[str]) -> Callable:
 
 def of_table(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list, who: Witnesses) -> None:
     """Judge broken rules by the models, by tests with the function's name in theirs, by others of it."""
-    for mutant in wanted:
-        named = [item for item in items if mutant.place in words(item.nodeid)]
-        running = {name for place in places(copy, mutant) for name in who[place]}
-        others = [item for item in items if item.nodeid in running and item not in named]
 
-        def noticed(mutant: Mutant = mutant, named: list = named, others: list = others) -> str:
+    def verdict(mutant: Mutant) -> dict[str, Any]:
+        def noticed(asked: Callable[[], str]) -> str:
             seen: set[str] = set()
             broken_rule(mutant, seen)
-            if found := failing_law(models()) or failing_item(named):
-                return found
-            if seen == {"called"}:
-                return "invalid: it gives nothing to break"
-            return failing_item(others) or "survived"
+            nothing = "invalid: it gives nothing to break"
+            return asked() or (nothing if seen == {"called"} else "survived")
 
-        keeping.keep(mutant, lambda m, n=noticed: {**forked(copy, n), "tests": bool(items)})
+        named = [item for item in items if mutant.place in words(item.nodeid)]
+        found = forked(copy, lambda: noticed(lambda: failing_law(models()) or failing_item(named)))
+        if found["by"] == "survived":
+            names = [name for place in places(copy, mutant) for name in who()[place]]
+            others = [
+                item for name in names if (item := tests_by_name(items).get(name)) not in (None, *named)
+            ]
+            found = forked(copy, lambda: noticed(lambda: failing_item(others)))
+        return {**found, "tests": bool(items)}
+
+    for mutant in wanted:
+        keeping.keep(mutant, verdict)
 
 
 def places(copy: Path, mutant: Mutant) -> set[str]:
@@ -544,7 +551,16 @@ def report(path: Path) -> str:
     shares = ", ".join(f"{count} {group}" for group, count in groups.most_common())
     noticed = 100 * (len(lines) - len(left)) / max(1, len(lines))
     known = f"{len(left) - len(unexplained)} of {len(left)} survivors have a reason in survivors.md"
-    return "\n".join([*unexplained, f"{len(lines)} mutants, {noticed:.1f} % noticed: {shares}; {known}"])
+    return "\n".join(
+        [*stale(), *unexplained, f"{len(lines)} mutants, {noticed:.1f} % noticed: {shares}; {known}"]
+    )
+
+
+def stale() -> list[str]:
+    """What survivors.md lists though the sources have it no more."""
+    there = {mutant.name for mutant in find(ROOT / "src" / "layermask", every=True)}
+    listed = sorted(name for name in explained() - there if not name.startswith("table:"))
+    return [f"in survivors.md, but no mutant: {name}" for name in listed]
 
 
 def explained() -> set[str]:
