@@ -416,6 +416,7 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "hardswish": F.hardswish,
     "split in threes": lambda x: torch.cat(x.split(5, 1)[::-1], 1),
     "split in sizes": lambda x: torch.cat(torch.split(x, [3, 7, 2], dim=-3)[::-1], -3),
+    "one part": lambda x: torch.cat([x], 1),
     "chunks": lambda x: torch.cat([y * 2 for y in x.chunk(5, dim=1)], 1),
     "channels": lambda x: x[:, 1:-2],
     "every second channel": lambda x: x[:, ::2],
@@ -782,7 +783,8 @@ def test_an_error_names_the_operation_that_was_put_off(kernel: str, monkeypatch:
     def fails(*args: object) -> Tensor:
         raise MemoryError("too little", "of it")
 
-    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.MaxPool2d(2), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 3))
+    stem = nn.Conv2d(3, 16, 3, bias=False)
+    net = nn.Sequential(stem, nn.MaxPool2d(2), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 3))
     named = nn.Sequential()
     for name, layer in zip(("stem", "pool", "norm", "head"), net, strict=True):
         named.add_module(name, layer)

@@ -155,6 +155,14 @@ def test_what_is_asked_of_a_value_is_what_its_plain_value_answers(function: Call
         assert ours == plain
 
 
+CELLS = F.affine_grid(torch.eye(2, 3).expand(2, 2, 3), [2, 3, 4, 5], align_corners=False)
+
+
+def written(x: Masked) -> Masked:
+    x[..., 0] = 1
+    return x
+
+
 ALIASES: dict[str, tuple[Callable, Callable]] = {
     "moveaxis": (lambda x: torch.moveaxis(x, 1, -1), lambda x: torch.movedim(x, 1, -1)),
     "adjoint": (lambda x: x.adjoint(), lambda x: x.transpose(-2, -1)),
@@ -182,6 +190,28 @@ ALIASES: dict[str, tuple[Callable, Callable]] = {
     "rms_norm": (
         lambda x: F.rms_norm(x, x.shape[-1:], eps=0.1),
         lambda x: x * ((x * x).mean(-1, keepdim=True) + 0.1).rsqrt(),
+    ),
+    "max_pool1d": (
+        lambda x: F.max_pool1d(x.flatten(2), 2),
+        lambda x: F.max_pool2d(x.flatten(2)[:, :, None], (1, 2))[:, :, 0],
+    ),
+    "max_pool3d": (
+        lambda x: F.max_pool3d(x[:, :, None], (1, 2, 2))[:, :, 0],
+        lambda x: F.max_pool2d(x, 2),
+    ),
+    "fold": (lambda x: F.fold(F.unfold(x[..., :4], 2, stride=2), (4, 4), 2, stride=2), lambda x: x[..., :4]),
+    "grid_sample": (
+        lambda x: F.grid_sample(x, CELLS, "nearest", align_corners=False),
+        lambda x: x,
+    ),
+    "interpolate": (
+        lambda x: F.interpolate(x, scale_factor=2),
+        lambda x: x.repeat_interleave(2, -1).repeat_interleave(2, -2),
+    ),
+    "pad": (lambda x: F.pad(x, (-1, -1)), lambda x: x[..., 1:-1]),
+    "setitem": (
+        lambda x: written(x.clone()),
+        lambda x: torch.cat([torch.ones(2, 3, 4, 1), x[..., 1:]], -1),
     ),
     "cosine_similarity": (
         lambda x: F.cosine_similarity(x, x.flip(0), -1),

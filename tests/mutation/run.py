@@ -380,7 +380,8 @@ def of_table(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list, wh
             others = [
                 item for name in names if (item := tests_by_name(items).get(name)) not in (None, *named)
             ]
-            found = forked(copy, lambda: noticed(lambda: failing_item(others)))
+            before, found = found, forked(copy, lambda: noticed(lambda: failing_item(others)))
+            found["seconds"] += before["seconds"]
         return {**found, "tests": bool(items)}
 
     for mutant in wanted:
@@ -403,8 +404,9 @@ def place_of(copy: Path, code: types.CodeType) -> str:
 
 
 def words(nodeid: str) -> set[str]:
-    """The names in a test's name, without underscores around them."""
-    return {word.strip("_") for word in re.split(r"[^\w]+", nodeid)}
+    """The names in a test's name, without underscores around them, and as PyTorch's database has them."""
+    found = re.split(r"[^\w]+", nodeid)
+    return {word.removeprefix("nn_functional_").strip("_") for word in found}
 
 
 def recorded(copy: Path, kind: str, work: dict[str, Any]) -> dict[str, tuple[float, list[str]]]:
