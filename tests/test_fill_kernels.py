@@ -22,7 +22,7 @@ from layermask.padding import cpu as native_fill
 from layermask.padding import custom_op as opaque_fill
 from layermask.padding import neighbor as fill
 from layermask.padding.hide import hide_
-from layermask.padding.reference import fill_dense
+from layermask.padding.reference import fill_dense, fill_edges
 from layermask.padding.rings import NEVER
 
 GEOMETRIES = [
@@ -117,6 +117,14 @@ def test_what_is_hidden_is_not_read(layout: str) -> None:
             known = known_by(visible, None, (2, 2)).expand_as(value)
             found.append(fill._fill_by_kernel(x, (2, 2))[known])
         assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_fill_along_edges_writes_into_a_copy(layout: str) -> None:
+    x = masked(value_of((12, 11), 3, torch.float32, layout), mask_of((12, 11)))
+    before = x.value.clone()
+    filled = fill_edges(x, (2, 2))
+    assert same(x.value, before) and not same(filled, before)
 
 
 @compiled
@@ -330,7 +338,7 @@ sys.path.insert(0, {tests!r})
 import torch
 from layermask.kernels.signatures import KINDS
 from layermask.padding import custom_op as opaque_fill
-from layermask.padding.reference import fill_dense
+from layermask.padding.reference import fill_dense, fill_edges
 from layermask.padding.rings import NEVER
 from layermask.kernels.triton import fill as fill_triton
 from test_fill_kernels import close, frame_of, mask_of, masked, value_of

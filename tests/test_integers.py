@@ -81,6 +81,16 @@ def test_places_are_those_of_visible_extremes(name: str, seed: int, dtype: torch
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_the_place_in_a_vector_is_visible(name: str, dtype: torch.dtype) -> None:
+    """Where no number is worse than the visible ones, what stands for hidden is as good."""
+    info = torch.iinfo(dtype)
+    x = torch.full((3,), info.min if name == "argmax" else info.max, dtype=dtype)
+    place = getattr(Masked(x, torch.tensor([False, True, True])), name)()
+    assert place == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("name", ["sort", "topk"])
 def test_hidden_integers_come_last(name: str, descending: bool, dtype: torch.dtype) -> None:

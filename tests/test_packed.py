@@ -416,6 +416,7 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "hardswish": F.hardswish,
     "split in threes": lambda x: torch.cat(x.split(5, 1)[::-1], 1),
     "split in sizes": lambda x: torch.cat(torch.split(x, [3, 7, 2], dim=-3)[::-1], -3),
+    "one part": lambda x: torch.cat([x], 1),
     "chunks": lambda x: torch.cat([y * 2 for y in x.chunk(5, dim=1)], 1),
     "channels": lambda x: x[:, 1:-2],
     "every second channel": lambda x: x[:, ::2],
@@ -449,6 +450,7 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "depthwise, two each": lambda x: F.conv2d(x, _filter(24, 1, 3, 3).to(x), groups=12, padding="same"),
     "dilated": lambda x: F.conv2d(x, _filter(6, 12, 3, 2).to(x), dilation=(2, 3), padding=(2, 1)),
     "dropout": lambda x: F.dropout(x, 0.3, training=False),
+    "dropout of all": lambda x: F.dropout(x, 1.0, training=True),
     "contiguous": lambda x: x.contiguous(memory_format=torch.channels_last) + x.contiguous(),
     "sum of three": lambda x: torch.add(x, x.relu(), alpha=2) + F.relu(x),
     "another mask": lambda x: x + F.max_pool2d(x, 3, 1, 1),
@@ -456,6 +458,7 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "clamped norm of parts": lambda x: F.relu(_normed(torch.cat([x[:, :6], x, F.gelu(x)], 1))),
     "norm of a slice": lambda x: F.relu6(_normed(x[:, 2:9])),
     "layer norm": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (12,)),
+    "layer norm of two axes": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[3], 12)),
     "rows of a layer norm": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (12,)).view(-1, 12),
     "rows of a linear layer": lambda x: F.linear(x.permute(0, 2, 3, 1), _filter(5, 12).to(x)).view(-1, 5),
     "linear, turned back": lambda x: F.linear(x.permute(0, 2, 3, 1), _filter(5, 12).to(x)).permute(
@@ -780,7 +783,8 @@ def test_an_error_names_the_operation_that_was_put_off(kernel: str, monkeypatch:
     def fails(*args: object) -> Tensor:
         raise MemoryError("too little", "of it")
 
-    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.MaxPool2d(2), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 3))
+    stem = nn.Conv2d(3, 16, 3, bias=False)
+    net = nn.Sequential(stem, nn.MaxPool2d(2), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 3))
     named = nn.Sequential()
     for name, layer in zip(("stem", "pool", "norm", "head"), net, strict=True):
         named.add_module(name, layer)

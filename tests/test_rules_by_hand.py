@@ -70,10 +70,8 @@ SAMPLES: dict[Callable, list[tuple]] = {
     torch.is_same_size: [(X, X)],
     torch.Tensor.new_tensor: [(X, [1.0, 2.0])],
     torch.result_type: [(X, 1), (X, X.double())],
-    torch.can_cast: [],
     torch.feature_dropout: [(X, 0.5, True), (X, 0.5, False)],
     torch.feature_dropout_: [(X, 0.5, True)],
-    torch.native_dropout: [],
     F.dropout1d: [(X[..., 0], 0.5, True), (X[..., 0], 0.5, False)],
     F.fold: [
         (X.reshape(2, 12, 10), (6, 3), 2),
@@ -95,7 +93,7 @@ SAMPLES: dict[Callable, list[tuple]] = {
     torch.rnn_relu: [_recurrent(nn.RNN, 1)],
 }
 """Rules that no OpInfo names: function -> argument lists, the first argument being the masked one. Empty:
-`native_dropout` is judged by what dropout does, writing by index in test_mechanism.py, and CUDA elsewhere."""
+writing by index is judged in test_mechanism.py, and CUDA elsewhere."""
 RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 
 CASES = [

@@ -366,6 +366,14 @@ def along_only(x: Tensor, visible: Tensor) -> Tensor:
     return torch.where(visible, x, 0)
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 1, 3), (2, 4, 3, 1), (1, 2, 3, 3)], ids=str)
+def test_shuffled_channels_take_their_masks_along(shape: tuple) -> None:
+    x, visible = draw(*shape), draw(*shape, seed=1) > 0
+    out = F.channel_shuffle(Masked(x, visible), 2)
+    assert torch.equal(out.visible.expand(shape), F.channel_shuffle(visible, 2))
+    assert torch.equal(out.value[out.visible], F.channel_shuffle(x, 2)[out.visible])
+
+
 def test_what_a_step_leaves_out_makes_a_phase() -> None:
     """Phases that are laid side by side keep each its own mask; what is cut without a step joins."""
     x = Masked(draw(1, 2, 4, 4), torch.eye(4, dtype=torch.bool)[None, None])

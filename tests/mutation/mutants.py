@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 PYTHON = """
@@ -143,27 +143,54 @@ class Mutant:
     end: int
     key: str
 
+    number: int = 1  # of those that read the same, in the order of the source
+
     @property
     def name(self) -> str:
         after = self.after if self.kind not in RETURNS else "..."
-        return f"{self.file}:{self.place}: {self.kind}: {self.before} -> {after} [{self.start}]"
+        number = f" (no. {self.number})" if self.number > 1 else ""
+        return f"{self.file}:{self.place}: {self.kind}: {self.before} -> {after}{number}"
 
     def applied(self, text: str) -> str:
         return text[: self.start] + self.after + text[self.end :]
 
 
-def find(package: Path) -> list[Mutant]:
-    """Return the mutants of a package's sources, in an order of which any beginning is a fair sample."""
-    found = [mutant for path in _files(package, PYTHON) for mutant in _of_python(package, path)]
-    found += [mutant for path in _files(package, C) for mutant in _of_c(package, path)]
+def find(package: Path, every: bool = False) -> list[Mutant]:
+    """Return the mutants of a package's sources, in an order of which any beginning is a fair sample.
+
+    `every`: and not only some of each function. Which ones those are does not change with other functions.
+    """
+    functions = [found for path in _files(package, PYTHON) for found in _of_python(package, path)]
+    functions += [found for path in _files(package, C) for found in _of_c(package, path)]
+    like: Counter[str] = Counter()
     met: Counter[tuple[str, str]] = Counter()
+
+    def numbered(mutant: Mutant) -> Mutant:
+        like[mutant.name] += 1
+        return replace(mutant, number=like[mutant.name])
 
     def turn(mutant: Mutant) -> int:
         met[mutant.file, mutant.place] += 1
         return met[mutant.file, mutant.place]
 
+    functions = [[numbered(mutant) for mutant in found] for found in functions]
+    found = [mutant for found in functions for mutant in (found if every else _sample(found))]
     shuffled = sorted(found, key=lambda mutant: _digest(mutant.name))
     return sorted(shuffled, key=turn)  # every function once, then every function again
+
+
+def _sample(mutants: list[Mutant]) -> list[Mutant]:
+    """Some of one function's: its output and mask if it is a rule, and different kinds within it."""
+    options: dict[str, list[Mutant]] = defaultdict(list)
+    for mutant in mutants:
+        options[mutant.kind].append(mutant)
+    returns = [mutant for kind in RETURNS for mutant in _some(options.pop(kind, []), 1)]
+    each, most = (1, PER_FUNCTION) if mutants and mutants[0].file.endswith(".py") else (2, PER_KERNEL)
+    return returns + _some([mutant for kind in options for mutant in _some(options[kind], each)], most)
+
+
+def _some(mutants: list[Mutant], most: int) -> list[Mutant]:
+    return sorted(mutants, key=lambda mutant: _digest(mutant.name))[:most]
 
 
 def _files(package: Path, patterns: list[str]) -> list[Path]:
@@ -175,19 +202,10 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _of_python(package: Path, path: Path) -> Iterator[Mutant]:
-    text = path.read_text()
+def _of_python(package: Path, path: Path) -> Iterator[list[Mutant]]:
+    text, file = path.read_text(), str(path.relative_to(package))
     for place, function in _functions(ast.parse(text)):
-        options: dict[str, list[Mutant]] = defaultdict(list)
-        for kind, node, after in _changes(function):
-            options[kind].append(_mutant(str(path.relative_to(package)), text, place, kind, node, after))
-        for kind in RETURNS:
-            yield from _some(options.pop(kind, []), 1)
-        yield from _some([mutant for kind in options for mutant in _some(options[kind], 1)], PER_FUNCTION)
-
-
-def _some(mutants: list[Mutant], most: int) -> list[Mutant]:
-    return sorted(mutants, key=lambda mutant: _digest(mutant.name))[:most]
+        yield [_mutant(file, text, place, *change) for change in _changes(function)]
 
 
 def _functions(tree: ast.AST, place: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
@@ -262,15 +280,13 @@ def _offset(text: str, line: int, column: int) -> int:
 _HEAD = re.compile(r"^(?!#|//|\s|\}|typedef|return)[\w *]*?\b(\w+)\(", re.M)
 
 
-def _of_c(package: Path, path: Path) -> Iterator[Mutant]:
+def _of_c(package: Path, path: Path) -> Iterator[list[Mutant]]:
     text = path.read_text()
     heads = [*_HEAD.finditer(text)]
     ends = [*(head.start() for head in heads[1:]), len(text)]
     for head, end in zip(heads, ends, strict=False):
         begin = text.find("{", head.start())
-        found = [*_in_kernel(package, path, text, head[1], begin, end)]
-        kinds = {mutant.kind: _some([m for m in found if m.kind == mutant.kind], 2) for mutant in found}
-        yield from _some([mutant for some in kinds.values() for mutant in some], PER_KERNEL)
+        yield [*_in_kernel(package, path, text, head[1], begin, end)]
 
 
 def _in_kernel(package: Path, path: Path, text: str, place: str, begin: int, end: int) -> Iterator[Mutant]:

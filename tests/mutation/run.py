@@ -19,6 +19,7 @@ import contextlib
 import functools
 import gc
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="judge anew what nobody noticed, and no other")
     parser.add_argument("--results", type=Path, default=OUT / "mutants.jsonl")
     options = parser.parse_args()
+    options.results = options.results.resolve()
     torch.set_num_threads(1)
     options.results.parent.mkdir(exist_ok=True)
     if not options.report:
@@ -92,26 +94,20 @@ def main() -> None:
 def judge(options: argparse.Namespace) -> None:
     copy = copied(options.source, options.results.with_suffix(""))
     known = {line["name"]: line for line in stored(options.results)}
-    wanted = [mutant for mutant in find(copy / "layermask") if fnmatchcase(mutant.name, options.only)]
-    if options.again:
-        left = {unplaced(name) for name, line in known.items() if line["by"] == "survived"}
-        wanted = [mutant for mutant in wanted if unplaced(mutant.name) in left]
-    else:
-        wanted = [m for m in wanted if not done(known.get(m.name), m, options.laws_only)]
-    wanted = wanted[: options.limit]
+    wanted = chosen(find(copy / "layermask", every=options.again), known, options)[: options.limit]
     keeping = Keeping(options.results, len(wanted), time.monotonic() + 60 * options.minutes)
     if (sound := in_copy(copy, None, False))["by"] != "survived":
         raise SystemExit(f"unbroken, the package fails already: {sound}")
     become(copy)
     import layermask.check  # noqa: F401  # from the copy: all of it that the forks need
 
-    table = [m for m in registered(options.only) if not done(known.get(m.name), m, options.laws_only)]
-    table = [] if options.again else table
+    table = chosen(registered(), known, options)
     table = table[: None if options.limit is None else max(0, options.limit - len(wanted))]
 
     def work(items: list) -> None:
-        in_process(copy, wanted, keeping, items)
-        of_table(copy, keeping, items, table)
+        who = functools.cache(lambda: witnesses(copy, items))
+        in_process(copy, wanted, keeping, items, who)
+        of_table(copy, table, keeping, items, who)
 
     if options.laws_only:
         work([])
@@ -120,16 +116,19 @@ def judge(options: argparse.Namespace) -> None:
         pytest.main([*PLAIN, *files], plugins=[Session(work)])
 
 
+def chosen(found: list[Mutant], known: dict[str, dict], options: argparse.Namespace) -> list[Mutant]:
+    """Those that are to be judged now."""
+    found = [mutant for mutant in found if fnmatchcase(mutant.name, options.only)]
+    if not options.again:
+        return [m for m in found if not done(known.get(m.name), m, options.laws_only)]
+    return [m for m in found if m.name in known and known[m.name]["by"] == "survived"]
+
+
 def done(line: dict[str, Any] | None, mutant: Mutant, laws_only: bool) -> bool:
     """Whether a result holds: of the same file, and of the tests too if they are wanted."""
     if line is None or line["key"] != mutant.key:
         return False
     return laws_only or line["by"] != "survived" or line["tests"]
-
-
-def unplaced(name: str) -> str:
-    """A mutant's name without its place in the file, which every edit moves."""
-    return name.rpartition(" [")[0] or name
 
 
 class Keeping:
@@ -289,15 +288,29 @@ class Session:
         return True
 
 
-def in_process(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list) -> None:
+Witnesses = Callable[[], dict[str, list[str]]]
+"""Place of a function -> the models and tests that run it; to record them takes minutes."""
+
+
+def witnesses(copy: Path, items: list) -> dict[str, list[str]]:
+    """The quickest first."""
     runs = {**recorded(copy, "models", models()), **recorded(copy, "tests", tests_by_name(items))}
     who: dict[str, list[str]] = defaultdict(list)
-    for name, (_, places) in sorted(runs.items(), key=lambda run: run[1][0]):  # the quickest first
+    for name, (_, places) in sorted(runs.items(), key=lambda run: run[1][0]):
         for place in places:
             who[place].append(name)
+    return who
 
+
+def engines_first(mutant: Mutant, names: list[str]) -> list[str]:
+    """Of what the sparse engine runs, its own tests notice most; the many others only decline."""
+    own = tuple(f"tests/{name}.py" for name in ENGINES.split() if mutant.file.startswith("sparse/"))
+    return sorted(names, key=lambda name: not name.startswith(own))
+
+
+def in_process(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list, who: Witnesses) -> None:
     def verdict(mutant: Mutant) -> dict[str, Any]:
-        names = who[f"{mutant.file}:{mutant.place}"]
+        names = engines_first(mutant, who()[f"{mutant.file}:{mutant.place}"])
         python = mutant.file.endswith(".py")
         if not python or not names or (swap := swaps(copy / "layermask", mutant)) is None:
             return in_copy(copy, mutant, bool(items))
@@ -317,16 +330,15 @@ def in_process(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list) 
 # --- the table of rules -------------------------------------------------------------------------------
 
 
-def registered(only: str) -> list[Mutant]:
+def registered() -> list[Mutant]:
     """Every rule in the table, all spellings of its function at once, with a wrong output or a wrong mask."""
     from layermask.core.rule_table import RULES
 
     key = hashlib.sha256((HERE / "broken.py").read_bytes()).hexdigest()[:16]
     stems = dict.fromkeys(function.__name__.strip("_") for function in RULES)
-    found = [
+    return [
         Mutant("table", stem, kind, "", how, 0, 0, key) for stem in stems for kind, how in RETURNS.items()
     ]
-    return [mutant for mutant in found if fnmatchcase(mutant.name, only)]
 
 
 def broken_rule(mutant: Mutant, seen: set[str]) -> None:
@@ -351,24 +363,50 @@ def _wrong_output(body: Callable, how: str, seen: set[str]) -> Callable:
     return answer
 
 
-def of_table(copy: Path, keeping: Keeping, items: list, wanted: list[Mutant]) -> None:
-    """Judge broken rules by the models, and by the tests that have the function's name in theirs."""
-    for mutant in wanted:
-        named = [item for item in items if mutant.place in words(item.nodeid)]
+def of_table(copy: Path, wanted: list[Mutant], keeping: Keeping, items: list, who: Witnesses) -> None:
+    """Judge broken rules by the models, by tests with the function's name in theirs, by others of it."""
 
-        def noticed(mutant: Mutant = mutant, named: list = named) -> str:
+    def verdict(mutant: Mutant) -> dict[str, Any]:
+        def noticed(asked: Callable[[], str]) -> str:
             seen: set[str] = set()
             broken_rule(mutant, seen)
-            if found := failing_law(models()) or failing_item(named):
-                return found
-            return "invalid: it gives nothing to break" if seen == {"called"} else "survived"
+            nothing = "invalid: it gives nothing to break"
+            return asked() or (nothing if seen == {"called"} else "survived")
 
-        keeping.keep(mutant, lambda m, n=noticed: {**forked(copy, n), "tests": bool(items)})
+        named = [item for item in items if mutant.place in words(item.nodeid)]
+        found = forked(copy, lambda: noticed(lambda: failing_law(models()) or failing_item(named)))
+        if found["by"] == "survived":
+            names = [name for place in places(copy, mutant) for name in who()[place]]
+            others = [
+                item for name in names if (item := tests_by_name(items).get(name)) not in (None, *named)
+            ]
+            before, found = found, forked(copy, lambda: noticed(lambda: failing_item(others)))
+            found["seconds"] += before["seconds"]
+        return {**found, "tests": bool(items)}
+
+    for mutant in wanted:
+        keeping.keep(mutant, verdict)
+
+
+def places(copy: Path, mutant: Mutant) -> set[str]:
+    """Where the code of a rule stands, of all spellings of its function."""
+    from layermask.core.rule_table import RULES
+
+    bodies = [body for function, body in RULES.items() if function.__name__.strip("_") == mutant.place]
+    return {place_of(copy, inspect.unwrap(body).__code__) for body in bodies}
+
+
+def place_of(copy: Path, code: types.CodeType) -> str:
+    """`file:function` of the package's copy, "" of other code."""
+    root, file = str(copy / "layermask") + os.sep, code.co_filename
+    name = getattr(code, "co_qualname", code.co_name).partition(".<locals>")[0]
+    return f"{file[len(root) :]}:{name}" if file.startswith(root) else ""
 
 
 def words(nodeid: str) -> set[str]:
-    """The names in a test's name, without underscores around them."""
-    return {word.strip("_") for word in re.split(r"[^\w]+", nodeid)}
+    """The names in a test's name, without underscores around them, and as PyTorch's database has them."""
+    found = re.split(r"[^\w]+", nodeid)
+    return {word.removeprefix("nn_functional_").strip("_") for word in found}
 
 
 def recorded(copy: Path, kind: str, work: dict[str, Any]) -> dict[str, tuple[float, list[str]]]:
@@ -397,15 +435,11 @@ def forked_long(copy: Path, work: Callable[[], Any]) -> Any:
 
 
 def _profiled(copy: Path, name: str, work: Any) -> tuple[float, list[str]]:
-    root, places = str(copy / "layermask") + os.sep, set()
     known: dict[types.CodeType, str] = {}
 
     def see(frame: types.FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code not in known:
-            file = frame.f_code.co_filename
-            place = getattr(frame.f_code, "co_qualname", frame.f_code.co_name).partition(".<locals>")[0]
-            known[frame.f_code] = f"{file[len(root) :]}:{place}" if file.startswith(root) else ""
-            places.add(known[frame.f_code])
+            known[frame.f_code] = place_of(copy, frame.f_code)
 
     start = time.monotonic()
     threading.setprofile(see)
@@ -416,7 +450,7 @@ def _profiled(copy: Path, name: str, work: Any) -> tuple[float, list[str]]:
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]
     # a test that fails as it is would notice everything
-    return time.monotonic() - start, [] if failed else sorted(places - {""})
+    return time.monotonic() - start, [] if failed else sorted({*known.values()} - {""})
 
 
 def swaps(package: Path, mutant: Mutant) -> dict[types.CodeType, types.CodeType] | None:
@@ -515,11 +549,20 @@ def report(path: Path) -> str:
     lines = [line for line in stored(path) if not line["by"].startswith("invalid")]
     groups = Counter(line["by"].split()[0].rstrip(":") for line in lines)
     left = [line["name"] for line in lines if line["by"] == "survived"]
-    unexplained = sorted(name for name in left if unplaced(name) not in explained())
+    unexplained = sorted(name for name in left if name not in explained())
     shares = ", ".join(f"{count} {group}" for group, count in groups.most_common())
     noticed = 100 * (len(lines) - len(left)) / max(1, len(lines))
     known = f"{len(left) - len(unexplained)} of {len(left)} survivors have a reason in survivors.md"
-    return "\n".join([*unexplained, f"{len(lines)} mutants, {noticed:.1f} % noticed: {shares}; {known}"])
+    return "\n".join(
+        [*stale(), *unexplained, f"{len(lines)} mutants, {noticed:.1f} % noticed: {shares}; {known}"]
+    )
+
+
+def stale() -> list[str]:
+    """What survivors.md lists though the sources have it no more."""
+    there = {mutant.name for mutant in find(ROOT / "src" / "layermask", every=True)}
+    listed = sorted(name for name in explained() - there if not name.startswith("table:"))
+    return [f"in survivors.md, but no mutant: {name}" for name in listed]
 
 
 def explained() -> set[str]:

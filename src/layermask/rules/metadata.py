@@ -17,7 +17,7 @@ _ASKED = """
     """.split()
 _LIKENESS = """
     new_empty new_full new_ones new_zeros empty_like full_like ones_like rand_like
-    randint_like randn_like zeros_like result_type can_cast
+    randint_like randn_like zeros_like result_type
     """.split()
 
 
