@@ -32,7 +32,7 @@ from timing import Deadline  # noqa: E402
 
 from layermask import kernels  # noqa: E402
 
-CHECKS = ("test_fill_kernels.py", "test_packed*.py")
+CHECKS = ("test_fill_kernels.py", "test_sparse*.py")
 CHECK_SHARE = 0.25  # of the time limit, at most
 
 

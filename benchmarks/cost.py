@@ -15,7 +15,7 @@ from timing import ratios, spread
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ENGINES = {"dense": ("#00659d", "-"), "packed": ("#d55e00", "-"), "auto": ("#009e73", ":")}
+ENGINES = {"dense": ("#00659d", "-"), "sparse": ("#d55e00", "-"), "auto": ("#009e73", ":")}
 TITLES = {"patches": "scattered patches hidden", "block": "one block hidden"}
 PART = "From all to little visible"
 
@@ -110,7 +110,7 @@ def cost_section(panels: list[Panel]) -> list[str]:
         "![Time of each engine over that of the plain model, against the visible part](pictures/cost.png)",
         "",
         "Medians, with the middle half of the rounds as a band. The dashed line is the visible part itself. "
-        "The packed engine is below it where taking norms and activations into its kernels saves more than "
+        "The sparse engine is below it where taking norms and activations into its kernels saves more than "
         "the growth of the masks costs.",
     ]
     for number, panel in enumerate(panels):

@@ -189,7 +189,7 @@ LEGEND = """## Laws
 
 1: with all visible, alone or among masked images, the plain model's answer. 2: NaN, inf or noise on hidden
 pixels changes nothing. 5: a batch answers as its images one by one, in any order. The figures are the
-largest deviation relative to the largest output; 0 is bit-identical. 9: the packed engine answers as the
+largest deviation relative to the largest output; 0 is bit-identical. 9: the sparse engine answers as the
 dense one. Laws 1, 2 and 5 are judged of both engines, and the figure is that of the worse.
 
 Laws 1, 5 and 9 allow 1e-5, because another batch size, mask or engine makes another kernel run. A figure

@@ -28,7 +28,7 @@ from workload import Workload
 
 CALLS = {"cpu": 1, "cuda": 3}  # of a side in a round, one after the other
 WARMING = 10**6  # the seed of masks that are not timed
-LAYERS = ("dense", "packed", "auto")  # that have to agree
+LAYERS = ("dense", "sparse", "auto")  # that have to agree
 
 
 def measure(cell: Cell, rounds: int, deadline: Deadline) -> dict[str, Any]:

@@ -15,9 +15,9 @@ PUBLISHED = "published"
 SIDES = {
     "grey fill": "grey fill",
     "dense": "dense",
-    "packed": "packed",
+    "sparse": "sparse",
     "auto": "auto",
-    UNCOMPILED: "packed, not compiled",
+    UNCOMPILED: "sparse, not compiled",
     PUBLISHED: "the paper's algorithm, written plainly",
 }
 AXES = {
@@ -31,7 +31,7 @@ AXES = {
 }
 ABOUT = """One forward pass of pictures of 224x224, models with random weights: milliseconds of the plain
 model, and how many times as long the others take. Grey fill paints hidden pixels and runs the plain model;
-dense, packed and auto are the engines of `LayerMasking`; the last is algorithm 1, nothing saved, for ResNets.
+dense, sparse and auto are the engines of `LayerMasking`; the last is algorithm 1, nothing saved, for ResNets.
 All sides have the model, dtype, memory format and mode of their row, every mask is new, and torch's defaults
 hold (TF32 too). Patches: scattered ones of 16x16 pixels. Block: one rectangle of that area.""".splitlines()
 
@@ -105,7 +105,7 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         ]
         if those:
             notes.append(
-                f"{dtype}: answers of packed and auto differ from dense's by at most {max(those):.0e} of the "
+                f"{dtype}: answers of sparse and auto differ from dense's by at most {max(those):.0e} of the "
                 "largest."
             )
     errors = {(side, why): line for line in lines for side, why in line["errors"].items()}

@@ -32,13 +32,13 @@ SIDES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "plain": Plain,
     "grey fill": Greyout,
     "dense": lambda model: LayerMasking(model, engine="dense"),
-    "packed": lambda model: LayerMasking(model, engine="packed"),
+    "sparse": lambda model: LayerMasking(model, engine="sparse"),
     "auto": lambda model: LayerMasking(model, engine="auto"),
     "published": Published,
 }
 """`removal(images, visible)` of a model. The last is written for ResNets alone."""
-UNCOMPILED = "packed, eager"
-"""A side of compiled cells: the packed engine as it is, as its rows are not of one number."""
+UNCOMPILED = "sparse, eager"
+"""A side of compiled cells: the sparse engine as it is, as its rows are not of one number."""
 
 
 class Workload:
@@ -61,7 +61,7 @@ class Workload:
             yield UNCOMPILED
 
     def side(self, name: str) -> Callable[[Tensor], Tensor]:
-        removal = SIDES["packed" if name == UNCOMPILED else name](self.model)
+        removal = SIDES["sparse" if name == UNCOMPILED else name](self.model)
         if self.cell.mode == "compile" and name != UNCOMPILED:
             removal = torch.compile(removal)
         return lambda visible: removal(self.images[: len(visible)], visible)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layermask import LayerMasking, Masked
-from layermask.core.masked import settled
+from layermask.core.masked import zero_hidden
 from layermask.core.rule_table import RULES
 from layermask.core.settings import FILLS, GROWTHS
 from layermask.core.window import Window, count, grow, on_grid, window_sum
@@ -102,7 +102,7 @@ class Varied(nn.Module):
         return cast(Tensor, self._empty)
 
 
-# What becomes of the mask: function(x, window, pixels) -> (visible, frame), `pixels` the mask of the image.
+# What becomes of the mask: function(x, window, pixels) -> (visible, padding), `pixels` the mask of the image.
 
 
 def _grown(growth: str, x: Masked, window: Window, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -119,10 +119,10 @@ def _by_block(least: float, x: Masked, window: Window, pixels: Tensor) -> tuple[
     """Unchanged at stride 1; where it strides, by the visible share of the pixels that a cell stands for."""
     if max(window.stride) == 1:
         return grow(x, window, "center")
-    visible, frame = grow(x, window, "any")
+    visible, is_padding = grow(x, window, "any")
     share = F.adaptive_avg_pool2d(pixels.float(), (visible.shape[2], visible.shape[3]))
     wanted = (share > 0) if least == 0 else share >= least - 1e-6
-    return visible & (wanted if frame is None else wanted | frame), frame
+    return visible & (wanted if is_padding is None else wanted | is_padding), is_padding
 
 
 def _by_depth(
@@ -150,7 +150,7 @@ MASKS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
 
 def _sources(x: Masked) -> Tensor:
     """Visible cells that are no padding."""
-    return x.visible if x.frame is None else x.visible & ~x.frame
+    return x.visible if x.is_padding is None else x.visible & ~x.is_padding
 
 
 def _only_hidden(paint: Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]) -> Callable:
@@ -244,7 +244,7 @@ def _around(reach: tuple[int, ...]) -> Window:
 
 def _neighbors(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """Neighbour padding with zeros further away, as fewer rings than a window reads leave some."""
-    clean = Masked(settled(x), x.visible, frame=x.frame)
+    clean = Masked(zero_hidden(x), x.visible, is_padding=x.is_padding)
     clean.run = x.run
     return neighbor(clean, reach)
 
@@ -267,7 +267,7 @@ CARRIED = ("own", "own+neighbor", "own+3*neighbor")
 POOLED: dict[str, Callable[[Masked, tuple[int, ...]], Tensor]] = {
     "nothing": lambda x, reach: torch.where(x.visible, x.value, -torch.inf),
     "neighbor": neighbor,
-    "zero": lambda x, reach: settled(x),
+    "zero": lambda x, reach: zero_hidden(x),
 }
 
 
@@ -283,12 +283,12 @@ def _weighted(radius: int, x: Masked, pixels: Tensor) -> Tensor:
     weights = torch.where(bare, x.visible.to(weights.dtype), weights)
     total = weights.sum((2, 3), keepdim=True)
     plain = x.value.mean((2, 3), keepdim=True)
-    mean = (settled(x) * weights).sum((2, 3), keepdim=True) / total.clamp(min=1e-12)
+    mean = (zero_hidden(x) * weights).sum((2, 3), keepdim=True) / total.clamp(min=1e-12)
     return torch.where(pixels.all((2, 3), keepdim=True), plain, mean)
 
 
 HEADS: dict[str, Callable[[Masked, Tensor], Tensor]] = {
-    "zero": lambda x, pixels: settled(x).mean((2, 3), keepdim=True),
+    "zero": lambda x, pixels: zero_hidden(x).mean((2, 3), keepdim=True),
     "filled": lambda x, pixels: _all_neighbors(x, ()).mean((2, 3), keepdim=True),
     "share": partial(_weighted, 0),
     "wide-share": partial(_weighted, 1),
@@ -317,8 +317,8 @@ def _convolution(
         out = RULES[F.conv2d](x, weight, bias, *geometry).value
     else:
         out = F.conv2d(_read(variant, x, window), weight, bias, *geometry)
-    visible, frame = MASKS[variant.growth](x, window, pixels)
-    return Masked(out, visible, frame=frame)
+    visible, is_padding = MASKS[variant.growth](x, window, pixels)
+    return Masked(out, visible, is_padding=is_padding)
 
 
 def _read(variant: Variant, x: Masked, window: Window) -> Tensor:
@@ -341,11 +341,11 @@ def _max_pool(
 ) -> Masked:
     x = on_grid(input, 2)
     window = pool_window(x, 2, kernel_size, stride, padding, dilation, ceil_mode)
-    visible, frame = MASKS[variant.growth](x, window, pixels)
+    visible, is_padding = MASKS[variant.growth](x, window, pixels)
     carried = variant.fill in CARRIED
     read = x.value if carried else POOLED[variant.pool](x, window.reach)
     out = F.max_pool2d(read, kernel_size, stride, padding, dilation, ceil_mode)
-    return Masked(out if carried else torch.where(visible, out, 0.0), visible, frame=frame)
+    return Masked(out if carried else torch.where(visible, out, 0.0), visible, is_padding=is_padding)
 
 
 def _global_pool(variant: Variant, pixels: Tensor, input: Any, output_size: Any) -> Masked:
@@ -378,8 +378,8 @@ def _batch_norm(
     own_mean, own_var, _ = moments(input, (2, 3))
     mean, var, weight, bias = (each.view(1, -1, 1, 1) for each in (mean, var, weight, bias))
     mixed_mean, mixed_var = mean + part * (own_mean - mean), var + part * (own_var - var)
-    out = (settled(input) - mixed_mean) * torch.rsqrt(mixed_var + eps) * weight + bias
-    return Masked(torch.where(part == 0, plain.value, out), plain.visible, frame=plain.frame)
+    out = (zero_hidden(input) - mixed_mean) * torch.rsqrt(mixed_var + eps) * weight + bias
+    return Masked(torch.where(part == 0, plain.value, out), plain.visible, is_padding=plain.is_padding)
 
 
 def _one_at_a_time() -> list[Variant]:

@@ -71,7 +71,7 @@ class Cells:
 
     value: np.ndarray
     visible: np.ndarray
-    frame: np.ndarray
+    is_padding: np.ndarray
 
     @property
     def size(self) -> Size:
@@ -85,7 +85,7 @@ def plainly(layer: Callable[[Tensor], Tensor], value: np.ndarray) -> np.ndarray:
 class Pointwise(Kind):
     def twin(self, options: Options, settings: Settings, *inputs: Cells) -> Cells:
         (x,) = inputs
-        return Cells(plainly(lambda v: self.run(options, v), x.value), x.visible, x.frame)
+        return Cells(plainly(lambda v: self.run(options, v), x.value), x.visible, x.is_padding)
 
 
 class Move(Kind):
@@ -101,9 +101,9 @@ class Move(Kind):
         source = plainly(lambda v: self.run(self.blank(options), v), numbers)[0].astype(int)
         copied, at = source >= 0, source.clip(min=0)
         visible = np.where(copied, x.visible.flatten()[at], True)
-        frame = np.where(copied, x.frame.flatten()[at], True)
+        is_padding = np.where(copied, x.is_padding.flatten()[at], True)
         value = np.where(x.visible, x.value, math.nan)
-        return Cells(plainly(lambda v: self.run(options, v), value), visible, frame)
+        return Cells(plainly(lambda v: self.run(options, v), value), visible, is_padding)
 
 
 class Windowed(Kind):
@@ -128,7 +128,7 @@ class Windowed(Kind):
         reach = self.reach(options, x.size)
         if x.visible.all() or not any(reach):
             return np.where(x.visible, x.value, 0.0)
-        return twins.pad_k(np.where(x.visible, x.value, 0.0), x.visible, reach, pads=x.frame)
+        return twins.pad_k(np.where(x.visible, x.value, 0.0), x.visible, reach, pads=x.is_padding)
 
     def twin(self, options: Options, settings: Settings, *inputs: Cells) -> Cells:
         (x,) = inputs
@@ -136,16 +136,16 @@ class Windowed(Kind):
         core = reads(lambda v: self.read(options, v), x.size)
         wider = reads(lambda v: self.about(options, v), x.size) if "mode" in options else core
         grown = twins.GROWTH[self.growth(settings)]
-        visible, frame = (
+        visible, is_padding = (
             np.ones(core.shape[: value.ndim - 1], bool),
             np.zeros(core.shape[: value.ndim - 1], bool),
         )
         for place in twins.cells(visible.shape):
-            real = core[place] & ~x.frame
-            real = real if real.any() else wider[place] & ~x.frame
-            frame[place] = not real.any()
-            visible[place] = frame[place] or grown((), [((), bool(v)) for v in x.visible[real]])
-        return Cells(value, visible, frame)
+            real = core[place] & ~x.is_padding
+            real = real if real.any() else wider[place] & ~x.is_padding
+            is_padding[place] = not real.any()
+            visible[place] = is_padding[place] or grown((), [((), bool(v)) for v in x.visible[real]])
+        return Cells(value, visible, is_padding)
 
 
 def _impulses(size: Size) -> Tensor:
@@ -632,7 +632,7 @@ class group_norm(Kind):
         if not x.visible.any():
             return x
         seen = x.value[:, x.visible]
-        return Cells((x.value - seen.mean()) / np.sqrt(seen.var() + 1e-5), x.visible, x.frame)
+        return Cells((x.value - seen.mean()) / np.sqrt(seen.var() + 1e-5), x.visible, x.is_padding)
 
 
 @kind
@@ -650,9 +650,9 @@ class gate(Kind):
     def twin(self, options: Options, settings: Settings, *inputs: Cells) -> Cells:
         (x,) = inputs
         mean = twins.masked_mean(x.value, x.visible).reshape(-1, *[1] * len(x.size))
-        any_real = bool((x.visible & ~x.frame).any()) or bool(x.frame.all())
+        any_real = bool((x.visible & ~x.is_padding).any()) or bool(x.is_padding.all())
         shown = any_real if options["pooled"] else x.visible.any()
-        return Cells(x.value / (1 + np.exp(-mean)), x.visible & shown, x.frame & shown)
+        return Cells(x.value / (1 + np.exp(-mean)), x.visible & shown, x.is_padding & shown)
 
 
 # --- joins -------------------------------------------------------------------------------------------------
@@ -664,7 +664,7 @@ class Join(Kind):
     def twin(self, options: Options, settings: Settings, *inputs: Cells) -> Cells:
         a, b = inputs
         value = self.run(options, *(torch.tensor(x.value)[None] for x in inputs))
-        return Cells(value[0].numpy(), a.visible & b.visible, a.frame & b.frame)
+        return Cells(value[0].numpy(), a.visible & b.visible, a.is_padding & b.is_padding)
 
 
 @kind

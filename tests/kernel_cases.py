@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from layermask.kernels.signatures import KINDS
-from layermask.padding import custom_op as opaque_fill
+from layermask.padding import custom_op
 
 SIZES = [0, 1, 1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 64, 65, 100, 130]
 HOW = 7
@@ -154,14 +154,14 @@ def _reach(draw: Draw, most: int = 6) -> tuple[int, int, int]:
 def _fill_rings(draw: Draw) -> list:
     images, size = draw.size(0, 3), _map_size(draw)
     visible = draw.mask(images, 1, *size)
-    frame = draw.mask(draw.random.choice([1, images]), 1, *size) if draw.often() else None
-    return [visible, frame, torch.full(visible.shape, 9, dtype=torch.uint8), *_reach(draw)]
+    is_padding = draw.mask(draw.random.choice([1, images]), 1, *size) if draw.often() else None
+    return [visible, is_padding, torch.full(visible.shape, 9, dtype=torch.uint8), *_reach(draw)]
 
 
 def _fill_values(draw: Draw) -> list:
     images, channels, size, reach = draw.size(0, 3), draw.size(0, 100), _map_size(draw), _reach(draw)
     visible = draw.mask(draw.random.choice([1, images]), 1, *size)
-    rings = opaque_fill._rings(visible, None, list(reach)) if visible.numel() else visible.to(torch.uint8)
+    rings = custom_op._rings(visible, None, list(reach)) if visible.numel() else visible.to(torch.uint8)
     value = draw.volume(images, channels, *size, dtype=draw.random.choice([*KINDS]))
     return [value, rings, *reach, draw.random.choice([0.0, 1e-5])]
 
@@ -181,7 +181,7 @@ def _window(draw: Draw, h: int, w: int) -> list[int]:
     return [h, w, draw.random.randint(1, 9), draw.random.randint(1, 9), *kernel, *stride, *before, *dilation]
 
 
-def _taps(draw: Draw) -> list:
+def _window_cells(draw: Draw) -> list:
     numbers = _window(draw, draw.size(0, 17), draw.size(0, 17))
     count = draw.size()
     cells = draw.table(0, 3 * numbers[2] * numbers[3], count)
@@ -203,7 +203,7 @@ def _need(draw: Draw) -> list:
     visible, read, begins, reach = _read(draw)
     rings = visible.byte()
     if visible.numel():
-        rings = opaque_fill._rings(visible[:, None], None, list(reach))[:, 0]
+        rings = custom_op._rings(visible[:, None], None, list(reach))[:, 0]
     listed, needed = torch.full_like(rings, 9), draw.table(0, 1, visible.numel())
     return [rings, read, begins, listed, needed, draw.table(0, 9, len(visible), 256), *reach]
 
@@ -229,7 +229,7 @@ CASES: dict[str, Callable[[Draw], list[Any]]] = {
     "fill_rings": _fill_rings,
     "fill_values": _fill_values,
     "hide_values": _hide_values,
-    "taps": _taps,
+    "window_cells": _window_cells,
     "need": _need,
     "number_rows": _number_rows,
     "means": _means,

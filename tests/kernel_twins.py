@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from layermask.kernels.activation import ACTIVATIONS
-from layermask.padding import custom_op as opaque_fill
+from layermask.padding import custom_op
 
 
 def end(x: Tensor, how: int, a: float, b: float) -> Tensor:
@@ -95,14 +95,14 @@ def side_by_side(sources: Any, ats: Any, scale: Any, shift: Any, out: Tensor, *h
     out.copy_(end(x if shift is None else x + shift, *how))
 
 
-def fill_rings(visible: Tensor, frame: Any, rings: Tensor, *reach: int) -> None:
+def fill_rings(visible: Tensor, is_padding: Any, rings: Tensor, *reach: int) -> None:
     if visible.numel():
-        rings.copy_(opaque_fill._rings(visible, frame, _of_size(reach, visible)))
+        rings.copy_(custom_op._rings(visible, is_padding, _of_size(reach, visible)))
 
 
 def fill_values(value: Tensor, rings: Tensor, *rest: Any) -> None:
     if value.numel():
-        opaque_fill._fill_(value, rings, _of_size(rest[:3], rings), rest[3])
+        custom_op._fill_(value, rings, _of_size(rest[:3], rings), rest[3])
 
 
 def _of_size(reach: tuple[int, ...], like: Tensor) -> list[int]:
@@ -114,7 +114,7 @@ def hide_values(value: Tensor, visible: Tensor, number: float) -> None:
     value.copy_(torch.where(visible, value, torch.tensor(number, dtype=value.dtype)))
 
 
-def taps(cells: Tensor, read: Tensor, h: int, w: int, out_h: int, out_w: int, *window: int) -> None:
+def window_cells(cells: Tensor, read: Tensor, h: int, w: int, out_h: int, out_w: int, *window: int) -> None:
     kernel_h, kernel_w, stride_h, stride_w, before_h, before_w, dilation_h, dilation_w = window
     for m, cell in enumerate(cells.tolist()):
         image, y, x = cell // (out_h * out_w), cell // out_w % out_h, cell % out_w
@@ -128,7 +128,7 @@ TWINS: dict[str, Callable[..., None]] = {
     each.__name__: each
     for each in (
         *(affine, layer_norm, maximum, image_means, depthwise, product, means, side_by_side),
-        *(fill_rings, fill_values, hide_values, taps),
+        *(fill_rings, fill_values, hide_values, window_cells),
     )
 }
-"""`need` and `number_rows` make one plan together, which test_packed.py holds against torch's."""
+"""`need` and `number_rows` make one plan together, which test_sparse.py holds against torch's."""

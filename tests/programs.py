@@ -125,7 +125,7 @@ NAMES = (*TABLES, *LAYERS)
 
 
 class Model(nn.Module):
-    """A program on what a convolution gives, and as many layers as make the packed engine worth it."""
+    """A program on what a convolution gives, and as many layers as make the sparse engine worth it."""
 
     def __init__(self, steps: Sequence[Step], hooked: Sequence[Step] = ()) -> None:
         """`hooked` is played by a forward hook of the first norm, which gives back what it was given."""

@@ -13,7 +13,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 import layermask as lm
-from layermask.core.masked import settled
+from layermask.core.masked import zero_hidden
 from layermask.errors import InputError
 
 with warnings.catch_warnings():
@@ -68,7 +68,7 @@ def test_grad_cam_by_hand():
     REMOVAL(IMAGES, HALF.expand(2, -1, -1, -1))[[0, 1], [1, 3]].sum().backward()
     handle.remove()
     weights = kept[0].value.grad.mean((2, 3), keepdim=True)
-    want = (weights * settled(kept[0])).sum(1).relu()
+    want = (weights * zero_hidden(kept[0])).sum(1).relu()
     want = want / want.amax((1, 2), keepdim=True)
     found, activations, gradients = through("GradCAM", lm.adapters.mark_hidden(IMAGES, HALF))
     small = (activations[0] * gradients[0].mean((2, 3), keepdim=True)).sum(1).relu()

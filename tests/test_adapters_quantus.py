@@ -13,7 +13,7 @@ from adapted import SIDE, small_model, some_images
 from torch import nn
 
 import layermask as lm
-from layermask.core.masked import settled
+from layermask.core.masked import zero_hidden
 from layermask.errors import InputError
 from layermask.removal.painting import PixelFill
 from layermask.removal.registry import REMOVALS as TABLE
@@ -212,11 +212,11 @@ class TestNaNHidden:
 
 
 def test_settled_is_what_hooks_get():
-    """`mark_hidden` and `settled` are each other's inverse on what is visible."""
+    """`mark_hidden` and `zero_hidden` are each other's inverse on what is visible."""
     visible = TestNaNHidden.visible
     marked = lm.adapters.mark_hidden(IMAGES, visible)
     assert torch.equal(marked.isnan(), (~visible).expand_as(IMAGES))
-    assert torch.equal(settled(lm.Masked(marked, visible)), torch.where(visible, IMAGES, 0))
+    assert torch.equal(zero_hidden(lm.Masked(marked, visible)), torch.where(visible, IMAGES, 0))
 
 
 BAD = [

@@ -56,8 +56,8 @@ def judge(steps: Sequence[Step], hooked: Sequence[Step] = ()) -> None:
         if name == "all":
             assert_close(dense, plain, "dense, all visible")
         removal = LayerMasking(net, engine="auto")
-        assert_close(answers(removal, X, visible), dense, f"packed, {name} visible")
-        assert removal.engine_used == "packed"
+        assert_close(answers(removal, X, visible), dense, f"sparse, {name} visible")
+        assert removal.engine_used == "sparse"
 
 
 PHASES = (Phase.generate, Phase.shrink)

@@ -509,7 +509,7 @@ CALLS: dict[str, Call] = {
     ),
     "Masked": Call(
         lm.Masked,
-        {"value": "value", "visible": "bools", "frame": "bools", "weights": "bools"},
+        {"value": "value", "visible": "bools", "is_padding": "bools", "softmax_axis": "bools"},
         {"value": IMAGES},
     ),
     "overriding": Call(replacing),
@@ -584,7 +584,7 @@ CALLS: dict[str, Call] = {
     "deploy.difference": Call(deploy.difference, values={"run": lambda images, visible: []}),
     "deploy.export": Call(deploy.export),
     "deploy.fold": Call(deploy.fold),
-    "deploy.fold_norms": Call(deploy.fold_norms),
+    "deploy.fold_model_norms": Call(deploy.fold_model_norms),
     "deploy.load": Call(deploy.load),
     "deploy.to_onnx": Call(deploy.to_onnx, {"program": "program"}, values={"program": NET}),
     "deploy.to_pt2": Call(deploy.to_pt2, {"program": "program"}, values={"program": NET}),
@@ -663,7 +663,7 @@ CALLS: dict[str, Call] = {
 
 NOT_CALLED = {
     "errors": "ImageError InputError LostMask MissingPackage ModelError NoMaskRule",
-    "rows of tables, and what is returned": "RemovalEntry LawResult Report Audit Verdict Sample",
+    "rows of tables, and what is returned": "RemovalEntry LawResult LawReport Audit Verdict Sample",
     "a decorator, which checks its own": "rule",
     "files of experiments, and types": "Store Progress Source Fill",
 }

@@ -151,15 +151,15 @@ def test_ratios_are_of_the_same_round(load: Load) -> None:
 def test_a_cell_is_measured(small: Load) -> None:
     forward, timing = small("forward"), small("timing")
     found = forward.measure(cell(small), 2, timing.Deadline())
-    assert set(found["wall"]) == {"plain", "grey fill", "dense", "packed", "auto", "published"}
+    assert set(found["wall"]) == {"plain", "grey fill", "dense", "sparse", "auto", "published"}
     assert all(len(times) == 2 and min(times) > 0 for times in found["wall"].values())
     assert found["errors"] == {} and not found["cut"] and found["visible"] == 0.5
-    assert max(found["apart"].values()) < 1e-4 and set(found["apart"]) == {"packed", "auto"}
+    assert max(found["apart"].values()) < 1e-4 and set(found["apart"]) == {"sparse", "auto"}
     assert found["memory"]["plain"] == 2.0
     json.dumps(found)
 
 
-def test_compiled_cells_have_the_packed_engine_uncompiled_too(
+def test_compiled_cells_have_the_sparse_engine_uncompiled_too(
     small: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workload, compiled = small("workload"), []
@@ -175,9 +175,9 @@ def test_a_side_that_fails_is_said_and_left_out(small: Load, monkeypatch: pytest
     def broken(model: nn.Module) -> nn.Module:
         raise RuntimeError("no such engine\nat all")
 
-    monkeypatch.setitem(workload.SIDES, "packed", broken)
+    monkeypatch.setitem(workload.SIDES, "sparse", broken)
     found = forward.measure(cell(small), 1, timing.Deadline())
-    assert found["errors"] == {"packed": "RuntimeError: no such engine"} and "packed" not in found["wall"]
+    assert found["errors"] == {"sparse": "RuntimeError: no such engine"} and "sparse" not in found["wall"]
     monkeypatch.setitem(workload.SIDES, "plain", broken)
     with pytest.raises(RuntimeError, match="no such engine"):
         forward.measure(cell(small), 1, timing.Deadline())
@@ -249,14 +249,14 @@ def test_lime_is_measured_end_to_end(small: Load, monkeypatch: pytest.MonkeyPatc
 
 
 def line(load: Load, one: Any, rounds: int = 3, **change: Any) -> dict[str, Any]:
-    wall = {"plain": [0.1] * rounds, "dense": [0.11, 0.12, 0.13][:rounds], "packed": [0.06] * rounds}
+    wall = {"plain": [0.1] * rounds, "dense": [0.11, 0.12, 0.13][:rounds], "sparse": [0.06] * rounds}
     wall["auto"] = [0.06] * rounds
     machine = {"device": one.device, "name": "A processor", "threads": 2, "torch": "2.11", "python": "3.12"}
     machine["commit"] = "abc1234"
     base = {"kind": "forward", "name": one.name, "machine": machine, "engine": "x", "date": "2026-01-02"}
     base |= {"load": 0.1, "cut": False, "cell": vars(one), "visible": 1 - one.hidden, "wall": wall}
-    apart, errors = {"packed": 2e-7, "auto": 1e-7}, {"published": "RuntimeError: why not"}
-    memory = {"plain": 100.0, "dense": 110.0, "packed": 60.0}
+    apart, errors = {"sparse": 2e-7, "auto": 1e-7}, {"published": "RuntimeError: why not"}
+    memory = {"plain": 100.0, "dense": 110.0, "sparse": 60.0}
     return base | {"cpu": wall, "memory": memory, "apart": apart, "errors": errors} | change
 
 
@@ -379,7 +379,7 @@ def test_all_runs_the_checks_it_finds(
 ) -> None:
     everything, lines = load("all"), load("lines").Lines(tmp_path)
     (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "test_packed_some.py").write_text("def test_it():\n    assert False\n")
+    (tmp_path / "tests" / "test_sparse_some.py").write_text("def test_it():\n    assert False\n")
     monkeypatch.setattr(everything, "ROOT", tmp_path)
     everything.check(lines, 100)
     [found] = lines

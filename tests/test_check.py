@@ -19,7 +19,7 @@ from layermask.core.masked import Masked
 from layermask.core.rule_table import RULES, overriding
 from layermask.errors import ModelError
 from layermask.sparse import ops as kernels
-from layermask.sparse.rules.table import PACKED
+from layermask.sparse.rules.table import SPARSE_FORMS
 from layermask.zoo.architectures import build, smallest_size
 from layermask.zoo.sources import library_names
 
@@ -142,7 +142,7 @@ def test_a_rule_that_leaves_infinity_in_hidden_entries_fails_law_3() -> None:
 
 
 def test_an_engine_that_skips_an_op_fails_law_9(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PACKED, torch.relu, (lambda input: input, RULES[torch.relu]))
+    monkeypatch.setitem(SPARSE_FORMS, torch.relu, (lambda input: input, RULES[torch.relu]))
     for model, size in ((Fine(), IMAGES), (Fine().double(), IMAGES.double())):
         result = check(model.eval(), size, laws=("9",)).laws[0]
         assert not result.passed and result.error > 1e-2
@@ -169,8 +169,8 @@ def shifted(grow: Callable) -> Callable:
     """Break a mask: it lies one cell too far right."""
 
     def call(*args: Any) -> tuple:
-        visible, frame = grow(*args)
-        return visible.roll(1, -1), frame
+        visible, is_padding = grow(*args)
+        return visible.roll(1, -1), is_padding
 
     return call
 

@@ -419,8 +419,8 @@ def test_another_engine_than_that_of_the_earlier_run_is_said(pictures, tmp_path,
     assert "engine" not in run(*call).stderr
     assert json.loads((tmp_path / "a_predict.json").read_text())["engine_used"] == "dense"
     (tmp_path / "b_predict.json").unlink()
-    engine = "packed"
-    message = "the engine that answers here is packed, and it was dense for the pictures done before"
+    engine = "sparse"
+    message = "the engine that answers here is sparse, and it was dense for the pictures done before"
     assert " ".join(run(*call).stderr.split()).count(message) == 1
 
 

@@ -221,7 +221,7 @@ def test_folded_models_keep_laws_1_and_2(family) -> None:
 def test_models_without_their_norms_keep_laws_1_and_2(family) -> None:
     model, images = family.build()
     visible = masks(images, ["coarse", "block", "pixel", "all"], 1)
-    folded, exact = deploy.fold_norms(model, images), deepcopy(model).double()
+    folded, exact = deploy.fold_model_norms(model, images), deepcopy(model).double()
     norms = [[type(m) for m in x.modules() if isinstance(m, NORMS)] for x in (model, folded)]
     assert len(norms[1]) < len(norms[0]) or not norms[0]
     plain = answer(model, images), answer(exact, images.double())
@@ -237,7 +237,7 @@ def test_models_without_their_norms_keep_laws_1_and_2(family) -> None:
 def test_norms_are_folded_where_they_follow_one_layer_alone(name: str, left: int) -> None:
     model, images = made(name), example(3, 1)[0]
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    folded = deploy.fold_norms(model, images)
+    folded = deploy.fold_model_norms(model, images)
     assert sum(isinstance(module, NORMS) for module in folded.modules()) == left
     assert_close(answer(folded, images), answer(model, images))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

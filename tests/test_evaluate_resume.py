@@ -349,12 +349,12 @@ def test_the_engine_is_kept_and_another_one_is_said(data, loaded, tmp_path):
     settings = out / "settings.json"
     assert run(engined("dense"), loaded, few, out).settings["engine_used"] == "dense"
     run(engined("dense"), loaded, open_source(data).pick(6, 3), out)
-    message = "the engine that answers here is packed, and it was dense for the images done before"
+    message = "the engine that answers here is sparse, and it was dense for the images done before"
     with pytest.warns(UserWarning, match=message) as said:
-        run(engined("packed"), loaded, open_source(data), out)
+        run(engined("sparse"), loaded, open_source(data), out)
     assert len(said) == 1
-    assert json.loads(settings.read_text())["engine_used"] == "dense, then packed"
-    assert read_results(out)[1]["settings"]["engine_used"] == "dense, then packed"
+    assert json.loads(settings.read_text())["engine_used"] == "dense, then sparse"
+    assert read_results(out)[1]["settings"]["engine_used"] == "dense, then sparse"
     run(engined("dense"), loaded, open_source(data), out)  # nothing was left to ask
 
 

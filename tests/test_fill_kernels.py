@@ -19,7 +19,7 @@ from layermask import LayerMasking, Masked
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.settings import Settings
 from layermask.padding import cpu as native_fill
-from layermask.padding import custom_op as opaque_fill
+from layermask.padding import custom_op
 from layermask.padding import neighbor as fill
 from layermask.padding.hide import hide_
 from layermask.padding.reference import fill_dense, fill_edges
@@ -52,10 +52,12 @@ def mask_of(size: tuple, batch: int = 3) -> Tensor:
     return visible
 
 
-def masked(value: Tensor, visible: Tensor, frame: Tensor | None = None, compat: str | None = None) -> Masked:
+def masked(
+    value: Tensor, visible: Tensor, is_padding: Tensor | None = None, compat: str | None = None
+) -> Masked:
     """A pair of the value's own layout, NaN where hidden."""
-    visible = visible if frame is None else visible | frame
-    x = Masked(value.masked_fill_(~visible, float("nan")), visible, frame=frame)
+    visible = visible if is_padding is None else visible | is_padding
+    x = Masked(value.masked_fill_(~visible, float("nan")), visible, is_padding=is_padding)
     x.run = ForwardPass(Settings(compat=compat))
     return x
 
@@ -76,8 +78,8 @@ def same(ours: Tensor, theirs: Tensor) -> bool:
     return torch.equal(ours.isnan(), theirs.isnan()) and torch.equal(ours.nan_to_num(), theirs.nan_to_num())
 
 
-def known_by(visible: Tensor, frame: Tensor | None, reach: tuple) -> Tensor:
-    return opaque_fill._rings(visible, frame, list(reach)) != NEVER
+def known_by(visible: Tensor, is_padding: Tensor | None, reach: tuple) -> Tensor:
+    return custom_op._rings(visible, is_padding, list(reach)) != NEVER
 
 
 @compiled
@@ -90,16 +92,16 @@ def test_the_kernel_agrees_with_the_reference(
     torch.manual_seed(0)
     visible = mask_of(size)
     for channels in (1, 12, 70):
-        for frame in (None, frame_of(size)):
+        for is_padding in (None, frame_of(size)):
             for compat in (None, "release"):
-                x = masked(value_of(size, channels, dtype, layout), visible, frame, compat)
+                x = masked(value_of(size, channels, dtype, layout), visible, is_padding, compat)
                 theirs, before = fill_dense(x, reach), x.value.clone()
                 with torch.no_grad():
                     ours = fill._fill_by_kernel(x, reach)
                 assert ours is x.value
-                known = known_by(x.visible, frame, reach).expand_as(ours)
+                known = known_by(x.visible, is_padding, reach).expand_as(ours)
                 assert close(ours[known], theirs[known])
-                assert ours[~known].isnan().all() or frame is not None, "a cell out of reach was written"
+                assert ours[~known].isnan().all() or is_padding is not None, "a cell out of reach was written"
                 seen = x.visible.expand_as(ours)
                 assert torch.equal(ours[seen], before[seen]), "a visible cell was written"
 
@@ -174,14 +176,14 @@ def test_nothing_to_fill(shape: tuple) -> None:
 def test_the_operators_agree_without_a_kernel(size: tuple, reach: tuple) -> None:
     torch.manual_seed(0)
     value, visible = value_of(size, 12, torch.float32, "contiguous"), mask_of(size)
-    for frame in (None, frame_of(size)):
-        x = masked(value, visible, frame)
-        rings, ours = opaque_fill._rings(x.visible, frame, list(reach)), value.clone()
-        opaque_fill._fill_(ours, rings, list(reach), 0.0)
+    for is_padding in (None, frame_of(size)):
+        x = masked(value, visible, is_padding)
+        rings, ours = custom_op._rings(x.visible, is_padding, list(reach)), value.clone()
+        custom_op._fill_(ours, rings, list(reach), 0.0)
         known = (rings != NEVER).expand_as(ours)
         assert close(ours[known], fill_dense(x, reach)[known])
         if native_fill.available():
-            assert torch.equal(rings, native_fill.rings(x.visible, frame, reach))
+            assert torch.equal(rings, native_fill.rings(x.visible, is_padding, reach))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -337,7 +339,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import torch
 from layermask.kernels.signatures import KINDS
-from layermask.padding import custom_op as opaque_fill
+from layermask.padding import custom_op
 from layermask.padding.reference import fill_dense, fill_edges
 from layermask.padding.rings import NEVER
 from layermask.kernels.triton import fill as fill_triton
@@ -349,11 +351,11 @@ CASES += [((3, 4, 5), (2, 1, 2), 2)]
 for number, (size, reach, channels) in enumerate(CASES):
     visible = mask_of(size)
     for dtype in KINDS:
-        for frame in (None, frame_of(size))[: 1 + (dtype is torch.float32)]:
+        for is_padding in (None, frame_of(size))[: 1 + (dtype is torch.float32)]:
             layout = ("contiguous", "channels last")[(number + (dtype is torch.bfloat16)) % 2]
-            x = masked(value_of(size, channels, dtype, layout), visible, frame)
-            rings = fill_triton.rings(x.visible, frame, reach)
-            assert torch.equal(rings, opaque_fill._rings(x.visible, frame, list(reach))), (size, reach)
+            x = masked(value_of(size, channels, dtype, layout), visible, is_padding)
+            rings = fill_triton.rings(x.visible, is_padding, reach)
+            assert torch.equal(rings, custom_op._rings(x.visible, is_padding, list(reach))), (size, reach)
             ours, known = x.value.clone(), (rings != NEVER).expand_as(x.value)
             fill_triton.fill_(ours, rings, reach, 0.0)
             assert close(ours[known], fill_dense(x, reach)[known]), (size, dtype, layout)

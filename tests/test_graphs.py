@@ -29,7 +29,7 @@ EXACT = 1e-9  # of float64, relative to the largest value
 
 
 def packs(graph: Graph) -> bool:
-    """Whether the settings are those that the packed engine and the twins know."""
+    """Whether the settings are those that the sparse engine and the twins know."""
     return graph.settings == Settings(growth=graph.settings.growth, pool=graph.settings.pool)
 
 
@@ -106,13 +106,13 @@ def _one_by_one(graph: Graph, values: list[Masked], images: Tensor, masks: Tenso
 
 def _engines(graph: Graph, answer: Tensor, images: Tensor, masks: Tensor) -> Iterator[str]:
     settings = dataclasses.asdict(graph.settings)
-    names = ("dense", "packed") if packs(graph) else ("dense", "auto")
+    names = ("dense", "sparse") if packs(graph) else ("dense", "auto")
     removals = {name: LayerMasking(graph, engine=name, **settings) for name in names}
     for name, removal in removals.items():
         if (error := apart(removal(images, masks), answer)) > EXACT:
             yield f"law 9: {name} is off by {error:.1e}"
-    dense, packed = (removal(images.float(), masks) for removal in removals.values())
-    if (error := apart(packed, dense)) > 1e-4:
+    dense, sparse = (removal(images.float(), masks) for removal in removals.values())
+    if (error := apart(sparse, dense)) > 1e-4:
         yield f"law 9: in float32 the engines are {error:.1e} apart"
 
 
@@ -121,8 +121,8 @@ def _twin(graph: Graph, values: list[Masked], image: np.ndarray, mask: np.ndarra
         if x.visible[0].numel() == 1 < x.value[0, 0].numel():  # of one cell: all alike from here on
             return
         seen = _mask(x)[at].numpy()
-        frame = torch.tensor(False) if x.frame is None else x.frame.expand(x.value.shape)[at]
-        if not (seen == theirs.visible).all() or not (frame.numpy() == theirs.frame).all():
+        is_padding = torch.tensor(False) if x.is_padding is None else x.is_padding.expand(x.value.shape)[at]
+        if not (seen == theirs.visible).all() or not (is_padding.numpy() == theirs.is_padding).all():
             yield f"law 6: the mask of value {i} is not the twin's"
             return
         error = apart(
@@ -287,7 +287,7 @@ def test_a_hidden_cell_as_the_answer_is_0(cell: str, behind: str) -> None:
     net = CellOf(CELLS[cell], BEHIND[behind]).double()
     images, visible = graphs.weights(3, 3, 1, 6, 6), torch.zeros(3, 1, 6, 6, dtype=torch.bool)
     visible[1, :, 4:, 4:], visible[2] = True, True
-    for engine in ("dense", "packed"):
+    for engine in ("dense", "sparse"):
         removal = LayerMasking(net, engine=engine)
         answers = removal(images, visible)
         assert not answers[:2].any(), engine
@@ -345,9 +345,9 @@ def test_padding_stays_padding(name: str) -> None:
     visible = torch.ones(2, 1, 4, 4, dtype=torch.bool)
     visible[0, :, :2] = False
     out = KEEPING[name](F.pad(Masked(torch.rand(2, 4, 4, 4), visible), (1, 1, 1, 1)))
-    assert out.frame is not None
-    assert out.frame.float().mean() == 20 / 36
-    assert bool(out.visible[out.frame.expand(out.visible.shape)].all())
+    assert out.is_padding is not None
+    assert out.is_padding.float().mean() == 20 / 36
+    assert bool(out.visible[out.is_padding.expand(out.visible.shape)].all())
 
 
 def hidden_cell() -> Masked:
@@ -367,7 +367,7 @@ def test_around_one_hidden_cell_lies_padding(around: Callable) -> None:
     out = around(hidden_cell())
     ring = torch.ones(3, 3, dtype=torch.bool)
     ring[1, 1] = False
-    assert torch.equal(out.visible[0, 0], ring) and torch.equal(out.frame[0, 0], ring)
+    assert torch.equal(out.visible[0, 0], ring) and torch.equal(out.is_padding[0, 0], ring)
     assert not out.value[0, 0][ring].any()
 
 
@@ -376,7 +376,7 @@ def test_padding_makes_no_bin_visible(pool: Callable) -> None:
     """Bins of padding and of hidden cells are hidden, and one bin of them all is 0."""
     x = F.pad(hidden_cell(), (1, 1, 1, 1), value=5.0)
     bins, whole = pool(x, 3), pool(x, 1)
-    assert bins.visible.sum() == bins.frame.sum() == 8
+    assert bins.visible.sum() == bins.is_padding.sum() == 8
     assert not whole.visible.any() and not whole.value.any()
 
 
@@ -384,11 +384,11 @@ def test_a_sample_outside_reads_no_hidden_pixel() -> None:
     """At one pixel beyond the edge the pixel at the edge is read, with weight 0."""
     x = Masked(torch.full((1, 1, 3, 3), math.nan), torch.zeros(1, 1, 3, 3, dtype=torch.bool))
     out = F.grid_sample(x, torch.full((1, 1, 1, 2), -2.0), align_corners=True)
-    assert out.visible.all() and out.frame.all() and not out.value.any()
+    assert out.visible.all() and out.is_padding.all() and not out.value.any()
 
 
 def test_columns_of_padding_show_no_hidden_cell() -> None:
     """The first of three cells is covered by padding, the last by a hidden column, the middle one by both."""
     columns = F.pad(Masked(torch.ones(1, 2, 1), torch.zeros(1, 1, 1, dtype=torch.bool)), (1, 0))
     out = F.fold(columns, (1, 3), (1, 2))
-    assert out.visible.flatten().tolist() == out.frame.flatten().tolist() == [True, False, False]
+    assert out.visible.flatten().tolist() == out.is_padding.flatten().tolist() == [True, False, False]

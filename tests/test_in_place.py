@@ -158,7 +158,7 @@ def test_a_value_that_a_hook_gives_stays() -> None:
     first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
     model = nn.Sequential(first, nn.Tanh(), second, nn.ReLU(True)).eval()
     rules = {torch.tanh: lambda input: Masked(kept, input.visible)}
-    for engine in ("dense", "packed"):
+    for engine in ("dense", "sparse"):
         with torch.no_grad():
             LayerMasking(model, engine=engine, rules=rules)(X, M)
             handle = model[0].register_forward_hook(lambda m, i, out: setattr(out, "value", kept))
@@ -167,7 +167,7 @@ def test_a_value_that_a_hook_gives_stays() -> None:
     assert torch.equal(kept, before)
 
 
-@pytest.mark.parametrize("engine", ["dense", "packed"])
+@pytest.mark.parametrize("engine", ["dense", "sparse"])
 def test_a_mask_that_is_written_to_is_refused(engine: str) -> None:
     """Others share it, the caller's own stays as it is, and a new one may be given."""
     model = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)]).eval()

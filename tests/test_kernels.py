@@ -23,7 +23,7 @@ import layermask
 from layermask import LayerMasking
 from layermask.kernels import Kernels, build, kernels_status, library, operators
 from layermask.kernels.signatures import OUTCOMES, SIGNATURES, Array
-from layermask.padding import custom_op as opaque_fill
+from layermask.padding import custom_op
 from layermask.removal.query import out_of_memory
 
 pytestmark = pytest.mark.skipif(library() is None, reason=f"no compiled kernels: {kernels_status()}")
@@ -203,7 +203,7 @@ TABLES = [
     if array.kind in ("i32", "i64")
 ]
 OUTPUTS = {
-    ("taps", "read"),
+    ("window_cells", "read"),
     ("need", "needed"),
     ("need", "counts"),
     ("number_rows", "number"),
@@ -281,9 +281,9 @@ def test_rings_that_nothing_is_around() -> None:
 def test_sizes_beyond_32_bits_are_refused() -> None:
     cells, read = torch.tensor([2**31 - 2], dtype=torch.int32), torch.zeros(1, 1, dtype=torch.int32)
     with pytest.raises(RuntimeError, match="32-bit"):
-        library().taps(cells, read, 9, 9, 2, 2, *[1] * 4, 0, 0, 1, 1)  # type: ignore[union-attr]
+        library().window_cells(cells, read, 9, 9, 2, 2, *[1] * 4, 0, 0, 1, 1)  # type: ignore[union-attr]
     with pytest.raises(RuntimeError, match="all"):
-        library().taps(cells, read, 9, 9, 2, 2, 1, 1, 2**40, 1, 0, 0, 1, 1)  # type: ignore[union-attr]
+        library().window_cells(cells, read, 9, 9, 2, 2, 1, 1, 2**40, 1, 0, 0, 1, 1)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kernel", [(2, 254), (2, 255), (2, 256)], ids=str)
@@ -296,8 +296,8 @@ def test_pools_wider_than_a_plan_has_rings(kernel: tuple[int, int]) -> None:
     )
     images, visible = torch.randn(1, 3, 3, 260), torch.zeros(1, 1, 3, 260, dtype=torch.bool)
     visible[..., :3] = True
-    dense, packed = (LayerMasking(model, engine=engine)(images, visible) for engine in ("dense", "packed"))
-    assert torch.allclose(dense, packed, atol=1e-5)
+    dense, sparse = (LayerMasking(model, engine=engine)(images, visible) for engine in ("dense", "sparse"))
+    assert torch.allclose(dense, sparse, atol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["weight", "bias"])
@@ -317,7 +317,7 @@ def test_a_layer_norm_of_the_wrong_size_is_an_error_as_in_torch(part: str, size:
     model = Net().eval().requires_grad_(False)
     setattr(model.norm, part, nn.Parameter(torch.ones(size), requires_grad=False))
     visible = torch.rand(2, 1, 9, 9) < 0.5
-    for engine in ("dense", "packed"):
+    for engine in ("dense", "sparse"):
         with pytest.raises(RuntimeError):
             LayerMasking(model, engine=engine)(torch.randn(2, 3, 9, 9), visible)
 
@@ -365,7 +365,7 @@ def test_no_memory_is_an_exception(tmp_path: Path) -> None:
         assert done.returncode == 0
         kernels = Kernels(ctypes.CDLL(str(folder / "k.so")))
         visible = torch.rand(2, 1, 1, 9, 9) < 0.5
-        rings = opaque_fill._rings(visible, None, [0, 2, 2])
+        rings = custom_op._rings(visible, None, [0, 2, 2])
         by_planes, by_rows = torch.randn(2, 12, 1, 9, 9), torch.randn(2, 1, 9, 9, 12).movedim(-1, 1)
         with pytest.raises(torch.OutOfMemoryError) as raised:
             kernels.fill_values(by_planes, rings, 0, 2, 2, 0.0)
@@ -411,10 +411,10 @@ def test_operators_are_registered_by_the_book(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_operators_of_the_fill_are_registered_by_the_book() -> None:
-    visible, frame = torch.rand(2, 1, 9, 9) < 0.5, torch.zeros(1, 1, 9, 9, dtype=torch.bool)
-    for masks in ((visible, None), (visible, frame)):
+    visible, is_padding = torch.rand(2, 1, 9, 9) < 0.5, torch.zeros(1, 1, 9, 9, dtype=torch.bool)
+    for masks in ((visible, None), (visible, is_padding)):
         torch.library.opcheck(torch.ops.layermask.rings.default, (*masks, [2, 2]))
-    rings = opaque_fill.rings(visible, None, [2, 2])
+    rings = custom_op.rings(visible, None, [2, 2])
     torch.library.opcheck(torch.ops.layermask.fill_.default, (torch.randn(2, 8, 9, 9), rings, [2, 2], 0.0))
 
 
@@ -431,7 +431,7 @@ def test_fake_forms_refuse_what_kernels_refuse() -> None:
 def test_modules_can_be_loaded_again() -> None:
     """As notebooks do that watch for changes."""
     importlib.reload(operators)
-    importlib.reload(opaque_fill)
+    importlib.reload(custom_op)
     visible = torch.rand(1, 1, 5, 5) < 0.5
     assert torch.ops.layermask.rings(visible, None, [1, 1]).shape == (1, 1, 5, 5)
 

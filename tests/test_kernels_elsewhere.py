@@ -84,7 +84,7 @@ FAULTS = [
         "memcpy(start, g->bias + n0, (size_t)PANEL ",
     ),
     ("maximum", "rows.c", "if (s < 0) continue;", ""),
-    ("taps", "plan.c", "read + m * each", "read + m * each + 1"),
+    ("window_cells", "plan.c", "read + m * each", "read + m * each + 1"),
     ("fill_values", "fill.c", "return g->guard + z", "return z"),
     ("checksum", "checksum.c", "i + ROUND_BYTES <= bytes", "i < bytes"),
 ]

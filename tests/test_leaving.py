@@ -204,7 +204,7 @@ def doubled(input: Masked, *args: Any) -> Masked:
 
 OPERATORS: dict[str, Callable[[], nn.Module]] = {
     "auto": lambda: LayerMasking(small()),
-    "packed": lambda: LayerMasking(small(), engine="packed"),
+    "sparse": lambda: LayerMasking(small(), engine="sparse"),
     "dense": lambda: LayerMasking(small(), engine="dense", growth="keep", join="union"),
     "release": lambda: LayerMasking(tokens(), compat="release"),
     "rules": lambda: LayerMasking(small(), rules={torch.flatten: doubled}),
@@ -271,9 +271,16 @@ def test_a_dead_operator_keeps_nothing_alive(name: str) -> None:
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
     with torch.no_grad():
         removal(X, M)
-    packing = getattr(removal, "packing", None)
-    traces = [found, *([weakref.ref(packing), weakref.ref(packing.memory)] if packing is not None else [])]
-    del removal, packing
+    sparse_engine = getattr(removal, "sparse_engine", None)
+    traces = [
+        found,
+        *(
+            [weakref.ref(sparse_engine), weakref.ref(sparse_engine.memory)]
+            if sparse_engine is not None
+            else []
+        ),
+    ]
+    del removal, sparse_engine
     gc.collect()
     assert [ref() for ref in traces] == [None] * len(traces)
     assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]

@@ -29,7 +29,7 @@ GROUPS = {
     "both": ("1259", laws.JUDGED),
     "gradients and masks": ("34", ("dense",)),
 }
-"""Laws and engines. test_packed_models.py has laws 2 and 9 of the packed engine, of models that are
+"""Laws and engines. test_sparse_models.py has laws 2 and 9 of the sparse engine, of models that are
 not slow; the slow group has all of all."""
 # Each of these takes ten seconds or more for its gradients alone; their answers are always tested.
 COSTLY = {

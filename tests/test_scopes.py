@@ -162,7 +162,7 @@ def test_a_models_own_rule_comes_first() -> None:
         assert torch.equal(removal(X, M), torch.where(M, X * 2, 0))
 
 
-@pytest.mark.parametrize("engine", ["dense", "packed"])
+@pytest.mark.parametrize("engine", ["dense", "sparse"])
 def test_every_engine_obeys(engine: str) -> None:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.AdaptiveAvgPool2d(1)]

@@ -11,7 +11,7 @@ from pairs import SIZES, agrees, blotches, draw, pair, per_image, windows_of
 from torch import Tensor
 
 from layermask import Masked
-from layermask.core.masked import settled
+from layermask.core.masked import zero_hidden
 from layermask.padding import devices, neighbor, reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
@@ -79,10 +79,10 @@ def test_neighbour_padding(
 @pytest.mark.parametrize("n, rings", RINGS)
 def test_neighbour_padding_leaves_a_frame_alone(n: int, rings: tuple, how: str) -> None:
     x = F.pad(pair(draw(2, 9, *SIZES[n]), blotches(n)), [1, 2] * n, value=7.0)
-    assert x.frame is not None
+    assert x.is_padding is not None
     filled = _fill(how, x, rings)
     shape = filled.shape[2:]
-    seen, pads = (m.expand(2, 1, *shape)[:, 0].numpy() for m in (x.visible, x.frame))
+    seen, pads = (m.expand(2, 1, *shape)[:, 0].numpy() for m in (x.visible, x.is_padding))
     for i in range(2):
         theirs, known = twins.pad_and_know(x.value[i].numpy(), seen[i], rings, pads=pads[i])
         assert np.abs(np.where(known, filled[i].numpy() - theirs, 0)).max() <= 1e-12
@@ -243,9 +243,11 @@ def test_convolution_of_padded_maps(
     for a, m in zip(
         F.pad(x, pads, value=constant).numpy(), F.pad(visible[:, 0], pads, value=True).numpy(), strict=True
     ):
-        frame = F.pad(torch.zeros(6, 7, dtype=torch.bool), pads, value=True).numpy()
+        is_padding = F.pad(torch.zeros(6, 7, dtype=torch.bool), pads, value=True).numpy()
         theirs.append(
-            twins.slide(twins.pad_k(a, m, windows.rings, pads=frame), m, windows, function, growth, frame)
+            twins.slide(
+                twins.pad_k(a, m, windows.rings, pads=is_padding), m, windows, function, growth, is_padding
+            )
         )
     agrees(
         F.conv2d(F.pad(pair(x, visible, growth=growth), pads, value=constant), weight, bias, stride), theirs
@@ -261,7 +263,7 @@ def test_padding_inside_and_before_a_convolution_are_one(padding: tuple, growth:
         F.pad(pair(x, visible, growth=growth), (padding[1], padding[1], padding[0], padding[0])), weight
     )
     assert torch.equal(inside.visible, before.visible)
-    assert torch.equal(settled(inside), settled(before))
+    assert torch.equal(zero_hidden(inside), zero_hidden(before))
 
 
 def test_frames_that_differ_from_channel_to_channel() -> None:
@@ -278,9 +280,9 @@ def test_frames_that_differ_from_channel_to_channel() -> None:
     ours = shifted(pair(x, visible))
     theirs = shifted(pair(x.clone().requires_grad_(), visible))  # filled densely
     assert torch.equal(ours.visible, theirs.visible)
-    assert torch.allclose(settled(ours), settled(theirs), atol=1e-12)
+    assert torch.allclose(zero_hidden(ours), zero_hidden(theirs), atol=1e-12)
     again = shifted(pair(torch.where(visible, x, 5), visible))
-    assert torch.equal(settled(ours), settled(again))
+    assert torch.equal(zero_hidden(ours), zero_hidden(again))
     everything = shifted(pair(x, torch.ones_like(visible)))
     parts = [F.pad(x, (1, 1, 1, 1))[:, 4 * i : 4 * i + 4, a, b] for i, (a, b) in enumerate(shifts)]
     plain = F.conv2d(F.conv2d(torch.cat(parts, 1), mix), weight, padding=1)
@@ -294,7 +296,7 @@ def test_a_frame_ends_where_another_map_has_cells() -> None:
     total = F.pad(pair(x, visible), (1, 1, 1, 1)) + pair(y, everything)
     ours, theirs = (F.conv2d(t, weight) for t in (total, pair(total.value, total.visible)))
     assert torch.equal(ours.visible, theirs.visible)
-    assert torch.equal(settled(ours), settled(theirs))
+    assert torch.equal(zero_hidden(ours), zero_hidden(theirs))
 
 
 TRANSPOSEDS = [  # n, kernel, stride, padding, output_padding, dilation, groups

@@ -25,7 +25,7 @@ PER_KERNEL = 6  # of a function in C
 
 # --- kinds in Python: a node -> what replaces it, or None ------------------------------------------------
 
-SETTLES = {"settled", "neighbor", "filled"}
+SETTLES = {"zero_hidden", "neighbor", "filled"}
 SWAPS = {
     **{"stride": "dilation", "dilation": "stride", "before": "after", "after": "before"},
     **{"amax": "amin", "amin": "amax", "any": "all", "all": "any"},
@@ -253,12 +253,12 @@ def _read(function: ast.FunctionDef) -> Iterator[ast.AST]:
 
 def _returns_numbers(function: ast.FunctionDef) -> bool:
     words = ast.unparse(function.returns) if function.returns else ""
-    return _is_rule(function) or any(word in words for word in ("Tensor", "Masked", "Packed"))
+    return _is_rule(function) or any(word in words for word in ("Tensor", "Masked", "SparseMasked"))
 
 
 def _is_rule(function: ast.FunctionDef) -> bool:
     calls = [mark.func if isinstance(mark, ast.Call) else mark for mark in function.decorator_list]
-    return any(name_of(call) in ("rule", "packed") for call in calls)
+    return any(name_of(call) in ("rule", "sparse_form") for call in calls)
 
 
 def _mutant(file: str, text: str, place: str, kind: str, node: ast.expr, after: str) -> Mutant:

@@ -51,12 +51,12 @@ OUT = ROOT / "out"
 SECONDS = 300  # of a processor; a mutant that takes longer hangs, and that is noticed
 PATIENCE = 5  # times as long on the clock, for one that waits for something
 BUDGET = 60  # seconds of a processor for the tests of one mutant, so that a busy machine judges alike
-ENGINES = "test_packed test_packed_memory test_packed_weights test_blocks test_layer_masking"
+ENGINES = "test_sparse test_sparse_memory test_sparse_weights test_blocks test_layer_masking"
 MASKS = "test_check test_twins test_twins_of_pools test_mechanism test_fill_kernels test_gradients"
 RULES = "test_subsets test_spellings test_masks test_in_place test_rules_by_hand test_rules_opinfo"
 RULES += " test_integers test_tokens"
 PROGRAMS = "test_aliasing test_graphs"
-KERNELS = "test_kernels test_fill_kernels test_twins test_packed test_checksum test_in_place test_blocks"
+KERNELS = "test_kernels test_fill_kernels test_twins test_sparse test_checksum test_in_place test_blocks"
 KILLED = (-signal.SIGXCPU, -signal.SIGKILL)  # for taking too long
 PLAIN = [
     "-q",

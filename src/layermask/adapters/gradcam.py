@@ -13,7 +13,7 @@ from layermask.adapters.arguments import Removal, painter
 from layermask.adapters.nan import NaNHidden, mark_hidden
 from layermask.arguments import kinds
 from layermask.arguments.refusal import has
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, zero_hidden
 from layermask.errors import InputError
 
 Metric = TypeVar("Metric")
@@ -59,13 +59,13 @@ def _plain_for_hooks(layer: nn.Module) -> Iterator[None]:
         if not isinstance(output, Masked):
             return None
         pairs.append(output)
-        return settled(output)
+        return zero_hidden(output)
 
     def dress(module: nn.Module, args: Any, output: Any) -> Any:
         if not pairs:
             return None
         before = pairs.pop()
-        after = Masked(output, before.visible, frame=before.frame, weights=before.weights)
+        after = Masked(output, before.visible, is_padding=before.is_padding, softmax_axis=before.softmax_axis)
         after.run, after.strided_slice = before.run, before.strided_slice
         after.aliased = True  # the hooks hold it
         return after

@@ -1,14 +1,14 @@
 """The laws of layer masking, as functions that judge any model: `check_laws(model, images)`.
 
 Numbered as in the README; the others are about rules and programs, not models. All but the last are judged of
-the dense and of the packed engine; `auto` is one of the two.
+the dense and of the sparse engine; `auto` is one of the two.
 
 1 all visible      an image with nothing hidden gets the plain model's answer
 2 no leak          what hidden pixels hold changes nothing, be it NaN, inf or noise
 3 gradients        zero on hidden pixels; weight gradients finite and free of hidden pixels
 4 monotone         showing more pixels never hides an output, in any module
 5 batch            the batch answers as its images one by one, and permutes with them
-9 engines          the packed engine answers as the dense one
+9 engines          the sparse engine answers as the dense one
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TOLERANCE = 1e-5  # relative; where a batch size or a mask makes another kernel 
 EXACT = 1e-10  # the same in float64
 SLACK = 8  # errors of rounding may be as many times those that rounding makes in the plain model
 COARSE = 1e-2  # rounding errors above this are pointed out
-JUDGED = ("dense", "packed")  # the engines
+JUDGED = ("dense", "sparse")  # the engines
 
 
 @dataclass(frozen=True)
@@ -293,12 +293,12 @@ def batched(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
 
 
 def engines(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
-    """Law 9: the packed engine answers as the dense one."""
+    """Law 9: the sparse engine answers as the dense one."""
     visible = masks(images, ["patches", "all", "coarse", "none", "pixel"], seed)
 
     def measure(model: nn.Module, images: Tensor) -> dict[str, float]:
-        dense, packed = (_answer(removal, images, visible) for _, removal in _removals(model))
-        return {"packed and dense": deviation(packed, dense)}
+        dense, sparse = (_answer(removal, images, visible) for _, removal in _removals(model))
+        return {"sparse and dense": deviation(sparse, dense)}
 
     return _judge("9", measure, model, images, visible)
 

@@ -17,13 +17,13 @@ from layermask.arguments.declare import checked
 from layermask.check.laws import LAWS, LawResult, check_laws
 from layermask.check.samples import masks
 from layermask.check.watch import Call, See, watched
-from layermask.core.masked import Masked, masked_in, replace_masked, settled
+from layermask.core.masked import Masked, masked_in, replace_masked, zero_hidden
 from layermask.core.rule_table import name_of
 from layermask.errors import NoMaskRule
 
 
 @dataclass
-class Report:
+class LawReport:
     """What a masked forward pass met: `ops` name -> calls, `missing` name -> modules that call it."""
 
     ops: Counter[str] = field(default_factory=Counter)
@@ -45,9 +45,9 @@ class Report:
     laws=partial(kinds.several, kind=partial(kinds.choice, known=LAWS), least=0),
     seed=kinds.seed,
 )
-def check(model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), seed: int = 0) -> Report:
+def check(model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), seed: int = 0) -> LawReport:
     """Run `model` on masked `images` (N, C, *S), N >= 4, noting all missing rules; judge it if none is."""
-    report = Report()
+    report = LawReport()
     visible = masks(images, ["patches", "all", "coarse", "block"], seed)
     with torch.no_grad(), _module_names(model) as here:
         try:
@@ -74,7 +74,7 @@ def _module_names(model: nn.Module) -> Iterator[list[str]]:
             handle.remove()
 
 
-def _noting(report: Report, here: list[str]) -> See:
+def _noting(report: LawReport, here: list[str]) -> See:
     """Note every op; compute one without a rule with a rough mask, so that the run goes on."""
 
     def substitute(function: Callable, args: tuple, kwargs: dict) -> Any:
@@ -82,7 +82,9 @@ def _noting(report: Report, here: list[str]) -> See:
         if here[-1] not in modules:
             modules.append(here[-1])
         shown = masked_in(args, kwargs)[0].visible.flatten(1).any(dim=1)
-        return _wrapped(function(*replace_masked(args, settled), **replace_masked(kwargs, settled)), shown)
+        return _wrapped(
+            function(*replace_masked(args, zero_hidden), **replace_masked(kwargs, zero_hidden)), shown
+        )
 
     def see(function: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
         report.ops[name_of(function)] += 1
@@ -105,13 +107,13 @@ def _wrapped(output: Any, shown: Tensor) -> Any:
     return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)  # type: ignore[call-arg]  # a named tuple
 
 
-def _ops_text(report: Report) -> list[str]:
+def _ops_text(report: LawReport) -> list[str]:
     lines = [f"{len(report.ops)} different ops met:"]
     width = max(map(len, report.ops), default=0)
     return lines + [f"  {name:<{width}}  {count:>5}" for name, count in report.ops.most_common()]
 
 
-def _missing_text(report: Report) -> list[str]:
+def _missing_text(report: LawReport) -> list[str]:
     if not report.missing:
         return ["no rule is missing"] if not report.error else []
     lines = [f"{len(report.missing)} rules missing:"]
@@ -121,7 +123,7 @@ def _missing_text(report: Report) -> list[str]:
     return [*lines, "  add one with @layermask.rule(function); until then the laws cannot be judged"]
 
 
-def _laws_text(report: Report) -> list[str]:
+def _laws_text(report: LawReport) -> list[str]:
     if report.error:
         return [f"the model stopped: {report.error}"]
     return [

@@ -12,7 +12,7 @@ from torch import Tensor
 from layermask._private_torch import identities, same_storage, writes_so_far
 from layermask.core.call_site import autograd_function, module_path, user_line
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.masked import Masked, has_positions, masked_in, replace_masked, settled
+from layermask.core.masked import Masked, has_positions, masked_in, replace_masked, zero_hidden
 from layermask.core.rule_table import BUILT_IN, RULES, name_of, overrides
 from layermask.errors import InputError, LostMask, NoMaskRule
 
@@ -30,13 +30,16 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     inputs = masked_in(args, kwargs)
     run = _enter(inputs)
     if run.ended:
-        return function(*replace_masked(args, settled), **replace_masked(kwargs, settled))
+        return function(*replace_masked(args, zero_hidden), **replace_masked(kwargs, zero_hidden))
     _refuse_lost_writes(function, args, kwargs)
     _refuse_lost_gradient(function, run, inputs)
     if run.watch is not None:
         return _watched(run, function, args, kwargs)
     options = {str(NUMPY_NAMES.get(name, name)): option for name, option in kwargs.items()}
-    if run.packing is not None and (out := run.packing(run, function, args, options)) is not NotImplemented:
+    if (
+        run.sparse_engine is not None
+        and (out := run.sparse_engine(run, function, args, options)) is not NotImplemented
+    ):
         return replace_masked(out, lambda x: _in_run(x, run))
     body = rule_for(run, function)
     if body is None:

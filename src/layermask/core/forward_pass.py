@@ -22,8 +22,8 @@ class ForwardPass:
     memo: dict = field(default_factory=dict)
     grad: bool = field(default_factory=torch.is_grad_enabled)
     overrides: tuple[Mapping, ...] = ()  # where the pass began: it may go on in other threads, or later
-    packing: Any = None  # the packed engine, tried first (layermask.sparse)
-    function: Callable | None = None  # that the packed engine computes or puts off now
+    sparse_engine: Any = None  # the sparse engine, tried first (layermask.sparse)
+    function: Callable | None = None  # that the sparse engine computes or puts off now
     rows: bool = False  # whether anything was computed as rows of visible cells
     watch: Callable | None = None  # `watch(function, args, kwargs, call)` answers in place of `call()`
     ended: bool = False  # True once the module `settings.until` has run: from there on nothing is masked

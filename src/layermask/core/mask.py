@@ -16,7 +16,7 @@ from torch import Tensor
 
 from layermask._private_torch import identities
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.masked import Masked, has_positions, settings_of, settled
+from layermask.core.masked import Masked, has_positions, settings_of, zero_hidden
 from layermask.core.settings import JOINS
 
 
@@ -73,7 +73,7 @@ def varies(visible: Tensor, dims: Sequence[int]) -> list[int]:
 
 def weighs(x: Masked, dims: Sequence[int]) -> bool:
     """Whether the entries are softmax weights along one of `dims`."""
-    return x.weights is not None and any(x.weights.shape[d] != 1 for d in dims)
+    return x.softmax_axis is not None and any(x.softmax_axis.shape[d] != 1 for d in dims)
 
 
 def align(visible: Tensor, ndim: int) -> Tensor:
@@ -161,7 +161,7 @@ _JOINS: dict[str, Callable[..., Tensor]] = dict(zip(JOINS, (_intersection, major
 
 
 def join(inputs: Sequence[Masked], ndim: int, how: Any = None) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-    """The joined mask and frame of operands that meet entry by entry, and their values.
+    """The joined mask and padding of operands that meet entry by entry, and their values.
 
     Under a join other than the intersection a hidden operand counts as zero.
     """
@@ -169,22 +169,22 @@ def join(inputs: Sequence[Masked], ndim: int, how: Any = None) -> tuple[Tensor, 
     masks = list(dict.fromkeys(align(x.visible, ndim) for x in inputs))
     values = [x.value for x in inputs]
     if len(masks) == 1:
-        return masks[0], _joined_frame(inputs, ndim), values
+        return masks[0], _joined_padding(inputs, ndim), values
     if how != "intersection":
-        masks, values = [align(x.visible, ndim) for x in inputs], [settled(x) for x in inputs]
+        masks, values = [align(x.visible, ndim) for x in inputs], [zero_hidden(x) for x in inputs]
     combine: Callable = how if callable(how) else _JOINS[how]
-    visible, frame = combine(run, *masks), _joined_frame(inputs, ndim)
-    return visible, None if frame is None else frame & visible, values
+    visible, is_padding = combine(run, *masks), _joined_padding(inputs, ndim)
+    return visible, None if is_padding is None else is_padding & visible, values
 
 
-def _joined_frame(inputs: Sequence[Masked], ndim: int) -> Tensor | None:
+def _joined_padding(inputs: Sequence[Masked], ndim: int) -> Tensor | None:
     """Padding where it meets padding, or what is the same for all positions (a gate)."""
     maps = [x for x in inputs if has_positions(x)] or inputs
-    if any(x.frame is None for x in maps):
+    if any(x.is_padding is None for x in maps):
         return None
-    out = align(maps[0].frame, ndim)  # type: ignore[arg-type]  # none is None here
+    out = align(maps[0].is_padding, ndim)  # type: ignore[arg-type]  # none is None here
     for x in maps[1:]:
-        out = out & align(x.frame, ndim)  # type: ignore[arg-type]
+        out = out & align(x.is_padding, ndim)  # type: ignore[arg-type]
     return out
 
 

@@ -26,8 +26,8 @@ class Masked:
     `visible` is bool and has as many dims as `value`, each of the value's size or 1 ("does not vary along
     it"). Hidden entries of `value` are unspecified: no rule lets them reach a visible entry.
 
-    `frame` marks visible entries that explicit padding added: a window may read them, but they are no
-    neighbours to fill from and make no window visible. `weights`, bool, is full size along the axis over
+    `is_padding` marks visible entries that explicit padding added: a window may read them, but they are no
+    neighbours to fill from and make no window visible. `softmax_axis`, bool, is full size along the axis over
     which the entries are softmax weights, which already sum to one over what is visible, and 1 along others.
 
     Raises:
@@ -36,12 +36,22 @@ class Masked:
     """
 
     def __init__(
-        self, value: Tensor, visible: Tensor, *, frame: Tensor | None = None, weights: Tensor | None = None
+        self,
+        value: Tensor,
+        visible: Tensor,
+        *,
+        is_padding: Tensor | None = None,
+        softmax_axis: Tensor | None = None,
     ) -> None:
         _check_pair(value, visible)
-        if frame is not None or weights is not None:
-            _check_extra(frame, weights, value)
-        self.value, self.visible, self.frame, self.weights = value, visible, frame, weights
+        if is_padding is not None or softmax_axis is not None:
+            _check_extra(is_padding, softmax_axis, value)
+        self.value, self.visible, self.is_padding, self.softmax_axis = (
+            value,
+            visible,
+            is_padding,
+            softmax_axis,
+        )
         self.strided_slice = False  # one phase of a grid, as a slice with a step gives it
         self.aliased = False  # something else may hold this value, or a view of it
         self.run: ForwardPass | None = None
@@ -72,14 +82,16 @@ class Masked:
     def __copy__(self) -> Masked:
         """Another pair of the same memory, as torch copies a tensor."""
         self.aliased = True
-        return self._like(self.value, self.visible, self.frame, self.weights)
+        return self._like(self.value, self.visible, self.is_padding, self.softmax_axis)
 
     def __deepcopy__(self, memo: dict) -> Masked:
-        return self._like(*copy.deepcopy((self.value, self.visible, self.frame, self.weights), memo))
+        return self._like(
+            *copy.deepcopy((self.value, self.visible, self.is_padding, self.softmax_axis), memo)
+        )
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         """Pickled without the pass it belongs to."""
-        return _paired, (self.value, self.visible, self.frame, self.weights)
+        return _paired, (self.value, self.visible, self.is_padding, self.softmax_axis)
 
     def _like(self, *parts: Any) -> Masked:
         out = _paired(*parts)
@@ -112,8 +124,8 @@ class Masked:
     __hash__ = object.__hash__  # type: ignore[assignment]  # __eq__ below is elementwise, as in torch.Tensor
 
 
-def _paired(value: Tensor, visible: Tensor, frame: Tensor | None, weights: Tensor | None) -> Masked:
-    return Masked(value, visible, frame=frame, weights=weights)
+def _paired(value: Tensor, visible: Tensor, is_padding: Tensor | None, softmax_axis: Tensor | None) -> Masked:
+    return Masked(value, visible, is_padding=is_padding, softmax_axis=softmax_axis)
 
 
 def _check_pair(value: Tensor, visible: Tensor) -> None:
@@ -129,11 +141,11 @@ def _check_pair(value: Tensor, visible: Tensor) -> None:
     _check_fits("visible", visible, value)
 
 
-def _check_extra(frame: Any, weights: Any, value: Tensor) -> None:
+def _check_extra(is_padding: Any, softmax_axis: Any, value: Tensor) -> None:
     """Check what most pairs have not."""
     if torch.compiler.is_compiling():
         return
-    for name, mark in (("frame", frame), ("weights", weights)):
+    for name, mark in (("is_padding", is_padding), ("softmax_axis", softmax_axis)):
         if mark is None:
             continue
         if not isinstance(mark, Tensor):
@@ -179,7 +191,7 @@ def replace_masked(tree: Any, change: Callable[[Masked], Any]) -> Any:
     return tree
 
 
-def settled(x: Masked) -> Tensor:
+def zero_hidden(x: Masked) -> Tensor:
     """The value with zero at every hidden entry, chosen and not multiplied: hidden NaN must not leak."""
     zero = 0.0 if x.value.is_floating_point() or x.value.is_complex() else 0
     return torch.where(x.visible, x.value, zero) if x.value.dtype is not torch.bool else x.value & x.visible
@@ -187,12 +199,12 @@ def settled(x: Masked) -> Tensor:
 
 def same_mask(x: Masked, value: Tensor) -> Masked:
     """A value of the same shape, visible where `x` is."""
-    return Masked(value, x.visible, frame=x.frame)
+    return Masked(value, x.visible, is_padding=x.is_padding)
 
 
-def settled_pair(x: Masked) -> Masked:
+def zero_hidden_pair(x: Masked) -> Masked:
     """The same pair with zero at every hidden entry."""
-    out = same_mask(x, settled(x))
+    out = same_mask(x, zero_hidden(x))
     out.run = x.run
     return out
 
@@ -221,4 +233,4 @@ def determined(x: Masked, dims: Sequence[int]) -> bool:
 
 def settled_along(x: Masked, dims: Sequence[int]) -> Tensor:
     """The value as an operation may read it along `dims`: zero at hidden entries, unless it is determined."""
-    return x.value if determined(x, dims) else settled(x)
+    return x.value if determined(x, dims) else zero_hidden(x)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from layermask._private_torch import identities, tree_map
-from layermask.core.masked import Masked, has_positions, masked_in, settled
+from layermask.core.masked import Masked, has_positions, masked_in, zero_hidden
 from layermask.errors import ModelError
 
 
@@ -28,9 +28,9 @@ def to_plain(output: Any) -> Any:
         ModelError: an object holds masked values and cannot be copied, or a container holds itself.
     """
     if torch.compiler.is_compiling():
-        return _left(output)
+        return _without_masks(output)
     try:
-        return _left(output)
+        return _without_masks(output)
     except RecursionError:
         raise ModelError(
             f"the model's output, a {type(output).__name__}, contains itself, or is nested too deep to read: "
@@ -38,7 +38,7 @@ def to_plain(output: Any) -> Any:
         ) from None
 
 
-def _left(output: Any) -> Any:
+def _without_masks(output: Any) -> Any:
     done: dict[tuple[int, ...], tuple[Any, Any]] = {}  # an object and its copy
     return tree_map(lambda x: _plain(x, done), output, is_leaf=lambda x: isinstance(x, Masked))
 
@@ -65,7 +65,7 @@ _CLOSED = (Tensor, nn.Module, str, bytes, int, float, complex, type, type(None),
 
 def _plain(x: Any, done: dict) -> Any:
     if isinstance(x, Masked):
-        return settled(x) if x.cut or has_positions(x) else x.value
+        return zero_hidden(x) if x.cut or has_positions(x) else x.value
     if isinstance(x, Iterator | KeysView | ValuesView | ItemsView):  # which may yield masked values later
         raise ModelError(f"the model returned a {type(x).__name__}: return a list, tuple or dict of tensors")
     if isinstance(x, _CLOSED) or not masked_within(x):

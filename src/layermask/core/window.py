@@ -65,15 +65,15 @@ class Window:
 
 def on_grid(x: Masked, n: int) -> Masked:
     """The input as window ops over n axes take it: (N, C, *S), the mask full along S if it varies there."""
-    masks = (x.visible, x.frame)
+    masks = (x.visible, x.is_padding)
     if x.value.ndim == n + 1:
         masks = tuple(m if m is None else m[None] for m in masks)
     value = x.value[None] if x.value.ndim == n + 1 else x.value
     spatial = tuple(value.shape[2:])
-    visible, frame = (m if m is None else _full(x.run, m, spatial) for m in masks)
+    visible, is_padding = (m if m is None else _full(x.run, m, spatial) for m in masks)
     if value is x.value and visible is x.visible:
         return x
-    out = Masked(value, visible, frame=frame)  # type: ignore[arg-type]  # visible is not None
+    out = Masked(value, visible, is_padding=is_padding)  # type: ignore[arg-type]  # visible is not None
     out.run, out.aliased, out.cut = x.run, x.aliased, x.cut
     return out
 
@@ -127,7 +127,7 @@ def neighborhood(reach: tuple[int, ...], ring: int) -> Window:
 def box_sum(value: Tensor, box: Window) -> Tensor:
     """The sum over each cell's neighbourhood: shifted slices for few channels, else a depthwise conv."""
     channels = value.shape[1]
-    if channels <= FEW_CHANNELS:
+    if channels <= MOST_SLICED_CHANNELS:
         return window_sum(value, box)
     conv: Callable = (F.conv1d, F.conv2d, F.conv3d)[len(box.kernel) - 1]
     ones = value.new_ones((1, 1, *box.kernel)).expand(channels, 1, *box.kernel)
@@ -135,7 +135,9 @@ def box_sum(value: Tensor, box: Window) -> Tensor:
         return conv(value, ones, padding=box.before, groups=channels)
 
 
-FEW_CHANNELS = 8  # measured on CPU at 3 channels, 224 x 224: slices 3.7 ms, depthwise convolution 51 ms
+MOST_SLICED_CHANNELS = (
+    8  # measured on CPU at 3 channels, 224 x 224: slices 3.7 ms, depthwise convolution 51 ms
+)
 
 
 def _sum_along(x: Tensor, dim: int, kernel: int, stride: int, dilation: int) -> Tensor:
@@ -166,30 +168,32 @@ def _central(window: Window) -> Window:
 
 
 def grow(x: Masked, window: Window, growth: str | None = None) -> tuple[Tensor, Tensor | None]:
-    """The mask, and the frame if any, behind a window op (the paper's MaxPool_k(m), section 3.2).
+    """The mask, and the padding if any, behind a window op (the paper's MaxPool_k(m), section 3.2).
 
     `x`: (N, C, *S), as `on_grid` gives it. Padding makes no window visible. A window that lies in padding
-    alone hides nothing: it counts as visible, and as frame in turn.
+    alone hides nothing: it counts as visible, and as padding in turn.
     """
-    run, visible, frame = x.run, x.visible, x.frame
+    run, visible, is_padding = x.run, x.visible, x.is_padding
     growth = growth or settings_of(x).growth
     if window.pointlike or visible.shape[2:] != x.shape[2:]:  # one cell in, one out; or all cells alike
-        return visible, frame
+        return visible, is_padding
     if growth == "keep":
         growth = "center" if max(window.stride) == 1 else "any"
-    if growth == "center" and window.centered and frame is None:
+    if growth == "center" and window.centered and is_padding is None:
         return visible, None
-    masks = (visible,) if frame is None else (visible, frame)
-    return cached(run, "grow", masks, (window, growth), lambda: _grow(run, visible, frame, window, growth))
+    masks = (visible,) if is_padding is None else (visible, is_padding)
+    return cached(
+        run, "grow", masks, (window, growth), lambda: _grow(run, visible, is_padding, window, growth)
+    )
 
 
 def _grow(
-    run: ForwardPass | None, visible: Tensor, frame: Tensor | None, window: Window, growth: str
+    run: ForwardPass | None, visible: Tensor, is_padding: Tensor | None, window: Window, growth: str
 ) -> tuple[Tensor, Tensor | None]:
-    image = torch.ones_like(visible[:1, :1]) if frame is None else ~frame
-    real = visible if frame is None else visible & image
+    image = torch.ones_like(visible[:1, :1]) if is_padding is None else ~is_padding
+    real = visible if is_padding is None else visible & image
     out = _kept(real, image, window, growth)
-    if frame is None and not window.may_miss_image:
+    if is_padding is None and not window.may_miss_image:
         return (_contains(run, out, visible) if window.centered and growth == "any" else out), None
     missed = ~window_sum(image, window)
     return out | missed, missed

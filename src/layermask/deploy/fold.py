@@ -24,7 +24,7 @@ from layermask.deploy.graph import (
     touched_in_place,
     unguarded,
 )
-from layermask.deploy.norms import fold_norms
+from layermask.deploy.norms import fold_graph_norms
 
 aten = torch.ops.aten
 
@@ -38,7 +38,7 @@ def fold(program: ExportedProgram) -> nn.Module:
     of the weights: the model is neither kept nor changed.
     """
     graph = unguarded(program)
-    for change in (_drop_checks, _merge_equals, _evaluate_constants, fold_norms):
+    for change in (_drop_checks, _merge_equals, _evaluate_constants, fold_graph_norms):
         change(graph)
         graph.graph.eliminate_dead_code()
     held = {str(node.target): attribute(graph, node) for node in graph.graph.nodes if node.op == "get_attr"}
@@ -90,7 +90,7 @@ def _evaluate_constants(graph: fx.GraphModule) -> None:
             replace(graph, node, constant_before(graph, node, f"constant_{node.name}", whole))
 
 
-MOST = 2**20
+MOST_EXPANDED = 2**20
 """Entries that a constant may have beyond those it is made of: what is only expanded stays computed."""
 
 
@@ -106,4 +106,4 @@ def _value(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     with torch.no_grad():
         value = node.target(*args, **kwargs)  # type: ignore[operator]  # of a call_function
     held = sum(values[argument].numel() for argument in inputs if isinstance(values[argument], Tensor))
-    return None if isinstance(value, Tensor) and value.numel() > held + MOST else value
+    return None if isinstance(value, Tensor) and value.numel() > held + MOST_EXPANDED else value

@@ -13,14 +13,14 @@ from torch import Tensor, fx, nn
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.deploy.graph import calls, unguarded
-from layermask.deploy.norms import aten, folded, is_foldable
+from layermask.deploy.norms import aten, folded_parameters, is_foldable
 from layermask.deploy.program import refuse_training
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @checked(model=kinds.model, images=kinds.images)
-def fold_norms(model: nn.Module, images: Tensor) -> nn.Module:
+def fold_model_norms(model: nn.Module, images: Tensor) -> nn.Module:
     """A copy of the model with each batch norm in evaluation as part of the layer before it.
 
     Which layer a norm follows is read off the exported graph. Norms whose layer something else reads too,
@@ -38,7 +38,7 @@ def fold_norms(model: nn.Module, images: Tensor) -> nn.Module:
         graph = unguarded(torch.export.export(model, (images,), strict=False))
     model = copy.deepcopy(model)
     for layer, norm, node in list(_pairs(graph, model)):
-        weight, bias = folded(graph, node)
+        weight, bias = folded_parameters(graph, node)
         held = bool(layer.weight.requires_grad)
         layer.weight, layer.bias = nn.Parameter(weight, held), nn.Parameter(bias, held)
         parent, _, name = norm.rpartition(".")

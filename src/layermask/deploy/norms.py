@@ -21,12 +21,14 @@ LAYERS = (
 """Operations whose weight and bias, the second and third argument, take in the norm that follows."""
 
 
-def fold_norms(graph: fx.GraphModule) -> None:
+def fold_graph_norms(graph: fx.GraphModule) -> None:
     """Scale the weights of each layer by the norm behind it, where nothing else reads the layer."""
     for norm in calls(graph):
         if norm.target is aten.batch_norm.default and is_foldable(norm):
             layer: Any = norm.args[0]
-            for index, name, value in zip((1, 2), ("weight", "bias"), folded(graph, norm), strict=True):
+            for index, name, value in zip(
+                (1, 2), ("weight", "bias"), folded_parameters(graph, norm), strict=True
+            ):
                 constant = constant_before(graph, layer, f"folded_{layer.name}_{name}", value)
                 layer.args = (*layer.args[:index], constant, *layer.args[index + 1 :])
             replace(graph, norm, layer)
@@ -43,14 +45,14 @@ def is_foldable(norm: fx.Node) -> bool:
     return None not in running and all(isinstance(t, fx.Node) and t.op == "get_attr" for t in tensors)
 
 
-def folded(graph: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor]:
+def folded_parameters(graph: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor]:
     """Weight and bias of the layer with its norm."""
     layer: Any = norm.args[0]
     epsilon: Any = norm.args[7]
     nodes = (*layer.args[1:3], None)[:2], norm.args[1:5]
     (weight, bias), (gamma, beta, mean, var) = ([n and attribute(graph, n) for n in part] for part in nodes)
     norms = [normalise.scale_and_shift(mean, var, gamma, beta, epsilon)]
-    return normalise.folded(weight, bias, norms, lambda scale: _per_weight(scale, layer, weight))
+    return normalise.fold_batch_norms(weight, bias, norms, lambda scale: _per_weight(scale, layer, weight))
 
 
 def _per_weight(scale: Tensor, layer: Any, weight: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from layermask.deploy.fold import fold as folded
 from layermask.errors import InputError
 from layermask.removal.layer_masking import LayerMasking
 
-MOST = 2**31 - 1  # images in a batch: torch 2.6 finds sizes without a bound to violate what it assumes
+MOST_IMAGES = 2**31 - 1  # images in a batch: torch 2.6 finds sizes without a bound to violate what it assumes
 
 
 @checked(model=kinds.model, images=kinds.images, dynamic_batch=kinds.flag, fold=kinds.flag)
@@ -64,7 +64,7 @@ def _example(images: Tensor, visible: Tensor, dynamic_batch: bool) -> tuple[Tens
 
 def traced(module: nn.Module, example: Any, dynamic_batch: bool) -> ExportedProgram:
     """The program of a module of two inputs, without notes on where its operations came from."""
-    batch = {0: Dim("batch", max=MOST)} if dynamic_batch else None
+    batch = {0: Dim("batch", max=MOST_IMAGES)} if dynamic_batch else None
     with torch.no_grad():
         program = torch.export.export(module, example, dynamic_shapes=(batch, batch), strict=False)
     _forget_whereabouts(program)

@@ -26,7 +26,7 @@ def sha256(path: str | Path) -> str:
 
 
 def engine_of(*removals: Any) -> str | None:
-    """Return which engine answered for the first removal that has one, "dense" or "packed ...", else None."""
+    """Return which engine answered for the first removal that has one, "dense" or "sparse ...", else None."""
     plain = (getattr(each, "removal", each) for each in removals)  # of what wraps one
     return next(filter(None, (getattr(each, "engine_used", None) for each in plain)), None)
 

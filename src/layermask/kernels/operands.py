@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(eq=False)
-class Source:
+class RowSource:
     """Numbered rows to read: `rows` (V, C), then `filled` (R, C), the last of which are zeros."""
 
     rows: Tensor
@@ -37,10 +37,12 @@ class Weights:
         return self.values.ndim == 2
 
 
-def whole(visible: Tensor, frame: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    if frame is not None and frame.shape[0] > visible.shape[0]:
-        visible = visible.expand(frame.shape)
-    return visible.contiguous(), frame if frame is None else frame.expand(-1, *visible.shape[1:]).contiguous()
+def whole(visible: Tensor, is_padding: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    if is_padding is not None and is_padding.shape[0] > visible.shape[0]:
+        visible = visible.expand(is_padding.shape)
+    return visible.contiguous(), is_padding if is_padding is None else is_padding.expand(
+        -1, *visible.shape[1:]
+    ).contiguous()
 
 
 def three(sizes: Sequence[int], rest: int = 0) -> tuple[int, ...]:

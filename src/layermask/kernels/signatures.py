@@ -175,8 +175,9 @@ SIGNATURES = {
     for signature in (
         _signature(
             "fill_rings",
-            f"visible bool[N, 1, D, H, W]; frame bool[F, 1, D, H, W]?; rings! u8[N, 1, D, H, W]; {_REACH}",
-            "frame is None or F in (1, N)",
+            "visible bool[N, 1, D, H, W]; is_padding bool[F, 1, D, H, W]?; "
+            f"rings! u8[N, 1, D, H, W]; {_REACH}",
+            "is_padding is None or F in (1, N)",
             _RINGS,
             _SMALL,
         ),
@@ -193,7 +194,7 @@ SIGNATURES = {
             "R in (1, N)",
         ),
         _signature(
-            "taps",
+            "window_cells",
             f"cells i32[M]; read! i32[M, T]; {'; '.join(f'int {name}' for name in _WINDOW)}",
             "T == kernel_h * kernel_w",
             "min(h, w, out_h, out_w, kernel_h, kernel_w) >= 0",

@@ -19,11 +19,11 @@ def available() -> bool:
     return library() is not None
 
 
-def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
+def rings(visible: Tensor, is_padding: Tensor | None, reach: Sequence[int]) -> Tensor:
     """Each cell's ring: 0 = to fill from, r = filled in round r, 255 = neither. Masks are (N or 1, 1, *S)."""
-    visible, frame = whole(visible, frame)
+    visible, is_padding = whole(visible, is_padding)
     out = torch.empty(visible.shape, dtype=torch.uint8)
-    around = None if frame is None else _cells(frame)
+    around = None if is_padding is None else _cells(is_padding)
     _kernels().fill_rings(_cells(visible), around, _cells(out), *three(reach))
     return out
 

@@ -22,13 +22,13 @@ def wanted() -> bool:
 _TELLS = hasattr(torch.compiler, "is_exporting")  # torch 2.6 does not tell an export from a compilation
 
 
-def _call_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
+def _call_rings(visible: Tensor, is_padding: Tensor | None, reach: Sequence[int]) -> Tensor:
     kernel = compiled_fill(visible.device)
-    return (kernel.rings if kernel else _rings)(visible, frame, reach)
+    return (kernel.rings if kernel else _rings)(visible, is_padding, reach)
 
 
-def _shape_rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
-    shape = visible if frame is None else visible & frame
+def _shape_rings(visible: Tensor, is_padding: Tensor | None, reach: Sequence[int]) -> Tensor:
+    shape = visible if is_padding is None else visible & is_padding
     return torch.empty_like(shape, dtype=torch.uint8, memory_format=torch.contiguous_format)
 
 
@@ -42,7 +42,9 @@ def _shape_fill(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) 
 
 
 _ANY = "CompositeExplicitAutograd"
-define("rings", "(Tensor visible, Tensor? frame, int[] reach) -> Tensor", _ANY, _call_rings, _shape_rings)
+define(
+    "rings", "(Tensor visible, Tensor? is_padding, int[] reach) -> Tensor", _ANY, _call_rings, _shape_rings
+)
 define(
     "fill_",
     "(Tensor(a!) value, Tensor rings, int[] reach, float eps) -> ()",
@@ -53,9 +55,9 @@ define(
 )
 
 
-def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
+def rings(visible: Tensor, is_padding: Tensor | None, reach: Sequence[int]) -> Tensor:
     """Each cell's ring: 0 = to fill from, r = filled in round r, 255 = neither. Masks are (N or 1, 1, *S)."""
-    return torch.ops.layermask.rings(visible, frame, reach)
+    return torch.ops.layermask.rings(visible, is_padding, reach)
 
 
 def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
@@ -63,8 +65,8 @@ def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> Non
     torch.ops.layermask.fill_(value, rings, reach, eps)
 
 
-def _rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
-    return ring_map(visible, frame, tuple(reach))
+def _rings(visible: Tensor, is_padding: Tensor | None, reach: Sequence[int]) -> Tensor:
+    return ring_map(visible, is_padding, tuple(reach))
 
 
 def _fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from layermask.core.masked import Masked, settled, settled_pair
+from layermask.core.masked import Masked, zero_hidden, zero_hidden_pair
 from layermask.core.ownership import exclusively_owned
 from layermask.core.tracing import is_traced
-from layermask.core.window import FEW_CHANNELS
+from layermask.core.window import MOST_SLICED_CHANNELS
 from layermask.kernels.signatures import KINDS
 from layermask.padding import custom_op
 from layermask.padding.devices import compiled_fill
@@ -27,14 +27,14 @@ def neighbor(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """The value with the hidden cells within `reach` (cells per spatial axis) of a visible one filled.
 
     `x.value`: (N, C, *S) with len(S) == len(reach); the mask varies along all of S or along none of it.
-    What lies further away, or behind a frame, is zero or, as no window that is kept reads it, unspecified
+    What lies further away, or behind padding, is zero or, as no window that is kept reads it, unspecified
     still. Where nothing else holds the value and nothing is differentiated, it is filled in place.
     """
     if all(n == 1 for n in x.visible.shape[2:]):
-        return settled(x)
+        return zero_hidden(x)
     way = _way(x, reach)
-    if x.frame is not None and way is not fill_dense:
-        x = settled_pair(x)  # no ring fills cells that a frame cuts off from the visible ones
+    if x.is_padding is not None and way is not fill_dense:
+        x = zero_hidden_pair(x)  # no ring fills cells that padding cuts off from the visible ones
     return way(x, reach)
 
 
@@ -48,12 +48,12 @@ def _way(x: Masked, reach: tuple[int, ...]) -> Callable[[Masked, tuple[int, ...]
         return fill_dense
     if compiled_fill(x.value.device) is not None:
         return _fill_by_kernel
-    return fill_edges if x.value.is_cpu and x.value.shape[1] > FEW_CHANNELS else fill_dense
+    return fill_edges if x.value.is_cpu and x.value.shape[1] > MOST_SLICED_CHANNELS else fill_dense
 
 
 def _shares_mask(x: Masked) -> bool:
     """Whether all channels have one mask."""
-    return x.visible.shape[1] == 1 and (x.frame is None or x.frame.shape[1] == 1)
+    return x.visible.shape[1] == 1 and (x.is_padding is None or x.is_padding.shape[1] == 1)
 
 
 def _fill_by_kernel(x: Masked, reach: tuple[int, ...]) -> Tensor:
@@ -65,7 +65,7 @@ def _fill_by_kernel(x: Masked, reach: tuple[int, ...]) -> Tensor:
     kernel = custom_op if compiling else compiled_fill(x.value.device)
     if kernel is None or not any(reach):
         return x.value
-    rings = map_of(x.run, x.visible, x.frame, reach, kernel)
+    rings = map_of(x.run, x.visible, x.is_padding, reach, kernel)
     value = x.value if not compiling and exclusively_owned(x) else x.value.clone()
     kernel.fill_(value, rings, reach, epsilon(x))
     return value

@@ -9,19 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import cached
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, zero_hidden
 from layermask.core.window import box_sum
 from layermask.padding.rings import Round, earlier, epsilon, map_of, masks_of, rounds_of
 
 
 def fill_dense(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """The reference: a box sum over the whole map for every ring. Differentiable, traceable, no host sync."""
-    value = settled(x)
+    value = zero_hidden(x)
     narrow = value.dtype in (torch.float16, torch.bfloat16)  # whose sums of neighbours overflow, or round
     value = value.float() if narrow else value
-    framed = value if x.frame is None else torch.where(x.frame, 0.0, value)
+    framed = value if x.is_padding is None else torch.where(x.is_padding, 0.0, value)
     framed = filled(framed, rounds_of(x, reach), epsilon(x))
-    return (framed if x.frame is None else torch.where(x.frame, value, framed)).to(x.value.dtype)
+    return (framed if x.is_padding is None else torch.where(x.is_padding, value, framed)).to(x.value.dtype)
 
 
 def filled(value: Tensor, rounds: Iterable[Round], eps: float) -> Tensor:
@@ -52,7 +52,7 @@ def fill_edges(x: Masked, reach: tuple[int, ...]) -> Tensor:
 
 def _plan(x: Masked, reach: tuple[int, ...], batch: int) -> list[tuple[Tensor, ...]]:
     """Per ring: the cells to fill, the known cells each reads, their weights: `embedding_bag`'s arguments."""
-    rings, plan = map_of(x.run, x.visible, x.frame, reach, None), []
+    rings, plan = map_of(x.run, x.visible, x.is_padding, reach, None), []
     rings = rings.expand(batch, *rings.shape[1:])[:, 0]
     for ring in range(1, max(reach) + 1):
         cells = (rings == ring).flatten().nonzero()[:, 0]

@@ -22,9 +22,9 @@ Round = tuple[Window, Tensor, Tensor, Tensor]
 """Of one ring: the neighbourhood, the known cells, the count of known neighbours, the cells to fill."""
 
 
-def rounds(visible: Tensor, frame: Tensor | None, reach: tuple[int, ...]) -> list[Round]:
-    """Return the rings in order. A frame, which is visible, is nothing to fill from; masks are (N, C, *S)."""
-    found, known = [], visible if frame is None else visible & ~frame
+def rounds(visible: Tensor, is_padding: Tensor | None, reach: tuple[int, ...]) -> list[Round]:
+    """Return the rings in order. Padding, which is visible, is nothing to fill from; masks are (N, C, *S)."""
+    found, known = [], visible if is_padding is None else visible & ~is_padding
     open_cells = ~visible
     for ring in range(1, max(reach) + 1):
         box = neighborhood(reach, ring)
@@ -37,13 +37,13 @@ def rounds(visible: Tensor, frame: Tensor | None, reach: tuple[int, ...]) -> lis
 
 def rounds_of(x: Masked, reach: tuple[int, ...]) -> list[Round]:
     """The same of a pair, made once per mask."""
-    return cached(x.run, "rings", masks_of(x), reach, lambda: rounds(x.visible, x.frame, reach))
+    return cached(x.run, "rings", masks_of(x), reach, lambda: rounds(x.visible, x.is_padding, reach))
 
 
-def ring_map(visible: Tensor, frame: Tensor | None, reach: tuple[int, ...]) -> Tensor:
+def ring_map(visible: Tensor, is_padding: Tensor | None, reach: tuple[int, ...]) -> Tensor:
     """Return each cell's ring, uint8: 0 = to fill from, r = filled in round r, NEVER = neither."""
-    out = torch.where(visible if frame is None else visible & ~frame, 0, NEVER)
-    for ring, (_, _, _, cells) in enumerate(rounds(visible, frame, reach), 1):
+    out = torch.where(visible if is_padding is None else visible & ~is_padding, 0, NEVER)
+    for ring, (_, _, _, cells) in enumerate(rounds(visible, is_padding, reach), 1):
         out = torch.where(cells, ring, out)
     return out.to(torch.uint8)
 
@@ -56,7 +56,7 @@ def rounds_in(rings: Tensor, reach: tuple[int, ...]) -> Iterator[Round]:
 
 
 def masks_of(x: Masked) -> tuple[Tensor, ...]:
-    return (x.visible,) if x.frame is None else (x.visible, x.frame)
+    return (x.visible,) if x.is_padding is None else (x.visible, x.is_padding)
 
 
 def epsilon(x: Masked) -> float:
@@ -66,14 +66,14 @@ def epsilon(x: Masked) -> float:
 def map_of(
     run: ForwardPass | None,
     visible: Tensor,
-    frame: Tensor | None,
+    is_padding: Tensor | None,
     reach: tuple[int, ...],
     kernel: ModuleType | None,
 ) -> Tensor:
     """The map of rings, made once per mask of a pass, by a module with `rings` if one is given."""
     make = kernel.rings if kernel else ring_map
-    masks = (visible,) if frame is None else (visible, frame)
-    return cached(run, "ring map", masks, reach, lambda: make(visible, frame, reach))
+    masks = (visible,) if is_padding is None else (visible, is_padding)
+    return cached(run, "ring map", masks, reach, lambda: make(visible, is_padding, reach))
 
 
 def earlier(rings: Tensor, cells: Tensor, ring: int, reach: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,14 @@ from layermask.arguments import kinds
 from layermask.arguments.refusal import shown
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.inputs import answered, check_inputs
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, zero_hidden
 from layermask.core.outputs import masked_within, to_plain
 from layermask.core.rule_table import overrides
 from layermask.core.settings import Settings
 from layermask.errors import InputError, nearest
 from layermask.removal.training import TrainingNotice
 from layermask.rules.released_code import release_rules
-from layermask.sparse import ENGINES, packing
+from layermask.sparse import ENGINES, sparse_engine_for
 from layermask.sparse.memory import lending
 
 
@@ -31,11 +32,11 @@ class LayerMasking(nn.Module):
     """The model, answering from only the visible part of its input.
 
     The model is neither copied nor changed. See `forward` for the call. `engine_used` is the engine that
-    answered the last call, "dense" or "packed", and None before the first one.
+    answered the last call, "dense" or "sparse", and None before the first one.
 
     Args:
         model: any module whose first argument is the images.
-        engine: "dense" runs the model on whole maps, "packed" on the visible cells alone where it can, "auto"
+        engine: "dense" runs the model on whole maps, "sparse" on the visible cells alone where it can, "auto"
             on whichever is faster. They agree to 1e-5.
         settings: how the model is masked, as `Settings.steady()`; by default the paper's method.
         rules: rules of this model alone: torch function -> rule.
@@ -60,8 +61,8 @@ class LayerMasking(nn.Module):
         rules = {} if rules is None else kinds.rules("rules", rules)
         self.model = kinds.model("model", model)
         self.training = model.training
-        self.engine = kinds.choice("engine", engine, ENGINES)
-        self.packing = packing(self.engine, self.settings, model)
+        self.engine = kinds.choice("engine", _renamed(engine), ENGINES)
+        self.sparse_engine = sparse_engine_for(self.engine, self.settings, model)
         self.engine_used: str | None = None
         self.rules = dict(rules)
         if self.settings.until is not None:
@@ -90,18 +91,18 @@ class LayerMasking(nn.Module):
         self.notice()
         run = self._run()
         x = enter(images, visible, run)
-        with _ending(self.model, run), lending(run.packing):
+        with _ending(self.model, run), lending(run.sparse_engine):
             out = to_plain(answered(self.model, x, images, args, kwargs))
         if not torch.compiler.is_compiling():
-            self.engine_used = "packed" if run.rows else "dense"
+            self.engine_used = "sparse" if run.rows else "dense"
         return out
 
     def _run(self) -> ForwardPass:
         release = release_rules(self.model) if self.settings.compat == "release" else {}
         kept = tuple(dict(each) for each in overrides())  # a block may end before the pass is differentiated
-        packing = None if torch.compiler.is_compiling() else self.packing
-        begun = packing and packing.begin_pass()
-        return ForwardPass(self.settings, {**release, **self.rules}, overrides=kept, packing=begun)
+        sparse_engine = None if torch.compiler.is_compiling() else self.sparse_engine
+        begun = sparse_engine and sparse_engine.begin_pass()
+        return ForwardPass(self.settings, {**release, **self.rules}, overrides=kept, sparse_engine=begun)
 
     def _check_model_takes(self, images: Tensor) -> None:
         """Some parameter shares the images' dtype and device (autocast changes dtypes by itself)."""
@@ -124,6 +125,14 @@ class LayerMasking(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
+def _renamed(engine: Any) -> Any:
+    """Take "packed" for "sparse", as long as `layermask._moved` points at names that moved."""
+    if isinstance(engine, str) and engine == "packed":
+        warn('engine="packed" is engine="sparse" now', FutureWarning, stacklevel=3)
+        return "sparse"
+    return engine
+
+
 _settings = partial(kinds.instance, kind=Settings)
 
 
@@ -142,7 +151,7 @@ def enter(images: Tensor, visible: Tensor, run: ForwardPass) -> Masked:
     """The pair that enters a model, with zero at hidden pixels, so that what they hold is gone."""
     run.masks, batch = visible.shape[0], max(images.shape[0], visible.shape[0])
     x = Masked(images.expand(batch, *images.shape[1:]), visible)
-    x = Masked(settled(x), visible.clone())  # the caller may write to his, and hooks to ours
+    x = Masked(zero_hidden(x), visible.clone())  # the caller may write to his, and hooks to ours
     x.run, x.made = run, x.value
     return x
 

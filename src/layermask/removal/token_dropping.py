@@ -130,7 +130,7 @@ def _dropping(entrances: list[nn.Module], happened: list[int]) -> Iterator[None]
     def drop(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         key = None if args else next((k for k, v in kwargs.items() if isinstance(v, Masked)), None)
         tokens = args[0] if args else kwargs.get(key or "")
-        if not isinstance(tokens, Masked) or (plain := _kept(tokens)) is None:
+        if not isinstance(tokens, Masked) or (plain := _visible_tokens(tokens)) is None:
             return None
         happened.append(plain.shape[1])
         return (args, {**kwargs, key: plain}) if key else ((plain, *args[1:]), kwargs)
@@ -143,7 +143,7 @@ def _dropping(entrances: list[nn.Module], happened: list[int]) -> Iterator[None]
             handle.remove()
 
 
-def _kept(tokens: Masked) -> Tensor | None:
+def _visible_tokens(tokens: Masked) -> Tensor | None:
     """The visible tokens (N, K, D) of (N, L, D), if all rows have equally many."""
     if tokens.value.ndim != 3 or tokens.visible.shape[2] != 1 or tokens.visible.shape[1] == 1:
         return None

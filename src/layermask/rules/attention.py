@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import align, any_over, cached, intersection
-from layermask.core.masked import Masked, settled, settled_along
+from layermask.core.masked import Masked, settled_along, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.errors import NoMaskRule
@@ -26,8 +26,8 @@ def _softmax(function: Callable) -> Callable:
         varied = input.value.ndim > 0 and input.visible.shape[dim] != 1
         value = torch.where(input.visible, input.value, _least(input, dim)) if varied else input.value
         out = function(value, dim, *args, **kwargs)
-        weights = None if logarithmic else _along(out, dim)
-        return Masked(out, input.visible, frame=input.frame, weights=weights)
+        softmax_axis = None if logarithmic else _along(out, dim)
+        return Masked(out, input.visible, is_padding=input.is_padding, softmax_axis=softmax_axis)
 
     return softmax
 
@@ -83,7 +83,7 @@ def _refuse_unless_masked(function: Callable, *inputs: Any) -> None:
 
 
 def _settle(x: Any) -> Tensor:
-    return settled(x) if isinstance(x, Masked) else x
+    return zero_hidden(x) if isinstance(x, Masked) else x
 
 
 @rule(F.scaled_dot_product_attention)

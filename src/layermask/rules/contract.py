@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, cached, intersection, weighs
-from layermask.core.masked import Masked, settled, settled_along
+from layermask.core.masked import Masked, settled_along, zero_hidden
 from layermask.core.rule_table import built_in as rule
 
 
@@ -38,11 +38,13 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
         return Masked(
             F.linear(input.value, weight, bias),
             _features(input, weight),
-            frame=input.frame,
-            weights=None if input.weights is None or input.weights.shape[-1] != 1 else input.weights,
+            is_padding=input.is_padding,
+            softmax_axis=None
+            if input.softmax_axis is None or input.softmax_axis.shape[-1] != 1
+            else input.softmax_axis,
         )
     visible = any_over(input.run, input.visible, (-1,), keepdim=weight.ndim > 1)
-    return Masked(F.linear(settled(input), weight, bias), visible)
+    return Masked(F.linear(zero_hidden(input), weight, bias), visible)
 
 
 def _features(x: Masked, weight: Tensor) -> Tensor:

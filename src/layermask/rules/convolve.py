@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import any_over, cached, intersection
-from layermask.core.masked import Masked, settings_of, settled
+from layermask.core.masked import Masked, settings_of, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.core.window import Window, count, grow, windowed
@@ -43,7 +43,7 @@ def filled(x: Masked, window: Window) -> Tensor:
     """The value as a window op is to read it, by the fill in force."""
     if window.pointlike and x.visible.shape[1] == 1:
         return x.value
-    return neighbor(x, window.reach) if settings_of(x).fill == "neighbor" else settled(x)
+    return neighbor(x, window.reach) if settings_of(x).fill == "neighbor" else zero_hidden(x)
 
 
 def _channels(run: ForwardPass | None, visible: Tensor, groups: int, out_channels: int) -> Tensor:
@@ -78,11 +78,11 @@ def _convolution(conv: Callable) -> Callable:
         out = conv(value, _plain(weight), _plain(bias), stride, padding, dilation, groups)
         if settings_of(x).fill == "renormalize":
             out = _renormalized(out, x, window, _plain(bias), groups)
-        visible, frame = grow(x, window, growth)
+        visible, is_padding = grow(x, window, growth)
         visible = _channels(x.run, visible, groups, out.shape[1])
-        if frame is not None:  # padding, if all that is read is
-            frame = ~_channels(x.run, ~frame, groups, out.shape[1])
-        return _with_kernel_mask(zero_if_empty(x, Masked(out, visible, frame=frame)), weight)
+        if is_padding is not None:  # padding, if all that is read is
+            is_padding = ~_channels(x.run, ~is_padding, groups, out.shape[1])
+        return _with_kernel_mask(zero_if_empty(x, Masked(out, visible, is_padding=is_padding)), weight)
 
     return convolution
 
@@ -90,12 +90,12 @@ def _convolution(conv: Callable) -> Callable:
 def zero_if_empty(x: Masked, out: Masked) -> Masked:
     """A map that became one cell has no positions left: it is 0 where nothing was visible, as pools are."""
     if math.prod(x.value.shape[2:]) > 1 and math.prod(out.value.shape[2:]) == 1:
-        out.value = settled(out)
+        out.value = zero_hidden(out)
     return out
 
 
 def _plain(x: Masked | Tensor | None) -> Tensor:
-    return settled(x) if isinstance(x, Masked) else x  # type: ignore[return-value]  # None stays None
+    return zero_hidden(x) if isinstance(x, Masked) else x  # type: ignore[return-value]  # None stays None
 
 
 def _with_kernel_mask(out: Masked | Tensor, weight: Masked | Tensor) -> Masked | Tensor:
@@ -106,7 +106,7 @@ def _with_kernel_mask(out: Masked | Tensor, weight: Masked | Tensor) -> Masked |
     ndim = out.value.ndim if isinstance(out, Masked) else out.ndim
     seen = seen.reshape([1] * (ndim - weight.visible.ndim + 1) + [-1] + [1] * (weight.visible.ndim - 2))
     if isinstance(out, Masked):
-        return Masked(out.value, intersection(weight.run, out.visible, seen), frame=out.frame)
+        return Masked(out.value, intersection(weight.run, out.visible, seen), is_padding=out.is_padding)
     return Masked(out, seen)
 
 
@@ -151,8 +151,8 @@ def _transposed(conv: Callable) -> Callable:
             raise NoMaskRule(name_of(conv), why=why)
         x = input
         out = conv(_read_by_transposed(x, weight, stride, dilation), _plain(weight), _plain(bias), *geometry)
-        visible, frame = _scatter(conv, x, weight, geometry, out.shape[1])
-        return zero_if_empty(x, Masked(out, visible, frame=frame))
+        visible, is_padding = _scatter(conv, x, weight, geometry, out.shape[1])
+        return zero_if_empty(x, Masked(out, visible, is_padding=is_padding))
 
     return convolution
 
@@ -162,19 +162,19 @@ def _read_by_transposed(x: Masked, weight: Masked | Tensor, stride: Sizes, dilat
     n = weight.ndim - 2
     sizes = zip(weight.shape[2:], per_axis(stride, n), per_axis(dilation, n), strict=True)
     reach = tuple(-(-(k - 1) * d // s) if k > 1 else 0 for k, s, d in sizes)
-    return neighbor(x, reach) if settings_of(x).fill == "neighbor" and any(reach) else settled(x)
+    return neighbor(x, reach) if settings_of(x).fill == "neighbor" and any(reach) else zero_hidden(x)
 
 
 def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple, out_channels: int):
-    """Visible is what a visible input cell contributes to. What only padding does, or nothing, is frame."""
+    """Visible is what a visible input cell contributes to. What only padding does, or nothing, is padding."""
     stride, padding, output_padding, groups, dilation = geometry
     sizes = zip(
         weight.shape[2:], per_axis(stride, weight.ndim - 2), per_axis(dilation, weight.ndim - 2), strict=True
     )
     gaps = any(per_axis(output_padding, weight.ndim - 2)) or any(d > 1 or s > k for k, s, d in sizes)
-    if not gaps and x.frame is None and all(n == 1 for n in x.visible.shape[2:]):
+    if not gaps and x.is_padding is None and all(n == 1 for n in x.visible.shape[2:]):
         return _channels(x.run, x.visible, groups, out_channels), None
-    image = torch.ones_like(x.visible[:1, :1]) if x.frame is None else ~x.frame
+    image = torch.ones_like(x.visible[:1, :1]) if x.is_padding is None else ~x.is_padding
     seen, image = (
         _channels(x.run, mask, groups, groups).expand(-1, -1, *x.value.shape[2:])
         for mask in (x.visible & image, image)

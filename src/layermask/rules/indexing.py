@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layermask.core.mask import narrow
-from layermask.core.masked import Masked, masked_in, settled
+from layermask.core.masked import Masked, masked_in, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 from layermask.rules.shape import moved
@@ -33,13 +33,15 @@ def setitem(input: Masked, index: Any, value: Any) -> None:
     if any(masked_in(index)):
         raise TypeError("a Masked cannot be an index: which entries are written may be hidden.")
     # hidden content stays out of storage that something else may call visible
-    new = settled(value) if isinstance(value, Masked) else value
-    marks = (value.visible, value.frame) if isinstance(value, Masked) else (None, None)
+    new = zero_hidden(value) if isinstance(value, Masked) else value
+    marks = (value.visible, value.is_padding) if isinstance(value, Masked) else (None, None)
     shape = input.value.shape
     visible = _written(input.visible, index, shape, marks[0], True)
-    frame = None if input.frame is None else _written(input.frame, index, shape, marks[1], False)
+    is_padding = (
+        None if input.is_padding is None else _written(input.is_padding, index, shape, marks[1], False)
+    )
     input.value[index] = new
-    input.visible, input.frame = visible, frame
+    input.visible, input.is_padding = visible, is_padding
 
 
 def _written(mask: Tensor, index: Any, shape: Sequence[int], new: Tensor | None, plain: bool) -> Tensor:

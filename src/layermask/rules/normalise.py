@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import varies
-from layermask.core.masked import Masked, determined, same_mask, settled
+from layermask.core.masked import Masked, determined, same_mask, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.rules.reduce import everything, moments, visible_share
 
@@ -26,7 +26,7 @@ def _affine(value: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int
 
 def _standardised(x: Masked, dims: Sequence[int], eps: float) -> Tensor:
     center, spread, _ = moments(x, dims)
-    return (settled(x) - center) * torch.rsqrt(spread + eps)
+    return (zero_hidden(x) - center) * torch.rsqrt(spread + eps)
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def scale_and_shift(
     return scale, shift if bias is None else shift + bias.double()
 
 
-def folded(
+def fold_batch_norms(
     weight: Tensor,
     bias: Tensor | None,
     norms: Iterable[tuple[Tensor, Tensor]],
@@ -93,11 +93,13 @@ def batch_norm(
         )
     if input.value.ndim < 2:  # torch takes an empty vector, of which there is nothing to tell
         args = (running_mean, running_var, weight, bias, training, momentum, eps)
-        return same_mask(input, F.batch_norm(settled(input), *args))
+        return same_mask(input, F.batch_norm(zero_hidden(input), *args))
     center, spread, number = moments(input, [d for d in range(input.value.ndim) if d != 1])
     if training and running_mean is not None and running_var is not None:
         _update_running(running_mean, running_var, center, spread, number, momentum)
-    return same_mask(input, _affine((settled(input) - center) * torch.rsqrt(spread + eps), weight, bias, 1))
+    return same_mask(
+        input, _affine((zero_hidden(input) - center) * torch.rsqrt(spread + eps), weight, bias, 1)
+    )
 
 
 @rule(F.layer_norm, torch.layer_norm)
@@ -112,7 +114,7 @@ def layer_norm(
     dims = range(input.value.ndim - len(normalized_shape), input.value.ndim)
     if not varies(input.visible, dims):
         return same_mask(input, F.layer_norm(input.value, normalized_shape, weight, bias, eps))
-    plain = F.layer_norm(settled(input), normalized_shape, weight, bias, eps)
+    plain = F.layer_norm(zero_hidden(input), normalized_shape, weight, bias, eps)
     masked = _affine(_standardised(input, dims, eps), weight, bias)
     return same_mask(input, torch.where(everything(input, dims), plain, masked))
 
@@ -124,7 +126,7 @@ def rms_norm(
     dims = tuple(range(input.value.ndim - len(normalized_shape), input.value.ndim))
     if not varies(input.visible, dims):
         return same_mask(input, F.rms_norm(input.value, normalized_shape, weight, eps))
-    value = settled(input)
+    value = zero_hidden(input)
     square = value.square().mean(dims, keepdim=True) / visible_share(input, dims, True, value.dtype)
     eps_ = torch.finfo(value.dtype).eps if eps is None else eps
     masked = _affine(value * torch.rsqrt(square + eps_), weight, None)
@@ -143,7 +145,7 @@ def group_norm(
 ) -> Masked:
     if determined(input, range(1, input.value.ndim)):
         return same_mask(input, F.group_norm(input.value, num_groups, weight, bias, eps))
-    value = settled(input)
+    value = zero_hidden(input)
     grouped = input.reshape(value.shape[0], num_groups, value.shape[1] // num_groups, *value.shape[2:])
     dims = range(2, grouped.value.ndim)
     plain = F.group_norm(value, num_groups, weight, bias, eps)
@@ -171,7 +173,7 @@ def instance_norm(
     center, spread, number = moments(input, dims)
     if running_mean is not None and running_var is not None:
         _update_running(running_mean, running_var, center, spread, number, momentum)
-    value = settled(input)
+    value = zero_hidden(input)
     plain = F.instance_norm(value, None, None, weight, bias, True, momentum, eps)
     masked = _affine((value - center) * torch.rsqrt(spread + eps), weight, bias, 1)
     return same_mask(input, torch.where(everything(input, dims), plain, masked))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layermask.core.mask import align
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, zero_hidden
 from layermask.core.rule_table import built_in as rule
 
 
@@ -23,17 +23,17 @@ def overwrite(target: Masked, value: Tensor, like: Masked) -> Masked:
     """Write `value` into the target's storage, which then has the mask and the marks of `like`."""
     target.value = writable(target)
     target.value.copy_(value)
-    target.visible, target.frame, target.weights = like.visible, like.frame, like.weights
+    target.visible, target.is_padding, target.softmax_axis = like.visible, like.is_padding, like.softmax_axis
     return target
 
 
 def become(target: Masked, out: Masked) -> Masked:
     """`target`, with the value and masks of `out`, which has its memory already."""
-    target.value, target.visible, target.frame, target.weights = (
+    target.value, target.visible, target.is_padding, target.softmax_axis = (
         out.value,
         out.visible,
-        out.frame,
-        out.weights,
+        out.is_padding,
+        out.softmax_axis,
     )
     return target
 
@@ -45,19 +45,19 @@ def copy_(input: Masked, other: Any, non_blocking: bool = False) -> Masked:
     if not isinstance(other, Masked):
         shown = torch.ones([1] * target.value.ndim, dtype=torch.bool, device=target.value.device)
         return overwrite(target, other, Masked(target.value, shown))
-    visible, frame = (
+    visible, is_padding = (
         m if m is None else align(m, target.value.ndim).to(target.value.device)
-        for m in (other.visible, other.frame)
+        for m in (other.visible, other.is_padding)
     )
     # hidden content stays out of storage that something else may call visible
-    return overwrite(target, settled(other), Masked(target.value, visible, frame=frame))  # type: ignore[arg-type]  # visible is not None
+    return overwrite(target, zero_hidden(other), Masked(target.value, visible, is_padding=is_padding))  # type: ignore[arg-type]  # visible is not None
 
 
 def _written(name: str) -> Callable:
     def in_place(input: Masked, *args: Any, **kwargs: Any) -> Masked:
         """What the function gives out of place, written into the target."""
         out = getattr(input, name)(*args, **kwargs)
-        return overwrite(input, settled(out), out)
+        return overwrite(input, zero_hidden(out), out)
 
     return in_place
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from layermask._private_torch import identities
 from layermask.core.dispatch import BINARY, INPLACE
 from layermask.core.mask import align, join
-from layermask.core.masked import Masked, masked_in, replace_masked, settled, settled_pair
+from layermask.core.masked import Masked, masked_in, replace_masked, zero_hidden, zero_hidden_pair
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 from layermask.rules.overwrite import become, overwrite, writable
@@ -54,18 +54,18 @@ def pointwise(function: Callable) -> Callable:
             value = function(*replace_masked(args, _value), **replace_masked(kwargs, _value))
             if value is NotImplemented:  # torch does not know the other operand, which may know us
                 return value
-            weights = _weights(inputs, value.ndim) if keeps else None
+            softmax_axis = _softmax_axis(inputs, value.ndim) if keeps else None
             if _is_the_same(value, inputs[0]):
-                inputs[0].weights = weights
+                inputs[0].softmax_axis = softmax_axis
                 return inputs[0]
-            return _with_mask_of(inputs[0], value, weights)
+            return _with_mask_of(inputs[0], value, softmax_axis)
         ndim = max(x.value.ndim for x in inputs)
-        visible, frame, values = join(inputs, ndim)
+        visible, is_padding, values = join(inputs, ndim)
         swap = dict(zip(identities(*inputs), values, strict=True))
         own: Callable = lambda x: swap[identities(x)[0]]  # noqa: E731
         value = function(*replace_masked(args, own), **replace_masked(kwargs, own))
-        weights = _weights(inputs, value.ndim) if keeps else None
-        return Masked(value, align(visible, value.ndim), frame=frame, weights=weights)
+        softmax_axis = _softmax_axis(inputs, value.ndim) if keeps else None
+        return Masked(value, align(visible, value.ndim), is_padding=is_padding, softmax_axis=softmax_axis)
 
     return rule
 
@@ -81,9 +81,9 @@ def _drawn(function: Callable) -> Callable:
 
     def rule(*args: Any, **kwargs: Any) -> Masked:
         inputs = masked_in(args, kwargs)
-        visible, frame, _ = join(inputs, max(x.value.ndim for x in inputs))
-        value = function(*replace_masked(args, settled), **replace_masked(kwargs, settled))
-        out = Masked(value, align(visible, value.ndim), frame=frame)
+        visible, is_padding, _ = join(inputs, max(x.value.ndim for x in inputs))
+        value = function(*replace_masked(args, zero_hidden), **replace_masked(kwargs, zero_hidden))
+        out = Masked(value, align(visible, value.ndim), is_padding=is_padding)
         if (dict(zip(parameters, args, strict=False)) | kwargs).get("inplace"):
             return overwrite(inputs[0], value, out)
         return out
@@ -101,7 +101,7 @@ def _in_the_likeness(function: Callable) -> Callable:
         args, kwargs = replace_masked(args, _value), replace_masked(kwargs, _value)
         if not isinstance(input, Masked):
             return function(input, *args, **kwargs)
-        return _with_mask_of(input, function(input.value, *args, **kwargs), input.weights)
+        return _with_mask_of(input, function(input.value, *args, **kwargs), input.softmax_axis)
 
     return rule
 
@@ -114,7 +114,7 @@ def pointwise_in_place(function: Callable) -> Callable:
     def rule(target: Masked, *args: Any, **kwargs: Any) -> Masked:
         """Hidden content of other operands stays out of storage that something else may call visible."""
         if target.aliased or torch.compiler.is_compiling():
-            settle = lambda x: x if x.visible is target.visible else settled_pair(x)  # noqa: E731
+            settle = lambda x: x if x.visible is target.visible else zero_hidden_pair(x)  # noqa: E731
             args, kwargs = replace_masked(args, settle), replace_masked(kwargs, settle)
         if args or kwargs:
             target.value = writable(target)
@@ -139,7 +139,9 @@ def _differentiated(inputs: list[Masked]) -> bool:
 
 def _harmless(x: Masked) -> Masked:
     """1 at hidden entries: weight gradients sum over them with zero, and 0 times the slope of 0/0 is NaN."""
-    out = Masked(torch.where(x.visible, x.value, 1), x.visible, frame=x.frame, weights=x.weights)
+    out = Masked(
+        torch.where(x.visible, x.value, 1), x.visible, is_padding=x.is_padding, softmax_axis=x.softmax_axis
+    )
     out.run = x.run
     return out
 
@@ -152,17 +154,17 @@ _SINGULAR = frozenset(
 )
 
 
-def _with_mask_of(x: Masked, value: Tensor, weights: Tensor | None = None) -> Masked:
+def _with_mask_of(x: Masked, value: Tensor, softmax_axis: Tensor | None = None) -> Masked:
     """The mask goes where the value does, to another device or behind more axes, and is itself otherwise."""
-    marks = [m if m is None else align(m, value.ndim) for m in (x.visible, x.frame, weights)]
+    marks = [m if m is None else align(m, value.ndim) for m in (x.visible, x.is_padding, softmax_axis)]
     if x.value.device != value.device:
         marks = [m if m is None else m.to(value.device) for m in marks]
-    visible, frame, weights = marks
-    return Masked(value, visible, frame=frame, weights=weights)  # type: ignore[arg-type]  # visible is not None
+    visible, is_padding, softmax_axis = marks
+    return Masked(value, visible, is_padding=is_padding, softmax_axis=softmax_axis)  # type: ignore[arg-type]  # visible is not None
 
 
-def _weights(inputs: list[Masked], ndim: int) -> Tensor | None:
-    marks = [x.weights for x in inputs if x.weights is not None]
+def _softmax_axis(inputs: list[Masked], ndim: int) -> Tensor | None:
+    marks = [x.softmax_axis for x in inputs if x.softmax_axis is not None]
     return align(marks[0], ndim) if len(marks) == 1 else None
 
 
@@ -229,8 +231,8 @@ def local_response_norm(
     input: Masked, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Masked:
     """Reads across channels only, which share a mask."""
-    return _with_mask_of(input, F.local_response_norm(_channels_settled(input), size, alpha, beta, k))
+    return _with_mask_of(input, F.local_response_norm(_zero_hidden_channels(input), size, alpha, beta, k))
 
 
-def _channels_settled(x: Masked) -> Tensor:
+def _zero_hidden_channels(x: Masked) -> Tensor:
     return x.value if x.visible.shape[1] == 1 else torch.where(x.visible, x.value, 0.0)

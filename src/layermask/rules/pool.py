@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import cached
-from layermask.core.masked import Masked, settings_of, settled
+from layermask.core.masked import Masked, settings_of, zero_hidden
 from layermask.core.ownership import exclusively_owned
 from layermask.core.rule_table import built_in as rule
 from layermask.core.tracing import is_traced
@@ -54,13 +54,13 @@ def _max_pool(n: int, pool: Callable) -> Callable:
         return_indices: bool = False,
     ) -> Any:
         window = pool_window(input, n, kernel_size, stride, padding, dilation, ceil_mode)
-        visible, frame = grow(input, window)
+        visible, is_padding = grow(input, window)
         value, restore = _below_maximum(input, window)
         out = pool(value, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         restore()
         out, indices = out if return_indices else (out, None)
         # in place: the pool's backward needs its indices only
-        masked = Masked(hide_(out, visible, 0.0), visible, frame=frame)
+        masked = Masked(hide_(out, visible, 0.0), visible, is_padding=is_padding)
         return (masked, indices) if return_indices else masked
 
     return max_pool
@@ -74,7 +74,7 @@ def _below_maximum(x: Masked, window: Window) -> tuple[Tensor, Callable]:
         return hide_(x.value, x.visible, -math.inf), lambda: hide_(x.value, x.visible, 0.0)  # finite again
     if how == "neighbor":
         return neighbor(x, window.reach), _nothing
-    return settled(x) if how == "zero" else hidden_last(x, -math.inf), _nothing
+    return zero_hidden(x) if how == "zero" else hidden_last(x, -math.inf), _nothing
 
 
 def _nothing() -> None:
@@ -95,7 +95,7 @@ def _avg_pool(n: int, pool: Callable) -> Callable:
         divisor_override: int | None = None,
     ) -> Masked:
         window = pool_window(input, n, kernel_size, stride, padding, 1, ceil_mode)
-        visible, frame = grow(input, window)
+        visible, is_padding = grow(input, window)
         options = (
             kernel_size,
             stride,
@@ -106,11 +106,11 @@ def _avg_pool(n: int, pool: Callable) -> Callable:
         )
         if _covers_map(input, window) and divisor_override is None:
             share = visible_share(input, range(2, n + 2), True, input.value.dtype)
-            mean = pool(settled(input), *options) / (share + epsilon(input))
-            return zero_if_empty(input, Masked(mean, visible, frame=frame))
+            mean = pool(zero_hidden(input), *options) / (share + epsilon(input))
+            return zero_if_empty(input, Masked(mean, visible, is_padding=is_padding))
         release = settings_of(input).compat == "release"
-        value = settled(input) if release else filled(input, window)
-        return zero_if_empty(input, Masked(pool(value, *options), visible, frame=frame))
+        value = zero_hidden(input) if release else filled(input, window)
+        return zero_if_empty(input, Masked(pool(value, *options), visible, is_padding=is_padding))
 
     return avg_pool
 
@@ -121,16 +121,16 @@ def _covers_map(x: Masked, window: Window) -> bool:
 
 
 def bins(x: Masked, n: int, output_size: Any) -> tuple[Tensor, Tensor | None]:
-    """The mask and frame of the bins of an adaptive pool; size 1 where nothing varies."""
+    """The mask and padding of the bins of an adaptive pool; size 1 where nothing varies."""
     wanted = _wanted(x, n, output_size)
 
     def any_in(mask: Tensor) -> Tensor:
         return ADAPTIVE_MAX[n](mask.to(torch.float32), wanted) > 0
 
-    if x.frame is None:
+    if x.is_padding is None:
         return cached(x.run, "bins", (x.visible,), wanted, lambda: any_in(x.visible)), None
-    missed = ~any_in(~x.frame)
-    return any_in(x.visible & ~x.frame) | missed, missed
+    missed = ~any_in(~x.is_padding)
+    return any_in(x.visible & ~x.is_padding) | missed, missed
 
 
 def _wanted(x: Masked, n: int, output_size: Any) -> tuple[int, ...]:
@@ -144,13 +144,13 @@ def _wanted(x: Masked, n: int, output_size: Any) -> tuple[int, ...]:
 def _adaptive_avg(n: int, pool: Callable) -> Callable:
     def adaptive_avg_pool(input: Masked, output_size: Any) -> Masked:
         """The mean of the visible cells of each bin; 0 where a bin has none (section 3.2, h_m)."""
-        mean = pool(settled(input), output_size)
+        mean = pool(zero_hidden(input), output_size)
         wanted = _wanted(input, n, output_size)
         key = (wanted, mean.dtype)
         share = cached(input.run, "bin share", (input.visible,), key, lambda: _bin_share(input, wanted, pool))
-        visible, frame = bins(input, n, output_size)
+        visible, is_padding = bins(input, n, output_size)
         mean = mean / (share.to(mean.dtype) + epsilon(input))
-        return zero_if_empty(input, Masked(mean, visible, frame=frame))
+        return zero_if_empty(input, Masked(mean, visible, is_padding=is_padding))
 
     return adaptive_avg_pool
 
@@ -165,9 +165,9 @@ def _bin_share(x: Masked, wanted: tuple[int, ...], pool: Callable) -> Tensor:
 
 def _adaptive_max(n: int, pool: Callable) -> Callable:
     def adaptive_max_pool(input: Masked, output_size: Any, return_indices: bool = False) -> Any:
-        visible, frame = bins(input, n, output_size)
+        visible, is_padding = bins(input, n, output_size)
         out, indices = pool(hidden_last(input, -math.inf), output_size, return_indices=True)
-        masked = Masked(torch.where(visible, out, 0), visible, frame=frame)
+        masked = Masked(torch.where(visible, out, 0), visible, is_padding=is_padding)
         return (masked, indices) if return_indices else masked
 
     return adaptive_max_pool
@@ -182,9 +182,9 @@ def _lp_pool(n: int, pool: Callable) -> Callable:
         ceil_mode: bool = False,
     ) -> Masked:
         window = pool_window(input, n, kernel_size, stride, 0, 1, ceil_mode)
-        visible, frame = grow(input, window)
+        visible, is_padding = grow(input, window)
         out = pool(filled(input, window), norm_type, kernel_size, stride, ceil_mode)
-        return zero_if_empty(input, Masked(out, visible, frame=frame))
+        return zero_if_empty(input, Masked(out, visible, is_padding=is_padding))
 
     return lp_pool
 

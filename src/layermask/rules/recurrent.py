@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from layermask.core.mask import any_over
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, zero_hidden
 from layermask.core.rule_table import built_in as rule
 
 
@@ -21,7 +21,7 @@ def _recurrent(function: Callable) -> Callable:
         Visible positions move to the front, run packed, and move back.
         """
         *rest, batch_first = options
-        value = settled(input) if batch_first else settled(input).transpose(0, 1)  # (N, L, C)
+        value = zero_hidden(input) if batch_first else zero_hidden(input).transpose(0, 1)  # (N, L, C)
         steps = any_over(input.run, input.visible, (-1,), keepdim=True)
         mask = (steps if batch_first else steps.transpose(0, 1))[..., 0].expand(value.shape[:2])
         order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)

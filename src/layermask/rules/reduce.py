@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, axis_of, cached, share, varies, weighs
-from layermask.core.masked import Masked, determined, same_mask, settings_of, settled, settled_along
+from layermask.core.masked import Masked, determined, same_mask, settings_of, settled_along, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 
@@ -46,9 +46,9 @@ def visible_share(x: Masked, dims: Sequence[int], keepdim: bool, dtype: torch.dt
 def reduced(x: Masked, value: Tensor, dims: Sequence[int], keepdim: bool) -> Masked:
     """A reduction's result: visible where anything it read was."""
     visible = any_over(x.run, x.visible, dims, keepdim)
-    if x.frame is None or varies(x.frame, dims):
+    if x.is_padding is None or varies(x.is_padding, dims):
         return Masked(value, visible)
-    return Masked(value, visible, frame=any_over(x.run, x.frame, dims, keepdim))  # of channels
+    return Masked(value, visible, is_padding=any_over(x.run, x.is_padding, dims, keepdim))  # of channels
 
 
 def epsilon(x: Masked) -> float:
@@ -63,7 +63,7 @@ def mean(
     dims = axes(input, dim)
     if not varies(input.visible, dims):
         return reduced(input, input.value.mean(dims, keepdim, dtype=dtype), dims, keepdim)
-    out = settled(input).mean(dims, keepdim, dtype=dtype)
+    out = zero_hidden(input).mean(dims, keepdim, dtype=dtype)
     return reduced(
         input, out / (visible_share(input, dims, keepdim, out.dtype) + epsilon(input)), dims, keepdim
     )
@@ -76,7 +76,7 @@ def sum(
     dims = axes(input, dim)
     if not varies(input.visible, dims):
         return reduced(input, input.value.sum(dims, keepdim, dtype=dtype), dims, keepdim)
-    out = settled(input).sum(dims, keepdim, dtype=dtype)
+    out = zero_hidden(input).sum(dims, keepdim, dtype=dtype)
     if not weighs(input, dims) and out.is_floating_point():
         out = out / visible_share(input, dims, keepdim, out.dtype)
     return reduced(input, out, dims, keepdim)
@@ -164,7 +164,7 @@ for name, worst in (("argmax", -math.inf), ("argmin", math.inf)):
 
 def moments(x: Masked, dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, biased variance and number of the visible entries along `dims`, which are kept."""
-    value = settled(x)
+    value = zero_hidden(x)
     total = math.prod([x.value.shape[d] for d in dims])
     part = visible_share(x, dims, True, torch.promote_types(value.dtype, torch.float32))
     scale = part.to(value.dtype)

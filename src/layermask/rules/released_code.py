@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from layermask.core.masked import Masked, settled
+from layermask.core.masked import Masked, zero_hidden
 from layermask.core.rule_table import RULES
 from layermask.rules.pool import bins
 from layermask.rules.shape import cat
@@ -23,8 +23,8 @@ from layermask.rules.shape import cat
 
 def unscaled_pool(input: Masked, output_size: Any) -> Masked:
     """The average with zeros at hidden cells, not rescaled."""
-    visible, frame = bins(input, 2, output_size)
-    return Masked(F.adaptive_avg_pool2d(settled(input), output_size), visible, frame=frame)
+    visible, is_padding = bins(input, 2, output_size)
+    return Masked(F.adaptive_avg_pool2d(zero_hidden(input), output_size), visible, is_padding=is_padding)
 
 
 _POOL = {F.adaptive_avg_pool2d: unscaled_pool}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import cached
-from layermask.core.masked import Masked, settled_pair
+from layermask.core.masked import Masked, zero_hidden_pair
 from layermask.core.rule_table import built_in as rule
 from layermask.core.window import on_grid
 from layermask.errors import NoMaskRule
@@ -41,11 +41,11 @@ def interpolate(
     )
     out = F.interpolate(value, size, scale_factor, mode, *options)
     key = (str(size), str(scale_factor), mode, *options, tuple(out.shape[2:]))
-    masks = (input.visible,) if input.frame is None else (input.visible, input.frame)
-    visible, frame = cached(
+    masks = (input.visible,) if input.is_padding is None else (input.visible, input.is_padding)
+    visible, is_padding = cached(
         input.run, "interpolate", masks, key, lambda: _resampled(input, mode, options, (size, scale_factor))
     )
-    return zero_if_empty(input, Masked(out, visible, frame=frame))
+    return zero_if_empty(input, Masked(out, visible, is_padding=is_padding))
 
 
 def _reach(x: Masked, size: Any, scale_factor: Any, mode: str, antialias: bool) -> tuple[int, ...]:
@@ -62,30 +62,34 @@ def _reach(x: Masked, size: Any, scale_factor: Any, mode: str, antialias: bool) 
 
 
 def _resampled(x: Masked, mode: str, options: tuple, target: tuple) -> tuple[Tensor, Tensor | None]:
-    """The mask and the frame resampled likewise."""
-    if x.frame is None and all(n == 1 for n in x.visible.shape[2:]):
+    """The mask and the padding resampled likewise."""
+    if x.is_padding is None and all(n == 1 for n in x.visible.shape[2:]):
         return x.visible, None
     real, image = _real_and_image(x, torch.float32)
 
     def sample(mask: Tensor, mode: str) -> Tensor:
         return F.interpolate(mask, target[0], target[1], mode, *options)
 
-    visible, frame = _read(sample, real, image, mode)
-    return visible, None if x.frame is None else frame
+    visible, is_padding = _read(sample, real, image, mode)
+    return visible, None if x.is_padding is None else is_padding
 
 
 def _real_and_image(x: Masked, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What is visible and no padding, and what is no padding, as numbers: (N or 1, C or 1, *S)."""
     size = x.value.shape[2:]
     visible = x.visible.expand(*x.visible.shape[:2], *size)
-    image = torch.ones_like(visible) if x.frame is None else ~x.frame.expand(*x.frame.shape[:2], *size)
+    image = (
+        torch.ones_like(visible)
+        if x.is_padding is None
+        else ~x.is_padding.expand(*x.is_padding.shape[:2], *size)
+    )
     return (visible & image).to(dtype), image.to(dtype)
 
 
 def _read(
     sample: Callable[[Tensor, str], Tensor], real: Tensor, image: Tensor, mode: str
 ) -> tuple[Tensor, Tensor]:
-    """Which samples are visible, and which are frame: those that read padding alone.
+    """Which samples are visible, and which are padding: those that read padding alone.
 
     A bicubic kernel has negative weights. Its linear core decides, and the rest of it where that is padding.
     """
@@ -113,12 +117,14 @@ def grid_sample(
         raise NoMaskRule("torch.nn.functional.grid_sample", why="Its grid must be plain.")
     input = on_grid(input, input.value.ndim - 2)
     reach = {"nearest": 0, "bilinear": 1, "bicubic": 3}[mode]
-    value = neighbor(settled_pair(input), (reach,) * (input.value.ndim - 2))  # padding may lie between cells
+    value = neighbor(
+        zero_hidden_pair(input), (reach,) * (input.value.ndim - 2)
+    )  # padding may lie between cells
     out = F.grid_sample(value, grid, mode, padding_mode, align_corners)
 
     def sample(mask: Tensor, mode: str) -> Tensor:
         return F.grid_sample(mask.expand(len(grid), *mask.shape[1:]), grid, mode, padding_mode, align_corners)
 
-    visible, frame = _read(sample, *_real_and_image(input, grid.dtype), mode)
-    framed = padding_mode == "zeros" or input.frame is not None
-    return zero_if_empty(input, Masked(out, visible, frame=frame if framed else None))
+    visible, is_padding = _read(sample, *_real_and_image(input, grid.dtype), mode)
+    framed = padding_mode == "zeros" or input.is_padding is not None
+    return zero_if_empty(input, Masked(out, visible, is_padding=is_padding if framed else None))

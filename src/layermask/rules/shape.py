@@ -12,16 +12,16 @@ from torch import Tensor
 from layermask._private_torch import identities
 from layermask.core.mask import align, axis_of, cached, join, narrow
 from layermask.core.mask import reshape as reshaped_mask
-from layermask.core.masked import Masked, has_positions, settled
+from layermask.core.masked import Masked, has_positions, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 
 
 def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any = None) -> Masked:
-    """`value` with mask and frame moved likewise; the same move of the same mask is made once (`key`)."""
+    """`value` with mask and padding moved likewise; the same move of the same mask is made once (`key`)."""
     visible = cached(x.run, "move", (x.visible,), key, lambda: move(x.visible)) if key else move(x.visible)
-    frame, weights = (m if m is None else move(m) for m in (x.frame, x.weights))
-    return _noted(x, Masked(value, visible, frame=frame, weights=weights))
+    is_padding, softmax_axis = (m if m is None else move(m) for m in (x.is_padding, x.softmax_axis))
+    return _noted(x, Masked(value, visible, is_padding=is_padding, softmax_axis=softmax_axis))
 
 
 def _noted(x: Masked, out: Masked) -> Masked:
@@ -50,7 +50,7 @@ def _expanded(function: Callable) -> Callable:
         out = function(input.value, *args, **kwargs)
         parts = [
             _full_move(mark, input, function, args, kwargs)
-            for mark in (input.visible, input.frame, input.weights)
+            for mark in (input.visible, input.is_padding, input.softmax_axis)
         ]
         if isinstance(out, Tensor):
             return _noted(input, _pair(out, *parts))
@@ -65,8 +65,8 @@ def _full_move(mark: Tensor | None, x: Masked, function: Callable, args: tuple, 
 
 
 def _pair(value: Tensor, *marks: Tensor | None) -> Masked:
-    visible, frame, weights = (None if mark is None else narrow(mark) for mark in marks)
-    return Masked(value, visible, frame=frame, weights=weights)  # type: ignore[arg-type]  # visible is not None
+    visible, is_padding, softmax_axis = (None if mark is None else narrow(mark) for mark in marks)
+    return Masked(value, visible, is_padding=is_padding, softmax_axis=softmax_axis)  # type: ignore[arg-type]  # visible is not None
 
 
 _SAME = """
@@ -197,13 +197,13 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, how: Any = None) -> Masked:
     dim = axis_of(dim, ndim)
     if _laid_end_to_end(tensors, inputs, dim):
         visible = _end_to_end(tensors, dim, lambda t: t.visible, True)
-        framed = any(t.frame is not None for t in inputs)
-        frame = _end_to_end(tensors, dim, lambda t: t.frame, False) if framed else None
-        return Masked(torch.cat(values, dim), visible, frame=frame)
-    visible, frame, chosen = join(inputs, ndim, how)
-    if any(x.frame is not None and x.frame.shape[dim] != 1 for x in inputs):
-        frame = None  # padding of single channels: from here on visible like any other entry
-    return Masked(torch.cat(_swapped(tensors, inputs, chosen), dim), visible, frame=frame)
+        framed = any(t.is_padding is not None for t in inputs)
+        is_padding = _end_to_end(tensors, dim, lambda t: t.is_padding, False) if framed else None
+        return Masked(torch.cat(values, dim), visible, is_padding=is_padding)
+    visible, is_padding, chosen = join(inputs, ndim, how)
+    if any(x.is_padding is not None and x.is_padding.shape[dim] != 1 for x in inputs):
+        is_padding = None  # padding of single channels: from here on visible like any other entry
+    return Masked(torch.cat(_swapped(tensors, inputs, chosen), dim), visible, is_padding=is_padding)
 
 
 def _laid_end_to_end(tensors: Sequence[Any], inputs: Sequence[Masked], dim: int) -> bool:
@@ -255,8 +255,8 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Masked:
             torch.cat([p.value if isinstance(p, Masked) else p for p in parts], axis),
             _end_to_end(parts, axis, lambda t: t.visible, True),
         )
-    visible, frame, chosen = join(inputs, ndim)
-    return Masked(torch.cat(_swapped(parts, inputs, chosen), axis), visible, frame=frame)
+    visible, is_padding, chosen = join(inputs, ndim)
+    return Masked(torch.cat(_swapped(parts, inputs, chosen), axis), visible, is_padding=is_padding)
 
 
 def _swapped(tensors: Sequence[Any], inputs: Sequence[Masked], values: Sequence[Tensor]) -> list[Tensor]:
@@ -276,23 +276,31 @@ def pad(input: Masked, pad: Sequence[int], mode: str = "constant", value: float 
     pads = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]  # from the last axis on
     size = [n if _laid_out(input, d) else 1 for d, n in enumerate(input.value.shape)]
     flat = [n for i, p in enumerate(pads) for n in (p if _laid_out(input, -1 - i) else (0, 0))]
-    weights = _padded_weights(input, out, mode == "constant" and not value)
+    softmax_axis = _padded_softmax_axis(input, out, mode == "constant" and not value)
     if not any(flat):
-        return _noted(input, Masked(out, input.visible, frame=input.frame, weights=weights))
+        return _noted(
+            input, Masked(out, input.visible, is_padding=input.is_padding, softmax_axis=softmax_axis)
+        )
     visible, old = (
         m.expand([max(k, n) for k, n in zip(m.shape, size, strict=True)])
-        for m in (input.visible, torch.zeros_like(input.visible) if input.frame is None else input.frame)
+        for m in (
+            input.visible,
+            torch.zeros_like(input.visible) if input.is_padding is None else input.is_padding,
+        )
     )
-    framed = (mode == "constant" and any(n > 0 for n in flat)) or input.frame is not None
-    frame = _padded(old, flat, mode, True) if framed else None
-    return _noted(input, Masked(out, _padded(visible, flat, mode, True), frame=frame, weights=weights))
+    framed = (mode == "constant" and any(n > 0 for n in flat)) or input.is_padding is not None
+    is_padding = _padded(old, flat, mode, True) if framed else None
+    return _noted(
+        input,
+        Masked(out, _padded(visible, flat, mode, True), is_padding=is_padding, softmax_axis=softmax_axis),
+    )
 
 
-def _padded_weights(x: Masked, out: Tensor, zeros: bool) -> Tensor | None:
+def _padded_softmax_axis(x: Masked, out: Tensor, zeros: bool) -> Tensor | None:
     """The mark of softmax weights behind padding: zeros keep their sum, and anything else does not."""
-    if x.weights is None:
+    if x.softmax_axis is None:
         return None
-    marked = [n != 1 for n in x.weights.shape]
+    marked = [n != 1 for n in x.softmax_axis.shape]
     longer = any(m and new > old for m, new, old in zip(marked, out.shape, x.value.shape, strict=True))
     if longer and not zeros:
         return None
@@ -302,7 +310,7 @@ def _padded_weights(x: Masked, out: Tensor, zeros: bool) -> Tensor | None:
 
 def _laid_out(x: Masked, axis: int) -> bool:
     """Whether the mask tells the cells along an axis apart, of which a map may have a single one there."""
-    if x.visible.shape[axis] != 1 or (x.frame is not None and x.frame.shape[axis] != 1):
+    if x.visible.shape[axis] != 1 or (x.is_padding is not None and x.is_padding.shape[axis] != 1):
         return True
     single = axis % x.value.ndim >= 2 and x.visible.shape[1] == x.value.shape[axis] == 1
     return single or _is_column(x, axis % x.value.ndim)
@@ -379,17 +387,17 @@ def fold(
 ) -> Masked:
     """A sum over the columns that cover a cell, rescaled by the visible share of them."""
     geometry = (output_size, kernel_size, dilation, padding, stride)
-    value = F.fold(settled(input), *geometry)
+    value = F.fold(zero_hidden(input), *geometry)
 
     def covered(mask: Tensor) -> Tensor:
         whole = mask.expand(-1, input.value.shape[1], input.value.shape[2])
         return F.fold(whole.to(torch.float32), *geometry)
 
-    image = torch.ones_like(input.visible[:1]) if input.frame is None else ~input.frame
+    image = torch.ones_like(input.visible[:1]) if input.is_padding is None else ~input.is_padding
     seen, total = covered(input.visible), covered(torch.ones_like(image[:1]))
     share = torch.where((seen > 0) & (seen < total), seen / total.clamp(min=1), 1.0).to(value.dtype)
     missed = covered(image) == 0
     visible = (covered(input.visible & image) > 0) | missed
     if value.shape[1] != 1 and input.visible.shape[1] == image.shape[1] == 1:
         visible, missed = visible[:, :1], missed[:, :1]
-    return _noted(input, Masked(value / share, visible, frame=missed))
+    return _noted(input, Masked(value / share, visible, is_padding=missed))

@@ -1,5 +1,5 @@
-"""The packed engine: a masked model run on rows of its visible cells, so that hidden ones cost nothing."""
+"""The sparse engine: a masked model run on rows of its visible cells, so that hidden ones cost nothing."""
 
-from layermask.sparse.engine import ENGINES, SparseEngine, packing
+from layermask.sparse.engine import ENGINES, SparseEngine, sparse_engine_for
 
-__all__ = ["ENGINES", "SparseEngine", "packing"]
+__all__ = ["ENGINES", "SparseEngine", "sparse_engine_for"]

@@ -13,11 +13,11 @@ from layermask.core.mask import cached
 from layermask.core.window import Window
 from layermask.padding.devices import compiled_fill
 from layermask.padding.rings import map_of
-from layermask.sparse.plan import FillPlan, plan, taps
+from layermask.sparse.plan import FillPlan, plan, window_cells
 
 
 @dataclass(eq=False)
-class Sites:
+class ActiveSites:
     """The visible cells of a mask (N, H, W), in reading order: one row each."""
 
     visible: Tensor  # (N, H, W) bool, contiguous
@@ -40,26 +40,26 @@ class Sites:
         return self.cells // self.visible[0].numel()
 
 
-def sites_of(run: ForwardPass, mask: Tensor, batch: int) -> Sites:
+def active_sites(run: ForwardPass, mask: Tensor, batch: int) -> ActiveSites:
     """The sites of a mask (N or 1, 1, H, W)."""
-    return cached(run, "sites", (mask,), batch, lambda: _sites(mask.expand(batch, *mask.shape[1:])))
+    return cached(run, "sites", (mask,), batch, lambda: _active_sites(mask.expand(batch, *mask.shape[1:])))
 
 
-def _sites(mask: Tensor) -> Sites:
+def _active_sites(mask: Tensor) -> ActiveSites:
     visible = mask[:, 0].contiguous()
     flat = visible.flatten()
     cells = flat.nonzero()[:, 0].int()
     number = torch.full((flat.numel(),), -1, dtype=torch.int32, device=flat.device)
     number[cells] = torch.arange(len(cells), dtype=torch.int32, device=flat.device)
-    return Sites(visible, cells, number)
+    return ActiveSites(visible, cells, number)
 
 
 def plan_of(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int) -> FillPlan:
-    """What a window op at the sites of `wanted` reads of those of `source` (masks, as in `sites_of`)."""
+    """What a window op at the sites of `wanted` reads of those of `source` (masks, as in `active_sites`)."""
 
     def compute() -> FillPlan:
-        here, there = sites_of(run, source, batch), sites_of(run, wanted, batch)
-        read = taps(there.cells, tuple(source.shape[2:]), tuple(wanted.shape[2:]), window)
+        here, there = active_sites(run, source, batch), active_sites(run, wanted, batch)
+        read = window_cells(there.cells, tuple(source.shape[2:]), tuple(wanted.shape[2:]), window)
         rings = map_of(run, source, None, window.reach, compiled_fill(source.device))
         rings = rings.expand(batch, *source.shape[1:])[:, 0].contiguous()
         return plan(rings, here.count, here.number, read, there.begins, window.reach)
@@ -67,21 +67,21 @@ def plan_of(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, ba
     return cached(run, "row plan", (source, wanted), (window, batch), compute)
 
 
-def seen_taps(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Tensor:
+def window_rows(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Tensor:
     """(M, T) int32: the visible row that each kernel offset reads, -1 where it reads none."""
 
     def compute() -> Tensor:
-        here, there = sites_of(run, source, batch), sites_of(run, wanted, batch)
-        read = taps(there.cells, tuple(source.shape[2:]), tuple(wanted.shape[2:]), window)
+        here, there = active_sites(run, source, batch), active_sites(run, wanted, batch)
+        read = window_cells(there.cells, tuple(source.shape[2:]), tuple(wanted.shape[2:]), window)
         return torch.where(read < 0, -1, here.number[read.clamp(min=0).flatten()].view_as(read))
 
-    return cached(run, "seen taps", (source, wanted), (window, batch), compute)
+    return cached(run, "window rows", (source, wanted), (window, batch), compute)
 
 
 def rows_within(run: ForwardPass, outer: Tensor, inner: Tensor, batch: int) -> Tensor:
     """(V,) int32: the row among the sites of `outer` of each site of `inner`, which lies within it."""
 
     def compute() -> Tensor:
-        return sites_of(run, outer, batch).number[sites_of(run, inner, batch).cells]
+        return active_sites(run, outer, batch).number[active_sites(run, inner, batch).cells]
 
     return cached(run, "rows within", (outer, inner), batch, compute)

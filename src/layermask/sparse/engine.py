@@ -1,4 +1,4 @@
-"""Which engine runs an op: packed rows, or the dense map."""
+"""Which engine runs an op: sparse rows, or the dense map."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from layermask.core.tracing import anything_traces, is_traced
 from layermask.sparse.memory import Memory
 from layermask.sparse.operands import NoRows
 from layermask.sparse.ops import compiled
-from layermask.sparse.rules.table import PACKED
+from layermask.sparse.rules.table import SPARSE_FORMS
 from layermask.sparse.weights import PreparedWeights
 
-ENGINES = ("auto", "dense", "packed")
+ENGINES = ("auto", "dense", "sparse")
 """How masked models run: on whole maps ("dense"), on rows of visible cells where there is a form for it
-("packed"), or packed wherever that is the faster by our measurements ("auto")."""
+("sparse"), or sparse wherever that is the faster by our measurements ("auto")."""
 
 
 class SparseEngine:
-    """The packed engine of one model: tried on every op, it declines what it has no form for."""
+    """The sparse engine of one model: tried on every op, it declines what it has no form for."""
 
     def __init__(self, wherever: bool) -> None:
         self.wherever = wherever  # and not only where compiled kernels do the work
@@ -36,7 +36,7 @@ class SparseEngine:
         return SparseEngine, (self.wherever,)
 
     def __call__(self, run: ForwardPass, function: Callable, args: tuple, kwargs: dict) -> Any:
-        body, stands_for = PACKED.get(function, (None, None))
+        body, stands_for = SPARSE_FORMS.get(function, (None, None))
         if body is None or rule_for(run, function) is not stands_for or _is_changed():
             return NotImplemented
         run.function = function
@@ -66,7 +66,7 @@ def _is_changed() -> bool:
 
 
 def _takes(body: Callable, args: tuple, kwargs: dict) -> bool:
-    """Whether a packed form knows these arguments: torch takes some under other names as well."""
+    """Whether a sparse form knows these arguments: torch takes some under other names as well."""
     try:
         inspect.signature(body).bind(*args, **kwargs)
     except TypeError:
@@ -74,24 +74,24 @@ def _takes(body: Callable, args: tuple, kwargs: dict) -> bool:
     return True
 
 
-A_STEM = 4
+STEM_CONVOLUTIONS = 4
 """A model of no more convolutions than these is no convolutional network: rows would be laid out again at
 once."""
 
 
-def packing(engine: str, settings: Settings, model: nn.Module) -> SparseEngine | None:
-    """The packed engine for a model, or None where the dense one is to do everything.
+def sparse_engine_for(engine: str, settings: Settings, model: nn.Module) -> SparseEngine | None:
+    """The sparse engine for a model, or None where the dense one is to do everything.
 
     Raises:
-        ValueError: "packed" was asked for with settings that only the dense engine knows.
+        ValueError: "sparse" was asked for with settings that only the dense engine knows.
     """
     ours = Settings(growth=settings.growth, pool=settings.pool, until=settings.until)
     convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
-    if engine == "dense" or (engine == "auto" and (settings != ours or convolutions <= A_STEM)):
+    if engine == "dense" or (engine == "auto" and (settings != ours or convolutions <= STEM_CONVOLUTIONS)):
         return None
     if settings != ours:
         raise ValueError(
-            f'engine="packed" knows fill="neighbor", join="intersection" and no compat, not {settings}: '
+            f'engine="sparse" knows fill="neighbor", join="intersection" and no compat, not {settings}: '
             'use engine="auto" or "dense".'
         )
-    return SparseEngine(wherever=engine == "packed")
+    return SparseEngine(wherever=engine == "sparse")

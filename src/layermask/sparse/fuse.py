@@ -10,7 +10,7 @@ from torch import Tensor
 from layermask.kernels.activation import NOTHING, Activation
 from layermask.sparse import ops
 from layermask.sparse.graph import Cat, Conv, Node
-from layermask.sparse.ops import wide
+from layermask.sparse.ops import to_compute_dtype
 from layermask.sparse.weights import Norm, Scale
 
 
@@ -41,7 +41,7 @@ class Affine(_Absorbed):
 
     def ended(self, mask: Tensor, end: Activation) -> Tensor:
         norm, (source,) = self.norm, self.sources
-        kind, prepared = wide(self.kind), self.run.packing.prepared
+        kind, prepared = to_compute_dtype(self.kind), self.run.sparse_engine.prepared
         vectors: tuple[Tensor, Tensor] = prepared.get(
             (norm.weights,), ("affine", norm.eps), lambda: tuple(v.to(kind) for v in norm.scale_and_shift())
         )

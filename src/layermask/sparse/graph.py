@@ -19,12 +19,12 @@ from layermask.core.forward_pass import ForwardPass
 from layermask.core.rule_table import name_of
 from layermask.core.window import Window
 from layermask.kernels.activation import NOTHING, Activation
-from layermask.kernels.operands import Source, Weights
+from layermask.kernels.operands import RowSource, Weights
 from layermask.sparse import ops
-from layermask.sparse.active import plan_of, rows_within, seen_taps, sites_of
-from layermask.sparse.ops import wide
-from layermask.sparse.plan import taps
-from layermask.sparse.weights import Captured, Norm, Scale, folded
+from layermask.sparse.active import active_sites, plan_of, rows_within, window_rows
+from layermask.sparse.ops import to_compute_dtype
+from layermask.sparse.plan import window_cells
+from layermask.sparse.weights import Captured, Norm, Scale, folded_weights
 
 MOST_WAITING = 50
 """How many nodes may wait one behind the other: asking for the last calls all of them."""
@@ -34,7 +34,7 @@ class Node:
     """Rows of channels at the visible cells of `mask`, computed once they are asked for.
 
     `mask`: (N or 1, 1, H, W) bool of `batch` images. `kind`: (0, C), of the map's dtype and device; rows are
-    of `wide(kind)`'s.
+    of `to_compute_dtype(kind)`'s.
     """
 
     def __init__(self, run: ForwardPass, mask: Tensor, batch: int, kind: Tensor, *sources: Node) -> None:
@@ -112,8 +112,10 @@ class Input(Node):
 
     def __init__(self, run: ForwardPass, mask: Tensor, value: Tensor) -> None:
         super().__init__(run, mask, len(value), value.new_empty(0, value.shape[1]))
-        cells = sites_of(run, mask, len(value)).cells
-        self.rows = wide(value.permute(0, 2, 3, 1).reshape(-1, value.shape[1]).index_select(0, cells))
+        cells = active_sites(run, mask, len(value)).cells
+        self.rows = to_compute_dtype(
+            value.permute(0, 2, 3, 1).reshape(-1, value.shape[1]).index_select(0, cells)
+        )
         self.rows_mask = mask
 
 
@@ -154,22 +156,22 @@ class Conv(Node):
             return ops.depthwise(source, table, weights, end)
         return end(ops.depthwise(source, table, weights).add_(added.at(mask)))
 
-    def read(self, mask: Tensor) -> tuple[Source, Tensor | None]:
+    def read(self, mask: Tensor) -> tuple[RowSource, Tensor | None]:
         """What is read for the cells of `mask`, and the table of it."""
         (source,) = self.sources
         if self.window.pointlike:
             rows, at = source.chosen(mask)
-            return Source(rows), None if at is None else at[:, None]
+            return RowSource(rows), None if at is None else at[:, None]
         plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
         return ops.fill(source.at(source.mask), plan), plan.table
 
     def weights(self, norms: list[Norm | Scale]) -> Weights:
         captured = (self.captured, *(norm.weights for norm in norms))
         params = (type(self), self.groups, *((type(norm), norm.eps) for norm in norms))
-        return self.run.packing.prepared.get(captured, params, lambda: self.prepare(norms))
+        return self.run.sparse_engine.prepared.get(captured, params, lambda: self.prepare(norms))
 
     def prepare(self, norms: list[Norm | Scale]) -> Weights:
-        return ops.prepare(*folded(self.captured, norms), self.groups)
+        return ops.prepare(*folded_weights(self.captured, norms), self.groups)
 
 
 class InputConv(Conv):
@@ -182,17 +184,21 @@ class InputConv(Conv):
         Node.__init__(self, run, mask, len(image), _kind(image, weights))
         self.window, self.captured, self.groups = window, weights, 1
         (top, left), (bottom, right) = window.before, window.after
-        self.image = wide(F.pad(image.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom)).contiguous())
+        self.image = to_compute_dtype(
+            F.pad(image.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom)).contiguous()
+        )
 
-    def read(self, mask: Tensor) -> tuple[Source, Tensor | None]:
+    def read(self, mask: Tensor) -> tuple[RowSource, Tensor | None]:
         n, h, w, c = self.image.shape
         down, along = self.window.kernel
         rows = Window((down, 1), self.window.stride, (0, 0), (0, 0), (self.window.dilation[0], 1))
-        table = taps(sites_of(self.run, mask, self.batch).cells, (h, w), tuple(mask.shape[2:]), rows)
-        return Source(self.image.view(-1).as_strided((n * h * w - along + 1, along * c), (c, 1))), table
+        table = window_cells(
+            active_sites(self.run, mask, self.batch).cells, (h, w), tuple(mask.shape[2:]), rows
+        )
+        return RowSource(self.image.view(-1).as_strided((n * h * w - along + 1, along * c), (c, 1))), table
 
     def prepare(self, norms: list[Norm | Scale]) -> Weights:
-        weight, bias = folded(self.captured, norms)
+        weight, bias = folded_weights(self.captured, norms)
         return ops.prepare(weight.permute(0, 3, 1, 2).flatten(1, 2), bias, 1)
 
 
@@ -210,7 +216,7 @@ class MaxPool(Node):
 
     def compute(self, mask: Tensor) -> Tensor:
         (source,) = self.sources
-        table = seen_taps(self.run, source.mask, mask, self.window, self.batch)
+        table = window_rows(self.run, source.mask, mask, self.window, self.batch)
         return ops.maximum(source.at(source.mask), table)
 
 
@@ -225,7 +231,7 @@ class MeanPool(Node):
         (source,) = self.sources
         plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
         size = math.prod(self.window.kernel)
-        values = wide(self.kind).new_full((size, self.channels), 1 / size)
+        values = to_compute_dtype(self.kind).new_full((size, self.channels), 1 / size)
         weights = Weights((self.channels, 1, size, 1), values, None)
         return ops.depthwise(ops.fill(source.at(source.mask), plan), plan.table, weights)
 
@@ -270,8 +276,8 @@ class ChannelScale(Node):
 
     def compute(self, mask: Tensor) -> Tensor:
         rows, at = self.sources[0].chosen(mask)
-        images = None if len(self.vectors) == 1 else sites_of(self.run, mask, self.batch).images
-        return ops.affine(rows, at, wide(self.vectors), None, NOTHING, scale_at=images)
+        images = None if len(self.vectors) == 1 else active_sites(self.run, mask, self.batch).images
+        return ops.affine(rows, at, to_compute_dtype(self.vectors), None, NOTHING, scale_at=images)
 
 
 class LayerNorm(Node):
@@ -282,7 +288,7 @@ class LayerNorm(Node):
         self.weight, self.bias, self.eps = weight, bias, eps
 
     def compute(self, mask: Tensor) -> Tensor:
-        weight, bias = (x if x is None else wide(x) for x in (self.weight, self.bias))
+        weight, bias = (x if x is None else to_compute_dtype(x) for x in (self.weight, self.bias))
         return ops.layer_norm(*self.sources[0].chosen(mask), weight, bias, self.eps)
 
 

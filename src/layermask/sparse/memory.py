@@ -114,12 +114,12 @@ def _lending(memory: Memory) -> Iterator[None]:
         memory.give_back()
 
 
-def lending(packing: Any) -> contextlib.AbstractContextManager[None]:
-    """Within the block, `empty` lends of the memory of a packed engine, if there is one.
+def lending(sparse_engine: Any) -> contextlib.AbstractContextManager[None]:
+    """Within the block, `empty` lends of the memory of a sparse engine, if there is one.
 
     Afterwards the memory gives back what is over its cap.
     """
-    return contextlib.nullcontext() if packing is None else _lending(packing.memory)
+    return contextlib.nullcontext() if sparse_engine is None else _lending(sparse_engine.memory)
 
 
 def empty(like: Tensor, rows: int, columns: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Operands that meet a packed value entry by entry, as rows."""
+"""Operands that meet a sparse value entry by entry, as rows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import intersection
 from layermask.core.masked import Masked
-from layermask.sparse.active import sites_of
+from layermask.sparse.active import active_sites
 from layermask.sparse.graph import Input, Node
-from layermask.sparse.ops import wide
-from layermask.sparse.value import ORDERS, Packed
+from layermask.sparse.ops import to_compute_dtype
+from layermask.sparse.value import ORDERS, SparseMasked
 
 AtSites = Callable[[Tensor], Any]  # a mask -> what an operand is for the rows at its sites
 
@@ -23,14 +23,14 @@ class NoRows(Exception):
     """An operand has no form as rows: the dense rule is to be taken."""
 
 
-def meet(inputs: Sequence[Packed], others: Sequence[Any]) -> tuple[Tensor, list[Node | AtSites]]:
+def meet(inputs: Sequence[SparseMasked], others: Sequence[Any]) -> tuple[Tensor, list[Node | AtSites]]:
     """The joined mask (N, 1, H, W), and each of `others` as a node of rows or as what broadcasts over them.
 
     Raises:
         NoRows: some operand does not fit.
     """
     first = inputs[0]
-    if any(type(x) is not Packed or x.node is None or x.order != first.order for x in inputs):
+    if any(type(x) is not SparseMasked or x.node is None or x.order != first.order for x in inputs):
         raise NoRows
     sizes = {(x.node.batch, *x.node.mask.shape[2:], x.dtype) for x in inputs}  # type: ignore[union-attr]
     if len(sizes) != 1:
@@ -54,10 +54,10 @@ def joined(run: ForwardPass, masks: Sequence[Tensor]) -> Tensor:
     return next((mask for mask in full if torch.equal(mask.expand_as(out), out)), out)
 
 
-def _form(other: Any, first: Packed) -> tuple[Node | AtSites, Tensor | None]:
+def _form(other: Any, first: SparseMasked) -> tuple[Node | AtSites, Tensor | None]:
     if not isinstance(other, (Masked, Tensor)):
         return (lambda mask: other), None
-    if isinstance(other, Packed):  # of another order, or padded
+    if isinstance(other, SparseMasked):  # of another order, or padded
         raise NoRows
     value = other.value if isinstance(other, Masked) else other
     if value.is_complex():
@@ -91,7 +91,7 @@ def _first(grid: Tensor, order: str) -> Tensor:
 
 def _mask_of(other: Masked, grid: Tensor, order: str) -> Tensor:
     """Its mask (N or 1, 1, H, W) or (N or 1, 1, 1, 1), as wide as its value."""
-    if other.frame is not None or other.weights is not None or other.visible.ndim != 4:
+    if other.is_padding is not None or other.softmax_axis is not None or other.visible.ndim != 4:
         raise NoRows
     mask = _first(other.visible, order)
     if mask.shape[1] != 1 or mask.shape[2:] != grid.shape[2:]:
@@ -116,7 +116,7 @@ class PerImage:
         self.node, self.vectors, self.parameter = node, vectors, parameter
 
     def __call__(self, mask: Tensor) -> Tensor:
-        vectors = wide(self.vectors)
+        vectors = to_compute_dtype(self.vectors)
         if len(vectors) == 1:
             return vectors
-        return vectors.index_select(0, sites_of(self.node.run, mask, self.node.batch).images)
+        return vectors.index_select(0, active_sites(self.node.run, mask, self.node.batch).images)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from layermask.kernels import Kernels, library, triton
 from layermask.kernels.activation import NOTHING, Activation
-from layermask.kernels.operands import Source, Weights
+from layermask.kernels.operands import RowSource, Weights
 from layermask.sparse.memory import empty
 from layermask.sparse.plan import FillPlan
 
@@ -35,7 +35,7 @@ def on_gpu(like: Tensor) -> ModuleType | None:
     return rows if rows.takes(like) else None
 
 
-def wide(x: Tensor) -> Tensor:
+def to_compute_dtype(x: Tensor) -> Tensor:
     """As rows hold it: half precision in float32 on a CPU, where no kernel here takes less."""
     return x.float() if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16) else x
 
@@ -64,7 +64,7 @@ def _panels(each: Tensor) -> Tensor:
     return padded.view(groups, count, width, window, channels).permute(0, 1, 3, 4, 2).contiguous()
 
 
-def fill(rows: Tensor, plan: FillPlan) -> Source:
+def fill(rows: Tensor, plan: FillPlan) -> RowSource:
     """The rows with those that the plan fills, ring after ring, and one of zeros."""
     count = len(plan.sources)
     filled = empty(rows, count + 1, rows.shape[1])
@@ -73,12 +73,12 @@ def fill(rows: Tensor, plan: FillPlan) -> Source:
     for end in plan.ends:
         _means(rows, plan, begin, end, filled)
         begin = end
-    return Source(rows, filled)
+    return RowSource(rows, filled)
 
 
 def _means(rows: Tensor, plan: FillPlan, begin: int, end: int, filled: Tensor) -> None:
     if gpu := on_gpu(rows):
-        gpu.means(Source(rows, filled), plan.sources, begin, end)
+        gpu.means(RowSource(rows, filled), plan.sources, begin, end)
         return
     if lib := compiled(rows):
         lib.means(rows, plan.sources, filled, begin, end)
@@ -91,7 +91,7 @@ def _means(rows: Tensor, plan: FillPlan, begin: int, end: int, filled: Tensor) -
 
 
 def product(
-    source: Source,
+    source: RowSource,
     table: Tensor | None,
     weights: Weights,
     added: tuple[Tensor, Tensor | None] | None = None,
@@ -117,7 +117,7 @@ def product(
 
 
 def _product(
-    source: Source,
+    source: RowSource,
     table: Tensor | None,
     weights: Weights,
     added: tuple[Tensor, Tensor | None] | None,
@@ -134,7 +134,7 @@ def _product(
     return end(out)
 
 
-def depthwise(source: Source, table: Tensor, weights: Weights, end: Activation = NOTHING) -> Tensor:
+def depthwise(source: RowSource, table: Tensor, weights: Weights, end: Activation = NOTHING) -> Tensor:
     """(M, C): each channel's sum over T of the rows that `table` (M, T) names, with weights (T, C)."""
     if gpu := on_gpu(source.rows):
         return gpu.depthwise(source, table, weights, end)

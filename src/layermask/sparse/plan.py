@@ -26,12 +26,12 @@ class FillPlan:
     ends: list[int]  # how many filled rows there are up to the end of each ring
 
 
-def taps(cells: Tensor, size: tuple[int, ...], out_size: tuple[int, ...], window: Window) -> Tensor:
+def window_cells(cells: Tensor, size: tuple[int, ...], out_size: tuple[int, ...], window: Window) -> Tensor:
     """(M, T) int32: the cell of (N, *size) that each kernel offset of output `cells` reads, or -1."""
     if cells.device.type == "cpu" and (lib := library()):
         read = cells.new_empty(len(cells), window.kernel[0] * window.kernel[1])
         numbers = (*size, *out_size, *window.kernel, *window.stride, *window.before, *window.dilation)
-        lib.taps(cells, read, *numbers)
+        lib.window_cells(cells, read, *numbers)
         return read
     place = cells.long()
     image, y, x = (

@@ -1,6 +1,6 @@
-"""The packed form of `Masked`: visible cells as rows of channels, until somebody asks for the map.
+"""The sparse form of `Masked`: visible cells as rows of channels, until somebody asks for the map.
 
-One representation is the truth at any moment. A `Packed` begins as rows. Whoever reads its `value` gets
+One representation is the truth at any moment. A `SparseMasked` begins as rows. Whoever reads its `value` gets
 the map, and may keep it, make views of it and write to it. So from then on the map is the truth and the rows
 are gone; an operator that wants rows gathers them again. Values that are views of one map in torch become
 views of one map here, all at the same time.
@@ -18,14 +18,14 @@ from torch import Tensor
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import cached
 from layermask.core.masked import Masked
-from layermask.sparse.active import sites_of
+from layermask.sparse.active import active_sites
 from layermask.sparse.graph import Node
 
 ORDERS = {"first": (0, 1, 2, 3), "last": (0, 2, 3, 1)}
 """Where channels are: the axes of (N, C, H, W) in the order that the value has them."""
 
 
-class Packed(Masked):
+class SparseMasked(Masked):
     """A Masked that is rows while `node` is set, and a map after that, at first with 0 at hidden entries.
 
     `order` says where channels are (a key of `ORDERS`), `strided_last` whether the map is channels-last in
@@ -34,14 +34,14 @@ class Packed(Masked):
 
     def __init__(self, node: Node, order: str = "first", strided_last: bool = False) -> None:
         self.order, self.strided_last = order, strided_last
-        self.frame = self.weights = None
+        self.is_padding = self.softmax_axis = None
         self.strided_slice, self.aliased = False, False
         self.run: ForwardPass | None = node.run
         self.aliases: AliasGroup | None = None
         self.node: Node | None = None
         self.replace_node(node)
 
-    def replace_node(self, node: Node) -> Packed:
+    def replace_node(self, node: Node) -> SparseMasked:
         """Stand for other rows from here on: an operator wrote in place, and no other value sees it."""
         self._leave_node()
         node.holders.append(weakref.ref(self))
@@ -61,11 +61,11 @@ class Packed(Masked):
         if self.node is not None:
             self.node.holders = [holder for holder in self.node.holders if holder() is not self]
 
-    def add_view(self, node: Node, begin: int, end: int, order: str) -> Packed:
+    def add_view(self, node: Node, begin: int, end: int, order: str) -> SparseMasked:
         """A value that is, in torch, a view of this one: channels `begin` to `end`, in this order of axes."""
         aliases = self.aliases or AliasGroup(self)
         start = aliases.span(self)[0]
-        return aliases.join(Packed(node, order, self.strided_last), start + begin, start + end)
+        return aliases.join(SparseMasked(node, order, self.strided_last), start + begin, start + end)
 
     @property
     def seen_by_others(self) -> bool:
@@ -115,7 +115,7 @@ class Packed(Masked):
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"Packed(shape={tuple(self.shape)}, dtype={self.dtype})"
+        return f"SparseMasked(shape={tuple(self.shape)}, dtype={self.dtype})"
 
 
 class AliasGroup:
@@ -124,27 +124,27 @@ class AliasGroup:
     Rows are never changed, so such values need no common memory until one of them is written to.
     """
 
-    def __init__(self, root: Packed) -> None:
+    def __init__(self, root: SparseMasked) -> None:
         assert root.node is not None
         self.node, self.strided_last = root.node, root.strided_last
-        self._members: list[tuple[weakref.ref[Packed], int, int]] = []
+        self._members: list[tuple[weakref.ref[SparseMasked], int, int]] = []
         self.join(root, 0, root.node.channels)
 
-    def join(self, x: Packed, begin: int, end: int) -> Packed:
+    def join(self, x: SparseMasked, begin: int, end: int) -> SparseMasked:
         """Add the value that has the channels `begin` to `end` of the map."""
         self._members.append((weakref.ref(x), begin, end))
         x.aliases = self
         return x
 
-    def _living(self) -> list[tuple[Packed, int, int]]:
+    def _living(self) -> list[tuple[SparseMasked, int, int]]:
         found = [(ref(), begin, end) for ref, begin, end in self._members]
         return [(x, begin, end) for x, begin, end in found if x is not None and x.aliases is self]
 
-    def span(self, x: Packed) -> tuple[int, int]:
+    def span(self, x: SparseMasked) -> tuple[int, int]:
         """The channels of the map that `x` has."""
         return next((begin, end) for member, begin, end in self._living() if member is x)
 
-    def overlap(self, x: Packed) -> bool:
+    def overlap(self, x: SparseMasked) -> bool:
         """Whether another living value has channels of `x`."""
         begin, end = self.span(x)
         return any(m is not x and b < end and begin < e for m, b, e in self._living())
@@ -162,9 +162,9 @@ def _of_node(name: str) -> Any:
 
 
 for name in ("dtype", "device", "is_cuda", "is_cpu", "requires_grad", "layout"):
-    setattr(Packed, name, _of_node(name))
-Packed.dim = lambda self: self.ndim  # type: ignore  # asked for by every batch norm
-Packed.ndim = property(lambda self: 4 if self.node is not None else self.value.ndim)  # type: ignore
+    setattr(SparseMasked, name, _of_node(name))
+SparseMasked.dim = lambda self: self.ndim  # type: ignore  # asked for by every batch norm
+SparseMasked.ndim = property(lambda self: 4 if self.node is not None else self.value.ndim)  # type: ignore
 
 
 def in_order(run: ForwardPass, mask: Tensor, order: str) -> Tensor:
@@ -178,22 +178,22 @@ def laid_out(node: Node, strided_last: bool) -> Tensor:
     """(N, C, H, W), zero where hidden."""
     size = tuple(node.mask.shape[2:])
     flat = node.kind.new_zeros(node.batch * size[0] * size[1], node.channels)
-    cells = sites_of(node.run, node.mask, node.batch).cells.long()
+    cells = active_sites(node.run, node.mask, node.batch).cells.long()
     flat.index_copy_(0, cells, node.at(node.mask).to(flat.dtype))
     value = flat.view(node.batch, *size, node.channels).permute(0, 3, 1, 2)
     return value if strided_last else value.contiguous()
 
 
-class Padded(Packed):
-    """A packed value with rows and columns of zeros around it: (left, right, top, bottom).
+class Padded(SparseMasked):
+    """A sparse value with rows and columns of zeros around it: (left, right, top, bottom).
 
-    `like`: the mask and frame of the padded value, by the rule of padding.
+    `like`: the mask and padding of the padded value, by the rule of padding.
     """
 
-    def __init__(self, inner: Packed, pads: tuple[int, int, int, int], like: Masked) -> None:
+    def __init__(self, inner: SparseMasked, pads: tuple[int, int, int, int], like: Masked) -> None:
         assert inner.node is not None
         super().__init__(inner.node, "first", inner.strided_last)
-        self.pads, self._visible, self.frame = pads, like.visible, like.frame
+        self.pads, self._visible, self.is_padding = pads, like.visible, like.is_padding
 
     def _map(self, node: Node) -> Tensor:
         return F.pad(laid_out(node, self.strided_last), self.pads)

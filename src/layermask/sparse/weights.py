@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from layermask._private_torch import identities
 from layermask.kernels.checksum import Place
 from layermask.rules import normalise
-from layermask.sparse.ops import wide
+from layermask.sparse.ops import to_compute_dtype
 
 Tensors = tuple[Tensor | None, ...]
 MOST_SEEN = 10_000  # weights whose places are noted
@@ -172,11 +172,11 @@ class Scale:
         return scale, torch.zeros_like(scale)
 
 
-def folded(weights: Captured, norms: Sequence[Norm | Scale]) -> tuple[Tensor, Tensor | None]:
+def folded_weights(weights: Captured, norms: Sequence[Norm | Scale]) -> tuple[Tensor, Tensor | None]:
     """A convolution's weight and bias, as rows meet them, with the norms behind it folded in."""
     weight, bias = weights.tensors
     assert weight is not None
-    weight, bias = wide(weight), bias if bias is None else wide(bias)
+    weight, bias = to_compute_dtype(weight), bias if bias is None else to_compute_dtype(bias)
     if not norms:
         return weight, bias
-    return normalise.folded(weight, bias, [norm.scale_and_shift() for norm in norms])
+    return normalise.fold_batch_norms(weight, bias, [norm.scale_and_shift() for norm in norms])

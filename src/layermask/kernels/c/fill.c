@@ -69,8 +69,8 @@ static const uint8_t *around(const plan *p, const uint8_t *known, uint8_t *a, ui
   return sums;
 }
 
-/* The map of rings of each image. `frame` (padding that is no neighbour) may be NULL, or one for all. */
-long fill_rings(const uint8_t *visible, const uint8_t *frame, uint8_t *rings, long images, long depth, long height,
+/* The map of rings of each image. `is_padding` (padding that is no neighbour) may be NULL, or one for all. */
+long fill_rings(const uint8_t *visible, const uint8_t *is_padding, uint8_t *rings, long images, long depth, long height,
                 long width, long frames, long reach_d, long reach_h, long reach_w, long threads) {
   const long size[3] = {depth, height, width}, reach[3] = {reach_d, reach_h, reach_w};
   plan p = {.grid = make_grid(size), .reach = reach};
@@ -81,7 +81,7 @@ long fill_rings(const uint8_t *visible, const uint8_t *frame, uint8_t *rings, lo
   for (int axis = 0; axis < 3; axis++) most = reach[axis] > most ? reach[axis] : most;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (long n = 0; n < images; n++) {
-    const uint8_t *seen = visible + n * cells, *padding = frame ? frame + (frames == 1 ? 0 : n * cells) : NULL;
+    const uint8_t *seen = visible + n * cells, *padding = is_padding ? is_padding + (frames == 1 ? 0 : n * cells) : NULL;
     uint8_t *out = rings + n * cells, *known = calloc(5, (size_t)whole);
     if (!known) {
 #pragma omp atomic write

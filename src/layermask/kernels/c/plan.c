@@ -5,7 +5,7 @@
 #include "rings.h"
 
 // read[m * taps + t]: the cell that tap t of output cell cells[m] reads, or -1 outside the image
-long taps(const int32_t *cells, int32_t *read, long count, long each, long h, long w, long out_h, long out_w,
+long window_cells(const int32_t *cells, int32_t *read, long count, long each, long h, long w, long out_h, long out_w,
           long kernel_h, long kernel_w, long stride_h, long stride_w, long before_h, long before_w, long dilation_h,
           long dilation_w, long threads) {
   long last = -1;

@@ -22,10 +22,10 @@ __all__ = ["KINDS", "fill_", "rings"]
 TILE = 1024  # cells times channels of one program
 
 
-def rings(visible: Tensor, frame: Tensor | None, reach: Sequence[int]) -> Tensor:
+def rings(visible: Tensor, is_padding: Tensor | None, reach: Sequence[int]) -> Tensor:
     """Each cell's ring: 0 = to fill from, r = filled in round r, 255 = neither. Masks are (N or 1, 1, *S)."""
-    visible, frame = whole(visible, frame)
-    sources = visible if frame is None else visible & ~frame
+    visible, is_padding = whole(visible, is_padding)
+    sources = visible if is_padding is None else visible & ~is_padding
     out = (~sources).to(torch.uint8).mul_(255)
     size = three(visible.shape[2:], 1)
     grid = (triton.cdiv(size[0] * size[1] * size[2], TILE), visible.shape[0])

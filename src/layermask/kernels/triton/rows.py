@@ -1,4 +1,4 @@
-"""What the packed engine does to rows on GPUs, in Triton: the kernels of product.c and rows.c.
+"""What the sparse engine does to rows on GPUs, in Triton: the kernels of product.c and rows.c.
 
 The rows that a table names are read where they are: windows are never laid out in memory. Sums are float32.
 """
@@ -18,7 +18,7 @@ from layermask.kernels.triton.fill import _device
 
 if TYPE_CHECKING:
     from layermask.kernels.activation import Activation
-    from layermask.kernels.operands import Source, Weights
+    from layermask.kernels.operands import RowSource, Weights
 
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
 TILE = 1024  # rows times channels of one program of the simple kernels
@@ -33,7 +33,7 @@ def takes(like: Tensor) -> bool:
 
 
 def product(
-    source: Source,
+    source: RowSource,
     table: Tensor | None,
     weights: Weights,
     added: tuple[Tensor, Tensor | None] | None,
@@ -96,7 +96,7 @@ def _schedule(x: Tensor, channels: int, high: int, wide: int) -> dict[str, Any]:
     return dict(PRECISION=precision, HIGH=high, WIDE=wide, DEEP=deep, num_warps=warps, num_stages=3)
 
 
-def depthwise(source: Source, table: Tensor, weights: Weights, end: Activation) -> Tensor:
+def depthwise(source: RowSource, table: Tensor, weights: Weights, end: Activation) -> Tensor:
     """As `sparse.ops.depthwise`."""
     out = source.rows.new_empty(len(table), source.rows.shape[1])
     more = (table, table.shape[1], weights.values, weights.bias, end.a, end.b)
@@ -126,7 +126,7 @@ def affine(
     _over(_affine, out, rows, rows.stride(0), *more, **_how(end))
 
 
-def means(source: Source, sources: Tensor, begin: int, end: int) -> None:
+def means(source: RowSource, sources: Tensor, begin: int, end: int) -> None:
     """Write to the filled rows `begin` to `end` the means of the rows that `sources` names for them."""
     assert source.filled is not None
     _over(_means, source.filled[begin:end], *_rows(source), sources[begin:end], AROUND=sources.shape[1])
@@ -144,7 +144,7 @@ def image_means(rows: Tensor, begins: Tensor) -> Tensor:
     return out
 
 
-def _rows(source: Source) -> tuple[Tensor, int, int, int | None]:
+def _rows(source: RowSource) -> tuple[Tensor, int, int, int | None]:
     """What `_named` takes: the first rows, how many, their step, and how far behind them the others begin."""
     if source.filled is None:
         return source.rows, len(source.rows), source.rows.stride(0), None

@@ -24,14 +24,14 @@ from layermask.sparse.graph import (
     LayerNorm,
     Node,
 )
-from layermask.sparse.rules.table import captured, constant, decline_unless, packed, rows_of
-from layermask.sparse.value import Packed, Padded
+from layermask.sparse.rules.table import captured, constant, decline_unless, rows_of, sparse_form
+from layermask.sparse.value import Padded, SparseMasked
 from layermask.sparse.weights import Norm
 
 FEW_CHANNELS = 8  # of an image
 
 
-@packed(F.conv2d, torch.conv2d)
+@sparse_form(F.conv2d, torch.conv2d)
 def conv2d(
     input: Any,
     weight: Tensor,
@@ -40,9 +40,9 @@ def conv2d(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
-) -> Packed:
+) -> SparseMasked:
     decline_unless(isinstance(input, Masked))
-    node = input.node if isinstance(input, Packed) else None
+    node = input.node if isinstance(input, SparseMasked) else None
     constant(input.value if node is None else node.kind, weight, bias)
     shape = input.shape
     decline_unless(len(shape) == weight.ndim == 4, groups > 0)
@@ -57,7 +57,9 @@ def conv2d(
         decline_unless(not window.pointlike)
         window = _widened(window, input.pads)
     last = input.strided_last or _strided_last(weight)
-    return Packed(Conv(node, visible, window, captured(node.run, weight, bias), groups), strided_last=last)
+    return SparseMasked(
+        Conv(node, visible, window, captured(node.run, weight, bias), groups), strided_last=last
+    )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -86,8 +88,8 @@ def _is_vector(x: Tensor | None, size: int) -> bool:
 
 def _grown(x: Masked, window: Window) -> Tensor:
     """The mask behind a window op; declines where a window lies in padding alone, or one cell is left."""
-    visible, frame = grow(x, window)
-    decline_unless(frame is None or not bool(frame.any()), visible[0, 0].numel() > 1)
+    visible, is_padding = grow(x, window)
+    decline_unless(is_padding is None or not bool(is_padding.any()), visible[0, 0].numel() > 1)
     return visible
 
 
@@ -108,10 +110,10 @@ def _strided_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, groups: int) -> Packed:
+def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, groups: int) -> SparseMasked:
     """From here on only what is visible is computed."""
     value, run = x.value, x.run
-    decline_unless(run is not None and run.packing.takes(value), x.weights is None)
+    decline_unless(run is not None and run.sparse_engine.takes(value), x.softmax_axis is None)
     assert run is not None
     decline_unless(
         x.visible.shape[1] == 1, x.visible.shape[2:] == value.shape[2:], math.prod(value.shape[2:]) > 1
@@ -122,23 +124,23 @@ def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, gr
     if value.shape[1] <= FEW_CHANNELS and groups == 1 and window.dilation[1] == 1:
         node: Node = InputConv(run, filled(x, window), visible, window, captured(run, weight, bias))
     else:
-        decline_unless(x.frame is None)
+        decline_unless(x.is_padding is None)
         given = Input(run, x.visible, value)
         node = Conv(given, visible, window, captured(run, weight, bias), groups)
-    return Packed(node, strided_last=last)
+    return SparseMasked(node, strided_last=last)
 
 
-@packed(F.linear)
-def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> Packed:
+@sparse_form(F.linear)
+def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> SparseMasked:
     node = rows_of(input, "last")
     constant(node.kind, weight, bias)
     decline_unless(weight.ndim == 2, weight.shape[1] == node.channels, _is_vector(bias, len(weight)))
     point = Window((1, 1), (1, 1), (0, 0), (0, 0), (1, 1))
     conv = Conv(node, node.mask, point, captured(node.run, weight, bias))
-    return Packed(conv, "last", strided_last=True)  # torch lays the result out in this order
+    return SparseMasked(conv, "last", strided_last=True)  # torch lays the result out in this order
 
 
-@packed(F.batch_norm, torch.batch_norm)
+@sparse_form(F.batch_norm, torch.batch_norm)
 def batch_norm(
     input: Any,
     running_mean: Tensor | None,
@@ -149,17 +151,17 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     *_: Any,
-) -> Packed:
+) -> SparseMasked:
     node = rows_of(input)
     vectors = (running_mean, running_var, weight, bias)
     constant(node.kind, *vectors)
     decline_unless(not training, running_mean is not None, running_var is not None, momentum is not None)
     decline_unless(all(_is_vector(vector, node.channels) for vector in vectors))
     norm = Norm(captured(node.run, *vectors), eps)
-    return Packed(Affine(node, norm), strided_last=input.strided_last)
+    return SparseMasked(Affine(node, norm), strided_last=input.strided_last)
 
 
-@packed(F.layer_norm, torch.layer_norm)
+@sparse_form(F.layer_norm, torch.layer_norm)
 def layer_norm(
     input: Any,
     normalized_shape: Sequence[int],
@@ -167,10 +169,10 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
     *_: Any,
-) -> Packed:
+) -> SparseMasked:
     node = rows_of(input, "last")
     constant(node.kind, weight, bias)
     decline_unless(tuple(normalized_shape) == (node.channels,))
     decline_unless(_is_vector(weight, node.channels), _is_vector(bias, node.channels))
     weight, bias = (x if x is None else x.detach().clone() for x in (weight, bias))  # computed later
-    return Packed(LayerNorm(node, weight, bias, eps), "last", strided_last=True)  # as linear's
+    return SparseMasked(LayerNorm(node, weight, bias, eps), "last", strided_last=True)  # as linear's

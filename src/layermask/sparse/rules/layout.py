@@ -17,12 +17,12 @@ from layermask.sparse.graph import (
     Slice,
 )
 from layermask.sparse.operands import joined
-from layermask.sparse.rules.table import decline_unless, packed, rows_of
-from layermask.sparse.value import ORDERS, Packed, Padded
+from layermask.sparse.rules.table import decline_unless, rows_of, sparse_form
+from layermask.sparse.value import ORDERS, Padded, SparseMasked
 
 
-@packed(torch.permute, Tensor.permute)
-def permute(input: Any, *dims: Any) -> Packed:
+@sparse_form(torch.permute, Tensor.permute)
+def permute(input: Any, *dims: Any) -> SparseMasked:
     node = rows_of(input, None)
     given = dims[0] if len(dims) == 1 else dims
     decline_unless(all(-4 <= d < 4 for d in given))
@@ -33,22 +33,22 @@ def permute(input: Any, *dims: Any) -> Packed:
     return input.add_view(node, 0, node.channels, names[axes_now])
 
 
-@packed(torch.cat, torch.concat, torch.concatenate)
-def cat(tensors: Sequence[Any], dim: int = 0) -> Packed:
-    decline_unless(dim in (1, -3), any(type(t) is Packed for t in tensors))
+@sparse_form(torch.cat, torch.concat, torch.concatenate)
+def cat(tensors: Sequence[Any], dim: int = 0) -> SparseMasked:
+    decline_unless(dim in (1, -3), any(type(t) is SparseMasked for t in tensors))
     nodes = [rows_of(t) for t in tensors]
     decline_unless(len({(n.batch, n.mask.shape[2:], n.kind.dtype) for n in nodes}) == 1)
     mask = joined(nodes[0].run, [node.mask for node in nodes])
-    return Packed(Cat(mask, *nodes), strided_last=all(t.strided_last for t in tensors))
+    return SparseMasked(Cat(mask, *nodes), strided_last=all(t.strided_last for t in tensors))
 
 
-def _sliced(x: Packed, begin: int, end: int) -> Packed:
+def _sliced(x: SparseMasked, begin: int, end: int) -> SparseMasked:
     node = rows_of(x)
     return x.add_view(Slice(node, begin, end), begin, end, "first")
 
 
-@packed(Tensor.__getitem__)
-def getitem(input: Any, index: Any) -> Packed:
+@sparse_form(Tensor.__getitem__)
+def getitem(input: Any, index: Any) -> SparseMasked:
     """A slice of channels, x[:, begin:end]."""
     node = rows_of(input)
     index = index if isinstance(index, tuple) else (index,)
@@ -62,8 +62,8 @@ def getitem(input: Any, index: Any) -> Packed:
     return _sliced(input, begin, end)
 
 
-@packed(torch.split, Tensor.split, torch.functional.split)
-def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Packed, ...]:
+@sparse_form(torch.split, Tensor.split, torch.functional.split)
+def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[SparseMasked, ...]:
     node, sizes = rows_of(tensor), split_size_or_sections
     decline_unless(dim in (1, -3))
     if isinstance(sizes, int):
@@ -74,15 +74,15 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Packe
     return tuple(_sliced(tensor, end - size, end) for size, end in zip(sizes, ends, strict=True))
 
 
-@packed(torch.chunk, Tensor.chunk)
-def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Packed, ...]:
+@sparse_form(torch.chunk, Tensor.chunk)
+def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[SparseMasked, ...]:
     node = rows_of(input)
     decline_unless(chunks > 0)
     return split(input, -(-node.channels // chunks), dim)
 
 
-@packed(F.pad, torch.constant_pad_nd)
-def pad(input: Any, pad: Sequence[int], mode: Any = "constant", value: float | None = None) -> Packed:
+@sparse_form(F.pad, torch.constant_pad_nd)
+def pad(input: Any, pad: Sequence[int], mode: Any = "constant", value: float | None = None) -> SparseMasked:
     if isinstance(mode, (int, float)):
         mode, value = "constant", mode
     node = rows_of(input)
@@ -97,9 +97,9 @@ def pad(input: Any, pad: Sequence[int], mode: Any = "constant", value: float | N
 def _metadata(name: str) -> None:
     function = getattr(Tensor, name)
 
-    @packed(function)
+    @sparse_form(function)
     def answer(input: Any, *args: Any) -> Any:
-        decline_unless(isinstance(input, Packed), getattr(input, "node", None) is not None)
+        decline_unless(isinstance(input, SparseMasked), getattr(input, "node", None) is not None)
         return function(torch.empty(input.shape, dtype=input.dtype, device="meta"), *args)
 
 
@@ -107,8 +107,8 @@ for name in "size dim ndimension numel nelement is_floating_point is_complex".sp
     _metadata(name)
 
 
-@packed(Tensor.contiguous)
-def contiguous(input: Any, memory_format: torch.memory_format = torch.contiguous_format) -> Packed:
+@sparse_form(Tensor.contiguous)
+def contiguous(input: Any, memory_format: torch.memory_format = torch.contiguous_format) -> SparseMasked:
     rows_of(input)
     decline_unless(input.strided_last == (memory_format is torch.channels_last))
     return input

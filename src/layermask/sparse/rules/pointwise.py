@@ -22,18 +22,18 @@ from layermask.sparse.graph import (
     Pointwise,
 )
 from layermask.sparse.operands import PerImage, meet
-from layermask.sparse.rules.table import PACKED, captured, decline_unless, packed, rows_of
-from layermask.sparse.value import Packed
+from layermask.sparse.rules.table import SPARSE_FORMS, captured, decline_unless, rows_of, sparse_form
+from layermask.sparse.value import SparseMasked
 from layermask.sparse.weights import Scale
 
 
-def _ended(x: Any, end: Activation, in_place: bool) -> Packed:
+def _ended(x: Any, end: Activation, in_place: bool) -> SparseMasked:
     return _replaced(x, ActivationNode(rows_of(x, None), end), in_place)
 
 
-def _replaced(x: Packed, node: Node, in_place: bool) -> Packed:
+def _replaced(x: SparseMasked, node: Node, in_place: bool) -> SparseMasked:
     if not in_place:
-        return Packed(node, x.order, x.strided_last)
+        return SparseMasked(node, x.order, x.strided_last)
     decline_unless(not x.seen_by_others)
     return x.replace_node(node)
 
@@ -41,46 +41,46 @@ def _replaced(x: Packed, node: Node, in_place: bool) -> Packed:
 RELU = Activation("clamp", 0.0, math.inf)
 
 
-@packed(F.relu, torch.relu, Tensor.relu)
-def relu(input: Any, inplace: bool = False) -> Packed:
+@sparse_form(F.relu, torch.relu, Tensor.relu)
+def relu(input: Any, inplace: bool = False) -> SparseMasked:
     return _ended(input, RELU, inplace)
 
 
-@packed(torch.relu_, Tensor.relu_)
-def relu_(input: Any) -> Packed:
+@sparse_form(torch.relu_, Tensor.relu_)
+def relu_(input: Any) -> SparseMasked:
     return _ended(input, RELU, True)
 
 
-@packed(F.relu6)
-def relu6(input: Any, inplace: bool = False) -> Packed:
+@sparse_form(F.relu6)
+def relu6(input: Any, inplace: bool = False) -> SparseMasked:
     return _ended(input, Activation("clamp", 0.0, 6.0), inplace)
 
 
-@packed(F.hardtanh)
-def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Packed:
+@sparse_form(F.hardtanh)
+def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> SparseMasked:
     decline_unless(min_val <= max_val)
     return _ended(input, Activation("clamp", float(min_val), float(max_val)), inplace)
 
 
-@packed(F.leaky_relu)
-def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Packed:
+@sparse_form(F.leaky_relu)
+def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> SparseMasked:
     return _ended(input, Activation("leaky_relu", float(negative_slope)), inplace)
 
 
-@packed(F.gelu)
-def gelu(input: Any, approximate: str = "none") -> Packed:
+@sparse_form(F.gelu)
+def gelu(input: Any, approximate: str = "none") -> SparseMasked:
     decline_unless(approximate == "none")
     return _ended(input, Activation("gelu"), False)
 
 
-@packed(torch.sigmoid, Tensor.sigmoid)
-def sigmoid(input: Any) -> Packed:
+@sparse_form(torch.sigmoid, Tensor.sigmoid)
+def sigmoid(input: Any) -> SparseMasked:
     return _ended(input, Activation("sigmoid"), False)
 
 
 def _named(function: Callable) -> None:
-    @packed(function)
-    def activation(input: Any, inplace: bool = False) -> Packed:
+    @sparse_form(function)
+    def activation(input: Any, inplace: bool = False) -> SparseMasked:
         return _ended(input, Activation(function.__name__), inplace)
 
 
@@ -88,8 +88,8 @@ for function in (F.silu, F.hardsigmoid, F.hardswish):
     _named(function)
 
 
-@packed(F.dropout, F.dropout2d, torch.dropout)
-def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Packed:
+@sparse_form(F.dropout, F.dropout2d, torch.dropout)
+def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> SparseMasked:
     rows_of(input, None)
     decline_unless(not training, 0 <= p <= 1)
     return input
@@ -110,10 +110,10 @@ _SUMS = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Te
 def _entrywise(function: Callable, in_place: bool) -> Callable:
     apart = _out_of_place(function) if in_place else function
 
-    def rule(*args: Any, **kwargs: Any) -> Packed:
+    def rule(*args: Any, **kwargs: Any) -> SparseMasked:
         in_place_now = in_place or bool(kwargs.pop("inplace", False))
         operands = [a for a in args if isinstance(a, (Masked, Tensor))]
-        inputs = [a for a in operands if isinstance(a, Packed)]
+        inputs = [a for a in operands if isinstance(a, SparseMasked)]
         decline_unless(bool(inputs), not any(isinstance(v, (Masked, Tensor)) for v in kwargs.values()))
         decline_unless(not in_place_now or operands[0] is inputs[0])
         node = _met(apart, args, kwargs, inputs)
@@ -122,12 +122,12 @@ def _entrywise(function: Callable, in_place: bool) -> Callable:
     return rule
 
 
-def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[Packed]) -> Node:
+def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[SparseMasked]) -> Node:
     decline_unless(all(isinstance(a, (Masked, Tensor, int, float)) for a in args))
-    others = [a for a in args if isinstance(a, (Masked, Tensor)) and not isinstance(a, Packed)]
+    others = [a for a in args if isinstance(a, (Masked, Tensor)) and not isinstance(a, SparseMasked)]
     mask, forms = meet(inputs, others)
     form_of = dict(zip(identities(*others), forms, strict=True))
-    parts = [a.node if isinstance(a, Packed) else form_of.get(identities(a)[0], a) for a in args]
+    parts = [a.node if isinstance(a, SparseMasked) else form_of.get(identities(a)[0], a) for a in args]
     nodes = [part for part in parts if isinstance(part, Node)]
     channels = max(node.channels for node in nodes)
     decline_unless(nodes[0].channels == channels)
@@ -158,5 +158,5 @@ def _out_of_place(function: Callable) -> Callable:
 
 for function, in_place in functions():
     stem = function.__name__.strip("_")
-    if stem in _ENTRYWISE and function not in PACKED:
-        packed(function)(_entrywise(function, in_place))
+    if stem in _ENTRYWISE and function not in SPARSE_FORMS:
+        sparse_form(function)(_entrywise(function, in_place))

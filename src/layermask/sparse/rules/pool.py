@@ -15,18 +15,18 @@ from layermask.core.masked import Masked
 from layermask.padding.rings import NEVER
 from layermask.rules.pool import pool_window
 from layermask.sparse import ops
-from layermask.sparse.active import sites_of
+from layermask.sparse.active import active_sites
 from layermask.sparse.graph import (
     MaxPool,
     MeanPool,
     Node,
 )
 from layermask.sparse.rules.conv import _grown
-from layermask.sparse.rules.table import decline_unless, packed, rows_of
-from layermask.sparse.value import ORDERS, Packed
+from layermask.sparse.rules.table import decline_unless, rows_of, sparse_form
+from layermask.sparse.value import ORDERS, SparseMasked
 
 
-@packed(F.max_pool2d, torch.max_pool2d)
+@sparse_form(F.max_pool2d, torch.max_pool2d)
 def max_pool2d(
     input: Any,
     kernel_size: Any,
@@ -35,16 +35,16 @@ def max_pool2d(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Packed:
+) -> SparseMasked:
     node = rows_of(input)
     decline_unless(not return_indices, node.run.settings.pool in (None, "nothing"))
     window = pool_window(input, 2, kernel_size, stride, padding, dilation, ceil_mode)
     decline_unless(all(0 <= 2 * b <= k for b, k in zip(window.before, window.kernel, strict=True)))
     visible = _grown(input, window)
-    return Packed(MaxPool(node, visible, window), strided_last=input.strided_last)
+    return SparseMasked(MaxPool(node, visible, window), strided_last=input.strided_last)
 
 
-@packed(F.avg_pool2d)
+@sparse_form(F.avg_pool2d)
 def avg_pool2d(
     input: Any,
     kernel_size: Any,
@@ -62,22 +62,22 @@ def avg_pool2d(
     decline_unless(not ceil_mode or pool_window(input, 2, kernel_size, stride, padding, 1, True) == window)
     decline_unless(max(window.reach) < NEVER)
     visible = _grown(input, window)
-    return Packed(MeanPool(node, visible, window), strided_last=input.strided_last)
+    return SparseMasked(MeanPool(node, visible, window), strided_last=input.strided_last)
 
 
-@packed(F.adaptive_avg_pool2d)
+@sparse_form(F.adaptive_avg_pool2d)
 def adaptive_avg_pool2d(input: Any, output_size: Any) -> Masked:
     decline_unless(output_size in (1, (1, 1), [1, 1]), output_size is not True)
     return _global_mean(rows_of(input), (2, 3), True)
 
 
-@packed(torch.mean, Tensor.mean)
+@sparse_form(torch.mean, Tensor.mean)
 def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Masked:
     decline_unless(dtype is None, dim is not None)
     return _global_mean(rows_of(input, None), _spatial(input, dim), keepdim)
 
 
-def _spatial(x: Packed, dim: Any) -> tuple[int, ...]:
+def _spatial(x: SparseMasked, dim: Any) -> tuple[int, ...]:
     """The axes `dim`, which are to be those of all positions."""
     given = [dim] if isinstance(dim, int) else dim
     decline_unless(all(-4 <= d < 4 for d in given))
@@ -98,7 +98,7 @@ def _global_mean(
     behind: Callable[[Tensor], Tensor] = _same,
 ) -> Masked:
     """Over what is visible (section 3.2, h_m)."""
-    sites = sites_of(node.run, node.mask, node.batch)
+    sites = active_sites(node.run, node.mask, node.batch)
     value = behind(ops.image_means(before(node.at(node.mask)), sites.begins, sites.images))
     visible = any_over(node.run, node.mask, (2, 3), True)
     shape = list(value.shape)
@@ -108,7 +108,7 @@ def _global_mean(
     return Masked(value, visible.reshape([len(visible)] + [1] * (len(shape) - 1)))
 
 
-@packed(torch.norm, Tensor.norm, torch.functional.norm)
+@sparse_form(torch.norm, Tensor.norm, torch.functional.norm)
 def norm(input: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Masked:
     """The length of each channel over all positions (global response normalisation)."""
     node = rows_of(input, None)

@@ -14,19 +14,19 @@ from layermask.sparse.graph import (
     Node,
 )
 from layermask.sparse.operands import NoRows
-from layermask.sparse.value import Packed
+from layermask.sparse.value import SparseMasked
 from layermask.sparse.weights import Captured
 
-PACKED: dict[Callable, tuple[Callable, Callable | None]] = {}
-"""torch function -> its packed form, and the dense rule it stands for (none other may have replaced that)."""
+SPARSE_FORMS: dict[Callable, tuple[Callable, Callable | None]] = {}
+"""torch function -> its sparse form, and the dense rule it stands for (none other may have replaced that)."""
 
 
-def packed(*functions_: Callable) -> Callable[[Callable], Callable]:
-    """Register the packed form of functions; it takes their parameters, and raises NoRows to decline."""
+def sparse_form(*functions_: Callable) -> Callable[[Callable], Callable]:
+    """Register the sparse form of functions; it takes their parameters, and raises NoRows to decline."""
 
     def register(body: Callable) -> Callable:
         for function in functions_:
-            PACKED[function] = (body, RULES.get(function))
+            SPARSE_FORMS[function] = (body, RULES.get(function))
         return body
 
     return register
@@ -38,15 +38,15 @@ def decline_unless(*conditions: bool) -> None:
 
 
 def rows_of(x: Any, order: str | None = "first") -> Node:
-    """The node of a packed value in that order (None: any)."""
-    decline_unless(type(x) is Packed, getattr(x, "node", None) is not None)
-    decline_unless(x.frame is None, x.weights is None, order is None or x.order == order)
+    """The node of a sparse value in that order (None: any)."""
+    decline_unless(type(x) is SparseMasked, getattr(x, "node", None) is not None)
+    decline_unless(x.is_padding is None, x.softmax_axis is None, order is None or x.order == order)
     return x.node
 
 
 def captured(run: ForwardPass, *weights: Tensor | None) -> Captured:
     """Weights as they are now, for an operator that may be computed later."""
-    return run.packing.prepared.capture(*weights)
+    return run.sparse_engine.prepared.capture(*weights)
 
 
 def constant(kind: Tensor, *tensors: Tensor | None) -> None:

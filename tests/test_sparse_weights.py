@@ -1,4 +1,4 @@
-"""Weights of a model that are changed, in any way, are followed by the packed engine."""
+"""Weights of a model that are changed, in any way, are followed by the sparse engine."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ WAYS: dict[str, Callable[[Net], object]] = {
 @pytest.mark.parametrize("way", WAYS)
 def test_changes_between_passes_are_followed(way: str) -> None:
     model = net()
-    removal, everything = LayerMasking(model, engine="packed"), torch.ones_like(VISIBLE)
+    removal, everything = LayerMasking(model, engine="sparse"), torch.ones_like(VISIBLE)
     before = removal(X, VISIBLE)
     WAYS[way](model)
     assert torch.allclose(removal(X, everything), model(X), rtol=1e-4, atol=1e-5)
@@ -130,7 +130,7 @@ def test_changes_between_passes_are_followed(way: str) -> None:
     assert torch.allclose(removal(X, VISIBLE), dense, rtol=1e-4, atol=1e-5)
     changes = way not in ("weight norm", "channels last")
     assert changes != torch.allclose(dense, before, rtol=1e-4, atol=1e-5)
-    assert removal.engine_used == "packed"
+    assert removal.engine_used == "sparse"
 
 
 class Changing(nn.Module):
@@ -163,16 +163,16 @@ def test_changes_within_a_pass_are_followed(change: str) -> None:
     for _ in range(3):
         torch.manual_seed(0)
         models.append(Changing(CHANGES[change]).eval())
-    plain, dense, packed = (
+    plain, dense, sparse = (
         models[0],
         LayerMasking(models[1], engine="dense"),
-        LayerMasking(models[2], engine="packed"),
+        LayerMasking(models[2], engine="sparse"),
     )
     everything = torch.ones_like(VISIBLE)
     for _ in range(3):
         assert torch.allclose(dense(X, everything), answer := plain(X), rtol=1e-4, atol=1e-5)
-        assert torch.allclose(packed(X, everything), answer, rtol=1e-4, atol=1e-5)
-    assert packed.engine_used == "packed"
+        assert torch.allclose(sparse(X, everything), answer, rtol=1e-4, atol=1e-5)
+    assert sparse.engine_used == "sparse"
 
 
 @torch.no_grad()
@@ -186,9 +186,9 @@ def test_norms_that_are_alike_may_change_within_a_pass() -> None:
         module.weight.data.mul_(1.1)  # type: ignore[union-attr]
 
     blocks[2][0].register_forward_hook(change)
-    dense, packed = LayerMasking(copy.deepcopy(model), engine="dense"), LayerMasking(model, engine="packed")
+    dense, sparse = LayerMasking(copy.deepcopy(model), engine="dense"), LayerMasking(model, engine="sparse")
     for _ in range(3):
-        assert torch.allclose(packed(X, VISIBLE), dense(X, VISIBLE), rtol=1e-4, atol=1e-5)
+        assert torch.allclose(sparse(X, VISIBLE), dense(X, VISIBLE), rtol=1e-4, atol=1e-5)
 
 
 class Heads(nn.Module):
@@ -213,7 +213,7 @@ def test_a_shared_convolution_is_prepared_once_for_each_norm(monkeypatch: pytest
     made, prepare = [], kernels.prepare
     monkeypatch.setattr(kernels, "prepare", lambda *given: (made.append(given), prepare(*given))[1])
     model = Heads().eval()
-    removal = LayerMasking(model, engine="packed")
+    removal = LayerMasking(model, engine="sparse")
     answers = [removal(X, VISIBLE) for _ in range(3)]
     assert len(made) == 4
     assert torch.equal(answers[0], answers[2])
@@ -223,11 +223,11 @@ def test_a_shared_convolution_is_prepared_once_for_each_norm(monkeypatch: pytest
 @torch.no_grad()
 def test_weights_that_change_in_every_pass_do_not_pile_up() -> None:
     model = net()
-    removal = LayerMasking(model, engine="packed")
+    removal = LayerMasking(model, engine="sparse")
     counts = []
     for _ in range(6):
         removal(X, VISIBLE)
-        counts.append(len(removal.packing.prepared._kept))
+        counts.append(len(removal.sparse_engine.prepared._kept))
         WAYS["data.mul_"](model)
     assert max(counts) <= 2 * counts[0]
 
@@ -245,7 +245,7 @@ def test_an_error_names_the_operator_that_failed(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(
         torch.OutOfMemoryError, match=r"no memory left \(in .*conv2d to a map of .*'depthwise'\)"
     ):
-        LayerMasking(model, engine="packed")(X, VISIBLE)
+        LayerMasking(model, engine="sparse")(X, VISIBLE)
 
 
 WRONG: dict[str, Callable[[Net], object]] = {
@@ -269,7 +269,7 @@ def test_wrong_weights_raise_the_error_of_torch_at_once(name: str) -> None:
     model = net()
     WRONG[name](model)
     found = []
-    for engine in ("dense", "packed"):
+    for engine in ("dense", "sparse"):
         with pytest.raises(Exception) as caught:
             LayerMasking(model, engine=engine)(X, VISIBLE)
         layers = {frame.name for frame in caught.traceback if "self" in frame.frame.f_locals}
@@ -280,7 +280,7 @@ def test_wrong_weights_raise_the_error_of_torch_at_once(name: str) -> None:
 @torch.no_grad()
 def test_the_engine_that_answered_is_public() -> None:
     model = net()
-    for engine, used in (("dense", "dense"), ("packed", "packed"), ("auto", "packed")):
+    for engine, used in (("dense", "dense"), ("sparse", "sparse"), ("auto", "sparse")):
         removal = LayerMasking(model, engine=engine)
         assert removal.engine_used is None
         removal(X, VISIBLE)
@@ -300,9 +300,9 @@ def test_autocast_within_a_model_is_followed() -> None:
 
     torch.manual_seed(0)
     model = Casting().eval()
-    dense, packed = (LayerMasking(model, engine=engine)(X, VISIBLE) for engine in ("dense", "packed"))
-    assert dense.dtype is packed.dtype is torch.bfloat16
-    assert torch.allclose(dense.float(), packed.float(), atol=2e-2)
+    dense, sparse = (LayerMasking(model, engine=engine)(X, VISIBLE) for engine in ("dense", "sparse"))
+    assert dense.dtype is sparse.dtype is torch.bfloat16
+    assert torch.allclose(dense.float(), sparse.float(), atol=2e-2)
 
 
 @torch.no_grad()
@@ -317,7 +317,7 @@ def test_copies_of_a_value_are_values_of_their_own() -> None:
 
     torch.manual_seed(0)
     model = Copying().eval()
-    answers = [LayerMasking(model, engine=engine)(X, VISIBLE) for engine in ("dense", "packed")]
+    answers = [LayerMasking(model, engine=engine)(X, VISIBLE) for engine in ("dense", "sparse")]
     assert torch.allclose(*answers, atol=1e-5)
     for shallow, deep in seen:
         assert (torch.where(shallow.visible, shallow.value, 0) >= 0).all()  # shares memory, as torch's do

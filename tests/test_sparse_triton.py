@@ -1,4 +1,4 @@
-"""The packed engine on GPUs: its Triton kernels in the interpreter and the compiler, and when they run."""
+"""The sparse engine on GPUs: its Triton kernels in the interpreter and the compiler, and when they run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_packed import MASKS, Net, held, images, masks, taken  # noqa: F401  # a fixture
+from test_sparse import MASKS, Net, held, images, masks, taken  # noqa: F401  # a fixture
 from torch import Tensor
 
 import layermask
 from layermask import LayerMasking
 from layermask.kernels.activation import ACTIVATIONS, Activation
-from layermask.kernels.operands import Source
+from layermask.kernels.operands import RowSource
 from layermask.sparse import ops as kernels
 
 TESTS = Path(__file__).parent
@@ -33,11 +33,11 @@ def without_gradients():
 
 
 @pytest.fixture
-def packed_triton():
+def sparse_triton():
     pytest.importorskip("triton")
-    from layermask.kernels.triton import rows as packed_triton
+    from layermask.kernels.triton import rows as sparse_triton
 
-    return packed_triton
+    return sparse_triton
 
 
 def run(*command: str, **environment: str) -> None:
@@ -58,7 +58,7 @@ def test_the_kernels_agree_with_their_twins(where: str, cases: str) -> None:
     pytest.importorskip("triton")
     if where == "on a GPU" and not torch.cuda.is_available():
         pytest.skip("no GPU")
-    laws = str(TESTS / "packed_triton_laws.py")
+    laws = str(TESTS / "sparse_triton_laws.py")
     command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", "-k", cases, laws)
     run(*command, TRITON_INTERPRET=str(int(where == "in the interpreter")), LAYERMASK_NATIVE="0")
 
@@ -113,19 +113,19 @@ class Compiler:
     ids=str,
 )
 def test_the_kernels_compile(
-    packed_triton, dtype: torch.dtype, precision: str, capability: int, monkeypatch, tmp_path: Path
+    sparse_triton, dtype: torch.dtype, precision: str, capability: int, monkeypatch, tmp_path: Path
 ) -> None:
     """Without spilling out of any GPU's shared memory, and reading whole rows 16 bytes at a time."""
-    if not hasattr(packed_triton._product, "params"):
+    if not hasattr(sparse_triton._product, "params"):
         pytest.skip("Triton interprets")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # some versions warn where it is not set
-    monkeypatch.setattr(kernels, "on_gpu", lambda x: packed_triton)
-    monkeypatch.setattr(packed_triton, "_precision", lambda x: precision)
+    monkeypatch.setattr(kernels, "on_gpu", lambda x: sparse_triton)
+    monkeypatch.setattr(sparse_triton, "_precision", lambda x: precision)
     names = ("_product", "_depthwise", "_maximum", "_affine", "_means", "_image_means")
-    found = {name: Compiler(getattr(packed_triton, name), capability) for name in names}
+    found = {name: Compiler(getattr(sparse_triton, name), capability) for name in names}
     for name, compiler in found.items():
-        monkeypatch.setattr(packed_triton, name, compiler)
+        monkeypatch.setattr(sparse_triton, name, compiler)
     launch_all(dtype)
     for name, compiler in found.items():
         assert compiler.compiled, name
@@ -141,42 +141,42 @@ def launch_all(dtype: torch.dtype) -> None:
     table = torch.empty(1000, 9, dtype=torch.int32)
     weights = kernels.Weights((1, 128, 9, 128), rows.new_empty(1, 128, 9, 128), None)
     at = table[:, 0].contiguous()
-    kernels.product(Source(rows, filled), table, weights, (rows, at), Activation("gelu"))
+    kernels.product(RowSource(rows, filled), table, weights, (rows, at), Activation("gelu"))
     weights = kernels.Weights((2, 20, 1, 64), rows.new_empty(2, 20, 1, 64), rows.new_empty(40))
-    kernels.product(Source(rows), None, weights)
+    kernels.product(RowSource(rows), None, weights)
     weights = kernels.Weights((128, 1, 9, 1), rows.new_empty(9, 128), rows[0])
-    kernels.depthwise(Source(rows, filled), table, weights, Activation("silu"))
+    kernels.depthwise(RowSource(rows, filled), table, weights, Activation("silu"))
     kernels.maximum(rows, table)
     for i, name in enumerate(ACTIVATIONS):
         few = (at, filled, None, at) if i else (None, rows[0], filled[0], None)
         kernels.affine(rows, *few[:3], Activation(name, 0.0, 6.0), torch.empty_like(rows), few[3])
-    kernels.on_gpu(rows).means(Source(rows, filled), table[:47, :8].contiguous(), 3, 47)
+    kernels.on_gpu(rows).means(RowSource(rows, filled), table[:47, :8].contiguous(), 3, 47)
     kernels.image_means(rows, torch.empty(5, dtype=torch.int64), at)
 
 
 # --- choices ----------------------------------------------------------------------------------------------
 
 
-def test_tiles_fit(packed_triton) -> None:
+def test_tiles_fit(sparse_triton) -> None:
     """None is wider than it must be; there is one for every processor, or they are as small as they get."""
     sizes = (1, 40, 64, 1000, 200_000), (1, 20, 64, 2048), (1, 8), (1, 132), (False, True)
-    smallest = packed_triton.TILES[-1]
+    smallest = sparse_triton.TILES[-1]
     for rows, columns, groups, processors, exact in itertools.product(*sizes):
-        high, wide = packed_triton._tile(rows, columns, groups, processors, exact)
+        high, wide = sparse_triton._tile(rows, columns, groups, processors, exact)
         assert 16 <= wide <= max(16, 2 * columns - 1) and wide & (wide - 1) == 0
         programs = -(-rows // high) * -(-columns // wide) * groups
         assert programs >= processors or (high, wide) == (smallest[0], min(wide, smallest[1]))
         assert not exact or high * wide <= 64 * 64
 
 
-def test_float32_is_rounded_only_where_the_user_lets_torch(packed_triton) -> None:
+def test_float32_is_rounded_only_where_the_user_lets_torch(sparse_triton) -> None:
     script = """
 import torch
-from layermask.kernels.triton import rows as packed_triton
-assert packed_triton._precision(torch.empty(0)) == "ieee"
+from layermask.kernels.triton import rows as sparse_triton
+assert sparse_triton._precision(torch.empty(0)) == "ieee"
 {change}
-assert packed_triton._precision(torch.empty(0)) == "tf32"
-assert packed_triton._precision(torch.empty(0, dtype=torch.float16)) == "tf32"
+assert sparse_triton._precision(torch.empty(0)) == "tf32"
+assert sparse_triton._precision(torch.empty(0, dtype=torch.float16)) == "tf32"
 """
     changes = ["torch.backends.cuda.matmul.allow_tf32 = True"]
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # after which the other may not be read
@@ -185,13 +185,13 @@ assert packed_triton._precision(torch.empty(0, dtype=torch.float16)) == "tf32"
         run("-c", script.format(change=change))
 
 
-def test_kernels_are_for_what_they_know(packed_triton, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_for_what_they_know(sparse_triton, monkeypatch: pytest.MonkeyPatch) -> None:
     def on_gpu(dtype: torch.dtype, capability: tuple[int, int]):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         like = SimpleNamespace(device=torch.device("cuda"), dtype=dtype, is_cuda=True)
         return kernels.on_gpu(like)  # type: ignore[arg-type]
 
-    assert all(on_gpu(dtype, (9, 0)) is packed_triton for dtype in FLOATS)
+    assert all(on_gpu(dtype, (9, 0)) is sparse_triton for dtype in FLOATS)
     assert on_gpu(torch.float64, (9, 0)) is None and on_gpu(torch.float32, (7, 5)) is None
     assert kernels.on_gpu(torch.empty(0)) is None
 
@@ -206,7 +206,7 @@ def test_automatic_means_kernels_in_c(monkeypatch: pytest.MonkeyPatch, taken: li
     LayerMasking(net)(x, visible)
     assert not taken
     with pytest.raises(AttributeError, match="has no attribute"):
-        LayerMasking(net, engine="packed")(x, visible)
+        LayerMasking(net, engine="sparse")(x, visible)
 
 
 def test_triton_is_imported_only_for_gpus() -> None:
@@ -215,6 +215,6 @@ def test_triton_is_imported_only_for_gpus() -> None:
         "import sys, torch, layermask\n"
         "model = torch.nn.Conv2d(3, 4, 3).requires_grad_(False)\n"
         "x, visible = torch.randn(1, 3, 9, 9), torch.rand(1, 1, 9, 9) < 0.5\n"
-        "layermask.LayerMasking(model, engine='packed')(x, visible)\n"
+        "layermask.LayerMasking(model, engine='sparse')(x, visible)\n"
         "assert not any(name.startswith('layermask.kernels.triton.') for name in sys.modules)\n",
     )

@@ -123,7 +123,7 @@ def test_threads_do_not_share(lender: Memory) -> None:
 
 def test_a_model_gives_it_back_and_later_answers_do_not_change_earlier_ones() -> None:
     model = nn.Sequential(*(nn.Conv2d(3 if i == 0 else 64, 64, 3, padding=1) for i in range(5))).eval()
-    removal = LayerMasking(model, engine="packed")
+    removal = LayerMasking(model, engine="sparse")
     images, visible = torch.randn(4, 3, 48, 48), torch.rand(4, 1, 48, 48) < 0.5
     with torch.no_grad():
         first = removal(images, visible)
@@ -131,7 +131,7 @@ def test_a_model_gives_it_back_and_later_answers_do_not_change_earlier_ones() ->
         removal(-images, visible)
         assert torch.equal(first, kept)
         assert torch.equal(removal(images, visible), kept)
-    region = weakref.ref(removal.packing.memory._regions[0])
+    region = weakref.ref(removal.sparse_engine.memory._regions[0])
     del removal
     gc.collect()
     assert region() is None

@@ -1,4 +1,4 @@
-"""The packed engine: its kernels against their twins, its answers against the dense engine's, its choices."""
+"""The sparse engine: its kernels against their twins, its answers against the dense engine's, its choices."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from layermask.kernels.activation import ACTIVATIONS
 from layermask.removal import layer_masking
 from layermask.sparse import ops as kernels
 from layermask.sparse import plan as plans
-from layermask.sparse.active import plan_of, sites_of
+from layermask.sparse.active import active_sites, plan_of
 from layermask.sparse.engine import SparseEngine
 from layermask.sparse.graph import Conv
-from layermask.sparse.value import Packed
+from layermask.sparse.value import SparseMasked
 
 needs_compiler = pytest.mark.skipif(library() is None, reason="no C compiler: nothing to compare with")
 RELU6 = kernels.Activation("clamp", 0.0, 6.0)
@@ -68,7 +68,7 @@ def situation(window: Window, channels: int):
     x = Masked(visible.float(), visible)
     x.run = run
     grown = grow(x, window)[0]
-    rows = torch.randn(sites_of(run, visible, 3).count, channels, generator=draw)
+    rows = torch.randn(active_sites(run, visible, 3).count, channels, generator=draw)
     return rows, plan_of(run, visible, grown, window, 3), run, visible, grown
 
 
@@ -81,7 +81,7 @@ def test_plans_are_those_of_torch_operators(name: str, monkeypatch: pytest.Monke
     theirs = plan_of(run, visible, grown, WINDOWS[name], 3)
     assert ours.ends == theirs.ends
     assert len(ours.sources) == len(theirs.sources) and len(ours.table) == len(theirs.table)
-    rows = torch.randn(sites_of(run, visible, 3).count, 1, dtype=torch.float64)  # each unlike the others
+    rows = torch.randn(active_sites(run, visible, 3).count, 1, dtype=torch.float64)  # each unlike the others
     windows = [kernels.fill(rows, plan).all()[plan.table.long()] for plan in (ours, theirs)]
     assert torch.allclose(*windows, rtol=0, atol=1e-12)
 
@@ -118,7 +118,7 @@ def test_products_are_those_of_torch_operators(name: str, shape: tuple[int, int,
 @pytest.mark.parametrize("channels", [1, 5, 16, 100])
 def test_other_kernels_are_those_of_torch_operators(channels: int) -> None:
     rows, plan, run, visible, _ = situation(WINDOWS["3x3"], channels)
-    sites = sites_of(run, visible, 3)
+    sites = active_sites(run, visible, 3)
     table = torch.where(plan.table < len(rows), plan.table, -1)
     scale, shift = torch.randn(channels), torch.randn(channels)
     pairs = []
@@ -194,20 +194,20 @@ def test_nan_stays_nan() -> None:
         assert torch.equal(out.isnan(), rows.isnan()), name
     assert kernels.maximum(rows, torch.tensor([[0, 1], [1, 0]], dtype=torch.int32)).isnan().all()
     point = kernels.prepare(torch.eye(2)[:, :, None, None], None, 1)
-    assert kernels.product(kernels.Source(rows), None, point, None, RELU6).isnan().any(1).all()
+    assert kernels.product(kernels.RowSource(rows), None, point, None, RELU6).isnan().any(1).all()
 
 
 # --- answers -------------------------------------------------------------------------------------------
 
 
 def engines(model: nn.Module, x: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    return tuple(LayerMasking(model, engine=engine)(x, visible) for engine in ("packed", "dense"))  # type: ignore
+    return tuple(LayerMasking(model, engine=engine)(x, visible) for engine in ("sparse", "dense"))  # type: ignore
 
 
 def assert_engines_agree(model: nn.Module, seed: int) -> None:
     model, x = model.double().eval(), images(seed).double()
-    packed, dense = engines(model, x, masks(x, MASKS, seed))
-    assert torch.allclose(packed, dense, rtol=1e-9, atol=1e-9 * float(dense.abs().max()))
+    sparse, dense = engines(model, x, masks(x, MASKS, seed))
+    assert torch.allclose(sparse, dense, rtol=1e-9, atol=1e-9 * float(dense.abs().max()))
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -286,7 +286,7 @@ def in_place_in_a_slice(net: Net, x: Tensor) -> Tensor:
     first, second = x.chunk(2, 1)
     again = x[:, 2:8]
     first.relu_()
-    second.exp_()  # which has no packed form
+    second.exp_()  # which has no sparse form
     return torch.cat([x, again, first], 1) * 2
 
 
@@ -326,7 +326,7 @@ def read_in_part_and_then_whole(net: Net, x: Tensor) -> Tensor:
 
 def operands_written_later(net: Net, x: Tensor) -> Tensor:
     """What is put off must not see what is done meanwhile."""
-    rolled = torch.roll(x, (1, 2), (2, 3))  # which has no packed form
+    rolled = torch.roll(x, (1, 2), (2, 3))  # which has no sparse form
     gate, number, kernel = x.mean((2, 3), keepdim=True), torch.tensor(2.0), net.conv.weight[:, :, 1:2, 1:2]
     y = F.conv2d(rolled, kernel) + (x + rolled) * gate * number
     for operand in (rolled, gate, number):
@@ -342,7 +342,7 @@ def all_kinds_of_indices(net: Net, x: Tensor) -> Tensor:
 
 
 def other_names_of_arguments(net: Net, x: Tensor) -> Tensor:
-    """Calls that torch takes and no packed form spells out."""
+    """Calls that torch takes and no sparse form spells out."""
     y = torch.permute(x, dims=(0, 2, 3, 1)).permute(dims=(0, 3, 1, 2)) * x.size(dim=2)
     return torch.dropout(y, p=0.5, train=False) + torch.add(input=x, other=y)
 
@@ -384,8 +384,8 @@ BODIES = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_putting_off_changes_nothing(body: Callable, dtype: torch.dtype) -> None:
     net, x = Net(body).eval().to(dtype), images(1).to(dtype)
-    packed, dense = engines(net, x, masks(x, MASKS, 1))
-    assert torch.allclose(packed, dense, atol=1e-4 if dtype is torch.float32 else 1e-10)
+    sparse, dense = engines(net, x, masks(x, MASKS, 1))
+    assert torch.allclose(sparse, dense, atol=1e-4 if dtype is torch.float32 else 1e-10)
 
 
 def _filter(*shape: int) -> Tensor:
@@ -479,15 +479,15 @@ def test_every_spelling_answers_as_the_dense_engine(name: str, last: bool) -> No
     form = torch.channels_last if last else torch.contiguous_format
     visible, seen = masks(x, MASKS, 1), []
     net.register_forward_hook(lambda module, inputs, out: seen.append((out.shape, out.value, out.visible)))
-    for engine in ("packed", "dense"):
+    for engine in ("sparse", "dense"):
         LayerMasking(net.to(memory_format=form), engine=engine)(x.to(memory_format=form), visible)
-    (shape, packed, ours), (_, dense, theirs) = seen
-    assert shape == packed.shape == dense.shape
-    assert packed.dtype == dense.dtype
-    assert all(n == 1 or a == b for n, a, b in zip(shape, packed.stride(), dense.stride(), strict=True))
+    (shape, sparse, ours), (_, dense, theirs) = seen
+    assert shape == sparse.shape == dense.shape
+    assert sparse.dtype == dense.dtype
+    assert all(n == 1 or a == b for n, a, b in zip(shape, sparse.stride(), dense.stride(), strict=True))
     assert torch.equal(ours.expand(shape), theirs.expand(shape))
     near = 1e-2 if name == "other precisions" else 1e-5 if name.endswith("precisions") else 1e-10
-    assert torch.allclose(torch.where(ours, packed, 0), torch.where(theirs, dense, 0), rtol=near, atol=near)
+    assert torch.allclose(torch.where(ours, sparse, 0), torch.where(theirs, dense, 0), rtol=near, atol=near)
 
 
 STEMS = {
@@ -509,8 +509,8 @@ def test_stems_answer_as_the_dense_engine(channels: int, name: str) -> None:
     stem = nn.Conv2d(channels, 12, kernel, stride, padding).double()
     x = torch.randn(5, channels, 24, 21, dtype=torch.float64)
     visible = masks(x, MASKS, 1)
-    packed, dense = engines(nn.Sequential(stem, nn.ReLU(), nn.Conv2d(12, 5, 3).double()), x, visible)
-    assert torch.allclose(packed, dense, rtol=1e-10, atol=1e-10)
+    sparse, dense = engines(nn.Sequential(stem, nn.ReLU(), nn.Conv2d(12, 5, 3).double()), x, visible)
+    assert torch.allclose(sparse, dense, rtol=1e-10, atol=1e-10)
 
 
 REFUSED: dict[str, Callable[[Tensor], object]] = {
@@ -537,7 +537,7 @@ REFUSED: dict[str, Callable[[Tensor], object]] = {
 }
 
 
-@pytest.mark.parametrize("engine", [None, "dense", "packed"])
+@pytest.mark.parametrize("engine", [None, "dense", "sparse"])
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_torch_refuses_every_engine_refuses(name: str, engine: str | None) -> None:
     net, x = Net(lambda net, x: REFUSED[name](net.norm(x))).eval(), images(1)
@@ -552,8 +552,8 @@ def test_long_chains_are_computed_in_pieces() -> None:
         return x
 
     net, x = Net(body).double().eval(), images(1).double()
-    packed, dense = engines(net, x, masks(x, MASKS, 1))
-    assert torch.allclose(packed, dense, atol=1e-9)
+    sparse, dense = engines(net, x, masks(x, MASKS, 1))
+    assert torch.allclose(sparse, dense, atol=1e-9)
 
 
 @needs_compiler
@@ -571,8 +571,8 @@ PARTS: list[Callable] = [lambda p: torch._neg_view(p), lambda p: p.as_strided((1
 def test_views_of_a_parameter_are_not_the_parameter(part: Callable) -> None:
     half = nn.Parameter(torch.randn(24, dtype=torch.float64)[:12].view(12, 1, 1))
     net, x = Net(lambda net, x: x * part(half)).double().eval(), images(1).double()
-    packed, dense = engines(net, x, masks(x, MASKS, 1))
-    assert torch.allclose(packed, dense, atol=1e-12)
+    sparse, dense = engines(net, x, masks(x, MASKS, 1))
+    assert torch.allclose(sparse, dense, atol=1e-12)
 
 
 def test_hooks_may_look_and_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -580,8 +580,8 @@ def test_hooks_may_look_and_change(monkeypatch: pytest.MonkeyPatch) -> None:
     visible = masks(x, MASKS, 1)
     before = engines(net, x, visible)[1]
     net.norm.register_forward_hook(lambda module, inputs, output: output * 2)
-    packed, dense = engines(net, x, visible)
-    assert torch.allclose(packed, dense) and not torch.allclose(dense, before)
+    sparse, dense = engines(net, x, visible)
+    assert torch.allclose(sparse, dense) and not torch.allclose(dense, before)
 
 
 def test_a_norm_shared_by_hooks_is_kept_apart() -> None:
@@ -589,10 +589,10 @@ def test_a_norm_shared_by_hooks_is_kept_apart() -> None:
     net, x, seen = Net(held).double().eval(), images(1).double(), []
     net.stem.register_forward_hook(lambda module, inputs, output: seen.append(output))
     visible = masks(x, MASKS, 1)
-    packed, dense = engines(net, x, visible)
-    assert torch.allclose(packed, dense)
+    sparse, dense = engines(net, x, visible)
+    assert torch.allclose(sparse, dense)
     (first, second) = seen
-    assert type(first) is Packed and type(second) is Masked
+    assert type(first) is SparseMasked and type(second) is Masked
     assert torch.allclose(first.value, torch.where(second.visible, second.value, 0.0))
 
 
@@ -601,21 +601,21 @@ def test_what_several_read_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> 
     calls, fused = [], Conv.fused
     monkeypatch.setattr(Conv, "fused", lambda self, *args: calls.append(args) or fused(self, *args))
     net, x = Net(held).double().eval(), images(1).double()
-    LayerMasking(net, engine="packed")(x, masks(x, MASKS, 1))
+    LayerMasking(net, engine="sparse")(x, masks(x, MASKS, 1))
     assert len(calls) == 1 and calls[0][1] == []
     calls.clear()
     net.body = lambda net, x: F.relu(net.norm(x) + 0 * net.norm(net.conv(x)))
     kept = []
     net.norm.register_forward_hook(lambda module, inputs, output: kept.append(output))
-    LayerMasking(net, engine="packed")(x, masks(x, MASKS, 1))
+    LayerMasking(net, engine="sparse")(x, masks(x, MASKS, 1))
     assert [len(norms) for _, norms, _, _ in calls] == [0, 1]  # the stem is read twice, the other once
 
 
 def test_weights_prepared_once_follow_the_model() -> None:
     net, x = Net(changed_weights).eval(), images(1)
-    visible, removal = masks(x, MASKS, 1), LayerMasking(net, engine="packed")
-    first, kept = removal(x, visible), dict(removal.packing.prepared._kept)
-    assert torch.equal(removal(x, visible), first) and removal.packing.prepared._kept == kept
+    visible, removal = masks(x, MASKS, 1), LayerMasking(net, engine="sparse")
+    first, kept = removal(x, visible), dict(removal.sparse_engine.prepared._kept)
+    assert torch.equal(removal(x, visible), first) and removal.sparse_engine.prepared._kept == kept
     for change in (
         lambda: net.conv.weight.mul_(2),
         lambda: setattr(net.conv.weight, "data", torch.randn(12, 12, 3, 3)),
@@ -631,20 +631,20 @@ def test_weights_prepared_once_follow_the_model() -> None:
 
 def test_scales_prepared_once_follow_the_model() -> None:
     net, x = Net(lambda net, x: net.scale.reshape(1, -1, 1, 1) * net.conv(x)).eval(), images(1)
-    visible, removal = masks(x, MASKS, 1), LayerMasking(net, engine="packed")
-    first, kept = removal(x, visible), dict(removal.packing.prepared._kept)
-    assert torch.equal(removal(x, visible), first) and removal.packing.prepared._kept == kept
+    visible, removal = masks(x, MASKS, 1), LayerMasking(net, engine="sparse")
+    first, kept = removal(x, visible), dict(removal.sparse_engine.prepared._kept)
+    assert torch.equal(removal(x, visible), first) and removal.sparse_engine.prepared._kept == kept
     net.scale.mul_(2)
     assert torch.allclose(removal(x, visible), 2 * first, atol=1e-5)
 
 
 def test_prepared_weights_go_with_the_operator() -> None:
     net, x = Net(doubled).eval(), images(1)
-    removal = LayerMasking(net, engine="packed")
+    removal = LayerMasking(net, engine="sparse")
     removal(x, masks(x, MASKS, 1))
-    assert removal.packing.prepared._kept
-    assert not copy.deepcopy(removal).packing.prepared._kept
-    kept = [weakref.ref(entry) for entry in removal.packing.prepared._kept.values()]
+    assert removal.sparse_engine.prepared._kept
+    assert not copy.deepcopy(removal).sparse_engine.prepared._kept
+    kept = [weakref.ref(entry) for entry in removal.sparse_engine.prepared._kept.values()]
     del removal
     gc.collect()
     assert not any(ref() for ref in kept)
@@ -655,7 +655,7 @@ def test_prepared_weights_go_with_the_operator() -> None:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the functions that the packed engine took."""
+    """The names of the functions that the sparse engine took."""
     names: list[str] = []
     call = SparseEngine.__call__
 
@@ -669,11 +669,11 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_an_ordinary_network_is_packed_throughout(taken: list[str]) -> None:
+def test_an_ordinary_network_is_sparse_throughout(taken: list[str]) -> None:
     from torchvision.models import resnet18
 
     x = torch.randn(2, 3, 64, 64)
-    LayerMasking(resnet18().eval(), engine="packed")(x, masks(x, ["patches"], 0))
+    LayerMasking(resnet18().eval(), engine="sparse")(x, masks(x, ["patches"], 0))
     assert [taken.count(name) for name in ("conv2d", "batch_norm", "max_pool2d")] == [20, 20, 1]
     assert taken[-1] == "adaptive_avg_pool2d"
 
@@ -686,7 +686,7 @@ def test_settings_of_the_dense_engine_alone(options: dict, taken: list[str]) -> 
     LayerMasking(net, engine="auto", **options)(x, masks(x, MASKS, 1))
     assert not taken
     with pytest.raises(ValueError, match="engine"):
-        LayerMasking(net, engine="packed", **options)
+        LayerMasking(net, engine="sparse", **options)
 
 
 @pytest.mark.parametrize(
@@ -698,22 +698,22 @@ def test_other_growths(options: dict, taken: list[str]) -> None:
         images(1).double(),
     )
     visible = masks(x, MASKS, 1)
-    packed, dense = (LayerMasking(net, engine=e, **options)(x, visible) for e in ("packed", "dense"))
-    assert torch.allclose(packed, dense) and taken
+    sparse, dense = (LayerMasking(net, engine=e, **options)(x, visible) for e in ("sparse", "dense"))
+    assert torch.allclose(sparse, dense) and taken
 
 
 def test_own_rules_are_obeyed(taken: list[str]) -> None:
     net, x = Net(held).eval(), images(1)
     rules = {F.batch_norm: lambda input, *args, **kwargs: Masked(input.value * 0 + 7, input.visible)}
     visible = masks(x, MASKS, 1)
-    packed, dense = (LayerMasking(net, engine=e, rules=rules)(x, visible) for e in ("packed", "dense"))
-    assert torch.allclose(packed, dense, atol=1e-5) and "batch_norm" not in taken
+    sparse, dense = (LayerMasking(net, engine=e, rules=rules)(x, visible) for e in ("sparse", "dense"))
+    assert torch.allclose(sparse, dense, atol=1e-5) and "batch_norm" not in taken
 
 
 @torch.enable_grad()
 def test_what_is_differentiated_is_dense(taken: list[str]) -> None:
     net, x = Net(held).eval(), images(1)
-    LayerMasking(net, engine="packed")(x, masks(x, MASKS, 1)).sum().backward()
+    LayerMasking(net, engine="sparse")(x, masks(x, MASKS, 1)).sum().backward()
     assert not taken and net.conv is not None and net.stem.weight.grad is not None
 
 
@@ -723,7 +723,7 @@ def test_forward_derivatives_are_dense(taken: list[str]) -> None:
     net, x = Net(held).double().eval(), images(1).double()
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-        out = LayerMasking(net, engine="packed")(dual, masks(x, MASKS, 1))
+        out = LayerMasking(net, engine="sparse")(dual, masks(x, MASKS, 1))
         tangent = torch.autograd.forward_ad.unpack_dual(out).tangent
     assert not taken and tangent is not None and tangent.any()
 
@@ -731,13 +731,13 @@ def test_forward_derivatives_are_dense(taken: list[str]) -> None:
 def test_autocast_is_dense(taken: list[str]) -> None:
     net, x = Net(held).eval(), images(1)
     with torch.autocast("cpu", torch.bfloat16):
-        LayerMasking(net, engine="packed")(x, masks(x, MASKS, 1))
+        LayerMasking(net, engine="sparse")(x, masks(x, MASKS, 1))
     assert not taken
 
 
 def test_what_is_compiled_or_exported_is_dense(taken: list[str]) -> None:
     net, x = Net(held).eval(), images(1)
-    visible, removal = masks(x, MASKS, 1), LayerMasking(net, engine="packed")
+    visible, removal = masks(x, MASKS, 1), LayerMasking(net, engine="sparse")
     compiled = torch.compile(removal, fullgraph=True, backend="eager")
     exported = torch.export.export(removal, (x, visible), strict=False).module()
     answers = [way(x, visible) for way in (compiled, exported)]
@@ -748,26 +748,26 @@ def test_what_is_compiled_or_exported_is_dense(taken: list[str]) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype: torch.dtype) -> None:
     net, x = Net(held).eval().to(dtype), images(1).to(dtype)
-    packed, dense = engines(net, x, masks(x, MASKS, 1))
-    assert packed.dtype is dtype and torch.allclose(packed, dense, atol=0.1, rtol=0.05)
+    sparse, dense = engines(net, x, masks(x, MASKS, 1))
+    assert sparse.dtype is dtype and torch.allclose(sparse, dense, atol=0.1, rtol=0.05)
     exact = LayerMasking(net.double(), engine="dense")(x.double(), masks(x, MASKS, 1))
-    assert (packed - exact).abs().max() < (dense - exact).abs().max()  # rows are float32
+    assert (sparse - exact).abs().max() < (dense - exact).abs().max()  # rows are float32
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, taken: list[str]) -> None:
-    """Automatic is then dense; packed means torch operators."""
+    """Automatic is then dense; sparse means torch operators."""
     monkeypatch.setattr(kernels, "library", lambda: None)
     monkeypatch.setattr(plans, "library", lambda: None)
     net, x = Net(held).eval(), images(1)
     visible = masks(x, MASKS, 1)
     LayerMasking(net)(x, visible)
     assert not taken
-    packed, dense = engines(net, x, visible)
-    assert taken and torch.allclose(packed, dense, atol=1e-5)
+    sparse, dense = engines(net, x, visible)
+    assert taken and torch.allclose(sparse, dense, atol=1e-5)
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(ValueError, match="engine is 'fast': choose auto, dense or packed"):
+    with pytest.raises(ValueError, match="engine is 'fast': choose auto, dense or sparse"):
         layer_masking.LayerMasking(nn.Identity(), engine="fast")
 
 
@@ -791,5 +791,5 @@ def test_an_error_names_the_operation_that_was_put_off(kernel: str, monkeypatch:
     monkeypatch.setattr(kernels, kernel, fails)
     x, visible = torch.randn(2, 3, 12, 11), torch.rand(2, 1, 12, 11) < 0.7
     with pytest.raises(MemoryError, match=LATE[kernel]) as found:
-        layer_masking.LayerMasking(named.eval().requires_grad_(False), engine="packed")(x, visible)
+        layer_masking.LayerMasking(named.eval().requires_grad_(False), engine="sparse")(x, visible)
     assert str(found.value.args[0]).count("to a map of shape") == 1 and found.value.args[1] == "of it"

@@ -1,6 +1,6 @@
-"""The packed engine's Triton kernels against its twins in torch, in Triton's interpreter or on a GPU.
+"""The sparse engine's Triton kernels against its twins in torch, in Triton's interpreter or on a GPU.
 
-Run by test_packed_triton.py, for each in a process of its own: Triton asks once whether to interpret.
+Run by test_sparse_triton.py, for each in a process of its own: Triton asks once whether to interpret.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 import triton.language as tl
-from test_packed import BODIES, MASKS, RELU6, SHAPES, WINDOWS, Net, engines, images, masks, situation
+from test_sparse import BODIES, MASKS, RELU6, SHAPES, WINDOWS, Net, engines, images, masks, situation
 from torch import Tensor, nn
 from triton.runtime import interpreter
 
 from layermask.kernels.activation import ACTIVATIONS, NOTHING, Activation
-from layermask.kernels.operands import Source
-from layermask.kernels.triton import rows as packed_triton
+from layermask.kernels.operands import RowSource
+from layermask.kernels.triton import rows as sparse_triton
 from layermask.sparse import ops as kernels
-from layermask.sparse.active import Sites, sites_of
+from layermask.sparse.active import ActiveSites, active_sites
 from layermask.sparse.plan import FillPlan
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 TAILS = [(1, 1, 1), (1, 130, 1), (130, 5, 1), (16, 10, 2), (5, 5, 5)]
-KINDS = packed_triton.KINDS
+KINDS = sparse_triton.KINDS
 CASES = [
     (name, shape, KINDS[(i + j) % 3]) for j, name in enumerate(WINDOWS) for i, shape in enumerate(SHAPES)
 ]
@@ -48,9 +48,9 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     if DEVICE == "cuda":
         return
-    monkeypatch.setattr(kernels, "on_gpu", lambda x: packed_triton if packed_triton.takes(x) else None)
+    monkeypatch.setattr(kernels, "on_gpu", lambda x: sparse_triton if sparse_triton.takes(x) else None)
     assert kernels.compiled(torch.empty(0)) is None, "the twins are to be torch operators"
-    monkeypatch.setattr(packed_triton, "TILE", 4096)  # few programs: each takes long
+    monkeypatch.setattr(sparse_triton, "TILE", 4096)  # few programs: each takes long
     dot = interpreter.InterpreterBuilder.create_dot
 
     def widened(self, a, b, *args):
@@ -81,14 +81,14 @@ def chosen(count: int, *shape: int) -> Tensor:
     return torch.randint(0, count, shape).int().to(DEVICE)
 
 
-def of_rows(name: str, channels: int, dtype: torch.dtype) -> tuple[Tensor, FillPlan, Sites]:
+def of_rows(name: str, channels: int, dtype: torch.dtype) -> tuple[Tensor, FillPlan, ActiveSites]:
     rows, plan, run, visible, _ = situation(WINDOWS[name], channels)
     there = FillPlan(plan.table.to(DEVICE), plan.sources.to(DEVICE), plan.ends)
-    return rows.to(DEVICE, dtype), there, sites_of(run, visible.to(DEVICE), 3)
+    return rows.to(DEVICE, dtype), there, active_sites(run, visible.to(DEVICE), 3)
 
 
-def wide(source: Source) -> Source:
-    return Source(source.rows.double(), None if source.filled is None else source.filled.double())
+def wide(source: RowSource) -> RowSource:
+    return RowSource(source.rows.double(), None if source.filled is None else source.filled.double())
 
 
 def weights_of(out: int, each: int, kernel: tuple, groups: int, dtype: torch.dtype) -> tuple:
@@ -118,7 +118,7 @@ def test_products(name: str, shape: tuple[int, int, int], dtype: torch.dtype) ->
     assert pair[0].dtype is dtype and close(*pair)
 
 
-def filled_as_by_the_twin(rows: Tensor, plan: FillPlan, source: Source) -> bool:
+def filled_as_by_the_twin(rows: Tensor, plan: FillPlan, source: RowSource) -> bool:
     """Ring by ring, as each rounds what the next one reads."""
     assert source.filled is not None and (source.filled[-1] == 0).all()
     begin, known = 0, torch.cat([rows, source.filled]).double()
@@ -136,21 +136,21 @@ def filled_as_by_the_twin(rows: Tensor, plan: FillPlan, source: Source) -> bool:
 @pytest.mark.parametrize("dtype", KINDS, ids=str)
 def test_products_of_rows_themselves(dtype: torch.dtype, processors: int, monkeypatch) -> None:
     """No table, nothing added or rows for rows; rows that overlap, as those of an image do."""
-    monkeypatch.setattr(packed_triton, "_processors", lambda x: processors)
+    monkeypatch.setattr(sparse_triton, "_processors", lambda x: processors)
     torch.manual_seed(0)
     for count, channels, out in ((1, 3, 2), (150, 70, 140), (130, 33, 64)):
         line = drawn(count * 5 + channels, dtype=dtype)
         for rows in (line.as_strided((count, channels), (5, 1)), drawn(count, channels, dtype=dtype)):
             ours, theirs = weights_of(out, channels, (1, 1), 1, dtype)
             more, gelu = drawn(count, out, dtype=dtype), Activation("gelu")
-            found = kernels.product(Source(rows), None, ours)
-            assert close(found, kernels.product(Source(rows.double()), None, theirs))
-            found = kernels.product(Source(rows), None, ours, (more, None), gelu)
-            exact = kernels.product(Source(rows.double()), None, theirs, (more.double(), None), gelu)
+            found = kernels.product(RowSource(rows), None, ours)
+            assert close(found, kernels.product(RowSource(rows.double()), None, theirs))
+            found = kernels.product(RowSource(rows), None, ours, (more, None), gelu)
+            exact = kernels.product(RowSource(rows.double()), None, theirs, (more.double(), None), gelu)
             assert close(found, exact)
     point = kernels.prepare(torch.eye(3)[:, :, None, None].to(DEVICE, dtype), None, 1)  # no bias
     rows = drawn(7, 3, dtype=dtype)
-    assert torch.equal(kernels.product(Source(rows), None, point), rows)
+    assert torch.equal(kernels.product(RowSource(rows), None, point), rows)
 
 
 def test_rows_that_do_not_lie_side_by_side() -> None:
@@ -158,7 +158,7 @@ def test_rows_that_do_not_lie_side_by_side() -> None:
     for groups in (1, 10):
         ours, theirs = weights_of(10, 10 // groups, (2, 2), groups, torch.float32)
         what = kernels.depthwise if ours.depthwise else kernels.product
-        source = Source(rows, filled)
+        source = RowSource(rows, filled)
         assert close(what(source, table, ours), what(wide(source), table, theirs))
 
 
@@ -203,7 +203,7 @@ def test_nan_stays_nan() -> None:
     both = torch.tensor([[0, 1], [1, 0]], dtype=torch.int32, device=DEVICE)
     assert kernels.maximum(rows, both).isnan().all()
     point = kernels.prepare(torch.eye(2, device=DEVICE)[:, :, None, None], None, 1)
-    assert kernels.product(Source(rows), None, point, None, RELU6).isnan().any(1).all()
+    assert kernels.product(RowSource(rows), None, point, None, RELU6).isnan().any(1).all()
 
 
 def test_where_nothing_shows() -> None:
@@ -211,7 +211,7 @@ def test_where_nothing_shows() -> None:
     assert kernels.maximum(rows, none).shape == (0, 20)
     kernels.affine(rows, None, None, None, RELU6, torch.empty_like(rows))
     assert (kernels.image_means(rows, torch.zeros(4, dtype=torch.long, device=DEVICE), none[:, 0]) == 0).all()
-    source = Source(rows, rows.new_zeros(1, 20))
+    source = RowSource(rows, rows.new_zeros(1, 20))
     for groups in (1, 20):
         ours, _ = weights_of(20, 20 // groups, (3, 3), groups, torch.float32)
         what = kernels.depthwise if ours.depthwise else kernels.product
@@ -224,8 +224,8 @@ def test_where_nothing_shows() -> None:
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
 def test_engines_agree(body) -> None:
     net, x = Net(body).eval().to(DEVICE), images(1).to(DEVICE)
-    packed, dense = engines(net, x, masks(x, MASKS, 1))
-    assert torch.allclose(packed, dense, atol=1e-4)
+    sparse, dense = engines(net, x, masks(x, MASKS, 1))
+    assert torch.allclose(sparse, dense, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5"])
@@ -233,13 +233,13 @@ def test_engines_agree_on_a_network(name: str) -> None:
     torch.manual_seed(0)
     models = pytest.importorskip("torchvision").models
     model, x = getattr(models, name)().eval().to(DEVICE), drawn(2, 3, 64, 64)
-    packed, dense = engines(model, x, masks(x, ["patches"], 0))
-    assert torch.allclose(packed, dense, rtol=1e-4, atol=1e-4 * float(dense.abs().max()))
+    sparse, dense = engines(model, x, masks(x, ["patches"], 0))
+    assert torch.allclose(sparse, dense, rtol=1e-4, atol=1e-4 * float(dense.abs().max()))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype: torch.dtype) -> None:
     model = nn.Sequential(Net(BODIES[0]), nn.MaxPool2d(3, 2, 1), nn.Conv2d(12, 4, 3, 2, 1)).eval()
     model, x = model.to(DEVICE, dtype), images(1).to(DEVICE, dtype)
-    packed, dense = engines(model, x, masks(x, MASKS, 1))
-    assert packed.dtype is dtype and torch.allclose(packed, dense, atol=0.1, rtol=0.05)
+    sparse, dense = engines(model, x, masks(x, MASKS, 1))
+    assert sparse.dtype is dtype and torch.allclose(sparse, dense, atol=0.1, rtol=0.05)
