@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,19 +37,13 @@ class Kernels:
     def __getattr__(self, name: str) -> Callable[..., None]:
         raise AttributeError(f"there is no kernel {name}")
 
-    def side_by_side(
-        self,
-        sources: Sequence[Tensor],
-        ats: Sequence[Tensor | None],
-        scale: Tensor | None,
-        shift: Tensor | None,
-        out: Tensor,
-        how: int,
-        a: float,
-        b: float,
-    ) -> None:
-        """Write end(scale * (the rows `ats` of all `sources`, side by side) + shift) into `out`."""
-        check_side_by_side(sources, ats, scale, shift, out, how, a, b)
+    def side_by_side(self, *args: Any) -> None:
+        """Write end(scale * (the rows `ats` of all `sources`, side by side) + shift) into `out`.
+
+        `args` as of `check_side_by_side`.
+        """
+        check_side_by_side(*args)
+        sources, ats, scale, shift, out, how, a, b = args
         rows, channels = out.shape
         widths = array("l", [source.shape[1] for source in sources])
         held = array("l", [source.shape[0] for source in sources])

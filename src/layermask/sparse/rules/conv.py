@@ -17,13 +17,7 @@ from layermask.core.window import Window, grow
 from layermask.padding.rings import NEVER
 from layermask.rules.convolve import conv_window, filled
 from layermask.sparse.fuse import Affine
-from layermask.sparse.graph import (
-    Conv,
-    Input,
-    InputConv,
-    LayerNorm,
-    Node,
-)
+from layermask.sparse.graph import Conv, Input, InputConv, LayerNorm, Node
 from layermask.sparse.rules.table import captured, constant, decline_unless, rows_of, sparse_form
 from layermask.sparse.value import Padded, SparseMasked
 from layermask.sparse.weights import Norm

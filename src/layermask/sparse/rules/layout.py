@@ -12,10 +12,7 @@ from torch import Tensor
 
 from layermask.core.masked import Masked
 from layermask.rules.shape import pad as padding_rule
-from layermask.sparse.graph import (
-    Cat,
-    Slice,
-)
+from layermask.sparse.graph import Cat, Slice
 from layermask.sparse.operands import joined
 from layermask.sparse.rules.table import decline_unless, rows_of, sparse_form
 from layermask.sparse.value import ORDERS, Padded, SparseMasked

@@ -16,11 +16,7 @@ from layermask.core.masked import Masked
 from layermask.kernels.activation import Activation
 from layermask.rules.pointwise import functions
 from layermask.sparse.fuse import ActivationNode, Affine, Sum
-from layermask.sparse.graph import (
-    ChannelScale,
-    Node,
-    Pointwise,
-)
+from layermask.sparse.graph import ChannelScale, Node, Pointwise
 from layermask.sparse.operands import PerImage, meet
 from layermask.sparse.rules.table import SPARSE_FORMS, captured, decline_unless, rows_of, sparse_form
 from layermask.sparse.value import SparseMasked
@@ -41,19 +37,9 @@ def _replaced(x: SparseMasked, node: Node, in_place: bool) -> SparseMasked:
 RELU = Activation("clamp", 0.0, math.inf)
 
 
-@sparse_form(F.relu, torch.relu, Tensor.relu)
-def relu(input: Any, inplace: bool = False) -> SparseMasked:
-    return _ended(input, RELU, inplace)
-
-
 @sparse_form(torch.relu_, Tensor.relu_)
 def relu_(input: Any) -> SparseMasked:
     return _ended(input, RELU, True)
-
-
-@sparse_form(F.relu6)
-def relu6(input: Any, inplace: bool = False) -> SparseMasked:
-    return _ended(input, Activation("clamp", 0.0, 6.0), inplace)
 
 
 @sparse_form(F.hardtanh)
@@ -78,14 +64,17 @@ def sigmoid(input: Any) -> SparseMasked:
     return _ended(input, Activation("sigmoid"), False)
 
 
-def _named(function: Callable) -> None:
+def _ending(function: Callable, end: Activation) -> None:
     @sparse_form(function)
     def activation(input: Any, inplace: bool = False) -> SparseMasked:
-        return _ended(input, Activation(function.__name__), inplace)
+        return _ended(input, end, inplace)
 
 
+for function in (F.relu, torch.relu, Tensor.relu):
+    _ending(function, RELU)
+_ending(F.relu6, Activation("clamp", 0.0, 6.0))
 for function in (F.silu, F.hardsigmoid, F.hardswish):
-    _named(function)
+    _ending(function, Activation(function.__name__))
 
 
 @sparse_form(F.dropout, F.dropout2d, torch.dropout)

@@ -16,11 +16,7 @@ from layermask.padding.rings import NEVER
 from layermask.rules.pool import pool_window
 from layermask.sparse import ops
 from layermask.sparse.active import active_sites
-from layermask.sparse.graph import (
-    MaxPool,
-    MeanPool,
-    Node,
-)
+from layermask.sparse.graph import MaxPool, MeanPool, Node
 from layermask.sparse.rules.conv import _grown
 from layermask.sparse.rules.table import decline_unless, rows_of, sparse_form
 from layermask.sparse.value import ORDERS, SparseMasked
