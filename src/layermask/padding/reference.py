@@ -33,7 +33,11 @@ def filled(value: Tensor, rounds: Iterable[Round], eps: float) -> Tensor:
 
 
 def fill_edges(x: Masked, reach: tuple[int, ...]) -> Tensor:
-    """The same, computing cells next to an edge only, as rows of one (cells, C) matrix."""
+    """The same, computing cells next to an edge only, as rows of one (cells, C) matrix.
+
+    For machines without a compiler, where the reference makes a forward pass take 1.1 times (ResNet-50) or
+    1.7 times as long (MobileNetV2).
+    """
     value = x.value
     key = (reach, value.shape[0])
     plan = cached(x.run, "plan", masks_of(x), key, lambda: _plan(x, reach, value.shape[0]))
