@@ -49,8 +49,12 @@ def folded_parameters(graph: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Ten
     """Weight and bias of the layer with its norm."""
     layer: Any = norm.args[0]
     epsilon: Any = norm.args[7]
-    nodes = (*layer.args[1:3], None)[:2], norm.args[1:5]
-    (weight, bias), (gamma, beta, mean, var) = ([n and attribute(graph, n) for n in part] for part in nodes)
+
+    def value(node: Any) -> Any:
+        return None if node is None else attribute(graph, node)
+
+    gamma, beta, mean, var = map(value, norm.args[1:5])
+    weight, bias = value(layer.args[1]), value(layer.args[2]) if len(layer.args) > 2 else None
     norms = [normalise.scale_and_shift(mean, var, gamma, beta, epsilon)]
     return normalise.fold_batch_norms(weight, bias, norms, lambda scale: _per_weight(scale, layer, weight))
 
