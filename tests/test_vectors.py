@@ -162,10 +162,10 @@ def test_plain_channels_join_a_map_of_one_channel() -> None:
 
 def test_a_write_keeps_the_mark_of_padding_elsewhere() -> None:
     x = F.pad(Masked(X, M), (1, 1, 1, 1))
-    frame = x.frame.expand(x.value.shape).clone()
+    padding = x.is_padding.expand(x.value.shape).clone()
     x[:, 0, 0, 0] = 1.0
-    frame[:, 0, 0, 0] = False
-    assert torch.equal(x.frame, frame)
+    padding[:, 0, 0, 0] = False
+    assert torch.equal(x.is_padding, padding)
 
 
 # --- spellings ---------------------------------------------------------------------------------------------
