@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from layermask.core.dispatch import rule_for
 from layermask.core.forward_pass import ForwardPass, Settings
 from layermask.core.tracing import anything_traces, is_traced
+from layermask.errors import NoRows
 from layermask.sparse.memory import Memory
-from layermask.sparse.operands import NoRows
 from layermask.sparse.ops import compiled
 from layermask.sparse.rules.table import PACKED
 from layermask.sparse.weights import PreparedWeights

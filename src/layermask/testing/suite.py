@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Laws(unittest.TestCase):
-    """What the suites share: a subclass names its `subject`, which is judged, and other settings if needed."""
+    """What the suites share: a subclass names its `subject`, what is judged, and more if needed."""
 
     subject: Any = None
     __test__ = False  # pytest collects suites that have a subject
