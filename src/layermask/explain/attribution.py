@@ -14,6 +14,8 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
+from layermask.io.notebook import card
+from layermask.io.pixels import tinted
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,32 @@ class Attribution:
         )
         self._check_segments()
         self._check_rows()
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: what was asked, and for each target its best segments and its scores."""
+        limit = float(self.scores.abs().nan_to_num().max())
+        facts = {
+            "targets": ", ".join(map(str, self.targets)),
+            "segments": self.scores.shape[1],
+            "masks asked for": self.n_samples,
+            "full tint": f"{limit:.3g}, green supports, red detracts",
+        }
+        rows = enumerate(self.targets)
+        facts |= {f"target {target}": self._summary(row) for row, target in rows}
+        return card(self.method or "Attribution", facts, self._pictures(limit))
+
+    def _summary(self, row: int) -> str:
+        best = self.scores[row].argsort(descending=True, stable=True)[:3].tolist()
+        listed = ", ".join(f"{segment} ({self.scores[row, segment]:+.3g})" for segment in best)
+        fit = "" if self.r2 is None else f"; r2 {self.r2[row]:.3g}"
+        return f"{self.prediction[row]:.3g} for the whole picture; best segments {listed}{fit}"
+
+    def _pictures(self, limit: float) -> list[tuple[str, Tensor]]:
+        if self.segments.ndim != 2:
+            return []
+        white = torch.full(self.segments.shape, 255.0)
+        maps = ((target, self.heatmap(row).nan_to_num()) for row, target in enumerate(self.targets))
+        return [(f"target {target}", tinted(white, scores, limit)) for target, scores in maps]
 
     def record(self) -> dict[str, Any]:
         """Return the numbers as they stand in JSON."""
