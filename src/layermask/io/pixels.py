@@ -32,6 +32,14 @@ def checkered(pixels: Tensor, visible: Tensor, cell: int = 8) -> Tensor:
     return torch.where(visible.cpu()[..., None], pixels, board)
 
 
+def bordered(pixels: Tensor, segments: Tensor) -> Tensor:
+    """Return pixels (H, W, 3) uint8 with the borders of segments (H, W) drawn into them."""
+    border = torch.zeros_like(segments, dtype=torch.bool)
+    border[1:] |= segments[1:] != segments[:-1]
+    border[:, 1:] |= segments[:, 1:] != segments[:, :-1]
+    return torch.where(border[..., None], torch.tensor([255, 230, 0], dtype=torch.uint8), pixels)
+
+
 def png(pixels: Tensor) -> bytes:
     """Return pixels (H, W, 3) uint8 as a PNG file."""
     height, width, _ = pixels.shape

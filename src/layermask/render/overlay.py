@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from layermask.errors import import_optional
-from layermask.io.pixels import checkered, tinted
+from layermask.io.pixels import bordered, checkered, tinted
 from layermask.render.figure import CELL, place_axes
 
 if TYPE_CHECKING:
@@ -30,17 +30,13 @@ def hidden_picture(picture: np.ndarray, visible: Tensor) -> np.ndarray:
     return checkered(torch.from_numpy(picture.copy()), visible.reshape(visible.shape[-2:])).numpy()
 
 
-def bordered(picture: Image.Image, segments: Tensor) -> Image.Image:
+def bordered_picture(picture: Image.Image, segments: Tensor) -> Image.Image:
     """Return a picture with the borders of its segments (H, W) drawn into it, pixel by pixel."""
     import numpy as np
     from PIL import Image
 
-    pixels = np.array(picture.convert("RGB"))
-    border = torch.zeros_like(segments, dtype=torch.bool)
-    border[1:] |= segments[1:] != segments[:-1]
-    border[:, 1:] |= segments[:, 1:] != segments[:, :-1]
-    pixels[border.numpy()] = (255, 230, 0)
-    return Image.fromarray(pixels)
+    pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+    return Image.fromarray(bordered(pixels, segments).numpy())
 
 
 def draw_boundaries(axes: Axes, segments: Tensor) -> None:

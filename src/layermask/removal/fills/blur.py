@@ -13,7 +13,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
-from layermask.removal.fills.protocol import Fill, colour
+from layermask.removal.fills.protocol import Fill, colour, draw
 
 
 def gaussian_blur(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
@@ -88,3 +88,7 @@ class EdgeSmoothed(Fill):
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         painted = torch.where(visible, images, colour(self.origin, self.color, images))
         return gaussian_blur(painted, self.kernel_size, self.sigma)
+
+
+if __name__ == "__main__":
+    draw("blur", Blurred=Blurred(), EdgeSmoothed=EdgeSmoothed())

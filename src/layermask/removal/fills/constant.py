@@ -9,7 +9,7 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
-from layermask.removal.fills.protocol import Fill, colour
+from layermask.removal.fills.protocol import Fill, colour, draw
 
 
 @dataclass(frozen=True)
@@ -26,3 +26,7 @@ class Constant(Fill):
 
     def paint(self, images: Tensor, visible: Tensor) -> Tensor:
         return colour(self.origin, self.color, images)
+
+
+if __name__ == "__main__":
+    draw("constant", Constant=Constant())

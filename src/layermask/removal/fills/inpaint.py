@@ -12,7 +12,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.errors import import_optional
-from layermask.removal.fills.protocol import Fill, check_scale, colour
+from layermask.removal.fills.protocol import Fill, check_scale, colour, draw
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 Method = Literal["telea", "ns"]
@@ -52,3 +52,7 @@ class Inpainted(Fill):
         cv2 = import_optional("cv2", "inpaint")
         flag = cv2.INPAINT_TELEA if self.method == "telea" else cv2.INPAINT_NS
         return torch.stack([torch.from_numpy(cv2.inpaint(each, hole, self.radius, flag)) for each in picture])
+
+
+if __name__ == "__main__":
+    draw("inpaint", telea=Inpainted("telea"), ns=Inpainted("ns"))

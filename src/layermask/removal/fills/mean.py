@@ -12,7 +12,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
-from layermask.removal.fills.protocol import Fill
+from layermask.removal.fills.protocol import Fill, draw
 
 
 @dataclass(frozen=True)
@@ -62,3 +62,8 @@ class SegmentMean(Fill):
         sums = nothing.index_add(2, labels, images.flatten(2))
         sizes = nothing[0, 0].index_add(0, labels, torch.ones_like(labels, dtype=images.dtype))
         return (sums / sizes)[:, :, labels].view(images.shape)
+
+
+if __name__ == "__main__":
+    segments = (torch.arange(224)[:, None] // 32) * 7 + torch.arange(224) // 32
+    draw("mean", VisibleMean=VisibleMean(), SegmentMean=SegmentMean(segments))

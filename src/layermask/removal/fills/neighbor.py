@@ -10,7 +10,7 @@ from torch import Tensor
 from layermask._private_torch import is_readable
 from layermask.core.masked import Masked
 from layermask.padding.neighbor import neighbor
-from layermask.removal.fills.protocol import Fill
+from layermask.removal.fills.protocol import Fill, draw
 
 
 @dataclass(frozen=True)
@@ -37,3 +37,7 @@ def _rings(visible: Tensor) -> int:
     while not shown.all():
         shown, rings = pool(shown, 3, stride=1, padding=1), rings + 1
     return rings
+
+
+if __name__ == "__main__":
+    draw("neighbor", Neighbors=Neighbors())

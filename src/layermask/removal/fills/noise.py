@@ -13,7 +13,7 @@ from torch import Tensor
 from layermask._private_torch import is_readable
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
-from layermask.removal.fills.protocol import Fill, check_scale, colour
+from layermask.removal.fills.protocol import Fill, check_scale, colour, draw
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 Kind = Literal["gaussian", "uniform"]
@@ -91,3 +91,7 @@ class RandomPixels(Fill):
         places.scatter_(1, order, torch.arange(shown.shape[1], device=images.device).expand_as(order))
         picks = places.expand(len(images), -1).gather(1, ranks.expand(len(images), -1))[:, None]
         return images.flatten(2).gather(2, picks.expand(-1, images.shape[1], -1)).view(images.shape)
+
+
+if __name__ == "__main__":
+    draw("noise", gaussian=Noise("gaussian"), uniform=Noise("uniform"), RandomPixels=RandomPixels())

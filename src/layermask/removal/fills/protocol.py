@@ -15,7 +15,10 @@ from layermask.arguments.declare import check_fields
 from layermask.arguments.refusal import shown
 from layermask.core.inputs import check_inputs
 from layermask.errors import InputError
+from layermask.io import demo
+from layermask.io.pixels import checkered
 from layermask.removal.fills.select import choose
+from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 NARROW = (torch.float16, torch.bfloat16)  # painted in float32: sums over many pixels overflow, or round
 
@@ -90,3 +93,12 @@ def colour(name: str, values: tuple[float, ...], images: Tensor) -> Tensor:
             f"{tuple(images.shape)}: give {name} with {images.shape[1]} values, or one"
         )
     return images.new_tensor(values).view(1, -1, *[1] * (images.ndim - 2))
+
+
+def draw(name: str, **fills: Fill) -> None:
+    """Draw what fills make of the bundled photograph; each module of fills does, run by `python -m`."""
+    x, visible = demo.photograph(), demo.holes()
+    mean, std = (x.new_tensor(scale).view(1, 3, 1, 1) for scale in (IMAGENET_MEAN, IMAGENET_STD))
+    painted = {each: fill((x - mean) / std, visible) * std + mean for each, fill in fills.items()}
+    sheet = {"hidden": checkered(demo.pixels(x), visible[0, 0])}
+    demo.draw(name, sheet | {each: demo.pixels(y) for each, y in painted.items()})

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.removal.fills.protocol import Fill
+from layermask.removal.fills.protocol import Fill, draw
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,7 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
     mode = ("linear", "bilinear", "trilinear")[x.ndim - 3]
     fine = F.interpolate(x, scale_factor=2.0, mode=mode)
     return fine[(..., *(slice(size) for size in like.shape[2:]))]
+
+
+if __name__ == "__main__":
+    draw("pushpull", PushPull=PushPull())

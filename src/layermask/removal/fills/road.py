@@ -12,7 +12,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.removal.fills.linear_imputation import harmonic
 from layermask.removal.fills.noise import noise
-from layermask.removal.fills.protocol import Fill
+from layermask.removal.fills.protocol import Fill, draw
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,7 @@ class NoisyLinear(Fill):
         if not self.noise:
             return filled
         return filled + self.noise * noise("gaussian", images.shape[1], images, len(images), self.seed)
+
+
+if __name__ == "__main__":
+    draw("road", NoisyLinear=NoisyLinear())
