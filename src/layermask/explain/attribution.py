@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.io.notebook import card
 from layermask.io.pixels import tinted
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,16 @@ class Attribution:
     `r2` and `intercept` (T,) of a linear surrogate; `region` (T, S) bool, the smallest visible part found.
     """
 
-    scores: Tensor
-    segments: Tensor
+    scores: Float[Tensor, "T S"]
+    segments: Int[Tensor, "*P"]
     targets: tuple[int, ...]
-    prediction: Tensor
+    prediction: Float[Tensor, " T"]
     method: str = ""
     n_samples: int = 0
-    stderr: Tensor | None = None
-    intercept: Tensor | None = None
-    r2: Tensor | None = None
-    region: Tensor | None = None
+    stderr: Float[Tensor, "T S"] | None = None
+    intercept: Float[Tensor, " T"] | None = None
+    r2: Float[Tensor, " T"] | None = None
+    region: Bool[Tensor, "T S"] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,11 +119,11 @@ class Attribution:
                     "are (targets, segments)"
                 )
 
-    def heatmap(self, row: int = 0) -> Tensor:
+    def heatmap(self, row: int = 0) -> Float[Tensor, "*P"]:
         """Return the (*S) scores of the target in `row`."""
         return self.scores[self._row(row)][self.segments]
 
-    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+    def interval(self, level: float = 0.95) -> tuple[Float[Tensor, "T S"], Float[Tensor, "T S"]]:
         """Return the (T, S) bounds between which the scores lie with probability `level`, for many samples.
 
         Raises:
@@ -132,7 +135,7 @@ class Attribution:
         wide = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
         return self.scores - wide, self.scores + wide
 
-    def visible(self, shown: int | Tensor, row: int = 0) -> Tensor:
+    def visible(self, shown: int | Tensor, row: int = 0) -> Bool[Tensor, "1 1 *P"]:
         """Return the (1, 1, *S) mask that shows the `shown` highest segments, or those of a bool (S,)."""
         if not isinstance(shown, Tensor) or shown.ndim == 0:
             shown = self._highest(kinds.count("shown", shown, low=0), self._row(row))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from layermask.rules.pool import POOLS
 from layermask.rules.released_code import release_rules
 from layermask.sparse import ENGINES, packing
 from layermask.sparse.memory import lending
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Shaped
 
 UPDATE_PRESETS: dict[str, tuple[str, str | None]] = {"paper": ("any", None), "steady": ("keep", "neighbor")}
 """Growth and pool that go together. "steady" was more accurate than the default on all four models of the
@@ -98,7 +101,9 @@ class LayerMasking(nn.Module):
             _module(model, until)
         self.notice = TrainingNotice(model)
 
-    def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(
+        self, images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "M 1 *S"], *args: Any, **kwargs: Any
+    ) -> Any:
         """The model's output, as the model structures it, with plain tensors.
 
         The images are looked at for NaN in every call, which waits for their device once.
@@ -114,7 +119,9 @@ class LayerMasking(nn.Module):
         """
         return self.answer(images, check_inputs(images, visible), *args, **kwargs)
 
-    def answer(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def answer(
+        self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"], *args: Any, **kwargs: Any
+    ) -> Any:
         """The same, of images and masks (N or 1, 1, *S) bool that `check_inputs` has seen."""
         self._check_model_takes(images)
         self.notice()

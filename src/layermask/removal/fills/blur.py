@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,9 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.removal.fills.protocol import Fill, colour, draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 def gaussian_blur(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
@@ -65,7 +68,7 @@ class Blurred(Fill):
     def __post_init__(self) -> None:
         check_gaussian(self)
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         return gaussian_blur(images, self.kernel_size, self.sigma)
 
 
@@ -85,7 +88,7 @@ class EdgeSmoothed(Fill):
         check_fields(self, color=kinds.color, origin=kinds.text)
         check_gaussian(self)
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         painted = torch.where(visible, images, colour(self.origin, self.color, images))
         return gaussian_blur(painted, self.kernel_size, self.sigma)
 

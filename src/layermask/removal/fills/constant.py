@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.removal.fills.protocol import Fill, colour, draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Constant(Fill):
     def __post_init__(self) -> None:
         check_fields(self, color=kinds.color, origin=kinds.text)
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         return colour(self.origin, self.color, images)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from layermask.arguments.declare import check_fields
 from layermask.errors import import_optional
 from layermask.removal.fills.protocol import Fill, check_scale, colour, draw
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 Method = Literal["telea", "ns"]
 
@@ -39,7 +42,7 @@ class Inpainted(Fill):
         check_scale(self)
 
     @torch.no_grad()
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         mean, std = colour("mean", self.mean, images), colour("std", self.std, images)
         pixels = (images * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         holes = (~visible).to(torch.uint8).cpu().numpy().repeat(len(pixels) // len(visible), 0)

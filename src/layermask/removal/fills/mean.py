@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,12 +14,15 @@ from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.removal.fills.protocol import Fill, draw
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
 
 @dataclass(frozen=True)
 class VisibleMean(Fill):
     """Hidden pixels get the mean colour of the image's visible pixels; 0 where there are none."""
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         axes = tuple(range(2, images.ndim))
         return images.sum(axes, keepdim=True) / visible.sum(axes, keepdim=True).clamp(min=1)
 
@@ -50,7 +53,7 @@ class SegmentMean(Fill):
     def __str__(self) -> str:
         return f"SegmentMean(segments of shape {tuple(self.segments.shape)})"
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         size = tuple(images.shape[2:])
         if self.segments.shape[-len(size) :] != size or self.segments.numel() != math.prod(size):
             raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.removal.fills.protocol import Fill, check_scale, colour, draw
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 Kind = Literal["gaussian", "uniform"]
 
@@ -60,7 +63,7 @@ class Noise(Fill):
         check_fields(self, kind=kind, seed=kinds.optional(kinds.seed))
         check_scale(self)
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         field = noise(self.kind, images.shape[1], images, max(len(images), len(visible)), self.seed)
         if self.kind == "gaussian" and (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
             return field  # they were not given, and images need not have 3 channels
@@ -80,7 +83,7 @@ class RandomPixels(Fill):
     def __post_init__(self) -> None:
         check_fields(self, seed=kinds.optional(kinds.seed))
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         chances = noise("uniform", 1, images, len(images), self.seed).flatten(1).double()
         shown = visible.flatten(1)
         counts = shown.sum(1, keepdim=True)

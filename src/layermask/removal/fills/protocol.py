@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from layermask.io.pixels import checkered
 from layermask.removal.fills.select import choose
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Shaped
+
 NARROW = (torch.float16, torch.bfloat16)  # painted in float32: sums over many pixels overflow, or round
 
 
@@ -34,7 +37,9 @@ class Fill(ABC):
     reads: ClassVar[Literal["nothing", "visible", "all"]] = "visible"
     dims: ClassVar[tuple[int, ...]] = ()
 
-    def __call__(self, images: Tensor, visible: Tensor) -> Tensor:
+    def __call__(
+        self, images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "M 1 *S"]
+    ) -> Float[Tensor, "_ C *S"]:
         """Return images (N, C, *S) painted where visible (N, 1, *S) is False; either batch may be 1.
 
         Raises:
@@ -49,7 +54,7 @@ class Fill(ABC):
         return choose(visible, images, paint.to(images.dtype))
 
     @abstractmethod
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         """Return what broadcasts to (N, C, *S): the colours of hidden pixels, and anything elsewhere."""
 
     def _check(self, images: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -13,6 +13,9 @@ from layermask.arguments.declare import check_fields
 from layermask.removal.fills.linear_imputation import harmonic
 from layermask.removal.fills.noise import noise
 from layermask.removal.fills.protocol import Fill, draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class NoisyLinear(Fill):
     def __post_init__(self) -> None:
         check_fields(self, noise=partial(kinds.number, low=0, high=1000), seed=kinds.optional(kinds.seed))
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         filled = harmonic(images, visible.expand(len(images), *visible.shape[1:]))
         if not self.noise:
             return filled
