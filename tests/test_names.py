@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import layermask
 
@@ -70,12 +69,6 @@ def test_a_name_that_is_elsewhere_is_pointed_at(name: str) -> None:
     new = getattr(found, "__name__", name)
     with pytest.warns(FutureWarning, match=rf"^layermask\.{name} is layermask\.\w+\.{new} now$") as warned:
         assert getattr(layermask, name) is found
-    assert warned[0].filename == __file__
-
-
-def test_the_engine_that_was_called_packed() -> None:
-    with pytest.warns(FutureWarning, match='^engine="packed" is engine="sparse" now$') as warned:
-        assert layermask.LayerMasking(torch.nn.Identity(), engine="packed").engine == "sparse"
     assert warned[0].filename == __file__
 
 
