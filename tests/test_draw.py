@@ -11,10 +11,11 @@ from PIL import Image
 from sheets import readable_texts
 
 from layermask.explain.attribution import Attribution
+from layermask.io.pixels import DETRACTS, SUPPORTS
 from layermask.metrics.flipping import Curve
 from layermask.render.curves import curve_sheet
 from layermask.render.figure import png
-from layermask.render.overlay import DETRACTS, SUPPORTS, hidden_picture, overlay
+from layermask.render.overlay import hidden_picture, overlay
 from layermask.render.sheets import explanation_sheet, prediction_sheet
 from layermask.segment.segmenters import Grid
 

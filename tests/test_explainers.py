@@ -18,31 +18,10 @@ from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
 from layermask.explain.registry import EXPLAINERS, explainer
 from layermask.explain.sampling import RankStability
 from layermask.metrics.flipping import curve
+from layermask.testing.explainers import SIDE, ExplainerLaws, Game, smooth_game, stripes
 
-SIDE = 12
 BY_SEGMENT = ["lime", "kernel-shap", "shapley", "banzhaf", "leave-one-out", "keep-one"]
 QUIET = pytest.mark.filterwarnings("ignore:.*too few to tell them apart")
-
-
-class Game:
-    """A removal that answers by which segments are shown: value(rows (n, S) float) -> (n, classes)."""
-
-    def __init__(self, segments: Tensor, value):
-        self.segments, self.value = segments.flatten(), value
-        self.sizes = self.segments.bincount()
-        self.batches: list[int] = []
-
-    def __call__(self, images: Tensor, visible: Tensor) -> Tensor:
-        self.batches.append(len(visible))
-        shown = visible.flatten(1).double()
-        rows = torch.zeros(len(visible), len(self.sizes), dtype=torch.double)
-        rows = rows.index_add(1, self.segments, shown) / self.sizes
-        return self.value(rows) + images.double().mean(list(range(1, images.ndim)))[:, None]
-
-
-def stripes(count: int, dims: int = 2) -> Tensor:
-    """A label map of `count` bands along the last axis."""
-    return (torch.arange(SIDE) * count // SIDE).expand([SIDE] * dims).contiguous()
 
 
 def table_game(count: int, classes: int = 3, seed: int = 0):
@@ -52,15 +31,7 @@ def table_game(count: int, classes: int = 3, seed: int = 0):
     return Game(stripes(count), lambda rows: values[(rows.round().long() * powers).sum(1)]), values
 
 
-def smooth_game(count: int, seed: int = 0) -> Game:
-    """Nearly additive, with pairs that help or hinder each other."""
-    draw = torch.Generator().manual_seed(seed)
-    weight = torch.randn(count, 3, generator=draw, dtype=torch.double)
-    pairs = 0.3 * torch.randn(count, count, generator=draw, dtype=torch.double)
-    return Game(stripes(count), lambda rows: rows @ weight + ((rows @ pairs) * rows).sum(1, keepdim=True))
-
-
-IMAGE = torch.linspace(0, 1, 3 * SIDE * SIDE).view(1, 3, SIDE, SIDE)
+IMAGE = ExplainerLaws.image
 
 
 def build(name: str, removal, **settings) -> Explainer:
@@ -365,62 +336,11 @@ def test_curves_are_those_of_masks_made_by_hand(order: str) -> None:
 # --- laws of the whole table -------------------------------------------------------------------------------
 
 
-def settings_of(name: str) -> dict:
-    return {"n_samples": 100} if hasattr(EXPLAINERS[name], "n_samples") else {}
-
-
-@QUIET
+@pytest.mark.parametrize("law", ExplainerLaws.names())
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_neither_the_batch_size_nor_other_pictures_change_anything(name: str) -> None:
-    images = torch.cat([IMAGE, IMAGE.flip(3) * 2, IMAGE.flip(2)])
-    maps = [stripes(6), stripes(6).T.contiguous(), stripes(6).flip(1)]
-    game = Game(stripes(6), smooth_game(6).value)
-    runs = []
-    for size in (1, 13, 1000):
-        each = EXPLAINERS[name](game, perturbations_per_eval=size, **settings_of(name))
-        runs.append(each.attribute_batch(images, None, maps))
-        assert max(game.batches) <= size
-        alone = [each.attribute(*one) for one in zip(images.split(1), [None] * 3, maps, strict=True)]
-        for a, b in zip(runs[-1], alone, strict=True):
-            torch.testing.assert_close(a.scores, b.scores, atol=1e-7, rtol=1e-6)
-        game.batches.clear()
-    for other in runs[1:]:
-        for a, b in zip(runs[0], other, strict=True):
-            torch.testing.assert_close(a.scores, b.scores, atol=1e-7, rtol=1e-6)
-            assert a.targets == b.targets and a.n_samples == b.n_samples
-
-
-@QUIET
-@pytest.mark.parametrize("dims", [1, 3])
-@pytest.mark.parametrize("name", EXPLAINERS)
-def test_signals_and_volumes(name: str, dims: int) -> None:
-    image, segments = torch.ones(1, 2, *[SIDE] * dims), stripes(4, dims)
-    each = EXPLAINERS[name](Game(segments, smooth_game(4).value), **settings_of(name))
-    found = each.attribute(image, None, segments)
-    assert found.heatmap().shape == (SIDE,) * dims and found.scores.isfinite().all()
-
-
-@QUIET
-@pytest.mark.parametrize("name", EXPLAINERS)
-def test_the_count_of_samples_and_the_progress_are_true(name: str) -> None:
-    game, done = Game(stripes(6), smooth_game(6).value), []
-    found = EXPLAINERS[name](game, **settings_of(name)).attribute(
-        IMAGE, None, stripes(6), show_progress=done.append
-    )
-    assert sum(game.batches) == sum(done) + 1  # the whole picture
-    assert abs(found.n_samples - sum(done)) <= 1
-    assert found.method == EXPLAINERS[name].name and found.settings["output"] == "probability"
-
-
-@QUIET
-@pytest.mark.parametrize("name", [n for n in EXPLAINERS if "seed" in EXPLAINERS[n].__dataclass_fields__])
-def test_the_seed_decides(name: str) -> None:
-    game = smooth_game(12)
-    found = [
-        EXPLAINERS[name](game, seed=seed, **settings_of(name)).attribute(IMAGE, 0, stripes(12)).scores
-        for seed in (3, 3, 4)
-    ]
-    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+def test_law(name: str, law: str) -> None:
+    settings = {"n_samples": 100} if hasattr(EXPLAINERS[name], "n_samples") else {}
+    ExplainerLaws.of(EXPLAINERS[name], settings=settings)(law).debug()
 
 
 def test_settings_can_be_given_with_the_call_as_in_captum() -> None:

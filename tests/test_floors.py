@@ -20,7 +20,7 @@ FLOORS = """
     explain
     metrics
     render check deploy adapters
-    studies
+    studies testing
     cli
     __init__
 """.strip().splitlines()

@@ -7,35 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import layermask
-from layermask.check.samples import sample_images
 from layermask.errors import InputError
 from layermask.removal.fills.protocol import Fill
+from layermask.removal.painting import PixelFill
 from layermask.removal.registry import REMOVALS, RemovalEntry, check_name, removal
+from layermask.testing.removals import FillLaws, RemovalLaws, SmallNet, images_and_masks
+from layermask.testing.suite import Laws
 from layermask.zoo.preprocessing import Preprocessing
 
 SIZE = (12, 8)
 
 
-class Net(nn.Module):
-    """Small, with a weight for each pixel, so that every hidden pixel matters."""
-
-    def __init__(self, channels: int, size: tuple[int, ...]):
-        super().__init__()
-        torch.manual_seed(0)
-        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(size) - 1]
-        self.conv = conv(channels, 4, 3, padding=1)
-        self.head = nn.Linear(4 * int(torch.tensor(size).prod()), 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.conv(x).relu().flatten(1))
-
-
 def net(entry: RemovalEntry, channels: int, size: tuple[int, ...]) -> nn.Module:
     if not entry.transformers_only:
-        return Net(channels, size).eval()
+        return SmallNet(channels, size).eval()
     timm = pytest.importorskip("timm")
     if len(size) != 2 or any(n % 4 for n in size):
         pytest.skip("no vision transformer for these dims here")
@@ -54,85 +42,50 @@ def operator(name: str, channels: int = 3, size: tuple[int, ...] = SIZE, model: 
     return removal(name, net(entry, channels, size) if model is None else model, preprocessing, segments)
 
 
-def images_and_masks(
-    channels: int = 3, size: tuple[int, ...] = SIZE, batch: int = 4
-) -> tuple[Tensor, Tensor]:
-    """The first image shows all, the second nothing, the third one corner, the others random cells of 4."""
-    generator = torch.Generator().manual_seed(2)
-    visible = torch.rand(batch, 1, *(-(-n // 4) for n in size), generator=generator) < 0.5
-    for axis, n in enumerate(size, 2):
-        visible = visible.repeat_interleave(4, axis).narrow(axis, 0, n)
-    visible[0], visible[1], visible[2] = True, False, False
-    visible[(2, 0, *(slice(4),) * len(size))] = True
-    return sample_images(batch, (channels, *size), seed=3), visible
-
-
-def same(name: str, ours: Tensor, theirs: Tensor) -> None:
-    """Equal to the bit; to rounding for transformers, whose attention has other kernels for masks."""
-    if REMOVALS[name].transformers_only:
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    else:
-        assert torch.equal(ours, theirs)
-
-
 every = pytest.mark.parametrize("name", REMOVALS)
 
 
-@every
-def test_all_visible_is_the_plain_model(name):
-    removed, (x, visible) = operator(name), images_and_masks()
-    same(name, removed(x, torch.ones_like(visible)), removed.model(x))
-    same(name, removed(x, visible)[:1], removed.model(x)[:1])
-
-
-@every
-def test_hidden_pixels_do_not_matter_unless_it_says_so(name):
-    removed, (x, visible) = operator(name), images_and_masks()
-    want = removed(x, visible)
-    assert want.isfinite().all()
-    noisy = torch.where(visible, x, 7 * torch.rand_like(x))
-    if REMOVALS[name].reads_hidden:
-        assert not torch.allclose(removed(noisy, visible), want)
-        with pytest.raises(InputError, match="reads hidden pixels"):
-            removed(torch.where(visible, x, float("nan")), visible)
-        return
-    for junk in (noisy, *(torch.where(visible, x, value) for value in (float("nan"), float("inf")))):
-        same(name, removed(junk, visible), want)
-
-
-@every
-def test_a_batch_answers_as_its_images_one_by_one(name):
-    removed, (x, visible) = operator(name), images_and_masks(batch=6)
-    want, order = removed(x, visible), torch.tensor([3, 5, 0, 2, 1, 4])
-    close = {"rtol": 1e-5, "atol": 1e-5}
-    single = torch.cat([removed(x[i : i + 1], visible[i : i + 1]) for i in range(6)])
-    torch.testing.assert_close(single, want, **close)
-    torch.testing.assert_close(removed(x[order], visible[order]), want[order], **close)
-    many = removed(x[4:5], visible)
-    torch.testing.assert_close(many, removed(x[4:5].expand_as(x), visible), **close)
-    torch.testing.assert_close(removed(x, visible[4:5]), removed(x, visible[4:5].expand_as(visible)), **close)
-
-
-@every
-def test_gradients(name):
+def laws_of(name: str) -> type[Laws]:
     entry = REMOVALS[name]
-    size = (8, 4) if entry.transformers_only else (6, 5)
-    removed, (x, visible) = operator(name, 2, size), images_and_masks(2, size)
-    removed, x = removed.double(), x.double()
-    if entry.differentiable:
-        assert torch.autograd.gradcheck(lambda x: removed(x, visible), x.clone().requires_grad_())
-    if entry.reads_hidden:
-        return
-    x = torch.where(visible, x, float("nan")).requires_grad_()
-    removed(x, visible).square().sum().backward()
-    assert not x.grad.masked_fill(visible, 0).any()
-    assert x.grad.isfinite().all() and x.grad[0].any()
+    return RemovalLaws.of(
+        name,
+        model=lambda case, size: net(entry, 3, size),
+        removal=lambda case, model, size: operator(name, 3, size, model),
+        reads_hidden=entry.reads_hidden,
+        differentiable=entry.differentiable,
+        tolerance=1e-5 if entry.transformers_only else 0.0,  # whose attention has other kernels for masks
+        small=(8, 4) if entry.transformers_only else (6, 5),
+    )
+
+
+@every
+@pytest.mark.parametrize("law", RemovalLaws.names())
+def test_law(name: str, law: str) -> None:
+    laws_of(name)(law).debug()
+
+
+FILLS = [
+    name for name, e in REMOVALS.items() if issubclass(getattr(layermask.removal, e.operator), PixelFill)
+]
+
+
+@pytest.mark.parametrize("law", sorted({*FillLaws.names()} - {*RemovalLaws.names()}))
+@pytest.mark.parametrize("name", FILLS)
+def test_law_of_the_fill(name: str, law: str) -> None:
+    FillLaws.of(operator(name, model=nn.Identity()).fill)(law).debug()
+
+
+@pytest.mark.parametrize("name", [name for name, entry in REMOVALS.items() if entry.reads_hidden])
+def test_nan_is_refused_by_what_reads_hidden_pixels(name: str) -> None:
+    removed, (x, visible) = operator(name), images_and_masks(3, SIZE)
+    with pytest.raises(InputError, match="reads hidden pixels"):
+        removed(torch.where(visible, x, float("nan")), visible)
 
 
 @every
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_any_number_of_channels(name, channels):
-    x, visible = images_and_masks(channels)
+    x, visible = images_and_masks(channels, SIZE)
     assert operator(name, channels)(x, visible).isfinite().all()
 
 
@@ -153,27 +106,16 @@ def test_signals_and_volumes(name, size):
 def test_other_floating_point_types(name, dtype):
     if REMOVALS[name].transformers_only:
         pytest.skip("this is about what is painted")
-    removed, (x, visible) = operator(name, model=nn.Identity()), images_and_masks()
+    removed, (x, visible) = operator(name, model=nn.Identity()), images_and_masks(3, SIZE)
     painted = removed(x.to(dtype), visible)
     assert painted.dtype == dtype
     torch.testing.assert_close(painted.float(), removed(x, visible), rtol=0.02, atol=0.1)
 
 
 @every
-def test_nothing_is_changed(name):
-    removed, (x, visible) = operator(name), images_and_masks()
-    before = x.clone(), visible.clone(), {k: v.clone() for k, v in removed.model.state_dict().items()}
-    removed(x, visible)
-    assert torch.equal(x, before[0]) and torch.equal(visible, before[1])
-    assert all(torch.equal(value, before[2][key]) for key, value in removed.model.state_dict().items())
-    assert {key.removeprefix("model.") for key in removed.state_dict()} >= before[2].keys()
-
-
-@every
-def test_a_mask_that_is_not_binary_is_refused(name):
-    x, visible = images_and_masks()
-    with pytest.raises(ValueError, match="nearest neighbour"):
-        operator(name)(x, visible.float() * 0.5)
+def test_the_state_of_the_model_is_that_of_the_operator(name: str) -> None:
+    removed = operator(name)
+    assert {key.removeprefix("model.") for key in removed.state_dict()} >= removed.model.state_dict().keys()
 
 
 @every

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from layermask import Masked
 from layermask.core.rule_table import name_of
+from layermask.testing.rules import Arguments, difference
 
 X = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(0))
 MASK = torch.rand(2, 1, 6, 5, generator=torch.Generator().manual_seed(1)) < 0.5
@@ -27,11 +27,7 @@ def _recurrent(cls: type, states: int) -> tuple:
     return X[:, :, :, 0], state, weights(cls(6, 3)), True, 1, 0.0, False, False, True
 
 
-class Named(dict):
-    """The last argument of a sample: its keyword arguments."""
-
-
-SAMPLES: dict[Callable, list[tuple]] = {
+SAMPLES: dict[Callable, list[tuple | Arguments]] = {
     torch.Tensor.cpu: [(X,)],
     torch.Tensor.detach: [(X,)],
     torch.detach: [(X,)],
@@ -56,7 +52,7 @@ SAMPLES: dict[Callable, list[tuple]] = {
     torch.Tensor.storage_offset: [(X,)],
     torch.Tensor.get_device: [(X,)],
     torch.get_device: [(X,)],
-    torch.Tensor.is_contiguous: [(X,), (X, Named(memory_format=torch.channels_last))],
+    torch.Tensor.is_contiguous: [(X,), Arguments(X, memory_format=torch.channels_last)],
     torch.Tensor.is_complex: [(X,)],
     torch.is_complex: [(X,)],
     torch.Tensor.is_floating_point: [(X,)],
@@ -97,34 +93,21 @@ writing by index is judged in test_mechanism.py, and CUDA elsewhere."""
 RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 
 CASES = [
-    pytest.param(f, args, id=f"{name_of(f)}-{i}")
+    pytest.param(f, args if isinstance(args, Arguments) else Arguments(*args), id=f"{name_of(f)}-{i}")
     for f, every in SAMPLES.items()
     for i, args in enumerate(every)
 ]
 
 
-def call(function: Callable, first: Any, rest: tuple) -> list[Any]:
-    named = rest[-1] if rest and isinstance(rest[-1], Named) else {}
-    rest = rest[:-1] if named else rest
-    torch.manual_seed(0)
-    method = type(function).__name__ == "method_descriptor"
-    name = name_of(function).split(".")[-1]
-    out = getattr(first, name)(*rest, **named) if method else function(first, *rest, **named)
-    return list(out) if isinstance(out, tuple) and not isinstance(out, torch.Size) else [out]
-
-
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("function, args", CASES)
-def test_full_mask_is_the_plain_operation(function: Callable, args: tuple, whole: bool) -> None:
-    first, *rest = args
+def test_full_mask_is_the_plain_operation(function: Callable, args: Arguments, whole: bool) -> None:
+    place = args.places[0]
+    first = args.leaves[place]
     visible = torch.ones(first.shape if whole else [1] * first.ndim, dtype=torch.bool)
-    ours = call(function, Masked(first.clone(), visible), tuple(rest))
-    for a, b in zip(ours, call(function, first.clone(), tuple(rest)), strict=True):
-        if isinstance(a, Masked):
-            assert a.visible.all()
-            a = a.value
-        near = 1e-6 if function in RECURRENT else 0.0  # packed sequences run through other kernels
-        assert torch.allclose(a, b, atol=near, rtol=0, equal_nan=True) if isinstance(a, Tensor) else a == b
+    ours, plain = args.call(function, {place: Masked(first, visible)}), args.call(function, {})
+    near = 1e-6 if function in RECURRENT else 0.0  # packed sequences run through other kernels
+    assert not any(difference(a, b, near) for a, b in zip(ours, plain, strict=True))
 
 
 # --- law 5: a batch is its images one by one ---------------------------------------------------------------

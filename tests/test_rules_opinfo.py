@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from layermask import Masked, NoMaskRule
 from layermask.core import RULES
 from layermask.core.rule_table import name_of
+from layermask.testing.rules import Arguments, Trial, difference, random_masks
 
 invocations = pytest.importorskip(
     "torch.testing._internal.common_methods_invocations",
@@ -165,80 +165,13 @@ def seed_the_cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)
 
 
-class Sample:
-    """One sample of an operation: its leaves, of which some are tensors, and how to call it with others."""
-
-    def __init__(self, sample: Any) -> None:
-        self.leaves, self.spec = tree_flatten((sample.input, list(sample.args), dict(sample.kwargs)))
-        self.places = [i for i, leaf in enumerate(self.leaves) if _dense(leaf)]
-
-    def call(self, function: Callable, changed: dict[int, Any]) -> list[Any]:
-        """The leaves of what `function` returns, with copies of the sample's leaves, some `changed`."""
-        leaves = [_copy(changed.get(i, leaf)) for i, leaf in enumerate(self.leaves)]
-        first, rest, named = tree_unflatten(leaves, self.spec)
-        torch.manual_seed(0)
-        if type(function).__name__ in ("method_descriptor", "wrapper_descriptor"):  # not callable on a Masked
-            return flat(getattr(first, name_of(function).split(".")[-1])(*rest, **named))
-        return flat(function(first, *rest, **named))
-
-    def masked(self, masks: dict[int, Tensor], fill: float | None = None) -> dict[int, Masked]:
-        """The leaves that have a mask as `Masked`, with `fill` in hidden entries (None: what is there)."""
-        return {i: Masked(_filled(self.leaves[i], m, fill), m) for i, m in masks.items()}
-
-    def __repr__(self) -> str:
-        return str([tuple(x.shape) if isinstance(x, Tensor) else x for x in self.leaves]) + str(
-            self.spec.context
-        )
-
-
-def _dense(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.layout is torch.strided
-
-
-def _copy(leaf: Any) -> Any:
-    if isinstance(leaf, Masked):
-        return Masked(leaf.value.clone(), leaf.visible)
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
-
-
-def _filled(value: Tensor, visible: Tensor, fill: float | None) -> Tensor:
-    if fill is None:
-        return value
-    noise = (torch.arange(value.numel()).reshape(value.shape) * 7 % 13 - 6) * fill
-    return torch.where(visible, value, noise.to(value.dtype))
-
-
-def flat(out: Any) -> list[Any]:
-    return tree_flatten(out, is_leaf=lambda x: isinstance(x, Masked))[0]
-
-
-def samples(op: Any, dtype: torch.dtype, most: int) -> list[Sample]:
+def samples(op: Any, dtype: torch.dtype, most: int) -> list[Arguments]:
     """The samples of an operation, evenly thinned out to about `most`."""
     try:
         every = list(op.sample_inputs("cpu", dtype))
     except (RuntimeError, ImportError, NotImplementedError, AssertionError) as error:
         pytest.skip(f"OpInfo makes no samples here: {error}")
-    return [Sample(s) for s in every[:: max(1, len(every) // most)]]
-
-
-def difference(ours: Any, theirs: Any, tolerance: float, empty: bool = False) -> str:
-    """What of a leaf of the result with a full mask is not as in the plain result ("" if nothing)."""
-    if isinstance(ours, Masked):
-        if not ours.visible.all() and not empty:  # the sum of nothing is hidden: nothing visible went in
-            return "something is hidden"
-        ours = ours.value
-    if not isinstance(theirs, Tensor):
-        return "" if ours == theirs else f"{ours!r} instead of {theirs!r}"
-    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
-        return f"{tuple(ours.shape)} {ours.dtype} instead of {tuple(theirs.shape)} {theirs.dtype}"
-    return "" if close(ours, theirs, tolerance) else f"values differ by {(ours - theirs).abs().max():.1e}"
-
-
-def close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
-    if not (theirs.is_floating_point() or theirs.is_complex()):
-        return torch.equal(ours, theirs)
-    scale = theirs.abs().nan_to_num(0, 0, 0).max().item() if theirs.numel() and tolerance else 0
-    return torch.allclose(ours, theirs, rtol=0, atol=tolerance * scale, equal_nan=True)
+    return [Arguments(s.input, *s.args, **s.kwargs) for s in every[:: max(1, len(every) // most)]]
 
 
 def allowed(op: Any, place: int, error: Exception) -> bool:
@@ -253,7 +186,7 @@ def allowed(op: Any, place: int, error: Exception) -> bool:
     return False
 
 
-def _faults(op: Any, function: Callable, sample: Sample, places: list[int], whole: bool) -> Iterator[str]:
+def _faults(op: Any, function: Callable, sample: Arguments, places: list[int], whole: bool) -> Iterator[str]:
     """What goes wrong when one tensor after the other becomes `Masked`, all visible."""
     try:
         plain = sample.call(function, {})
@@ -312,70 +245,18 @@ def test_operations_without_a_rule_refuse_or_are_right(op: Any) -> None:
 # --- laws 2 and 4, and that a mask means the same however wide it is stored -------------------------------
 
 
-def random_masks(sample: Sample, places: list[int], seed: int, narrow: bool) -> dict[int, Tensor]:
-    """A mask per place, of the size of its leaf, or of size 1 along random axes."""
-    draw = torch.Generator().manual_seed(seed)
-    masks = {}
-    for place in places:
-        shape = [
-            n if not narrow or torch.rand((), generator=draw) < 0.6 else 1 for n in sample.leaves[place].shape
-        ]
-        masks[place] = torch.rand(shape, generator=draw) < 0.6
-    return masks
-
-
-def more_of(masks: dict[int, Tensor]) -> dict[int, Tensor]:
-    draw = torch.Generator().manual_seed(len(masks))
-    return {i: mask | (torch.rand(mask.shape, generator=draw) < 0.3) for i, mask in masks.items()}
-
-
-def shown(leaf: Any) -> Any:
-    """What a leaf of a result says: hidden entries blanked."""
-    if not isinstance(leaf, Masked):
-        return leaf
-    return torch.where(leaf.visible, leaf.value, torch.zeros((), dtype=leaf.value.dtype))
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal to the bit, where visible; and as visible."""
-    if isinstance(a, Masked) and not torch.equal(a.visible, b.visible):
-        return False
-    a, b = shown(a), shown(b)
-    return close(a, b, 0.0) if isinstance(a, Tensor) else a == b
-
-
-def no_less_shown(a: Any, b: Any) -> bool:
-    if not isinstance(a, Masked):
-        return True
-    return not (a.visible.expand(a.value.shape) & ~b.visible.expand(b.value.shape)).any()
-
-
-def alike(a: Any, b: Any) -> bool:
-    """The same mask, stored narrow or wide, and the same values to rounding."""
-    if not isinstance(a, Masked):
-        return isinstance(a, Tensor) or a == b
-    masks = (x.visible.expand(a.value.shape) for x in (a, b))
-    return torch.equal(*masks) and close(shown(a), shown(b), 1e-5)
-
-
-def broken_laws(op: Any, sample: Sample, masks: dict[int, Tensor]) -> Iterator[str]:
+def broken_laws(op: Any, sample: Arguments, masks: dict[int, Tensor]) -> Iterator[str]:
     """The laws that the operation breaks on a sample under these masks."""
+    trial = Trial(op.op, sample, masks)
     try:
-        base = sample.call(op.op, sample.masked(masks))
+        trial.answer  # noqa: B018  # which is kept
     except Exception:  # judged above, with full masks
         return
-    floating = any(sample.leaves[i].is_floating_point() for i in masks)
-    for name, fill in (("noise", 1.5), ("NaN", math.nan)) if op.name not in RANDOM else ():
-        if (fill == 1.5 or floating) and not all(
-            map(same, base, sample.call(op.op, sample.masked(masks, fill)))
-        ):
-            yield f"2: {name} in hidden entries reaches a visible one"
-    if not all(map(no_less_shown, base, sample.call(op.op, sample.masked(more_of(masks))))):
-        yield "4: showing more hides something"
+    if op.name not in RANDOM:
+        yield from filter(None, (trial.leaks(1.5), trial.leaks(math.nan)))
+    yield from filter(None, [trial.hides()])
     if op.name not in BY_WIDTH and 0 not in [n for i in masks for n in sample.leaves[i].shape]:
-        wide = {i: m.expand(sample.leaves[i].shape).clone() for i, m in masks.items()}
-        if not all(map(alike, base, sample.call(op.op, sample.masked(wide)))):
-            yield "a narrow mask is not as the same mask expanded"
+        yield from filter(None, [trial.depends_on_width()])
 
 
 @pytest.mark.parametrize(

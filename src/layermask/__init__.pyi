@@ -32,6 +32,9 @@ from layermask import (
     studies as studies,
 )
 from layermask import (
+    testing as testing,
+)
+from layermask import (
     zoo as zoo,
 )
 from layermask.core.masked import Masked as Masked

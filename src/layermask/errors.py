@@ -1,4 +1,7 @@
-"""Errors about what the user gave: one sentence that says what happened, with which value, and what to do."""
+"""Every error class of the package. Messages say what happened, with which value, and what to do.
+
+`__all__` has those that reach the user; the others are caught within the package.
+"""
 
 from __future__ import annotations
 
@@ -113,3 +116,15 @@ class LostMask(NoMaskRule):
             f"{self.function}{self.place()} would write a masked value into a plain tensor, which has no "
             "mask. Write out of place, or make the target Masked first."
         )
+
+
+class BuildError(Exception):
+    """The kernels could not be built, and other code answers; the message says why."""
+
+
+class Untrusted(Exception):
+    """A file or folder in which kernels are kept is not to be used; the message says why."""
+
+
+class NoRows(Exception):
+    """An operand has no form as rows: the sparse engine takes the dense rule."""

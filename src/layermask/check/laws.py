@@ -69,7 +69,7 @@ def _answer(model: nn.Module, *inputs: object) -> list[Tensor]:
 
 
 def _outputs(model: nn.Module, *inputs: object) -> list[Tensor | Masked]:
-    with _seeded(), torch.no_grad():
+    with seeded(), torch.no_grad():
         found = list(leaves(model(*inputs)))
     if not found:
         raise ValueError(f"{type(model).__name__} returned no tensor")
@@ -77,7 +77,7 @@ def _outputs(model: nn.Module, *inputs: object) -> list[Tensor | Masked]:
 
 
 @contextmanager
-def _seeded() -> Iterator[None]:
+def seeded() -> Iterator[None]:
     """Let a model that draws random numbers even in eval mode draw the same ones every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -146,7 +146,7 @@ def no_leak(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
     would hide a leak in all later ones.
     """
     visible = masks(images, ["patches", "none", "pixel", "coarse", "block"], seed)
-    noisy, broken = (torch.where(visible, images, x) for x in (_noise(images, seed), _poison(images, seed)))
+    noisy, broken = hidden_junk(images, visible, seed)
 
     def masked(removal: nn.Module) -> Callable[[Tensor], list[Tensor]]:
         return lambda x: _answer(removal, x, visible)
@@ -184,6 +184,11 @@ def _poison(images: Tensor, seed: int) -> Tensor:
     kinds = torch.randint(0, 4, images.shape, generator=torch.Generator().manual_seed(seed)).to(images.device)
     fills = torch.tensor([math.nan, math.inf, -math.inf, 0.0]).to(images)[kinds]
     return torch.where(kinds == 3, _noise(images, seed), fills)
+
+
+def hidden_junk(images: Tensor, visible: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the images with noise in their hidden pixels, and with NaN, infinities and noise."""
+    return tuple(torch.where(visible, images, x) for x in (_noise(images, seed), _poison(images, seed)))  # type: ignore[return-value]
 
 
 def _unrepeatable(answer: Callable[[Tensor], list[Tensor]], images: Tensor) -> float:
@@ -236,7 +241,7 @@ def _gradients(
     """Return the gradients of a random mix of the outputs, for the pixels and for every weight in use."""
     x = images.detach().clone().requires_grad_()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    with _seeded(), torch.enable_grad():
+    with seeded(), torch.enable_grad():
         outputs = [out for out in answer(x) if out.is_floating_point()]
         total = torch.stack([(torch.randn_like(out) * out).sum() for out in outputs]).sum()
     pixels, *weights = torch.autograd.grad(total, [x, *parameters], allow_unused=True)

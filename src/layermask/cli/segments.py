@@ -80,11 +80,11 @@ def _write(folder: Path, job: Job, labels: Tensor) -> None:
 
     from layermask.data.images import load_image
     from layermask.io.atomic import make_folder, write_all
-    from layermask.render.overlay import bordered
+    from layermask.render.overlay import bordered_picture
 
     array, picture = BytesIO(), BytesIO()
     np.save(array, labels.numpy())
-    bordered(load_image(job.image), labels).save(picture, "PNG")
+    bordered_picture(load_image(job.image), labels).save(picture, "PNG")
     stem = folder / f"{job.name}_segments"
     make_folder(stem.parent)
     write_all(

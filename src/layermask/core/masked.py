@@ -16,8 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from layermask._private_torch import is_readable
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.settings import DEFAULTS, Settings
+from layermask.io.notebook import card, masked_map
+
+_PICTURES = 4  # of a batch, in notebooks
 
 
 class Masked:
@@ -62,6 +66,21 @@ class Masked:
     def __repr__(self) -> str:
         shape, visible = tuple(self.value.shape), tuple(self.visible.shape)
         return f"Masked(shape={shape}, visible={visible}, dtype={self.value.dtype})"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the share that is visible, and the first images, hidden cells checkered."""
+        value, facts = self.present_value, {"device": str(self.visible.device)}
+        if not is_readable(self.visible) or self.visible.is_meta:
+            return card(repr(self), facts)
+        shares = self.visible.float().flatten(1).mean(1) if self.visible.ndim else self.visible.float()[None]
+        facts["visible"] = f"{100 * shares.mean():.1f} %"
+        if len(shares) > 1:
+            facts["visible"] += f", from {100 * shares.min():.1f} to {100 * shares.max():.1f} % of an image"
+        if value is None or value.ndim != 4 or value.is_complex():
+            return card(repr(self), facts)
+        shown = self.visible.expand(len(value), -1, *value.shape[2:])
+        maps = zip(value[:_PICTURES], shown, strict=False)
+        return card(repr(self), facts, [(f"image {i}", masked_map(*each)) for i, each in enumerate(maps)])
 
     @property
     def present_value(self) -> Tensor | None:

@@ -14,6 +14,9 @@ from torch import Tensor
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import _contains, cached
 from layermask.core.masked import Masked, settings_of
+from layermask.core.settings import GROWTHS
+from layermask.io import demo
+from layermask.io.notebook import masked_map
 
 
 @dataclass(frozen=True)
@@ -208,3 +211,20 @@ def _kept(real: Tensor, image: Tensor, window: Window, growth: str) -> Tensor:
         return window_sum(real, window)
     seen, cells = count(real, window), count(image, window)
     return (2 * seen >= cells if growth == "half" else seen == cells) & (seen > 0)
+
+
+def _draw() -> None:
+    """Draw the mask behind nine 3-wide windows, the sixth of stride 2, by each growth rule."""
+    x, visible = demo.photograph(), demo.holes()
+    sheet = {"before": masked_map(x[0], visible[0])}
+    for growth in GROWTHS:
+        shown = visible
+        for stride in (1, 1, 1, 1, 1, 2, 1, 1, 1):
+            window = Window((3, 3), (stride,) * 2, (1, 1), (1, 1), (1, 1))
+            shown = grow(Masked(shown.float(), shown), window, growth)[0]
+        sheet[growth] = masked_map(F.avg_pool2d(x, 2)[0], shown[0])
+    demo.draw("window", sheet)
+
+
+if __name__ == "__main__":
+    _draw()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import NormalDist
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,11 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import Checked
 from layermask.arguments.kinds import Text
 from layermask.errors import InputError
+from layermask.io.notebook import card
+from layermask.io.pixels import tinted
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 Index = Annotated[int, kinds.index]
 Rows = Annotated[Tensor, partial(kinds.values, ndim=2)]
@@ -50,6 +55,32 @@ class Attribution(Checked):
         self._check_segments()
         self._check_rows()
 
+    def _repr_html_(self) -> str:
+        """What notebooks show: what was asked, and for each target its best segments and its scores."""
+        limit = float(self.scores.abs().nan_to_num().max())
+        facts = {
+            "targets": ", ".join(map(str, self.targets)),
+            "segments": self.scores.shape[1],
+            "masks asked for": self.n_samples,
+            "full tint": f"{limit:.3g}, green supports, red detracts",
+        }
+        rows = enumerate(self.targets)
+        facts |= {f"target {target}": self._summary(row) for row, target in rows}
+        return card(self.method or "Attribution", facts, self._pictures(limit))
+
+    def _summary(self, row: int) -> str:
+        best = self.scores[row].argsort(descending=True, stable=True)[:3].tolist()
+        listed = ", ".join(f"{segment} ({self.scores[row, segment]:+.3g})" for segment in best)
+        fit = "" if self.r2 is None else f"; r2 {self.r2[row]:.3g}"
+        return f"{self.prediction[row]:.3g} for the whole picture; best segments {listed}{fit}"
+
+    def _pictures(self, limit: float) -> list[tuple[str, Tensor]]:
+        if self.segments.ndim != 2:
+            return []
+        white = torch.full(self.segments.shape, 255.0)
+        maps = ((target, self.heatmap(row).nan_to_num()) for row, target in enumerate(self.targets))
+        return [(f"target {target}", tinted(white, scores, limit)) for target, scores in maps]
+
     def record(self) -> dict[str, Any]:
         """Return the numbers as they stand in JSON."""
         found = {name: getattr(self, name) for name in ("stderr", "intercept", "r2", "region")}
@@ -80,11 +111,11 @@ class Attribution(Checked):
                     "are (targets, segments)"
                 )
 
-    def heatmap(self, row: int = 0) -> Tensor:
+    def heatmap(self, row: int = 0) -> Float[Tensor, "*P"]:
         """Return the (*S) scores of the target in `row`."""
         return self.scores[self._row(row)][self.segments]
 
-    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+    def interval(self, level: float = 0.95) -> tuple[Float[Tensor, "T S"], Float[Tensor, "T S"]]:
         """Return the (T, S) bounds between which the scores lie with probability `level`, for many samples.
 
         Raises:
@@ -96,7 +127,7 @@ class Attribution(Checked):
         half = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
         return self.scores - half, self.scores + half
 
-    def visible(self, shown: int | Tensor, row: int = 0) -> Tensor:
+    def visible(self, shown: int | Tensor, row: int = 0) -> Bool[Tensor, "1 1 *P"]:
         """Return the (1, 1, *S) mask that shows the `shown` highest segments, or those of a bool (S,)."""
         if not isinstance(shown, Tensor) or shown.ndim == 0:
             shown = self._highest(kinds.count("shown", shown, low=0), self._row(row))

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
 from layermask.removal.query import Forward, Output, check_finite, query
 from layermask.segment.labels import relabel
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Target = int | Sequence[int] | None
 Progress = bool | Callable[[int], None]
@@ -59,7 +62,7 @@ class Explainer(Checked, ABC):
     @checked(image=kinds.image, target=kinds.target)
     def attribute(
         self,
-        image: Tensor,
+        image: Float[Tensor, "1 C *S"],
         target: Target = None,
         feature_mask: Any = None,
         show_progress: Progress = False,
@@ -80,7 +83,7 @@ class Explainer(Checked, ABC):
     @checked(images=kinds.images, show_progress=kinds.progress)
     def attribute_batch(
         self,
-        images: Tensor,
+        images: Float[Tensor, "N C *S"],
         targets: Target | Sequence[Target] = None,
         feature_masks: Sequence[Any] | None = None,
         show_progress: Progress = False,
@@ -138,7 +141,7 @@ class Explainer(Checked, ABC):
             )
         return [Segments(_labels(mask, images), images.device) for mask in feature_masks]
 
-    def _whole(self, images: Tensor) -> Tensor:
+    def _whole(self, images: Float[Tensor, "N C *S"]) -> Float[Tensor, "N K"]:
         """Return the (N, classes) outputs for the whole pictures."""
         shown = torch.ones_like(images[:, :1], dtype=torch.bool)
         size = self.perturbations_per_eval

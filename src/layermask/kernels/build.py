@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from layermask.errors import BuildError
+
 FOLDER = Path(__file__).parent / "c"
 FLAGS = "-O3 -fopenmp -fPIC -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=fast".split()
 CHOICES = ("-march=native", "-mcpu=native", "-O3")
@@ -22,10 +24,6 @@ SECONDS = 300.0
 
 
 NO_COMPILER = "there is no C compiler (cc, gcc or clang)"
-
-
-class BuildError(Exception):
-    """The kernels could not be built; the message says why."""
 
 
 def sources() -> list[Path]:

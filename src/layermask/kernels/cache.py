@@ -16,13 +16,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from layermask.errors import Untrusted
+
 WAIT = 330.0
 """Seconds to wait for another process that builds: a little more than a build may take."""
 _LEFT_OVER = 3600  # seconds after which the folder of a killed build is removed
-
-
-class Untrusted(Exception):
-    """A file or folder that is not to be used; the message says why."""
 
 
 def folders() -> Iterator[Path]:

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import torch
 
+from layermask.errors import BuildError, Untrusted
 from layermask.kernels import build, cache
-from layermask.kernels.build import BuildError
-from layermask.kernels.cache import Untrusted
 from layermask.kernels.compile import Kernels
 
 PREBUILT = Path(__file__).parent / "prebuilt"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from layermask.explain.query_plan import Query, QueryPlan, Segments
 from layermask.metrics.measure import measure, stacked
 from layermask.removal.painting import NoisyLinearFill
 from layermask.removal.query import Output, check_finite, output_kind, query
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Order = Literal["insertion", "morf", "lerf"]
 Removing = Callable[..., Any]
@@ -131,8 +134,8 @@ def _areas(removal, images, attributions, order: Order, settings: dict[str, Any]
 class Curve:
     """What the model says of each target, `values` (T, K), at `shares` (K,) of segments shown or hidden."""
 
-    shares: Tensor
-    values: Tensor
+    shares: Float[Tensor, " K"]
+    values: Float[Tensor, "T K"]
     order: str
     targets: tuple[int, ...]
 
@@ -145,7 +148,7 @@ class Curve:
             targets=partial(kinds.several, kind=kinds.index),
         )
 
-    def area(self) -> Tensor:
+    def area(self) -> Float[Tensor, " T"]:
         """Return the (T,) areas (trapezoids): that of insertion should be large, that of deletion small."""
         return torch.trapezoid(self.values, self.shares, dim=1)
 
@@ -161,7 +164,7 @@ class Curve:
 )
 def curve(
     removal: Callable[..., Any],
-    image: Tensor,
+    image: Float[Tensor, "1 C *S"],
     attribution: Attribution,
     order: Literal["insertion", "deletion"] = "insertion",
     steps: int = 20,

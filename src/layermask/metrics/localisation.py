@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,9 +20,12 @@ from layermask.explain.attribution import Attribution
 from layermask.explain.explainer import Progress
 from layermask.metrics.measure import classes_of, progress
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Shaped
+
 
 @checked(scores=kinds.values, segments=kinds.label_map, mask=kinds.values)
-def alignment(scores: Tensor, segments: Tensor, mask: Tensor) -> float:
+def alignment(scores: Float[Tensor, " S"], segments: Int[Tensor, "*P"], mask: Shaped[Tensor, "*P"]) -> float:
     """Return cos(scores, g), g_i = Σ over segment i of (mask − mean(mask)), eps 1e-8: −1 to 1."""
     _check(scores, segments, mask)
     excess = (mask.double() - mask.double().mean()).flatten().to(scores.device)
@@ -32,7 +35,9 @@ def alignment(scores: Tensor, segments: Tensor, mask: Tensor) -> float:
 
 
 @checked(scores=kinds.values, segments=kinds.label_map, mask=kinds.values)
-def top_k_jaccard(scores: Tensor, segments: Tensor, mask: Tensor, k: int = 20) -> float:
+def top_k_jaccard(
+    scores: Float[Tensor, " S"], segments: Int[Tensor, "*P"], mask: Shaped[Tensor, "*P"], k: int = 20
+) -> float:
     """Return the overlap of the `k` highest segments (or all) and the mask, over their union.
 
     Areas in pixels; a pixel counts as object by its share in the mask, which need not be 0 or 1.
@@ -44,7 +49,7 @@ def top_k_jaccard(scores: Tensor, segments: Tensor, mask: Tensor, k: int = 20) -
 
 
 @checked(scores=partial(kinds.values, ndim=1), k=kinds.count)
-def top_k(scores: Tensor, k: int) -> Tensor:
+def top_k(scores: Float[Tensor, " S"], k: int) -> Bool[Tensor, " S"]:
     """Return (S,) bool, True for the `k` highest scores (S,), the positive end; the first of equal ones."""
     best = scores.argsort(descending=True, stable=True)[:k]
     return torch.zeros_like(scores, dtype=torch.bool).index_fill(0, best, True)

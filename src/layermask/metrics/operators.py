@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from layermask.explain.attribution import Attribution
 from layermask.explain.sampling import generator
 from layermask.metrics.flipping import Curve, flipping_curves
 from layermask.metrics.measure import classes_of, maps_of, stacked
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Removing = Callable[..., Any]
 
@@ -145,7 +148,7 @@ def random_attribution_bias(
 
 
 @checked(a=kinds.values, b=kinds.values)
-def kendall(a: Tensor, b: Tensor) -> Tensor:
+def kendall(a: Float[Tensor, "*#B M"], b: Float[Tensor, "*#B M"]) -> Float[Tensor, "*B"]:
     """Return Kendall's tau-b (...) of a, b (..., M): 1 the same order, −1 reversed, 0 if one is flat."""
     up, low = torch.triu_indices(a.shape[-1], a.shape[-1], 1)
     signs = [(each[..., up] - each[..., low]).sign().double() for each in (a, b)]
@@ -155,7 +158,7 @@ def kendall(a: Tensor, b: Tensor) -> Tensor:
 
 
 @checked(scores=partial(kinds.values, ndim=2, finite=True), n_splits=kinds.count, seed=kinds.seed)
-def rank_stability(scores: Tensor, *, n_splits: int = 200, seed: int = 0) -> float:
+def rank_stability(scores: Float[Tensor, "M N"], *, n_splits: int = 200, seed: int = 0) -> float:
     """Return how well two halves of the images agree on the ranking of methods: mean Kendall's tau, −1 to 1.
 
     `scores` (M, N): the faithfulness of M explanation methods on N images, by one removal operator. The

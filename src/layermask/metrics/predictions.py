@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,30 +20,41 @@ from layermask.errors import InputError
 from layermask.metrics.bootstrap import Interval, average, bootstrap
 from layermask.metrics.wordnet import similarity
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
 Rule = Literal["mean", "trapezoid"]
 _WEIGHTS = kinds.optional(partial(kinds.values, ndim=2, finite=True))
 
 
 @checked(weights=_WEIGHTS)
-def accuracy(predicted: Tensor, labels: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def accuracy(
+    predicted: Int[Tensor, " N *K"], labels: Int[Tensor, " N"], *, weights: Float[Tensor, "B N"] | None = None
+) -> Float[Tensor, " ..."]:
     """Return the share of images predicted as `labels` (N,)."""
     return average(predicted == _beside(predicted, labels, "labels"), weights)
 
 
 @checked(weights=_WEIGHTS)
-def unchanged(predicted: Tensor, whole: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def unchanged(
+    predicted: Int[Tensor, " N *K"], whole: Int[Tensor, " N"], *, weights: Float[Tensor, "B N"] | None = None
+) -> Float[Tensor, " ..."]:
     """Return the share of images predicted as with nothing removed, `whole` (N,)."""
     return average(predicted == _beside(predicted, whole, "whole"), weights)
 
 
 @checked(weights=_WEIGHTS)
-def wordnet_similarity(predicted: Tensor, labels: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def wordnet_similarity(
+    predicted: Int[Tensor, " N *K"], labels: Int[Tensor, " N"], *, weights: Float[Tensor, "B N"] | None = None
+) -> Float[Tensor, " ..."]:
     """Return the mean Wu-Palmer similarity of the predicted ImageNet classes and `labels` (N,)."""
     return average(similarity(predicted, _beside(predicted, labels, "labels")), weights)
 
 
 @checked(weights=_WEIGHTS)
-def class_entropy(predicted: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def class_entropy(
+    predicted: Int[Tensor, " N *K"], *, weights: Float[Tensor, "B N"] | None = None
+) -> Float[Tensor, " ..."]:
     """Return −Σ p ln(p + 1e-7), p the shares of the classes predicted: ln(classes) at most, 0 if one only."""
     predicted = kinds.classes("predicted", predicted)
     stages = predicted.flatten(1) if predicted.ndim > 1 else predicted[:, None]
@@ -65,7 +76,9 @@ def _entropy(classes: Tensor, weights: Tensor) -> Tensor:
     fractions=partial(kinds.values, ndim=1, finite=True),
     rule=partial(kinds.choice, known=get_args(Rule)),
 )
-def area(values: Tensor, fractions: Tensor, rule: Rule = "mean") -> Tensor:
+def area(
+    values: Float[Tensor, "*B K"], fractions: Float[Tensor, " K"], rule: Rule = "mean"
+) -> Float[Tensor, "*B"]:
     """Return the area under values (..., K) at rising `fractions` (K,), over the span of the fractions.
 
     "mean" is the arithmetic mean of the points, as the paper's released code has it.
@@ -121,10 +134,10 @@ class Predictions:
     fraction 0; `classes` is the model's number of classes.
     """
 
-    predicted: Tensor
-    fractions: Tensor
-    labels: Tensor | None = None
-    whole: Tensor | None = None
+    predicted: Int[Tensor, "N K"]
+    fractions: Float[Tensor, " K"]
+    labels: Int[Tensor, " N"] | None = None
+    whole: Int[Tensor, " N"] | None = None
     classes: int | None = None
 
     def __post_init__(self) -> None:
@@ -142,7 +155,7 @@ class Predictions:
         known = partial(kinds.classes, most=self.classes)
         check_fields(self, predicted=known, labels=kinds.optional(known), whole=kinds.optional(known))
 
-    def curve(self, metric: str, *, weights: Tensor | None = None) -> Tensor:
+    def curve(self, metric: str, *, weights: Float[Tensor, "B N"] | None = None) -> Float[Tensor, "*B K"]:
         """Return the metric at each fraction: (K,), or (B, K) for weights (B, N)."""
         entry = PREDICTION_METRICS[kinds.known("metric", metric, PREDICTION_METRICS)]
         against = [self._classes(entry.against)] if entry.against else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,11 @@ from layermask.explain.explainer import Progress
 from layermask.metrics.bootstrap import Interval, mean_interval
 from layermask.metrics.measure import classes_of, progress
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Shaped
 
-def broken_mask(masks: Tensor) -> Tensor:
+
+def broken_mask(masks: Shaped[Tensor, "N 1 *S"]) -> Bool[Tensor, "N 1 *S"]:
     """Return masks (N, 1, *S) with their quadrants moved to the opposite corners: rolled by half their size.
 
     The hole keeps its area and its pieces their shapes; rolling twice an even size gives the mask back.
@@ -42,9 +45,9 @@ class ShapeBias:
     Little left of the object and much elsewhere is what removal should give: low `hidden`, high `broken`.
     """
 
-    hidden: Tensor
-    broken: Tensor
-    labels: Tensor
+    hidden: Bool[Tensor, " M"]
+    broken: Bool[Tensor, " M"]
+    labels: Int[Tensor, " M"]
     total: int
 
     def accuracy(self) -> tuple[float, float, float]:
@@ -53,7 +56,7 @@ class ShapeBias:
         return hidden, broken, difference
 
     @property
-    def difference(self) -> Tensor:
+    def difference(self) -> Float[Tensor, " M"]:
         """Return `broken` less `hidden`, (M,) of −1, 0 and 1."""
         return self.broken.double() - self.hidden.double()
 
@@ -104,9 +107,9 @@ def shape_bias(labels: Tensor, whole: Tensor, hidden: Tensor, broken: Tensor) ->
 )
 def measure_shape_bias(
     removal: Callable[..., Any],
-    images: Tensor,
-    objects: Tensor,
-    labels: Tensor | None = None,
+    images: Float[Tensor, "N C *S"],
+    objects: Bool[Tensor, "N 1 *S"],
+    labels: Int[Tensor, " N"] | None = None,
     *,
     batch_size: int = 32,
     show_progress: Progress = False,

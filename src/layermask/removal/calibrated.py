@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from layermask.arguments.declare import checked
 from layermask.arguments.numbers import MOST
 from layermask.core.inputs import check_inputs
 from layermask.errors import InputError, import_optional
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 LARGEST_MATRIX = 50_000  # classes: W has 10 GB
 CELLS = 14  # of random masks, per axis: 16 pixels of 224
@@ -60,7 +63,9 @@ class Calibrated(nn.Module):
     def diagonal(self) -> bool:
         return self.weight.ndim == 1
 
-    def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(
+        self, images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "M 1 *S"], *args: Any, **kwargs: Any
+    ) -> Float[Tensor, "_ K"]:
         """Return the corrected logits (N, classes); arguments and errors are those of the operator."""
         logits = self._logits(self.removal(images, visible, *args, **kwargs))
         return _affine(logits, self.weight.to(logits.dtype), self.bias.to(logits.dtype))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from warnings import warn
 
 import torch
@@ -26,6 +26,9 @@ from layermask.removal.training import TrainingNotice
 from layermask.rules.released_code import release_rules
 from layermask.sparse import ENGINES, sparse_engine_for
 from layermask.sparse.memory import lending
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Shaped
 
 
 class LayerMasking(nn.Module):
@@ -69,7 +72,9 @@ class LayerMasking(nn.Module):
             _module(model, self.settings.until)
         self.notice = TrainingNotice(model)
 
-    def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(
+        self, images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "M 1 *S"], *args: Any, **kwargs: Any
+    ) -> Any:
         """The model's output, as the model structures it, with plain tensors.
 
         The images are looked at for NaN in every call, which waits for their device once.
@@ -85,7 +90,9 @@ class LayerMasking(nn.Module):
         """
         return self.answer(images, check_inputs(images, visible), *args, **kwargs)
 
-    def answer(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def answer(
+        self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"], *args: Any, **kwargs: Any
+    ) -> Any:
         """The same, of images and masks (N or 1, 1, *S) bool that `check_inputs` has seen."""
         self._check_model_takes(images)
         self.notice()

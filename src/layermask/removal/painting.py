@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from inspect import Signature, signature
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from layermask.removal.fills.road import NoisyLinear
 from layermask.removal.training import TrainingNotice
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
+
 
 class PixelFill(nn.Module):
     """The model, answering from images whose hidden pixels are painted by `fill`.
@@ -43,7 +46,9 @@ class PixelFill(nn.Module):
         self.training = model.training
         self.notice = TrainingNotice(model)
 
-    def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(
+        self, images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "M 1 *S"], *args: Any, **kwargs: Any
+    ) -> Any:
         """Return the model's output for images (N, C, *S) and visible (N, 1, *S); either batch may be 1.
 
         Raises:
@@ -53,7 +58,9 @@ class PixelFill(nn.Module):
         self.notice()
         return answered(self.model, self.painted(images, visible), images, args, kwargs)
 
-    def painted(self, images: Tensor, visible: Tensor) -> Tensor:
+    def painted(
+        self, images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "M 1 *S"]
+    ) -> Float[Tensor, "_ C *S"]:
         """Return what the model is shown, (N, C, *S)."""
         if isinstance(self.fill, Fill) and type(self.fill).__call__ is Fill.__call__:
             return self.fill(images, visible)  # which checks its input, and keeps what is visible

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from layermask.core.masked import Masked
 from layermask.errors import ModelError
 from layermask.removal.layer_masking import LayerMasking
 from layermask.zoo.outputs import scores
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 _PATCHES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -49,7 +52,9 @@ class TokenDropping(nn.Module):
         self.drops: bool | None = None  # None: not tried yet
         self._entrances = list(_entrances(model))
 
-    def forward(self, images: Tensor, visible: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(
+        self, images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "M 1 *S"], *args: Any, **kwargs: Any
+    ) -> Any:
         """The output for images (N, C, *S) and visible (N or 1, 1, *S); see `LayerMasking.forward`."""
         visible = self._whole_patches(check_inputs(images, visible))
         # with no patch at all, a mean over patches has nothing to be taken over

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
+from layermask.io.pixels import DETRACTS, SUPPORTS
 from layermask.render.html import Page, data_uri, settings_table, template
-from layermask.render.overlay import DETRACTS, SUPPORTS
 from layermask.segment.labels import of_segments
 
 if TYPE_CHECKING:

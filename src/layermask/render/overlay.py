@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layermask.errors import import_optional
+from layermask.io.pixels import bordered, checkered, tinted
 from layermask.render.figure import CELL, place_axes
 
 if TYPE_CHECKING:
@@ -16,47 +17,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-SUPPORTS, DETRACTS = (0.0, 0.50, 0.22), (0.80, 0.08, 0.12)
-
 
 def overlay(picture: np.ndarray, heatmap: Tensor, limit: float) -> np.ndarray:
-    """Tint a grey copy of a picture (H, W, 3) uint8: green where scores (H, W) support, red where not.
-
-    The tint is full at a score of `limit`, in the units of the scores, and none at 0.
-    """
-    base = torch.from_numpy(picture.copy()).double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.double)
-    base = (base * 0.75 + 64)[
-        ..., None
-    ]  # lighter, so that the tint is read and not the picture's own colours
-    strength = (heatmap.double() / (limit or 1)).clamp(-1, 1)[..., None]
-    color = torch.where(
-        strength > 0, *(255 * torch.tensor(c, dtype=torch.double) for c in (SUPPORTS, DETRACTS))
-    )
-    alpha = 0.8 * strength.abs()
-    return (base * (1 - alpha) + color * alpha).round().to(torch.uint8).numpy()
+    """Tint a grey copy of a picture (H, W, 3) uint8 by scores (H, W); see `tinted`."""
+    grey = torch.from_numpy(picture.copy()).double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.double)
+    lighter = grey * 0.75 + 64  # so that the tint is read and not the picture's own colours
+    return tinted(lighter, heatmap, limit).numpy()
 
 
-def hidden_picture(picture: np.ndarray, visible: Tensor, cell: int = 8) -> np.ndarray:
-    """Return a picture (H, W, 3) whose hidden pixels are a checkerboard, the sign for "not there"."""
-    height, width = visible.shape[-2:]
-    board = (torch.arange(height)[:, None] // cell + torch.arange(width) // cell) % 2
-    board = (215 + 30 * board).to(torch.uint8)[..., None].expand(-1, -1, 3)
-    return torch.where(
-        visible.cpu().reshape(height, width, 1), torch.from_numpy(picture.copy()), board
-    ).numpy()
+def hidden_picture(picture: np.ndarray, visible: Tensor) -> np.ndarray:
+    """Return a picture (H, W, 3) whose hidden pixels are a checkerboard; visible (..., H, W)."""
+    return checkered(torch.from_numpy(picture.copy()), visible.reshape(visible.shape[-2:])).numpy()
 
 
-def bordered(picture: Image.Image, segments: Tensor) -> Image.Image:
+def bordered_picture(picture: Image.Image, segments: Tensor) -> Image.Image:
     """Return a picture with the borders of its segments (H, W) drawn into it, pixel by pixel."""
     import numpy as np
     from PIL import Image
 
-    pixels = np.array(picture.convert("RGB"))
-    border = torch.zeros_like(segments, dtype=torch.bool)
-    border[1:] |= segments[1:] != segments[:-1]
-    border[:, 1:] |= segments[:, 1:] != segments[:, :-1]
-    pixels[border.numpy()] = (255, 230, 0)
-    return Image.fromarray(pixels)
+    pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+    return Image.fromarray(bordered(pixels, segments).numpy())
 
 
 def draw_boundaries(axes: Axes, segments: Tensor) -> None:

@@ -19,6 +19,8 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import Checked
 from layermask.arguments.kinds import Count, Positive
 from layermask.errors import InputError, import_optional
+from layermask.io import demo
+from layermask.io.pixels import bordered
 from layermask.segment.labels import relabel
 
 if TYPE_CHECKING:
@@ -171,3 +173,21 @@ def _pixels(image: Any) -> np.ndarray:
     if not np.isfinite(pixels).all():
         raise InputError(f"image of shape {pixels.shape} holds NaN or inf: give finite values")
     return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _draw() -> None:
+    """Draw the borders of each segmenter's segments into the bundled photograph."""
+    picture = demo.pixels(demo.photograph())
+    kinds = (
+        Grid(),
+        Slic(),
+        Quickshift(),
+        Felzenszwalb(),
+        Watershed(),
+        Boxes(((10, 10, 90, 120), (60, 80, 200, 200))),
+    )
+    demo.draw("segmenters", {type(each).__name__: bordered(picture, each(picture.numpy())) for each in kinds})
+
+
+if __name__ == "__main__":
+    _draw()

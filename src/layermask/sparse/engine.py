@@ -13,8 +13,8 @@ from layermask.core.dispatch import rule_for
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.settings import Settings
 from layermask.core.tracing import anything_traces, is_traced
+from layermask.errors import NoRows
 from layermask.sparse.memory import Memory
-from layermask.sparse.operands import NoRows
 from layermask.sparse.ops import compiled
 from layermask.sparse.rules.table import SPARSE_FORMS
 from layermask.sparse.weights import PreparedWeights

@@ -11,16 +11,13 @@ from torch import Tensor, nn
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import intersection
 from layermask.core.masked import Masked
+from layermask.errors import NoRows
 from layermask.sparse.active import active_sites
 from layermask.sparse.graph import Input, Node
 from layermask.sparse.ops import to_compute_dtype
 from layermask.sparse.value import ORDERS, SparseMasked
 
 AtSites = Callable[[Tensor], Any]  # a mask -> what an operand is for the rows at its sites
-
-
-class NoRows(Exception):
-    """An operand has no form as rows: the dense rule is to be taken."""
 
 
 def meet(inputs: Sequence[SparseMasked], others: Sequence[Any]) -> tuple[Tensor, list[Node | AtSites]]:

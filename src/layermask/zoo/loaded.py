@@ -17,6 +17,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import Checked
 from layermask.arguments.kinds import Text
 from layermask.errors import MissingPackage, ModelError, NoMaskRule, import_optional, out_of_memory
+from layermask.io.notebook import card
 from layermask.io.record import sha256
 from layermask.zoo.labels import numbered
 from layermask.zoo.outputs import compared_scores, scores
@@ -31,6 +32,16 @@ class Loaded(Checked):
     preprocessing: Annotated[Preprocessing, partial(kinds.instance, kind=Preprocessing)]
     labels: Annotated[tuple[str, ...], partial(kinds.several, kind=kinds.text, least=0)] = field(repr=False)
     name: Text
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the model, its classes and its preprocessing."""
+        count, names = sum(p.numel() for p in self.model.parameters()), "; ".join(self.labels[:3])
+        facts = {
+            "model": f"{type(self.model).__name__}, {count:,} parameters",
+            "classes": f"{len(self.labels)}: {names}{'; ...' * (len(self.labels) > 3)}",
+            **self.preprocessing.record(),
+        }
+        return card(self.name, facts)
 
     def record(self, weights: Path | None = None) -> dict[str, Any]:
         """Return what `load` and the preprocessing need to be the same again."""

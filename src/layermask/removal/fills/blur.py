@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,10 @@ from layermask.arguments import kinds
 from layermask.arguments.kinds import Positive
 from layermask.errors import InputError
 from layermask.removal.fills.constant import Constant
-from layermask.removal.fills.protocol import Fill
+from layermask.removal.fills.protocol import Fill, draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 def gaussian_blur(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
@@ -60,7 +63,7 @@ class Blurred(Fill):
     sigma: Positive = 10.0
     reads: ClassVar = "all"
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         return gaussian_blur(images, self.kernel_size, self.sigma)
 
 
@@ -75,6 +78,10 @@ class EdgeSmoothed(Constant):
     sigma: Positive = 1.0
     reads: ClassVar = "visible"
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         painted = torch.where(visible, images, super().paint(images, visible))
         return gaussian_blur(painted, self.kernel_size, self.sigma)
+
+
+if __name__ == "__main__":
+    draw("blur", Blurred=Blurred(), EdgeSmoothed=EdgeSmoothed())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from layermask.arguments.kinds import Color, Text
-from layermask.removal.fills.protocol import Fill, colour
+from layermask.removal.fills.protocol import Fill, colour, draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -20,5 +23,9 @@ class Constant(Fill):
     """The arguments that the colour comes from, for errors."""
     reads: ClassVar = "nothing"
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         return colour(self.origin, self.color, images)
+
+
+if __name__ == "__main__":
+    draw("constant", Constant=Constant())

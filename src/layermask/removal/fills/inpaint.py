@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,8 +12,11 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.kinds import Color, PositiveColor
 from layermask.errors import import_optional
-from layermask.removal.fills.protocol import Fill, colour
+from layermask.removal.fills.protocol import Fill, colour, draw
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Inpainted(Fill):
         super().__post_init__()
 
     @torch.no_grad()
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         mean, std = colour("mean", self.mean, images), colour("std", self.std, images)
         pixels = (images * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         holes = (~visible).to(torch.uint8).cpu().numpy().repeat(len(pixels) // len(visible), 0)
@@ -50,3 +53,7 @@ class Inpainted(Fill):
         cv2 = import_optional("cv2", self.extra)
         flag = cv2.INPAINT_TELEA if self.method == "telea" else cv2.INPAINT_NS
         return torch.stack([torch.from_numpy(cv2.inpaint(each, hole, self.radius, flag)) for each in picture])
+
+
+if __name__ == "__main__":
+    draw("inpaint", telea=Inpainted("telea"), ns=Inpainted("ns"))

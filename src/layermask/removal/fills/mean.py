@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.errors import InputError
-from layermask.removal.fills.protocol import Fill
+from layermask.removal.fills.protocol import Fill, draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
 class VisibleMean(Fill):
     """Hidden pixels get the mean colour of the image's visible pixels; 0 where there are none."""
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         axes = tuple(range(2, images.ndim))
         return images.sum(axes, keepdim=True) / visible.sum(axes, keepdim=True).clamp(min=1)
 
@@ -49,7 +52,7 @@ class SegmentMean(Fill):
     def __str__(self) -> str:
         return f"SegmentMean(segments of shape {tuple(self.segments.shape)})"
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         size = tuple(images.shape[2:])
         if self.segments.shape[-len(size) :] != size or self.segments.numel() != math.prod(size):
             raise InputError(
@@ -61,3 +64,8 @@ class SegmentMean(Fill):
         sums = nothing.index_add(2, labels, images.flatten(2))
         sizes = nothing[0, 0].index_add(0, labels, torch.ones_like(labels, dtype=images.dtype))
         return (sums / sizes)[:, :, labels].view(images.shape)
+
+
+if __name__ == "__main__":
+    segments = (torch.arange(224)[:, None] // 32) * 7 + torch.arange(224) // 32
+    draw("mean", VisibleMean=VisibleMean(), SegmentMean=SegmentMean(segments))

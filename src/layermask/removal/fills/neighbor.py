@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +11,10 @@ from torch import Tensor
 from layermask._private_torch import is_readable
 from layermask.core.masked import Masked
 from layermask.padding.neighbor import neighbor
-from layermask.removal.fills.protocol import Fill
+from layermask.removal.fills.protocol import Fill, draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Neighbors(Fill):
 
     dims = (1, 2, 3)
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         rings = _rings(visible)
         return neighbor(Masked(images, visible), (rings,) * (images.ndim - 2)) if rings else images
 
@@ -37,3 +41,7 @@ def _rings(visible: Tensor) -> int:
     while not shown.all():
         shown, rings = pool(shown, 3, stride=1, padding=1), rings + 1
     return rings
+
+
+if __name__ == "__main__":
+    draw("neighbor", Neighbors=Neighbors())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from layermask._private_torch import is_readable
 from layermask.arguments.kinds import Color, MaybeSeed, PositiveColor
-from layermask.removal.fills.protocol import Fill, colour
+from layermask.removal.fills.protocol import Fill, colour, draw
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 Distribution = Literal["gaussian", "uniform"]
 
@@ -53,7 +56,7 @@ class Noise(Fill):
     std: PositiveColor = IMAGENET_STD
     reads: ClassVar = "nothing"
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         field = noise(self.kind, images.shape[1], images, max(len(images), len(visible)), self.seed)
         if self.kind == "gaussian" and (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
             return field  # they were not given, and images need not have 3 channels
@@ -70,7 +73,7 @@ class RandomPixels(Fill):
 
     seed: MaybeSeed = 0
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         chances = noise("uniform", 1, images, len(images), self.seed).flatten(1).double()
         shown = visible.flatten(1)
         counts = shown.sum(1, keepdim=True)
@@ -81,3 +84,7 @@ class RandomPixels(Fill):
         places.scatter_(1, order, torch.arange(shown.shape[1], device=images.device).expand_as(order))
         picks = places.expand(len(images), -1).gather(1, ranks.expand(len(images), -1))[:, None]
         return images.flatten(2).gather(2, picks.expand(-1, images.shape[1], -1)).view(images.shape)
+
+
+if __name__ == "__main__":
+    draw("noise", gaussian=Noise("gaussian"), uniform=Noise("uniform"), RandomPixels=RandomPixels())

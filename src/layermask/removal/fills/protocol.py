@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,13 @@ from layermask.arguments.declare import Checked
 from layermask.arguments.refusal import shown
 from layermask.core.inputs import check_inputs
 from layermask.errors import InputError
+from layermask.io import demo
+from layermask.io.pixels import checkered
 from layermask.removal.fills.select import select
+from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Shaped
 
 NARROW = (torch.float16, torch.bfloat16)  # painted in float32: sums over many pixels overflow, or round
 
@@ -32,7 +38,9 @@ class Fill(Checked, ABC):
     differentiable: ClassVar[bool] = True
     extra: ClassVar[str] = ""
 
-    def __call__(self, images: Tensor, visible: Tensor) -> Tensor:
+    def __call__(
+        self, images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "M 1 *S"]
+    ) -> Float[Tensor, "_ C *S"]:
         """Return images (N, C, *S) painted where visible (N, 1, *S) is False; either batch may be 1.
 
         Raises:
@@ -47,7 +55,7 @@ class Fill(Checked, ABC):
         return select(visible, images, paint.to(images.dtype))
 
     @abstractmethod
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         """Return what broadcasts to (N, C, *S): the colours of hidden pixels, and anything elsewhere."""
 
     def _check(self, images: Tensor) -> None:
@@ -86,3 +94,12 @@ def colour(name: str, values: tuple[float, ...], images: Tensor) -> Tensor:
             f"{tuple(images.shape)}: give {name} with {images.shape[1]} values, or one"
         )
     return images.new_tensor(values).view(1, -1, *[1] * (images.ndim - 2))
+
+
+def draw(name: str, **fills: Fill) -> None:
+    """Draw what fills make of the bundled photograph; each module of fills does, run by `python -m`."""
+    x, visible = demo.photograph(), demo.holes()
+    mean, std = (x.new_tensor(scale).view(1, 3, 1, 1) for scale in (IMAGENET_MEAN, IMAGENET_STD))
+    painted = {each: fill((x - mean) / std, visible) * std + mean for each, fill in fills.items()}
+    sheet = {"hidden": checkered(demo.pixels(x), visible[0, 0])}
+    demo.draw(name, sheet | {each: demo.pixels(y) for each, y in painted.items()})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.removal.fills.protocol import Fill
+from layermask.removal.fills.protocol import Fill, draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class PushPull(Fill):
 
     dims = (1, 2, 3)
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         return _filled(images, visible.to(images.dtype))
 
 
@@ -48,3 +52,7 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
     mode = ("linear", "bilinear", "trilinear")[x.ndim - 3]
     fine = F.interpolate(x, scale_factor=2.0, mode=mode)
     return fine[(..., *(slice(size) for size in like.shape[2:]))]
+
+
+if __name__ == "__main__":
+    draw("pushpull", PushPull=PushPull())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from torch import Tensor
 
@@ -12,7 +12,10 @@ from layermask.arguments import kinds
 from layermask.arguments.kinds import MaybeSeed
 from layermask.removal.fills.linear_imputation import linear_imputation
 from layermask.removal.fills.noise import noise
-from layermask.removal.fills.protocol import Fill
+from layermask.removal.fills.protocol import Fill, draw
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,12 @@ class NoisyLinear(Fill):
     seed: MaybeSeed = 0
     dims: ClassVar = (2,)
 
-    def paint(self, images: Tensor, visible: Tensor) -> Tensor:
+    def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
         filled = linear_imputation(images, visible.expand(len(images), *visible.shape[1:]))
         if not self.noise:
             return filled
         return filled + self.noise * noise("gaussian", images.shape[1], images, len(images), self.seed)
+
+
+if __name__ == "__main__":
+    draw("road", NoisyLinear=NoisyLinear())

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.rule_table import RULES
+from layermask.errors import NoRows
 from layermask.sparse.graph import Node
-from layermask.sparse.operands import NoRows
 from layermask.sparse.value import SparseMasked
 from layermask.sparse.weights import Captured
 

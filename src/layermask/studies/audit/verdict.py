@@ -13,6 +13,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
+from layermask.io.notebook import card
 from layermask.metrics.bootstrap import average, bootstrap
 
 FEWEST = 20
@@ -20,6 +21,7 @@ FEWEST = 20
 POWER, MOST = 0.8, 100_000
 _PAINTS_NOTHING = ("layermask", "layermask-steady", "tokendrop")
 _ONE_COLOUR = ("zero", "greyout", "blackout", "mean")  # the cheapest first: one write per hidden pixel
+_KINDS = {"clear": "told apart from all others", "tie": "of several alike", "few": "too few images to say"}
 _RESAMPLES = 4000  # the bounds of many comparisons lie far out in the tails
 
 
@@ -58,6 +60,17 @@ class Verdict:
     level: float
     because: str = ""
     cheapest: str | None = None
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: what to take and why, and each difference to the leader with its bounds."""
+        gaps = {
+            f"{self.leader} less {each.removal}": f"{100 * each.difference:.1f} points of answers kept, "
+            f"{100 * each.low:.1f} to {100 * each.high:.1f}{' (told apart)' * each.told_apart}"
+            for each in self.comparisons
+        }
+        tied = {"not told apart": ", ".join(self.tied)} if len(self.tied) > 1 else {}
+        facts = {**tied, **({"why": self.because} if self.because else {}), **gaps}
+        return card(f"{self.recommended} ({_KINDS[self.kind]})", facts)
 
 
 @checked(
