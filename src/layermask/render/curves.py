@@ -1,20 +1,75 @@
-"""Insertion and deletion curves of several removals, side by side."""
+"""Curves: values over the share of the segments that are hidden or shown, a line for each removal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from layermask.errors import import_optional
 from layermask.metrics.flipping import Curve
-from layermask.render.figure import CELL, MARGIN, fit_text, new_figure, place_axes
+from layermask.render.bars import Bounds
+from layermask.render.figure import (
+    CELL,
+    MARGIN,
+    RULE,
+    Place,
+    blank_figure,
+    line_style,
+    new_figure,
+    place_axes,
+    write_title,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH, ROOM, FOOT = 3.6, 0.75, 0.75  # inches: of a plot, of its labels at the left, of those below
-COLORS = ("#00659d", "#d55e00", "#666666", "#9a6fb0", "#009e73", "#c5a300")  # told apart by the colour-blind
-STYLES = ("-", "--", ":", "-.")
+
+Lines = Mapping[str, Sequence[Bounds]]
+"""By label: the values at each share, with their bounds (NaN if there are none)."""
+
+
+def place_curves(
+    figure: Figure,
+    corner: Place,
+    shares: Sequence[float],
+    lines: Lines,
+    below: str = "share of the segments hidden",
+    top: float | None = 1.02,
+    box: tuple[float, float] = (WIDTH, CELL),
+) -> Axes:
+    """Plot lines over `shares` with their intervals as shades. `top`: the end of the scale; None: as needed.
+
+    `box`: the width and height of the plot, in inches.
+    """
+    axes = place_axes(figure, corner, *box, sides=("left", "bottom"))
+    for number, (label, points) in enumerate(lines.items()):
+        style = line_style(number)
+        values, low, high = zip(*points, strict=True)
+        axes.fill_between(shares, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        axes.plot(shares, values, label=label, **style)
+    axes.set_xlabel(below, fontsize=8)
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.set_ylim(0 if axes.dataLim.y0 > -1e-6 else None, top)  # entropies may be below 0 by rounding
+    axes.yaxis.set_major_locator(import_optional("matplotlib.ticker", "cli").MaxNLocator(5))
+    axes.grid(axis="y", color=RULE, linewidth=0.6)
+    return axes
+
+
+def curve_chart(shares: Sequence[float], lines: Lines, top: float | None = 1.02) -> Figure:
+    """Draw one plot, without a title or legend: for a page, which has both."""
+    figure = blank_figure(4.6, 2.8)
+    place_curves(figure, (0.4, 0.5), shares, lines, top=top, box=(4.05, 2.2))
+    return figure
+
+
+def swatch(number: int) -> Figure:
+    """Draw a piece of the line of a removal, by its number: for the legend of a page."""
+    figure = blank_figure(0.4, 0.12)
+    place_axes(figure, (0, 0), 0.4, 0.12).plot([0, 1], [0, 0], clip_on=False, **line_style(number))
+    return figure
 
 
 def curve_sheet(
@@ -25,39 +80,33 @@ def curve_sheet(
     targets = first[0].targets
     width = 2 * MARGIN + len(first) * (WIDTH + ROOM)
     height = 2 * MARGIN + 0.4 + len(targets) * (CELL + FOOT + 0.3)
-    figure = new_figure(width, height, title)
+    note = "Each removal hides or shows the segments in the order of its own scores."
+    figure = new_figure(width, height, title, [note])
     for row, target in enumerate(targets):
         y = height - MARGIN - 0.4 - (row + 1) * (CELL + FOOT + 0.3) + FOOT
         for column, one in enumerate(first):
-            corner = MARGIN + ROOM + column * (WIDTH + ROOM), y
-            axes = _plot(figure, corner, {name: each[column] for name, each in curves.items()}, row)
+            word = "shown" if one.order == "insertion" else "hidden"
+            axes = place_curves(
+                figure,
+                (MARGIN + ROOM + column * (WIDTH + ROOM), y),
+                one.shares.tolist(),
+                {
+                    _label(name, each[column], row): _points(each[column], row)
+                    for name, each in curves.items()
+                },
+                f"share of the segments {word}, the highest score first",
+                None,
+            )
+            axes.legend(fontsize=7, frameon=False)
             axes.set_ylabel(f"{unit} of the class" if column == 0 else "", fontsize=8)
-            heading = axes.set_title("", loc="left", fontsize=9.5, weight="bold")
-            heading.set(text=labels[target], parse_math=False)
-            fit_text(heading, WIDTH - 0.9, tail=f", {one.order}")
-    note = "each removal hides segments its own way, in the order of its own scores"
-    figure.text(0.5, 0.6 * MARGIN / height, note, ha="center", va="center", fontsize=8, color="0.35")
+            write_title(axes, labels[target], WIDTH - 0.9, f", {one.order}", fontsize=9.5)
     return figure
 
 
-def _plot(figure: Figure, corner: tuple[float, float], curves: Mapping[str, Curve], row: int) -> Axes:
-    from matplotlib.ticker import MaxNLocator
+def _label(name: str, curve: Curve, row: int) -> str:
+    return f"{name}, area {float(curve.area()[row]):.3f}"
 
-    axes = place_axes(figure, corner, WIDTH, CELL)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(True)
-    for number, (name, each) in enumerate(curves.items()):
-        area = float(each.area()[row])
-        color, line = COLORS[number % len(COLORS)], STYLES[number // len(COLORS) % len(STYLES)]
-        label = f"{name}, area {area:.3f}"
-        axes.plot(each.shares, each.values[row], color=color, linestyle=line, linewidth=1.6, label=label)
-    one = next(iter(curves.values()))
-    word = "shown, the highest score first" if one.order == "insertion" else "hidden, the highest score first"
-    axes.set_xlabel(f"share of the segments {word}", fontsize=8)
-    axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    axes.yaxis.set_major_locator(MaxNLocator(5))  # which place_axes has emptied
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    axes.tick_params(labelsize=8, length=2)
-    axes.legend(fontsize=7, frameon=False)
-    return axes
+
+def _points(curve: Curve, row: int) -> list[Bounds]:
+    nan = float("nan")
+    return [(value, nan, nan) for value in curve.values[row].tolist()]

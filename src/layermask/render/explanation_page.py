@@ -13,7 +13,7 @@ from torch import Tensor
 
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.render.html import Page, data_uri, settings_table, template
+from layermask.render.html import bars, data_uri, filled, page, section, settings_table, template
 from layermask.render.overlay import DETRACTS, SUPPORTS
 from layermask.segment.labels import of_segments
 
@@ -31,7 +31,7 @@ def report_page(
     labels: Sequence[str],
     settings: Mapping[str, Any],
 ) -> str:
-    """Return a page of HTML that shows, per class and removal, which segments matter, and only those.
+    """Return a page of HTML that shows, by class and removal, how much each segment matters.
 
     Args:
         picture: (H, W, 3) uint8, as the model sees it.
@@ -48,21 +48,21 @@ def report_page(
     count = first.scores.shape[1]
     shown = max(1, round(count / 5))
     sections = [_target(found, row, _name(labels, target)) for row, target in enumerate(first.targets)]
-    return Page(template("page.html")).substitute(
-        title=escape(title),
-        style=Page(template("page.css")).substitute(supports=_end(SUPPORTS), detracts=_end(DETRACTS)),
-        script=template("page.js"),
+    content = filled(
+        "explanation.html",
         picture=data_uri(picture),
         width=width,
         height=height,
         count=count,
         room=2 * len(str(count)) + 4,  # of "3 of 196" with the most digits, so that nothing moves
         shown=shown,
-        predictions=_predictions(predictions),
+        predictions=bars("<h2>Predictions</h2>", predictions),
         targets="\n".join(sections),
-        settings=settings_table(settings),
-        data=embedded(_data(first.segments, found)),
+        settings=section("settings", "Settings", settings_table(settings)),
     )
+    data = embedded(_data(first.segments, found))
+    script = f'<script type="application/json" id="data">{data}</script>\n'
+    return page(title, content, script=f"{script}<script>\n{template('page.js')}</script>")
 
 
 def embedded(data: Any) -> str:
@@ -130,7 +130,8 @@ def _target(found: Mapping[str, Attribution], row: int, name: str) -> str:
     removals = (_removal(*each, row, column, name) for column, each in enumerate(found.items()))
     return (
         f'<section class="target">\n<h2>{escape(name)} <small>{_answer(found, row)}</small></h2>\n'
-        f'<div class="scale"><div role="img" aria-label="scale: red detracts, green supports"></div>'
+        f'<div class="scale" style="--detracts: {_end(DETRACTS)}; --supports: {_end(SUPPORTS)}">'
+        '<div role="img" aria-label="scale: red detracts, green supports"></div>'
         f"<p><span>−{limit:.2g}</span><span>0</span><span>+{limit:.2g}</span></p></div>\n"
         f'<div class="removals">\n{"".join(removals)}</div>\n</section>'
     )
@@ -172,15 +173,6 @@ def _answer(found: Mapping[str, Attribution], row: int) -> str:
     if first.settings.get("output", "probability") != "probability":
         return f"{escape(str(first.settings['output']))} {prediction:.3g}; scale: change of it"
     return f"{100 * prediction:.1f} %; scale: change of probability"
-
-
-def _predictions(predictions: Sequence[tuple[str, float]]) -> str:
-    rows = (
-        f'<li style="--share: {100 * chance:.2f}%"><span>{escape(name)}</span>'
-        f"<span>{100 * chance:.1f} %</span></li>"
-        for name, chance in predictions
-    )
-    return "<ol>\n" + "\n".join(rows) + "\n</ol>"
 
 
 def _name(labels: Sequence[str], target: int) -> str:

@@ -19,9 +19,16 @@ NAMES = {
     "wordnet-similarity": "wordnet",
     "unchanged": "unchanged",
 }
-"""Of the metrics, in tables."""
+"""The metrics as columns of tables."""
+LABELS = {
+    "accuracy": "accuracy",
+    "class-entropy": "class entropy",
+    "wordnet-similarity": "WordNet similarity",
+    "unchanged": "unchanged predictions",
+}
+"""The metrics in figures and on pages."""
 BETTER = {name: PREDICTION_METRICS[metric].higher_is_better for metric, name in NAMES.items()}
-RULES = {"mean": "the means of their points", "trapezoid": "by trapezoids"}
+AREAS = {"mean": "the means of their points", "trapezoid": "by trapezoids"}
 
 
 class Group(NamedTuple):
@@ -66,7 +73,7 @@ def _named(metrics: list[str]) -> list[str]:
 
 def _areas(groups: list[Group], metrics: list[str], rule: Rule) -> Table:
     rows = [(*each.keys, *(each.measured[name].area for name in metrics)) for each in groups]
-    title = f"Areas under the curves, {RULES[rule]}, and 95 % intervals over images"
+    title = f"Areas under the curves, {AREAS[rule]}, and 95 % intervals over images"
     return Table("areas", title, (*HEADER, *_named(metrics)), rows, BETTER)
 
 
@@ -99,5 +106,5 @@ def words(columns: Columns, content: Content) -> list[str]:
     if content["settings"]["saliency"] == GRADIENT:
         lines.append("The data has no saliency maps: salient orders follow the plain model's input gradient.")
     if "wordnet-similarity" not in metrics_of(content):
-        lines.append("WordNet similarity is left out: the model's classes are not named as ImageNet's 1,000.")
+        lines.append("WordNet similarity is left out: the names of the model's classes are not ImageNet's.")
     return lines
