@@ -484,6 +484,12 @@ def test_nothing_comes_from_elsewhere_or_breaks_out(text):
     assert EVIL not in text and "&lt;/style&gt;" in text
 
 
+def test_drawings_share_no_ids_and_refer_to_their_own(text):
+    ids = re.findall(r' id="([^"]+)"', text)
+    uses = re.findall(r'(?:url\(#|href="#)([^")]+)', text)
+    assert len(ids) == len(set(ids)) and uses and set(uses) <= set(ids)
+
+
 def test_the_numbers_of_the_page_are_in_the_record(found, text):
     text = plain(text)
     for name, each in found.record["removals"].items():

@@ -72,9 +72,7 @@ def swatch(number: int) -> Figure:
     return figure
 
 
-def curve_sheet(
-    title: str, curves: Mapping[str, Sequence[Curve]], labels: Sequence[str], unit: str = "probability"
-) -> Figure:
+def curve_sheet(title: str, curves: Mapping[str, Sequence[Curve]], labels: Sequence[str]) -> Figure:
     """Draw one row per target, one column per order. `curves`: removal -> its curves, of the same orders."""
     first = next(iter(curves.values()))
     targets = first[0].targets
@@ -98,7 +96,7 @@ def curve_sheet(
                 None,
             )
             axes.legend(fontsize=7, frameon=False)
-            axes.set_ylabel(f"{unit} of the class" if column == 0 else "", fontsize=8)
+            axes.set_ylabel("probability of the class" if column == 0 else "", fontsize=8)
             write_title(axes, labels[target], WIDTH - 0.9, f", {one.order}", fontsize=9.5)
     return figure
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from layermask.errors import import_optional
+from layermask.explain.attribution import Attribution
 from layermask.render.figure import CELL, place_axes
 
 if TYPE_CHECKING:
@@ -17,6 +19,23 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUPPORTS, DETRACTS = (0.0, 0.50, 0.22), (0.80, 0.08, 0.12)
+TINT = 0.8  # how much of the colour there is at the end of the scale
+
+
+def scale_end(found: Iterable[Attribution], row: int) -> float:
+    """Return the end of the scale of a target: the largest finite score under any removal."""
+    scores = torch.cat([each.scores[row] for each in found])
+    return float(scores[scores.isfinite()].abs().max()) if bool(scores.isfinite().any()) else 0.0
+
+
+def predicted(found: Attribution, row: int) -> str:
+    """Return what the model says of the whole picture, in the unit that is explained."""
+    prediction, unit = float(found.prediction[row]), explained_unit(found)
+    return f"{100 * prediction:.1f} %" if unit == "probability" else f"{unit} {prediction:.3g}"
+
+
+def explained_unit(found: Attribution) -> str:
+    return str(found.settings.get("output", "probability"))
 
 
 def overlay(picture: np.ndarray, heatmap: Tensor, limit: float) -> np.ndarray:
@@ -25,14 +44,12 @@ def overlay(picture: np.ndarray, heatmap: Tensor, limit: float) -> np.ndarray:
     The tint is full at a score of `limit`, in the units of the scores, and none at 0.
     """
     base = torch.from_numpy(picture.copy()).double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.double)
-    base = (base * 0.75 + 64)[
-        ..., None
-    ]  # lighter, so that the tint is read and not the picture's own colours
+    base = (base * 0.75 + 64)[..., None]  # lighter, so that the tint is read and not the picture's colours
     strength = (heatmap.double() / (limit or 1)).clamp(-1, 1)[..., None]
     color = torch.where(
         strength > 0, *(255 * torch.tensor(c, dtype=torch.double) for c in (SUPPORTS, DETRACTS))
     )
-    alpha = 0.8 * strength.abs()
+    alpha = TINT * strength.abs()
     return (base * (1 - alpha) + color * alpha).round().to(torch.uint8).numpy()
 
 

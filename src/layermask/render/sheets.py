@@ -17,7 +17,15 @@ from layermask.render.figure import (
     place_ranking,
     write,
 )
-from layermask.render.overlay import draw_boundaries, draw_scale, hidden_picture, overlay
+from layermask.render.overlay import (
+    draw_boundaries,
+    draw_scale,
+    explained_unit,
+    hidden_picture,
+    overlay,
+    predicted,
+    scale_end,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,10 +38,10 @@ def explanation_sheet(
     predictions: Ranking,
     found: Mapping[str, Attribution],
     labels: Sequence[str],
-    unit: str = "probability",
 ) -> Figure:
     """Draw the picture with its predictions, and beside it one row per target and one column per removal."""
-    targets = next(iter(found.values())).targets
+    first = next(iter(found.values()))
+    targets = first.targets
     rows = len(targets)
     left = 1 if rows > 1 else 2  # columns for the picture and the predictions, one below or beside the other
     width = 2 * MARGIN + (len(found) + left) * (CELL + GAP) + 0.95
@@ -41,6 +49,7 @@ def explanation_sheet(
     if any(each.region is not None for each in found.values()):
         note = "The smallest visible part that was found to keep the prediction; the rest is hidden."
     else:
+        unit = explained_unit(first)
         note = f"Green supports the class, red counts against it: change of {unit}, one scale for each row."
     figure = new_figure(width, height, title, [note])
     top = height - MARGIN - 0.27
@@ -50,7 +59,7 @@ def explanation_sheet(
     place_ranking(figure, corner, predictions, "its predictions")
     for row, target in enumerate(targets):
         start = MARGIN + left * (CELL + GAP) + GAP, top - row * (HEAD + CELL + GAP) - HEAD - CELL
-        _row(figure, start, picture, found, row, labels[target], unit)
+        _row(figure, start, picture, found, row, labels[target])
     return figure
 
 
@@ -73,15 +82,12 @@ def _row(
     found: Mapping[str, Attribution],
     row: int,
     name: str,
-    unit: str,
 ) -> None:
     """Draw one target: a heading, one overlay per removal, and the scale that they share."""
-    limit = max(float(each.scores[row].abs().max()) for each in found.values())
+    limit = scale_end(found.values(), row)
     left, y = corner
-    prediction = float(next(iter(found.values())).prediction[row])
-    amount = f"{100 * prediction:.1f} %" if unit == "probability" else f"{unit} {prediction:.3g}"
-    room = len(found) * (CELL + GAP) + 0.6
-    write(figure, (left, y + CELL + 0.38), name, room, f", {amount}", fontsize=10.5, weight="bold")
+    room, tail = len(found) * (CELL + GAP) + 0.6, f", {predicted(next(iter(found.values())), row)}"
+    write(figure, (left, y + CELL + 0.38), name, room, tail, fontsize=10.5, weight="bold")
     for column, (removal, each) in enumerate(found.items()):
         shown, said = _result(picture, each, row, limit)
         axes = place_image(figure, (left + column * (CELL + GAP), y), shown, f"{removal}   {said}".rstrip())
@@ -94,9 +100,8 @@ def _row(
 def _result(picture: np.ndarray, found: Attribution, row: int, limit: float) -> tuple[np.ndarray, str]:
     """The tinted picture and how well its scores fit; or the region that is enough, and how large it is."""
     if found.region is None:
-        return overlay(picture, found.heatmap(row), limit), (
-            "" if found.r2 is None else f"R² {float(found.r2[row]):.2f}"
-        )
+        fit = "" if found.r2 is None else f"R² {float(found.r2[row]):.2f}"
+        return overlay(picture, found.heatmap(row), limit), fit
     visible = found.visible(found.region[row])
     share = f"{float(visible.float().mean()):.1%} of the picture"
     return hidden_picture(picture, visible), share

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from layermask.metrics.predictions import PREDICTION_METRICS, Rule
-from layermask.render.table import Cell, Table
+from layermask.render.table import Table
 from layermask.studies.orders import GRADIENT, MAPS
 from layermask.studies.protocol import common_words
 from layermask.studies.registry import Columns, Content
@@ -32,70 +32,54 @@ AREAS = {"mean": "the means of their points", "trapezoid": "by trapezoids"}
 
 
 class Group(NamedTuple):
-    """A removal under a setting: what was measured by metric, at `fractions` of so many `images`."""
+    """A removal under a setting: what was measured by each metric, at `fractions` of so many `images`."""
 
     removal: str
     setting: Setting
     images: int
     fractions: list[float]
-    measured: dict[str, Measured]
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return self.removal, *self.setting
+    measured: list[Measured]
 
 
 def summarise(columns: Columns, content: Content, rule: Rule = "mean") -> list[Table]:
     """Return the areas under the curves by `rule`, their differences from the first removal's, the curves."""
-    metrics = metrics_of(content)
-    groups = _groups(columns, content, metrics, rule)
-    tables = [_areas(groups, metrics, rule), _points(groups, metrics)]
-    if len(content["settings"]["removals"]) > 1:
-        tables.insert(1, _differences(groups, metrics, content["settings"]["removals"][0]))
-    return tables
+    metrics, (first, *others) = metrics_of(content), content["settings"]["removals"]
+    groups, names = _groups(columns, content, metrics, rule), [NAMES[metric] for metric in metrics]
+    areas = [(each.removal, *each.setting, *(one.area for one in each.measured)) for each in groups]
+    differences = [
+        (
+            f"{each.removal} - {first}",
+            *each.setting,
+            *(one.difference for one in each.measured if one.difference),
+        )
+        for each in groups
+        if each.removal != first
+    ]
+    points = [
+        (each.removal, *each.setting, each.images, f"{fraction:g}", *(one.points[k] for one in each.measured))
+        for each in groups
+        for k, fraction in enumerate(each.fractions)
+    ]
+    title = f"Areas under the curves, {AREAS[rule]}, and 95 % intervals over images"
+    paired = f"Differences of the areas from those of {first}, on the same images"
+    tables = [
+        Table("areas", title, (*HEADER, *names), areas, BETTER),
+        Table("differences", paired, ("removals", *HEADER[1:], *names), differences, BETTER),
+        Table("curves", "Curves", (*HEADER, "images", "fraction", *names), points, BETTER, on_page=False),
+    ]
+    return tables if others else [tables[0], tables[2]]
 
 
 def _groups(columns: Columns, content: Content, metrics: Sequence[str], rule: Rule) -> list[Group]:
     """Return the groups, those of a removal together."""
     groups = []
     for setting, found in predictions(columns, content).items():
-        measured = {metric: measure(found, metric, rule) for metric in metrics}
+        by_metric = [measure(found, metric, rule) for metric in metrics]
         for removal, one in found.items():
-            mine = {metric: by_removal[removal] for metric, by_removal in measured.items()}
-            groups.append(Group(removal, setting, len(one.predicted), one.fractions.tolist(), mine))
+            measured = [by_removal[removal] for by_removal in by_metric]
+            groups.append(Group(removal, setting, len(one.predicted), one.fractions.tolist(), measured))
     removals = content["settings"]["removals"]
     return sorted(groups, key=lambda group: removals.index(group.removal))
-
-
-def _named(metrics: list[str]) -> list[str]:
-    return [NAMES[metric] for metric in metrics]
-
-
-def _areas(groups: list[Group], metrics: list[str], rule: Rule) -> Table:
-    rows = [(*each.keys, *(each.measured[name].area for name in metrics)) for each in groups]
-    title = f"Areas under the curves, {AREAS[rule]}, and 95 % intervals over images"
-    return Table("areas", title, (*HEADER, *_named(metrics)), rows, BETTER)
-
-
-def _differences(groups: list[Group], metrics: list[str], first: str) -> Table:
-    rows: list[Sequence[Cell]] = []
-    for each in groups:
-        found = [each.measured[name].difference for name in metrics]
-        if numbers := [number for number in found if number is not None]:
-            rows.append((f"{each.removal} - {first}", *each.setting, *numbers))
-    title = f"Differences of the areas from those of {first}, on the same images"
-    return Table("differences", title, ("removals", *HEADER[1:], *_named(metrics)), rows, BETTER)
-
-
-def _points(groups: list[Group], metrics: list[str]) -> Table:
-    rows: list[Sequence[Cell]] = []
-    for each in groups:
-        for point, fraction in enumerate(each.fractions):
-            values = [each.measured[name].points[point] for name in metrics]
-            rows.append((*each.keys, each.images, f"{fraction:g}", *values))
-    return Table(
-        "curves", "Curves", (*HEADER, "images", "fraction", *_named(metrics)), rows, BETTER, on_page=False
-    )
 
 
 def words(columns: Columns, content: Content) -> list[str]:
