@@ -74,9 +74,9 @@ def _groups(columns: Columns, content: Content, hits: int) -> list[Group]:
         return groups
     names = class_names(content)
     order = common_classes(found, len(names), hits)
-    shares = [bias.by_class(len(names))[0] for bias in found.values()]
     for number in order if len(order) <= 2 * DRAWN else [*order[:DRAWN], *order[-DRAWN:]]:
-        groups.append((names[number], [list(map(exact, each[number].tolist())) for each in shares]))
+        shares = [bias.by_class(len(names))[0][number].tolist() for bias in found.values()]
+        groups.append((names[number], [list(map(exact, three)) for three in shares]))
     return groups
 
 
