@@ -14,7 +14,7 @@ from sheets import readable_texts
 from layermask.explain.attribution import Attribution
 from layermask.metrics.flipping import Curve
 from layermask.render.bars import interval_chart
-from layermask.render.curves import curve_chart, curve_sheet, swatch
+from layermask.render.curves import Plot, curve_chart, curve_sheet, swatch
 from layermask.render.figure import png, svg
 from layermask.render.html import template
 from layermask.render.overlay import DETRACTS, SUPPORTS, hidden_picture, overlay
@@ -125,7 +125,7 @@ def test_png_is_a_picture_and_the_same_each_time():
 
 
 CHARTS = {
-    "curves": lambda: curve_chart([0, 0.5, 1], {"a": [(0.5, 0.4, 0.6)] * 3, "b": [(0.1, 0.0, 0.3)] * 3}),
+    "curves": lambda: curve_chart(Plot([0, 1], {"a": [(0.5, 0.4, 0.6)] * 2, "b": [(0.1, 0.0, 0.3)] * 2})),
     "interval": lambda: interval_chart((0.2, 0.1, 0.3), (0.0, 0.5)),
     "swatch": lambda: swatch(1),
 }

@@ -19,7 +19,6 @@ from layermask.render.figure import (
     fit_text,
     new_figure,
     place_axes,
-    write_title,
 )
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def _place_names(figure: Figure, corner: Place, line: Line) -> None:
     for place, name in enumerate(line.names):
         text = axes.text(NAMES - 0.08, place, name, va="center", ha="right", fontsize=8, parse_math=False)
         fit_text(text, NAMES - 0.08)
-    write_title(axes, line.heading, NAMES - 0.1, fontsize=8.5, pad=4)
+    _title(axes, line.heading, NAMES - 0.1)
 
 
 def _place_bars(figure: Figure, corner: Place, panel: Panel, limits: tuple[float, float]) -> None:
@@ -142,12 +141,12 @@ def _place_bars(figure: Figure, corner: Place, panel: Panel, limits: tuple[float
     ticks = import_optional("matplotlib.ticker", "cli").MaxNLocator(4).tick_values(low, high)
     axes.set_xticks([tick for tick in ticks if low <= tick <= high])
     axes.tick_params(labelsize=7.5)
-    write_title(axes, panel.title, LENGTH + 0.2, fontsize=8.5, pad=4)
+    _title(axes, panel.title, LENGTH + 0.2)
 
 
 def _bar(axes: Axes, place: int, number: Bounds, color: str, tail: str) -> None:
     value, low, high = number
-    end = max([0.0, *(bound for bound in number if isfinite(bound))])
+    end = max([0.0, *filter(isfinite, number)])
     text = f"{value:.3f}{tail}" if isfinite(value) else "no value"
     if isfinite(value):
         axes.barh(place, value, height=0.72, color=color, alpha=0.8)
@@ -167,4 +166,11 @@ def _place_matrix(figure: Figure, corner: Place, matrix: Matrix) -> None:
             axes.text(column, row, text, ha="center", va="center", fontsize=7.5)
     for column in range(count):
         axes.text(column, count - 0.35, str(column + 1), ha="center", va="top", fontsize=8)
-    write_title(axes, matrix.title, 2 * LENGTH, fontsize=8.5, pad=4)
+    _title(axes, matrix.title, 2 * LENGTH)
+
+
+def _title(axes: Axes, text: str, room: float) -> None:
+    """Write a title above axes, at most `room` inches wide."""
+    title = axes.set_title("", loc="left", weight="bold", fontsize=8.5, pad=4)
+    title.set(text=text, parse_math=False)
+    fit_text(title, room)

@@ -58,7 +58,8 @@ def svg(figure: Figure, key: str, kind: str = "chart", label: str = "") -> str:
     settings = {"svg.fonttype": "none", "svg.hashsalt": "layermask"}
     with import_optional("matplotlib", "cli").rc_context(settings):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    shape, body = re.search(r'(viewBox="[^"]*").*?</style>\s*</defs>(.*)', buffer.getvalue(), re.S).groups()
+    head, body = buffer.getvalue().split("</style>\n </defs>")
+    shape = re.findall('viewBox="[^"]*"', head)[0]
     body = re.sub(r'<g id="[^"]*"', "<g", body)
     body = re.sub(r'(id="|href="#|url\(#)', rf"\1{key}-", body).replace("xlink:", "")
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
@@ -136,13 +137,6 @@ def write(
     written = figure.text(place[0] / wide, place[1] / tall, text, **style)
     if room is not None:
         fit_text(written, room, tail)
-
-
-def write_title(axes: Axes, text: str, room: float, tail: str = "", **style: Any) -> None:
-    """Write a title above axes, at most `room` inches wide."""
-    title = axes.set_title("", loc="left", weight="bold", **style)
-    title.set(text=text, parse_math=False)
-    fit_text(title, room, tail)
 
 
 def fit_text(text: Text, room: float, tail: str = "") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -80,12 +80,11 @@ def data_uri(picture: np.ndarray, kind: Literal["PNG", "JPEG"] = "PNG") -> str:
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def bars(heading: str, shares: Mapping[str, float] | list[tuple[str, float]]) -> str:
+def bars(heading: str, shares: Sequence[tuple[str, float]]) -> str:
     """Return a list of names with their shares of 1, each over a bar of that length; the heading is HTML."""
-    pairs = shares.items() if isinstance(shares, Mapping) else shares
     rows = "\n".join(
         f'<li style="--share: {100 * share:.2f}%"><span>{escape(name)}</span>'
         f"<span>{percent(share)}</span></li>"
-        for name, share in pairs
+        for name, share in shares
     )
     return f'<div class="predictions">\n{heading}\n<ol>\n{rows}\n</ol>\n</div>'

@@ -58,7 +58,7 @@ def _verdict(record: Record) -> str:
     paragraphs = "\n".join(map(paragraph, words.reasons(record)))
     remarks = "\n".join(f"<li>{escape(text)}</li>" for text in words.remarks(record))
     remarks = f"<ul>\n{remarks}\n</ul>\n" if remarks else ""
-    kept = {_named(record, name): words.kept(record, name) for name in sections.ranked(record)}
+    kept = [(_named(record, name), words.kept(record, name)) for name in sections.ranked(record)]
     chart = bars("<h3>Unchanged predictions</h3>", kept)
     return f'<div class="split">\n<div>\n{paragraphs}\n{remarks}</div>\n{chart}\n</div>'
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from layermask.metrics.bootstrap import Estimate
 from layermask.render.bars import common_limits, interval_chart
-from layermask.render.curves import curve_chart, swatch
+from layermask.render.curves import Plot, curve_chart, swatch
 from layermask.render.figure import svg
 from layermask.render.html import paragraph, section
 from layermask.render.table import Cell, Html, Table
@@ -118,7 +118,7 @@ def _chart(record: Record, number: int, segmentation: str, metric: str) -> str:
     shares = record["fractions"]
     told = "; ".join(_told(name, shares, points) for name, points in lines.items())
     label = f"{title} over the share of the segments hidden. {told}."
-    drawing = svg(curve_chart(shares, lines, highest(metric)), f"chart{number}", label=label)
+    drawing = svg(curve_chart(Plot(shares, lines, top=highest(metric))), f"chart{number}", label=label)
     caption = f"<figcaption>{_MEANINGS[metric]}</figcaption>"
     return f"<figure>\n<h3>{escape(title)}</h3>\n{drawing}\n{caption}\n</figure>"
 

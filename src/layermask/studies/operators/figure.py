@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from layermask.metrics.bootstrap import means
-from layermask.render.bars import Line, Matrix, Panel, bar_sheet, better, exact
+from layermask.render.bars import Bounds, Line, Matrix, Panel, bar_sheet, better, exact
 from layermask.studies.operators.report import BETTER, Found, found, words
 from layermask.studies.operators.study import OF_REMOVALS
 from layermask.studies.protocol import figure_title
@@ -32,7 +32,7 @@ def sheet(columns: Columns, content: Content) -> Figure:
 
 
 def _measures(one: Found) -> Line:
-    bars = {name: one.of_removals(name) for name in OF_REMOVALS}
+    bars: dict[str, Sequence[Bounds]] = {name: one.of_removals(name) for name in OF_REMOVALS}
     bars["rank-stability"] = list(map(exact, one.stability()))
     scale = one.segmentation
     panels = [Panel(better(name, BETTER[name]), each, f"{name}, {scale}") for name, each in bars.items()]
