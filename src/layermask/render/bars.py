@@ -113,7 +113,7 @@ def interval_chart(number: Bounds, limits: tuple[float, float]) -> Figure:
     figure = blank_figure(width, height)
     axes = place_axes(figure, (0.08, 0), width - 0.16, height)
     axes.set(xlim=limits, ylim=(-1, 1))
-    axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+    axes.axvline(0, color=INK, linewidth=1.2, linestyle=(0, (2, 2)))
     value, low, high = number
     style = {"color": FAINT if low <= 0 <= high else COLORS[0], "clip_on": False}
     axes.plot([low, high], [0, 0], linewidth=2, **style)

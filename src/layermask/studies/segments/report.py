@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from layermask.metrics.predictions import PREDICTION_METRICS, Rule
 from layermask.render.table import Table
 from layermask.studies.orders import GRADIENT, MAPS
 from layermask.studies.protocol import common_words
 from layermask.studies.registry import Columns, Content
-from layermask.studies.segments.answers import Measured, Setting, measure, metrics_of, predictions
+from layermask.studies.segments.answers import measure, metrics_of, predictions
 
 HEADER = ("removal", "segmentation", "order", "ranking")
 NAMES = {
@@ -31,34 +28,27 @@ BETTER = {name: PREDICTION_METRICS[metric].higher_is_better for metric, name in 
 AREAS = {"mean": "the means of their points", "trapezoid": "by trapezoids"}
 
 
-class Group(NamedTuple):
-    """A removal under a setting: what was measured by each metric, at `fractions` of so many `images`."""
-
-    removal: str
-    setting: Setting
-    images: int
-    fractions: list[float]
-    measured: list[Measured]
-
-
 def summarise(columns: Columns, content: Content, rule: Rule = "mean") -> list[Table]:
     """Return the areas under the curves by `rule`, their differences from the first removal's, the curves."""
     metrics, (first, *others) = metrics_of(content), content["settings"]["removals"]
-    groups, names = _groups(columns, content, metrics, rule), [NAMES[metric] for metric in metrics]
-    areas = [(each.removal, *each.setting, *(one.area for one in each.measured)) for each in groups]
+    names, found = [NAMES[metric] for metric in metrics], predictions(columns, content)
+    by_setting = {key: [measure(each, metric, rule) for metric in metrics] for key, each in found.items()}
+    groups = [  # those of a removal together
+        (removal, setting, [by_removal[removal] for by_removal in measured])
+        for removal in (first, *others)
+        for setting, measured in by_setting.items()
+    ]
+    areas = [(removal, *setting, *(one.area for one in measured)) for removal, setting, measured in groups]
     differences = [
-        (
-            f"{each.removal} - {first}",
-            *each.setting,
-            *(one.difference for one in each.measured if one.difference),
-        )
-        for each in groups
-        if each.removal != first
+        (f"{removal} - {first}", *setting, *(one.difference for one in measured if one.difference))
+        for removal, setting, measured in groups
+        if removal != first
     ]
     points = [
-        (each.removal, *each.setting, each.images, f"{fraction:g}", *(one.points[k] for one in each.measured))
-        for each in groups
-        for k, fraction in enumerate(each.fractions)
+        (removal, *setting, len(one.predicted), f"{fraction:g}", *(each.points[k] for each in measured))
+        for removal, setting, measured in groups
+        for one in [found[setting][removal]]
+        for k, fraction in enumerate(one.fractions.tolist())
     ]
     title = f"Areas under the curves, {AREAS[rule]}, and 95 % intervals over images"
     paired = f"Differences of the areas from those of {first}, on the same images"
@@ -68,18 +58,6 @@ def summarise(columns: Columns, content: Content, rule: Rule = "mean") -> list[T
         Table("curves", "Curves", (*HEADER, "images", "fraction", *names), points, BETTER, on_page=False),
     ]
     return tables if others else [tables[0], tables[2]]
-
-
-def _groups(columns: Columns, content: Content, metrics: Sequence[str], rule: Rule) -> list[Group]:
-    """Return the groups, those of a removal together."""
-    groups = []
-    for setting, found in predictions(columns, content).items():
-        by_metric = [measure(found, metric, rule) for metric in metrics]
-        for removal, one in found.items():
-            measured = [by_removal[removal] for by_removal in by_metric]
-            groups.append(Group(removal, setting, len(one.predicted), one.fractions.tolist(), measured))
-    removals = content["settings"]["removals"]
-    return sorted(groups, key=lambda group: removals.index(group.removal))
 
 
 def words(columns: Columns, content: Content) -> list[str]:
