@@ -44,8 +44,8 @@ if __name__ == "__main__":
     figure = new_figure(width, height, f"ResNet-50, channel {channel} of {BLOCK.module}")
     pixels = image_of(preprocessing, x)
     top, low = height - MARGIN - HEAD - CELL, MARGIN
-    place_image(figure, (MARGIN, top), pixels, ["image"])
-    place_image(figure, (MARGIN + 2 * (CELL + GAP), top), hidden_picture(pixels, visible), ["mask"])
+    place_image(figure, (MARGIN, top), pixels, "image")
+    place_image(figure, (MARGIN + 2 * (CELL + GAP), top), hidden_picture(pixels, visible), "mask")
     places = [(MARGIN + CELL + GAP, top), *((MARGIN + i * (CELL + GAP), low) for i in range(3))]
     limit = float(whole.values[channel].max())
     for (name, each), corner in zip(found.items(), places, strict=True):

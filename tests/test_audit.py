@@ -20,6 +20,7 @@ from layermask.data import open_source
 from layermask.errors import InputError
 from layermask.metrics.wordnet import are_imagenet
 from layermask.removal.registry import REMOVALS, removal
+from layermask.render.words import listed, percent, points, rounded
 from layermask.segment.segmenters import Grid
 from layermask.studies import LinearityStudy, read_results
 from layermask.studies.audit import audit, recommend, words
@@ -137,7 +138,7 @@ def test_a_model_robust_to_grey_is_a_tie(data, tmp_path):
     assert (found.recommended, found.verdict["cheapest"]) == ("layermask", "greyout")
     told = str(found)
     assert f"cannot be told apart with these {COUNT} images: take layermask" in told
-    assert "they keep equally many answers" in told and "Where time counts take greyout" in told
+    assert "keep equally many predictions" in told and "If speed matters, take greyout" in told
 
 
 def test_grey_is_recommended_where_it_is_best(tmp_path):
@@ -482,13 +483,19 @@ def test_nothing_comes_from_elsewhere_or_breaks_out(text):
     assert EVIL not in text and "&lt;/style&gt;" in text
 
 
+def test_drawings_share_no_ids_and_refer_to_their_own(text):
+    ids = re.findall(r' id="([^"]+)"', text)
+    uses = re.findall(r'(?:url\(#|href="#)([^")]+)', text)
+    assert len(ids) == len(set(ids)) and uses and set(uses) <= set(ids)
+
+
 def test_the_numbers_of_the_page_are_in_the_record(found, text):
     text = plain(text)
     for name, each in found.record["removals"].items():
-        assert words.percent(each["areas"]["unchanged"]["value"]) in text, name
+        assert percent(each["areas"]["unchanged"]["value"]) in text, name
         assert f"{each['areas']['class-entropy']['value']:.3f}" in text
     for each in found.record["shape"]["removals"].values():
-        assert words.percent(each["difference"]["value"]) in text
+        assert percent(each["difference"]["value"]) in text
     for each in found.record["linearity"]["patches"]["8"].values():
         assert f"{each['cosine']['value']:.3f}" in text
 
@@ -511,18 +518,18 @@ def test_every_kind_of_verdict_has_words(found, kind, text):
 
 
 def test_numbers_in_words():
-    assert (words.listed(["a"]), words.listed(list("ab")), words.listed(list("abc"))) == (
+    assert (listed(["a"]), listed(list("ab")), listed(list("abc"))) == (
         "a",
         "a and b",
         "a, b and c",
     )
-    assert (words.percent(0.98754, 4), words.percent(0.95, 4), words.percent(0.5, 0)) == (
+    assert (percent(0.98754, 4), percent(0.95, 4), percent(0.5, 0)) == (
         "98.754 %",
         "95 %",
         "50 %",
     )
-    assert (words.points(0.1234), words.points(-0.1), words.points(-1e-9)) == ("+12.3", "−10.0", "0.0")
-    assert [words.rounded(n) for n in (21, 187, 1949, 99_999)] == ["21", "190", "1,900", "100,000"]
+    assert (points(0.1234), points(-0.1), points(-1e-9)) == ("+12.3", "−10.0", "0.0")
+    assert [rounded(n) for n in (21, 187, 1949, 99_999)] == ["21", "190", "1,900", "100,000"]
 
 
 # The command

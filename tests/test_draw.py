@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from sheets import readable_texts
 from layermask.explain.attribution import Attribution
 from layermask.io.pixels import DETRACTS, SUPPORTS
 from layermask.metrics.flipping import Curve
-from layermask.render.curves import curve_sheet
-from layermask.render.figure import png
+from layermask.render.bars import interval_chart
+from layermask.render.curves import Plot, curve_chart, curve_sheet, swatch
+from layermask.render.figure import png, svg
+from layermask.render.html import template
 from layermask.render.overlay import hidden_picture, overlay
 from layermask.render.sheets import explanation_sheet, prediction_sheet
 from layermask.segment.segmenters import Grid
@@ -120,6 +123,26 @@ def test_png_is_a_picture_and_the_same_each_time():
     first = draw()
     assert Image.open(io.BytesIO(first)).size[0] > 800
     assert first == draw()
+
+
+CHARTS = {
+    "curves": lambda: curve_chart(Plot([0, 1], {"a": [(0.5, 0.4, 0.6)] * 2, "b": [(0.1, 0.0, 0.3)] * 2})),
+    "interval": lambda: interval_chart((0.2, 0.1, 0.3), (0.0, 0.5)),
+    "swatch": lambda: swatch(1),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_page_sets_the_colours_of_its_charts(name):
+    """So that they are seen on a dark page; ids begin with the key, and texts stay texts."""
+    text = svg(CHARTS[name](), "k", label="<a>")
+    assert text == svg(CHARTS[name](), "k", label="<a>") and text.count("<svg") == text.count("</svg>") == 1
+    assert not re.search("(fill|stroke): #|font-family|https?:|<style|<metadata", text)
+    used = set(re.findall(r"var\(--(\w+)\)", text))
+    assert used and all(f"--{each}:" in template("page.css") for each in used)
+    assert all(each.startswith("k-") for each in re.findall(r'(?:id="|#)([^")]+)', text))
+    assert 'aria-label="&lt;a&gt;"' in text
+    assert name != "curves" or re.search(r"<text[^>]*>share of the segments hidden</text>", text)
 
 
 def test_no_figure_is_left_in_pyplot():

@@ -182,7 +182,7 @@ def test_pictures_that_do_not_count_say_why(data, loaded, tmp_path):
     said = "\n".join(words(found, content))
     for reason, meaning in LEFT_OUT.items():
         count = int((found["left_out"] == reason).sum()) // 2
-        assert f"Left out, {count} of 12 images × segmentations: {meaning}" in said
+        assert f"{count} of 12 pairs of image and segmentation are left out: {meaning}" in said
     table = summarise(found, content)[0]
     assert [row[2] for row in table.rows] == [int(kept.sum()) // 2] * 2 + [0, 0]
     assert all(np.isnan(row[3].value) for row in table.rows[2:])
@@ -266,8 +266,8 @@ def test_too_few_masks_are_said_once(data, loaded, tmp_path):
     found = read_results(run(experiment, loaded, open_source(data), tmp_path / "o").folder)
     counted = int(((found[0]["left_out"] == "") & (found[0]["segments"] == 64)).sum())
     assert words(*found)[-1] == (
-        f"In {counted} of 12 explanations 20 masks are less than 2 per segment (up to 64 segments): those "
-        "scores are noisy."
+        f"{counted} of 12 explanations have fewer than 2 masks per segment (20 masks for up to 64 segments): "
+        "their scores are noisy."
     )
 
 

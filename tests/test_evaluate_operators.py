@@ -207,7 +207,7 @@ def test_one_segment_says_nothing(data, loaded, tmp_path):
     experiment = OperatorStudy(("greyout", "zero"), **{**SETTINGS, "segmentations": ("grid:32", "grid:8")})
     found, content = read_results(run(experiment, loaded, open_source(data), tmp_path / "out").folder)
     np.testing.assert_array_equal(np.isnan(found["value"]), found["segmentation"] == "grid:32")
-    assert "Left out, 6 images: grid:32 finds one segment in them." in words(found, content)
+    assert "6 images are left out: grid:32 finds only one segment in them." in words(found, content)
     tables = summarise(found, content)
     assert [row[:3] for row in tables[0].rows][:2] == [("grid:32", "greyout", 0), ("grid:32", "zero", 0)]
     assert {row[3] for row in tables[1].rows if row[0] == "grid:32"} == {"-"}

@@ -179,7 +179,7 @@ def test_objects_that_are_nothing_or_everything_are_left_out_and_counted(data, l
     assert sorted(set(found["object"][found["image"] < "2"])) == [0.0] and len(found["image"]) == 24
     assert [row[1] for row in summarise(found, content)[0].rows] == [3, 3, 3]
     lines = words(found, content)
-    assert "2 images are left out: nothing of the object is in what the model sees." in lines
+    assert "2 images are left out: no part of the object is in what the model sees." in lines
     assert "1 images are left out: the object is all that the model sees." in lines
 
 
@@ -200,7 +200,7 @@ def test_none_right_is_said(data, loaded, tmp_path):
     source = dataclasses.replace(source, samples=tuple(wrong))
     found, content = read_results(run(ShapeBiasStudy(), loaded, source, tmp_path / "out").folder)
     assert "| layermask | 0      | - " in summarise(found, content)[0].as_markdown()
-    assert any("There are none: check that the labels" in line for line in words(found, content))
+    assert any("There are no such images: check that the labels" in line for line in words(found, content))
     readable_texts(sheet(found, content))
 
 

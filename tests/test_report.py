@@ -96,7 +96,7 @@ def test_other_explainers_have_other_facts():
     )
     text = page({"layermask": plain})
     assert "smallest region: 7 segments" in text and "(median)" not in text and "R²" not in text
-    assert "logit 0.2; scale: change of it" in text
+    assert "logit 0.2; scale: change of logit" in text
     assert "stderr" not in data_of(text)["removals"][0]
 
 

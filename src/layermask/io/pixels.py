@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 SUPPORTS, DETRACTS = (0.0, 0.50, 0.22), (0.80, 0.08, 0.12)
+TINT = 0.8  # how much of the colour there is at the end of the scale
 
 
 def tinted(base: Tensor, heatmap: Tensor, limit: float) -> Tensor:
@@ -20,7 +21,7 @@ def tinted(base: Tensor, heatmap: Tensor, limit: float) -> Tensor:
     color = torch.where(
         strength > 0, *(255 * torch.tensor(c, dtype=torch.double) for c in (SUPPORTS, DETRACTS))
     )
-    alpha = 0.8 * strength.abs()
+    alpha = TINT * strength.abs()
     return (base[..., None] * (1 - alpha) + color * alpha).round().to(torch.uint8)
 
 

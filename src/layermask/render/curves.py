@@ -1,63 +1,115 @@
-"""Insertion and deletion curves of several removals, side by side."""
+"""Curves: values over the share of the segments that are hidden or shown, a line for each removal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING
 
+from layermask.errors import import_optional
 from layermask.metrics.flipping import Curve
-from layermask.render.figure import CELL, MARGIN, fit_text, new_figure, place_axes
+from layermask.render.bars import Bounds
+from layermask.render.figure import (
+    CELL,
+    MARGIN,
+    NOTE,
+    RULE,
+    Place,
+    blank_figure,
+    line_style,
+    new_figure,
+    place_axes,
+    write,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, ROOM, FOOT = 3.6, 0.75, 0.75  # inches: of a plot, of its labels at the left, of those below
-COLORS = ("#00659d", "#d55e00", "#666666", "#9a6fb0", "#009e73", "#c5a300")  # told apart by the colour-blind
-STYLES = ("-", "--", ":", "-.")
+WIDTH, ROOM, HEAD, FOOT = 3.6, 0.75, 0.5, 0.75  # inches: of a plot, at its left, above it, below it
 
 
-def curve_sheet(
-    title: str, curves: Mapping[str, Sequence[Curve]], labels: Sequence[str], unit: str = "probability"
-) -> Figure:
-    """Draw one row per target, one column per order. `curves`: removal -> its curves, of the same orders."""
-    first = next(iter(curves.values()))
-    targets = first[0].targets
-    width = 2 * MARGIN + len(first) * (WIDTH + ROOM)
-    height = 2 * MARGIN + 0.4 + len(targets) * (CELL + FOOT + 0.3)
-    figure = new_figure(width, height, title)
-    for row, target in enumerate(targets):
-        y = height - MARGIN - 0.4 - (row + 1) * (CELL + FOOT + 0.3) + FOOT
-        for column, one in enumerate(first):
-            corner = MARGIN + ROOM + column * (WIDTH + ROOM), y
-            axes = _plot(figure, corner, {name: each[column] for name, each in curves.items()}, row)
-            axes.set_ylabel(f"{unit} of the class" if column == 0 else "", fontsize=8)
-            heading = axes.set_title("", loc="left", fontsize=9.5, weight="bold")
-            heading.set(text=labels[target], parse_math=False)
-            fit_text(heading, WIDTH - 0.9, tail=f", {one.order}")
-    note = "each removal hides segments its own way, in the order of its own scores"
-    figure.text(0.5, 0.6 * MARGIN / height, note, ha="center", va="center", fontsize=8, color="0.35")
+@dataclass(frozen=True)
+class Plot:
+    """Values at each share, with their bounds (NaN if there are none), by the label of the line.
+
+    `left` and `below` name the axes; `top` is the end of the scale, None for as far as needed.
+    """
+
+    shares: Sequence[float]
+    lines: Mapping[str, Sequence[Bounds]]
+    left: str = ""
+    below: str = "share of the segments hidden"
+    top: float | None = 1.02
+
+
+def curve_grid(title: str, rows: Sequence[tuple[str, Sequence[Plot]]], notes: Sequence[str]) -> Figure:
+    """Draw rows of plots with their legends, each row under its heading."""
+    tall = HEAD + CELL + FOOT
+    width = 2 * MARGIN + max(len(plots) for _, plots in rows) * (WIDTH + ROOM)
+    height = 2 * MARGIN + 0.3 + len(rows) * tall + NOTE * len(notes)
+    figure = new_figure(width, height, title, notes)
+    for row, (heading, plots) in enumerate(rows):
+        y = height - MARGIN - 0.3 - (row + 1) * tall + FOOT
+        place = MARGIN, y + CELL + 0.35
+        write(figure, place, heading, width - 2 * MARGIN, fontsize=10, weight="bold")
+        for column, plot in enumerate(plots):
+            axes = _place_plot(figure, (MARGIN + ROOM + column * (WIDTH + ROOM), y), plot, (WIDTH, CELL))
+            axes.legend(fontsize=7, frameon=False)
     return figure
 
 
-def _plot(figure: Figure, corner: tuple[float, float], curves: Mapping[str, Curve], row: int) -> Axes:
-    from matplotlib.ticker import MaxNLocator
+def curve_chart(plot: Plot) -> Figure:
+    """Draw one plot, without a title or legend: for a page, which has both."""
+    figure = blank_figure(4.6, 2.8)
+    _place_plot(figure, (0.4, 0.5), plot, (4.05, 2.2))
+    return figure
 
-    axes = place_axes(figure, corner, WIDTH, CELL)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(True)
-    for number, (name, each) in enumerate(curves.items()):
-        area = float(each.area()[row])
-        color, line = COLORS[number % len(COLORS)], STYLES[number // len(COLORS) % len(STYLES)]
-        label = f"{name}, area {area:.3f}"
-        axes.plot(each.shares, each.values[row], color=color, linestyle=line, linewidth=1.6, label=label)
-    one = next(iter(curves.values()))
-    word = "shown, the highest score first" if one.order == "insertion" else "hidden, the highest score first"
-    axes.set_xlabel(f"share of the segments {word}", fontsize=8)
+
+def swatch(number: int) -> Figure:
+    """Draw a piece of the line of a removal, by its number: for the legend of a page."""
+    figure = blank_figure(0.4, 0.12)
+    place_axes(figure, (0, 0), 0.4, 0.12).plot([0, 1], [0, 0], clip_on=False, **line_style(number))
+    return figure
+
+
+def _place_plot(figure: Figure, corner: Place, plot: Plot, box: tuple[float, float]) -> Axes:
+    axes = place_axes(figure, corner, *box, sides=("left", "bottom"))
+    for number, (label, points) in enumerate(plot.lines.items()):
+        style = line_style(number)
+        values, low, high = zip(*points, strict=True)
+        axes.fill_between(plot.shares, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        axes.plot(plot.shares, values, label=label, **style)
+    axes.set_xlabel(plot.below, fontsize=8)
+    axes.set_ylabel(plot.left, fontsize=8)
     axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    axes.yaxis.set_major_locator(MaxNLocator(5))  # which place_axes has emptied
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    axes.tick_params(labelsize=8, length=2)
-    axes.legend(fontsize=7, frameon=False)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.set_ylim(0 if axes.dataLim.y0 > -1e-6 else None, plot.top)  # entropies may be below 0 by rounding
+    axes.yaxis.set_major_locator(import_optional("matplotlib.ticker", "cli").MaxNLocator(5))
+    axes.grid(axis="y", color=RULE, linewidth=0.6)
     return axes
+
+
+def curve_sheet(title: str, curves: Mapping[str, Sequence[Curve]], labels: Sequence[str]) -> Figure:
+    """Draw one row per target, one column per order. `curves`: removal -> its curves, of the same orders."""
+    first, *_ = curves.values()
+    columns = [{name: each[column] for name, each in curves.items()} for column in range(len(first))]
+    rows = [
+        (labels[target], [_plot(by_removal, row) for by_removal in columns])
+        for row, target in enumerate(first[0].targets)
+    ]
+    return curve_grid(title, rows, ["Each removal hides or shows segments in the order of its own scores."])
+
+
+def _plot(curves: Mapping[str, Curve], row: int) -> Plot:
+    one = next(iter(curves.values()))
+    lines = {
+        f"{name}, area {float(each.area()[row]):.3f}": [
+            (value, nan, nan) for value in each.values[row].tolist()
+        ]
+        for name, each in curves.items()
+    }
+    word = "shown" if one.order == "insertion" else "hidden"
+    below = f"share of the segments {word}, the highest score first"
+    return Plot(one.shares.tolist(), lines, f"{one.order}: probability of the class", below, None)

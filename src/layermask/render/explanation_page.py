@@ -13,14 +13,13 @@ from torch import Tensor
 
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.io.pixels import DETRACTS, SUPPORTS
-from layermask.render.html import Page, data_uri, settings_table, template
+from layermask.io.pixels import DETRACTS, SUPPORTS, TINT
+from layermask.render.html import bars, data_uri, filled, page, section, settings_table, template
+from layermask.render.overlay import explained_unit, predicted, scale_end
 from layermask.segment.labels import of_segments
 
 if TYPE_CHECKING:
     import numpy as np
-
-TINT = 0.8  # how much of the colour there is at the end of the scale, as in `draw.overlay`
 
 
 def report_page(
@@ -31,7 +30,7 @@ def report_page(
     labels: Sequence[str],
     settings: Mapping[str, Any],
 ) -> str:
-    """Return a page of HTML that shows, per class and removal, which segments matter, and only those.
+    """Return a page of HTML that shows, by class and removal, how much each segment matters.
 
     Args:
         picture: (H, W, 3) uint8, as the model sees it.
@@ -48,21 +47,21 @@ def report_page(
     count = first.scores.shape[1]
     shown = max(1, round(count / 5))
     sections = [_target(found, row, _name(labels, target)) for row, target in enumerate(first.targets)]
-    return Page(template("page.html")).substitute(
-        title=escape(title),
-        style=Page(template("page.css")).substitute(supports=_end(SUPPORTS), detracts=_end(DETRACTS)),
-        script=template("page.js"),
+    content = filled(
+        "explanation.html",
         picture=data_uri(picture),
         width=width,
         height=height,
         count=count,
         room=2 * len(str(count)) + 4,  # of "3 of 196" with the most digits, so that nothing moves
         shown=shown,
-        predictions=_predictions(predictions),
+        predictions=bars("<h2>Predictions</h2>", predictions),
         targets="\n".join(sections),
-        settings=settings_table(settings),
-        data=embedded(_data(first.segments, found)),
+        settings=section("settings", "Settings", settings_table(settings)),
     )
+    data = embedded(_data(first.segments, found))
+    script = f'<script type="application/json" id="data">{data}</script>\n'
+    return page(title, content, script=f"{script}<script>\n{template('page.js')}</script>")
 
 
 def embedded(data: Any) -> str:
@@ -101,7 +100,7 @@ def _data(segments: Tensor, found: Mapping[str, Attribution]) -> dict[str, Any]:
         "runs": [number for run in of_segments(segments)["runs"] for number in run],
         "supports": [255 * part for part in SUPPORTS],
         "detracts": [255 * part for part in DETRACTS],
-        "limits": [_limit(found, row) for row in range(len(next(iter(found.values())).targets))],
+        "limits": [scale_end(found.values(), row) for row in range(len(next(iter(found.values())).targets))],
         "removals": [
             {
                 "scores": _numbers(each.scores),
@@ -118,19 +117,14 @@ def _numbers(rows: Tensor) -> list[list[float | None]]:
     return [[float(f"{x:.5g}") if math.isfinite(x) else None for x in row] for row in rows.tolist()]
 
 
-def _limit(found: Mapping[str, Attribution], row: int) -> float:
-    """Return the end of a row's scale: the largest score under any removal."""
-    scores = torch.cat([each.scores[row] for each in found.values()])
-    finite = scores[scores.isfinite()]
-    return float(finite.abs().max()) if len(finite) else 0.0
-
-
 def _target(found: Mapping[str, Attribution], row: int, name: str) -> str:
-    limit = _limit(found, row)
+    limit, first = scale_end(found.values(), row), next(iter(found.values()))
+    told = f"{predicted(first, row)}; scale: change of {explained_unit(first)}"
     removals = (_removal(*each, row, column, name) for column, each in enumerate(found.items()))
     return (
-        f'<section class="target">\n<h2>{escape(name)} <small>{_answer(found, row)}</small></h2>\n'
-        f'<div class="scale"><div role="img" aria-label="scale: red detracts, green supports"></div>'
+        f'<section class="target">\n<h2>{escape(name)} <small>{escape(told)}</small></h2>\n'
+        f'<div class="scale" style="--detracts: {_end(DETRACTS)}; --supports: {_end(SUPPORTS)}">'
+        '<div role="img" aria-label="scale: red detracts, green supports"></div>'
         f"<p><span>−{limit:.2g}</span><span>0</span><span>+{limit:.2g}</span></p></div>\n"
         f'<div class="removals">\n{"".join(removals)}</div>\n</section>'
     )
@@ -163,24 +157,6 @@ def _facts(each: Attribution, row: int) -> str:
     region = "" if each.region is None else f"smallest region: {int(each.region[row].sum())} segments"
     lines = (", ".join(filter(None, pair)) for pair in ((fit, asked), (sure, region)))
     return "\n".join(filter(None, lines)) or "&nbsp;"
-
-
-def _answer(found: Mapping[str, Attribution], row: int) -> str:
-    """Return what the model says of the whole picture, in the unit that is explained."""
-    first = next(iter(found.values()))
-    prediction = float(first.prediction[row])
-    if first.settings.get("output", "probability") != "probability":
-        return f"{escape(str(first.settings['output']))} {prediction:.3g}; scale: change of it"
-    return f"{100 * prediction:.1f} %; scale: change of probability"
-
-
-def _predictions(predictions: Sequence[tuple[str, float]]) -> str:
-    rows = (
-        f'<li style="--share: {100 * chance:.2f}%"><span>{escape(name)}</span>'
-        f"<span>{100 * chance:.1f} %</span></li>"
-        for name, chance in predictions
-    )
-    return "<ol>\n" + "\n".join(rows) + "\n</ol>"
 
 
 def _name(labels: Sequence[str], target: int) -> str:

@@ -12,12 +12,20 @@ from layermask.render.figure import (
     HEAD,
     MARGIN,
     Ranking,
-    fit_text,
     new_figure,
     place_image,
     place_ranking,
+    write,
 )
-from layermask.render.overlay import draw_boundaries, draw_scale, hidden_picture, overlay
+from layermask.render.overlay import (
+    draw_boundaries,
+    draw_scale,
+    explained_unit,
+    hidden_picture,
+    overlay,
+    predicted,
+    scale_end,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,28 +38,28 @@ def explanation_sheet(
     predictions: Ranking,
     found: Mapping[str, Attribution],
     labels: Sequence[str],
-    unit: str = "probability",
 ) -> Figure:
     """Draw the picture with its predictions, and beside it one row per target and one column per removal."""
-    targets = next(iter(found.values())).targets
+    first = next(iter(found.values()))
+    targets = first.targets
     rows = len(targets)
     left = 1 if rows > 1 else 2  # columns for the picture and the predictions, one below or beside the other
     width = 2 * MARGIN + (len(found) + left) * (CELL + GAP) + 0.95
     height = 2 * MARGIN + 0.42 + rows * (CELL + HEAD) + (rows - 1) * GAP
-    figure = new_figure(width, height, title)
+    if any(each.region is not None for each in found.values()):
+        note = "The smallest visible part that was found to keep the prediction; the rest is hidden."
+    else:
+        unit = explained_unit(first)
+        note = f"Green supports the class, red counts against it: change of {unit}, one scale for each row."
+    figure = new_figure(width, height, title, [note])
     top = height - MARGIN - 0.27
-    place_image(figure, (MARGIN, top - HEAD - CELL), picture, ["what the model sees"])
+    place_image(figure, (MARGIN, top - HEAD - CELL), picture, "what the model sees")
     beside, below = MARGIN + CELL + GAP, top - 2 * (HEAD + CELL) - GAP
     corner = (MARGIN, below) if rows > 1 else (beside, top - HEAD - CELL)
     place_ranking(figure, corner, predictions, "its predictions")
     for row, target in enumerate(targets):
         start = MARGIN + left * (CELL + GAP) + GAP, top - row * (HEAD + CELL + GAP) - HEAD - CELL
-        _row(figure, start, picture, found, row, labels[target], unit)
-    if any(each.region is not None for each in found.values()):
-        legend = "the smallest visible part found that keeps the prediction; the rest is hidden"
-    else:
-        legend = f"green: the segment supports the class, red: it detracts; change of {unit}, shared by a row"
-    figure.text(0.5, 0.6 * MARGIN / height, legend, ha="center", va="center", fontsize=8, color="0.35")
+        _row(figure, start, picture, found, row, labels[target])
     return figure
 
 
@@ -62,7 +70,7 @@ def prediction_sheet(title: str, columns: Sequence[tuple[str, np.ndarray, Rankin
     figure = new_figure(width, height, title)
     for index, (name, picture, predictions) in enumerate(columns):
         x = MARGIN + index * (CELL + GAP)
-        place_image(figure, (x, 0.15 + 1.9), picture, [name])
+        place_image(figure, (x, 0.15 + 1.9), picture, name)
         place_ranking(figure, (x, 0.15), predictions, "", height=1.75)
     return figure
 
@@ -74,20 +82,15 @@ def _row(
     found: Mapping[str, Attribution],
     row: int,
     name: str,
-    unit: str,
 ) -> None:
     """Draw one target: a heading, one overlay per removal, and the scale that they share."""
-    limit = max(float(each.scores[row].abs().max()) for each in found.values())
+    limit = scale_end(found.values(), row)
     left, y = corner
-    wide, tall = figure.get_size_inches()
-    prediction = float(next(iter(found.values())).prediction[row])
-    amount = f"{100 * prediction:.1f} %" if unit == "probability" else f"{unit} {prediction:.3g}"
-    place = left / wide, (y + CELL + 0.38) / tall
-    heading = figure.text(*place, name, fontsize=10.5, weight="bold", va="center", parse_math=False)
-    fit_text(heading, len(found) * (CELL + GAP) + 0.6, tail=f", {amount}")
+    room, tail = len(found) * (CELL + GAP) + 0.6, f", {predicted(next(iter(found.values())), row)}"
+    write(figure, (left, y + CELL + 0.38), name, room, tail, fontsize=10.5, weight="bold")
     for column, (removal, each) in enumerate(found.items()):
         shown, said = _result(picture, each, row, limit)
-        axes = place_image(figure, (left + column * (CELL + GAP), y), shown, [f"{removal}   {said}".rstrip()])
+        axes = place_image(figure, (left + column * (CELL + GAP), y), shown, f"{removal}   {said}".rstrip())
         if each.region is None:
             draw_boundaries(axes, each.segments)
     if all(each.region is None for each in found.values()):
@@ -97,9 +100,8 @@ def _row(
 def _result(picture: np.ndarray, found: Attribution, row: int, limit: float) -> tuple[np.ndarray, str]:
     """The tinted picture and how well its scores fit; or the region that is enough, and how large it is."""
     if found.region is None:
-        return overlay(picture, found.heatmap(row), limit), (
-            "" if found.r2 is None else f"R² {float(found.r2[row]):.2f}"
-        )
+        fit = "" if found.r2 is None else f"R² {float(found.r2[row]):.2f}"
+        return overlay(picture, found.heatmap(row), limit), fit
     visible = found.visible(found.region[row])
     share = f"{float(visible.float().mean()):.1%} of the picture"
     return hidden_picture(picture, visible), share

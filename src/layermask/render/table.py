@@ -1,16 +1,22 @@
-"""`Table`: numbers as data, which are printed, put on a page of Markdown, or written as CSV."""
+"""`Table`: numbers as data, which are printed, put on a page of Markdown or HTML, or written as CSV."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from io import StringIO
 from math import isnan
 
 from layermask.metrics.bootstrap import Estimate
+from layermask.render.words import with_bounds
 
 Cell = str | int | float | Estimate
+
+
+class Html(str):
+    """Markup, which stands in the cell of a page as it is."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,21 @@ class Table:
         csv.writer(buffer, lineterminator="\n").writerows(lines)
         return buffer.getvalue()
 
+    def as_html(self, marked: int | None = None) -> str:
+        """Return the table with its title above it; the first cell of a row is its head.
+
+        It scrolls where the window is narrow. `marked`: the number of a row that stands out.
+        """
+        title = f'<p class="caption">{escape(self.title)}</p>\n' if self.title else ""
+        heads = "".join(f'<th scope="col">{_markup(name)}</th>' for name in self.header)
+        heads = f"<thead><tr>{heads}</tr></thead>\n" if heads else ""
+        rows = "\n".join(_row(row, number == marked) for number, row in enumerate(self.rows))
+        label = escape(self.title or " ".join(self.header[:1]) or self.name)
+        return (
+            f'{title}<div class="wide" tabindex="0" role="region" aria-label="{label}">\n'
+            f"<table>\n{heads}<tbody>\n{rows}\n</tbody>\n</table></div>"
+        )
+
     def _names(self) -> list[str]:
         first = self.rows[0] if self.rows else [""] * len(self.header)
         return [
@@ -74,3 +95,21 @@ def _texts(cell: Cell) -> list[str]:
     if isinstance(cell, Estimate):
         return [f"{number:.6f}" for number in cell]
     return [f"{cell:.6f}" if isinstance(cell, float) else str(cell)]
+
+
+def _markup(text: Cell) -> str:
+    return text if isinstance(text, Html) else escape(str(text))
+
+
+def _row(row: Sequence[Cell], stands_out: bool) -> str:
+    cells = f'<th scope="row">{_markup(row[0])}</th>' + "".join(map(_html, row[1:]))
+    return f'<tr class="best">{cells}</tr>' if stands_out else f"<tr>{cells}</tr>"
+
+
+def _html(cell: Cell) -> str:
+    if isinstance(cell, str):
+        return f"<td>{_markup(cell)}</td>"
+    if not isinstance(cell, Estimate):
+        return f'<td class="number">{_text(cell)}</td>'
+    number, interval = with_bounds(cell)
+    return f'<td class="number">{number}' + (f"<br><small>{interval}</small></td>" if interval else "</td>")

@@ -131,6 +131,11 @@ def common_words(content: Mapping[str, Any], accuracy: str = "accuracy") -> list
     return lines
 
 
+def figure_title(content: Mapping[str, Any]) -> str:
+    """Return the title of a figure: the model and the data."""
+    return f"{content['settings']['model']['name']}, {content['settings']['data']['name']}"
+
+
 def class_names(content: Mapping[str, Any]) -> list[str]:
     """Return the first name of each class of the model."""
     return [short(name) for name in content["classes"]]

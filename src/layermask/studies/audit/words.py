@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from math import nan
 from typing import Any
 
-from layermask.render.html import percent
+from layermask.render.words import Points, Share, listed, percent, rounded, with_bounds
 from layermask.studies.audit.verdict import FEWEST
+from layermask.studies.segments.report import LABELS
 
 Record = Mapping[str, Any]
 
 USUAL = ("greyout", "blackout")
 """What most tools paint; the verdict says how these did."""
-METRIC_WORDS = {
-    "unchanged": "answers kept",
-    "accuracy": "accuracy",
-    "class-entropy": "class entropy",
-    "wordnet-similarity": "WordNet similarity",
-}
 
 
 def headline(record: Record) -> str:
@@ -31,16 +27,16 @@ def headline(record: Record) -> str:
 
 
 def reasons(record: Record) -> list[str]:
-    """Return what to take, what was measured, how sure it is, what is tied: a paragraph each."""
+    """Return what to take, what was measured, how certain it is, what is tied: a paragraph each."""
     verdict = record["verdict"]
     if not verdict["comparisons"]:
         return [f"{verdict['leader']} is the only one that does not show what it hides.", meaning(record)]
     if verdict["kind"] == "few":
-        return [_measured(record), "An interval from so few images cannot be trusted, and rules nothing out."]
+        return [_measured(record), "Intervals from so few images are not reliable. They rule nothing out."]
     if verdict["kind"] == "clear":
         return [meaning(record), _measured(record), _certainty(record)]
     ruled_out = [_certainty(record)] if len(verdict["tied"]) <= len(verdict["comparisons"]) else []
-    return [_way_out(verdict), meaning(record), _measured(record), *ruled_out, _tie(record)]
+    return [_tie_break(verdict), meaning(record), _measured(record), *ruled_out, _tie(record)]
 
 
 def _measured(record: Record) -> str:
@@ -48,9 +44,9 @@ def _measured(record: Record) -> str:
     gap = min(verdict["comparisons"], key=lambda each: each["difference"])
     leader, other = verdict["leader"], gap["removal"]
     return (
-        "Over all shares hidden, from 0 to 100 % of the segments, the model keeps its answer for the whole "
-        f"image in {percent(kept(record, leader))} of the cases under {leader}, and in "
-        f"{percent(kept(record, other))} under {other}, the next best: {fewer(gap)}."
+        "Averaged over all shares hidden, from 0 to 100 % of the segments, the model keeps its prediction "
+        f"for the whole image in {percent(kept(record, leader))} of the cases under {leader}, and in "
+        f"{percent(kept(record, other))} under {other}, the next best. The difference is {_gap(gap)}."
     )
 
 
@@ -59,35 +55,34 @@ def _certainty(record: Record) -> str:
     told = [each["removal"] for each in verdict["comparisons"] if each["removal"] not in verdict["tied"]]
     count = len(verdict["comparisons"])
     others = "each of the other candidates" if len(told) == count > 1 else listed(told)
-    together = f", at {percent(verdict['level'], 2)} each, so that they hold together" if count > 1 else ""
+    level = f" Each interval is at {percent(verdict['level'], 2)}, so that all hold together."
     return (
-        f"How sure: {percent(record['level'], 0)} or more. The same {record['images']} images were asked "
-        f"about under every removal, and the interval of the difference to {others} lies above 0{together}."
+        f"The confidence is {percent(record['level'], 0)} or more: every removal was tested with the same "
+        f"{record['images']} images, and the interval of the difference to {others} lies above 0."
+        f"{level if count > 1 else ''}"
     )
 
 
 def _tie(record: Record) -> str:
     leader = record["verdict"]["leader"]
     gaps = [each for each in record["verdict"]["comparisons"] if each["removal"] in record["verdict"]["tied"]]
-    return " ".join(
-        f"The difference between {leader} and {each['removal']}, {points(each['difference'])} points "
-        f"({bounds(each)}), may be chance{_needed(each)}."
-        for each in gaps
-    )
+    return " ".join(_tied(leader, each) for each in gaps)
 
 
-def _needed(gap: Mapping[str, Any]) -> str:
+def _tied(leader: str, gap: Mapping[str, Any]) -> str:
     if gap["low"] == gap["high"] == 0:
-        return ": for every image they keep equally many answers"
+        return f"{leader} and {gap['removal']} keep equally many predictions for every image."
+    chance = f"The difference between {leader} and {gap['removal']}, {_gap(gap)}, may be due to chance."
     if gap["images_needed"] is None:
-        return "; so small a difference would not show with 100,000 images either"
-    return f"; about {rounded(gap['images_needed'])} images might settle it, if it is as large as here"
+        return f"{chance} So small a difference would not show with 100,000 images either."
+    needed = rounded(gap["images_needed"])
+    return f"{chance} About {needed} images might settle it, if it is as large as it is here."
 
 
-def _way_out(verdict: Mapping[str, Any]) -> str:
-    text = f"Why {verdict['recommended']}: {verdict['because']}."
+def _tie_break(verdict: Mapping[str, Any]) -> str:
+    text = f"{verdict['recommended']} is recommended because {verdict['because']}."
     if verdict["cheapest"]:
-        text += f" Where time counts take {verdict['cheapest']}: it only writes one colour."
+        text += f" If speed matters, take {verdict['cheapest']}: it only writes one colour."
     return text
 
 
@@ -100,10 +95,10 @@ def meaning(record: Record) -> str:
 
 
 def remarks(record: Record) -> list[str]:
-    """Return what else one has to know before acting on the verdict, a line each."""
+    """Return what else to know before acting on the verdict, a line each."""
     few = record["verdict"]["kind"] == "few"
     usual = [line for name in USUAL for line in _usual(record, name)]
-    against = [*_own_holes(record), *_against(record), *_shape_against(record)]
+    against = [*_own_mistakes(record), *_against(record), *_shape_against(record)]
     return [
         *([] if few else usual + against),
         *_leaks(record),
@@ -116,18 +111,22 @@ def _usual(record: Record, name: str) -> list[str]:
     if name not in record["removals"] or name == verdict["recommended"]:
         return []
     gap = next((each for each in verdict["comparisons"] if each["removal"] == name), None)
-    behind = "" if gap is None or name in verdict["tied"] else f", {fewer(gap, verdict['leader'])}"
+    behind = ""
+    if gap is not None and name not in verdict["tied"]:
+        behind = f"; {verdict['leader']} is ahead by {_gap(gap)}"
     share = percent(kept(record, name))
-    return [f"{name}, as many tools paint, keeps {share} of the answers{behind}.{_holes(record, name)}"]
+    return [
+        f"{name}, as many tools paint, keeps {share} of the predictions{behind}.{_mistaken(record, name)}"
+    ]
 
 
-def _own_holes(record: Record) -> list[str]:
+def _own_mistakes(record: Record) -> list[str]:
     best = record["verdict"]["recommended"]
-    found = _holes(record, best)
-    return [f"{best} is not free of it.{found}"] if found else []
+    found = _mistaken(record, best)
+    return [f"{best} biases the model, too.{found}"] if found else []
 
 
-def _holes(record: Record, name: str) -> str:
+def _mistaken(record: Record, name: str) -> str:
     found = record["removals"][name]["mistaken"]
     if not found:
         return ""
@@ -136,7 +135,7 @@ def _holes(record: Record, name: str) -> str:
     classes = [each["name"] for each in found[:3]]
     more = [f"{len(found) - 3} more"] if len(found) > 3 else []
     return (
-        f" With {percent(low, 0)} to {percent(high, 0)} hidden, {percent(share)} of its answers are "
+        f" With {percent(low, 0)} to {percent(high, 0)} hidden, {percent(share)} of its predictions are "
         f"{listed(classes + more)} ({percent(usual)} of those for whole images)."
     )
 
@@ -149,7 +148,7 @@ def _against(record: Record) -> list[str]:
         gaps = {name: record["removals"][name]["differences"][metric] for name in others}
         better = [name for name, gap in gaps.items() if gap["high"] < 0]
         if better and metric != record["criterion"]:
-            lines.append(f"By {METRIC_WORDS[metric]} {best} is behind {listed(better)}.")
+            lines.append(f"By {LABELS[metric]}, {listed(better)} did better than {best}.")
     return lines
 
 
@@ -157,14 +156,14 @@ def _shape_against(record: Record) -> list[str]:
     found = (record["shape"] or {}).get("removals", {})
     better = [name for name, each in found.items() if "lead" in each and each["lead"]["high"] < 0]
     best = record["verdict"]["recommended"]
-    return [f"By mask shape {best} is behind {listed(better)}; see below."] if better else []
+    return [f"By mask shape, {listed(better)} did better than {best}; see below."] if better else []
 
 
 def _leaks(record: Record) -> list[str]:
     names = [name for name, each in record["removals"].items() if each["shows_hidden"]]
     return [
-        f"{name} shows the model some of what it hides, so that the {percent(kept(record, name))} of answers "
-        "it keeps are no merit. It is no candidate."
+        f"{name} shows the model some of what it hides. It therefore cannot be recommended, although it "
+        f"keeps {percent(kept(record, name))} of the predictions."
         for name in names
     ]
 
@@ -173,28 +172,16 @@ def kept(record: Record, name: str) -> float:
     return record["removals"][name]["areas"][record["criterion"]]["value"]
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return "a", "a and b", "a, b and c"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def lead(gap: Mapping[str, Any]) -> Points:
+    """Return by how much the leader is ahead in a comparison."""
+    return Points(gap["difference"], gap["low"], gap["high"])
 
 
-def points(difference: float) -> str:
-    """Return a difference of shares in points of a hundred, with its sign: "+12.3"."""
-    text = f"{100 * difference:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
+def _gap(gap: Mapping[str, Any]) -> str:
+    number, interval = with_bounds(lead(gap))
+    return f"{number} points (interval {interval})"
 
 
-def bounds(interval: Mapping[str, float]) -> str:
-    return f"{points(interval['low'])} to {points(interval['high'])}"
-
-
-def fewer(gap: Mapping[str, float], leader: str = "") -> str:
-    """Return a gap from the leader, which is 0 or more: "6.1 points fewer (interval 0.2 to 12.0)"."""
-    low, high = (f"{100 * gap[key]:.1f}".replace("-", "−") for key in ("low", "high"))
-    than = f" than {leader}" if leader else ""
-    return f"{100 * gap['difference']:.1f} points fewer{than} (interval {low} to {high})"
-
-
-def rounded(count: int) -> str:
-    """Return a number to two digits: an estimate has no more."""
-    return f"{round(count, 2 - len(str(count))):,}" if count >= 100 else str(count)
+def share(value: float) -> Share:
+    """Return a share that has no interval."""
+    return Share(value, nan, nan)

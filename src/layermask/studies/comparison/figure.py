@@ -12,26 +12,35 @@ import torch
 from torch import Tensor
 
 from layermask.explain.feature_maps import FeatureMap
-from layermask.render.figure import DPI, MARGIN, fit_text, new_figure, place_axes
+from layermask.render.figure import (
+    DPI,
+    FAINT,
+    MARGIN,
+    NOTE,
+    Place,
+    new_figure,
+    place_axes,
+    place_image,
+    write,
+)
 from layermask.render.overlay import hidden_picture
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TILE, GAP, PER_ROW = 1.9, 0.2, 7  # inches, inches, pictures
 AROUND_TILE = 0.25 + 0.27 + 0.15 + 0.42 + 0.12  # name, two classes, summary, space
 ROW_NAMES, NARROWEST, WIDEST, BETWEEN = 1.15, 1.0, 1.6, 0.08  # of the feature maps, inches
 LINE, HEADING, NUMBER = 0.15, 0.55, 0.22  # inches
-SAME, OTHER, FAINT = "#9ec3e6", "#f2c38f", "0.4"
+SAME, OTHER = "#9ec3e6", "#f2c38f"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One removal: `picture` (H, W, 3) uint8 as the model sees it, and the class it finds most likely.
+    """One removal: `picture` (H, W, 3) uint8 as the model sees it, and the most likely class.
 
-    `usual`: the class that it finds most likely in the whole image, where that is another one.
+    `usual`: the most likely class of the whole image, if it is another one.
     """
 
     name: str
@@ -44,7 +53,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Column:
-    """One place in the model: its maps (1, h, w), by row; `off`: how far rows are from the first."""
+    """One place in the model: its maps (1, h, w) by row; `off`: their distances from the first row."""
 
     heading: tuple[str, ...]
     maps: Mapping[str, FeatureMap]
@@ -65,7 +74,7 @@ def comparison_sheet(
 ) -> Figure:
     """Draw a tile per removal and, if there are any columns, a grid of feature maps under them.
 
-    `inputs`: what enters the model in each row of the grid, (H, W, 3) uint8. `notes` are set at the foot.
+    `inputs`: what enters the model in each row of the grid, (H, W, 3) uint8. `notes` stand at the foot.
     """
     across = math.ceil(len(tiles) / math.ceil(len(tiles) / PER_ROW))
     left_for_maps = ROW_NAMES + (1 + len(columns)) * (NARROWEST + BETWEEN) if columns else 0
@@ -76,16 +85,14 @@ def comparison_sheet(
     side = min(WIDEST, (room - ROW_NAMES + BETWEEN) / (len(columns) + 1) - BETWEEN)
     grid = 0.3 + HEADING + len(inputs) * (side * shape + NUMBER) + 0.25 if columns else 0
     lines = [line for note in notes for line in textwrap.wrap(note, int(room * 15))]
-    height = 2 * MARGIN + 0.3 + rows * step + grid + LINE * len(lines)
-    figure = new_figure(room + 2 * MARGIN, height, title)
+    height = 2 * MARGIN + 0.3 + rows * step + grid + NOTE * len(lines)
+    figure = new_figure(room + 2 * MARGIN, height, title, lines)
     top = height - MARGIN - 0.3
     for index, tile in enumerate(tiles):
         down, right = divmod(index, across)
         _draw_tile(figure, (MARGIN + right * (TILE + GAP), top - down * step), shape, tile)
     if columns:
         _draw_grid(figure, top - rows * step, (side, side * shape), inputs, columns)
-    for index, line in enumerate(lines):
-        _say(figure, MARGIN, MARGIN + LINE * (len(lines) - 1 - index), line, fontsize=8, color=FAINT)
     return figure
 
 
@@ -94,13 +101,13 @@ def _shape(picture: np.ndarray) -> float:
     return min(1.5, max(0.5, picture.shape[0] / picture.shape[1]))
 
 
-def _draw_tile(figure: Figure, corner: tuple[float, float], shape: float, tile: Tile) -> None:
+def _draw_tile(figure: Figure, corner: Place, shape: float, tile: Tile) -> None:
     """Draw a removal below its upper left corner."""
     x, y = corner
     same = tile.usual is None
-    _say(figure, x, y - 0.13, tile.name, TILE, fontsize=9.5, weight="bold")
+    write(figure, (x, y - 0.13), tile.name, TILE, fontsize=9.5, weight="bold")
     y -= 0.25 + TILE * shape
-    _show(figure, (x, y), (TILE, TILE * shape), tile.picture)
+    _show(figure, (x, y), tile.picture, (TILE, TILE * shape))
     bar = place_axes(figure, (x, y - 0.25), TILE, 0.22)
     bar.set(xlim=(0, 1), ylim=(-0.5, 0.5))
     bar.barh(0, tile.probability, height=1, color=SAME if same else OTHER)
@@ -110,15 +117,13 @@ def _draw_tile(figure: Figure, corner: tuple[float, float], shape: float, tile: 
         _name_class(figure, (x, y), *tile.usual, fontsize=8, color=FAINT)
         y -= LINE
     for index, line in enumerate(textwrap.wrap(tile.summary, 36)[:3]):
-        _say(figure, x, y - index * 0.13, line, TILE, fontsize=7, color=FAINT)
+        write(figure, (x, y - index * 0.13), line, TILE, fontsize=7, color=FAINT)
 
 
-def _name_class(
-    figure: Figure, corner: tuple[float, float], name: str, probability: float, **style: Any
-) -> None:
+def _name_class(figure: Figure, corner: Place, name: str, probability: float, **style: Any) -> None:
     x, y = corner
-    _say(figure, x + 0.05, y, name, 1.25, **style)
-    _say(figure, x + TILE - 0.04, y, f"{100 * probability:.1f} %", ha="right", **style)
+    write(figure, (x + 0.05, y), name, 1.25, **style)
+    write(figure, (x + TILE - 0.04, y), f"{100 * probability:.1f} %", ha="right", **style)
 
 
 def _draw_grid(
@@ -128,36 +133,34 @@ def _draw_grid(
     inputs: Mapping[str, np.ndarray],
     columns: Sequence[Column],
 ) -> None:
-    _say(figure, MARGIN, top - 0.1, "Inside the model", fontsize=10.5, weight="bold")
+    write(figure, (MARGIN, top - 0.1), "Inside the model", fontsize=10.5, weight="bold")
     wide, tall = box
     first, start = MARGIN + ROW_NAMES, top - 0.3 - HEADING
-    _say(figure, first, start + 0.1, "input", wide, fontsize=8)
+    write(figure, (first, start + 0.1), "input", wide, fontsize=8)
     for row, (name, picture) in enumerate(inputs.items()):
         y = start - row * (tall + NUMBER)
         for index, line in enumerate(name.split("\n")):
-            _say(figure, MARGIN, y - 0.1 - index * LINE, line, ROW_NAMES, fontsize=8.5)
-        _show(figure, (first, y - tall), box, picture)
+            write(figure, (MARGIN, y - 0.1 - index * LINE), line, ROW_NAMES, fontsize=8.5)
+        _show(figure, (first, y - tall), picture, box)
     for index, column in enumerate(columns):
         _draw_column(figure, (first + (index + 1) * (wide + BETWEEN), start), box, column)
 
 
-def _draw_column(
-    figure: Figure, corner: tuple[float, float], box: tuple[float, float], column: Column
-) -> None:
+def _draw_column(figure: Figure, corner: Place, box: tuple[float, float], column: Column) -> None:
     (x, start), (wide, tall) = corner, box
     limits = column.limits()
     for index, line in enumerate(reversed(column.heading)):
-        _say(figure, x, start + 0.1 + index * 0.14, _ending(line, wide), wide, fontsize=7.5)
+        write(figure, (x, start + 0.1 + index * 0.14), _ending(line, wide), wide, fontsize=7.5)
     for row, (name, each) in enumerate(column.maps.items()):
         y = start - row * (tall + NUMBER) - tall
-        _show(figure, (x, y), box, map_picture(each, limits))
+        _show(figure, (x, y), map_picture(each, limits), box)
         if (off := column.off.get(name)) is not None:
-            _say(figure, x + wide, y - 0.08, f"off by {100 * off:.0f} %", wide, fontsize=7, ha="right")
+            write(figure, (x + wide, y - 0.08), f"off by {100 * off:.0f} %", wide, fontsize=7, ha="right")
     y = start - len(column.maps) * (tall + NUMBER) - 0.02
     ramp = place_axes(figure, (x, y - 0.06), wide, 0.06)
     ramp.imshow(torch.linspace(0, 1, 64)[None].numpy(), cmap="gray", aspect="auto")
-    _say(figure, x, y - 0.14, f"{limits[0]:.2g}", fontsize=6.5)
-    _say(figure, x + wide, y - 0.14, f"{limits[1]:.2g}", fontsize=6.5, ha="right")
+    write(figure, (x, y - 0.14), f"{limits[0]:.2g}", fontsize=6.5)
+    write(figure, (x + wide, y - 0.14), f"{limits[1]:.2g}", fontsize=6.5, ha="right")
 
 
 def _ending(name: str, wide: float) -> str:
@@ -179,17 +182,7 @@ def _enlarged(x: Tensor, times: int) -> Tensor:
     return x.repeat_interleave(times, 0).repeat_interleave(times, 1)
 
 
-def _show(figure: Figure, corner: tuple[float, float], box: tuple[float, float], picture: np.ndarray) -> Axes:
-    """Show a picture in a box (width, height) with its lower left corner there, in inches."""
-    axes = place_axes(figure, corner, *box)
+def _show(figure: Figure, corner: Place, picture: np.ndarray, box: tuple[float, float]) -> None:
+    """Show a picture in a box; its pixels stay sharp where it is enlarged."""
     enlarged = box[0] * DPI > picture.shape[1]
-    axes.imshow(picture, interpolation="nearest" if enlarged else "antialiased")
-    return axes
-
-
-def _say(figure: Figure, x: float, y: float, words: str, room: float | None = None, **style: Any) -> None:
-    """Write one line whose left end (right, with ha) is at x and whose middle is at y, in inches."""
-    wide, tall = figure.get_size_inches()
-    text = figure.text(x / wide, y / tall, words, va="center", parse_math=False, **style)
-    if room is not None:
-        fit_text(text, room)
+    place_image(figure, corner, picture, box=box, interpolation="nearest" if enlarged else "antialiased")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from layermask.metrics.bootstrap import differences, means
+from layermask.metrics.bootstrap import column, differences, means
 from layermask.metrics.registry import METRICS
-from layermask.render.table import Cell, Table
+from layermask.render.table import Table
 from layermask.studies.lime.study import LEFT_OUT
 from layermask.studies.protocol import OF_THE_DATA, common_words
 from layermask.studies.registry import Columns, Content
@@ -25,37 +23,36 @@ def summarise(columns: Columns, content: Content) -> list[Table]:
 
 
 def _means(columns: Columns, content: Content) -> Table:
-    rows: list[Sequence[Cell]] = []
-    for segmentation, measures in scores(columns, content).items():
-        found = [means(values) for values in measures.values()]
-        for number, removal in enumerate(content["settings"]["removals"]):
-            images = len(measures["alignment"])
-            rows.append((segmentation, removal, images, *(each[number] for each in found)))
+    removals = content["settings"]["removals"]
+    rows = [
+        (segmentation, removal, len(measures["alignment"]), *found)
+        for segmentation, measures in scores(columns, content).items()
+        for removal, *found in zip(removals, *map(means, measures.values()), strict=True)
+    ]
     header = ("segmentation", "removal", "images", *BETTER)
     return Table("means", "Means and 95 % intervals over images", header, rows, BETTER)
 
 
 def _differences(columns: Columns, content: Content) -> Table:
     first, *others = content["settings"]["removals"]
-    rows: list[Sequence[Cell]] = []
-    for segmentation, measures in scores(columns, content).items():
-        found = [differences(values) for values in measures.values()]
-        for number, removal in enumerate(others):
-            rows.append((segmentation, f"{removal} - {first}", *(each[number] for each in found)))
+    rows = [
+        (segmentation, f"{removal} - {first}", *found)
+        for segmentation, measures in scores(columns, content).items()
+        for removal, *found in zip(others, *map(differences, measures.values()), strict=True)
+    ]
     title = f"Differences from {first} on the same images"
     return Table("differences", title, ("segmentation", "removals", *BETTER), rows, BETTER)
 
 
 def _as_in_the_paper(columns: Columns, content: Content) -> Table:
     found = {
-        f"{name} {segmentation}": [each.value for each in means(measures[name])]
+        (name, segmentation): column(means(measures[name]))
         for name in BETTER
         for segmentation, measures in scores(columns, content).items()
     }
-    removals = content["settings"]["removals"]
-    rows = [(removal, *(each[number] for each in found.values())) for number, removal in enumerate(removals)]
-    better = {title: BETTER[title.partition(" ")[0]] for title in found}
-    return Table("table2", "Means, as in the paper's Table 2", ("removal", *found), rows, better)
+    titles = {f"{name} {segmentation}": BETTER[name] for name, segmentation in found}
+    rows = list(zip(content["settings"]["removals"], *found.values(), strict=True))
+    return Table("table2", "Means, as in the paper's Table 2", ("removal", *titles), rows, titles)
 
 
 MEASURES = {"ablation": "right", "alignment": "alignment", "jaccard": "jaccard"}
@@ -64,8 +61,8 @@ METRIC = {"ablation": "top-k-ablation", "alignment": "alignment", "jaccard": "to
 BETTER = {name: METRICS[metric].higher_is_better for name, metric in METRIC.items()}
 
 
-def titles(content: Content) -> dict[str, str]:
-    """Return the measures' names in full."""
+def labels(content: Content) -> dict[str, str]:
+    """Return the measures' names in figures."""
     k = content["settings"]["k"]
     return {
         "ablation": f"accuracy without top {k}",
@@ -81,9 +78,9 @@ def scores(columns: Columns, content: Content) -> dict[str, dict[str, Tensor]]:
     return {
         segmentation: {
             name: torch.from_numpy(
-                columns[column][counted & (columns["segmentation"] == segmentation)].astype(float)
+                columns[key][counted & (columns["segmentation"] == segmentation)].astype(float)
             ).view(-1, removals)
-            for name, column in MEASURES.items()
+            for name, key in MEASURES.items()
         }
         for segmentation in content["settings"]["segmentations"]
     }
@@ -94,8 +91,8 @@ def words(columns: Columns, content: Content) -> list[str]:
     settings = content["settings"]
     lines = common_words(content, "accuracy without the top segments")
     lines.append(
-        f"LIME explains {_explained(content)} from {settings['n_samples']} masks; the top {settings['k']} "
-        f"segments are hidden by {settings['ablation']}."
+        f"LIME explains {_explained(content)} from {settings['n_samples']} masks. The ablation hides the top "
+        f"{settings['k']} segments by {settings['ablation']}."
     )
     return [*lines, *_left_out(columns, content), *_too_few(columns, content)]
 
@@ -113,7 +110,7 @@ def _left_out(columns: Columns, content: Content) -> list[str]:
         count = int((columns["left_out"] == reason).sum()) // removals
         if count:
             whole = len(columns["left_out"]) // removals
-            lines.append(f"Left out, {count} of {whole} images × segmentations: {meaning}.")
+            lines.append(f"{count} of {whole} pairs of image and segmentation are left out: {meaning}.")
     return lines
 
 
@@ -124,6 +121,6 @@ def _too_few(columns: Columns, content: Content) -> list[str]:
         return []
     most = int(np.max(columns["segments"][few]))
     return [
-        f"In {int(few.sum())} of {len(few)} explanations {samples} masks are less than 2 per segment (up to "
-        f"{most} segments): those scores are noisy."
+        f"{int(few.sum())} of {len(few)} explanations have fewer than 2 masks per segment ({samples} masks "
+        f"for up to {most} segments): their scores are noisy."
     ]

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from layermask.metrics.bootstrap import means
 from layermask.metrics.registry import METRICS
-from layermask.render.table import Cell, Table
+from layermask.render.table import Table
 from layermask.studies.protocol import common_words
 from layermask.studies.registry import Columns, Content
 
-if TYPE_CHECKING:
-    pass
-
-MEASURES = ("l2", "cosine", "norm", "whole_norm")
-BETTER = {name: METRICS[f"linearity-{name}"].higher_is_better for name in ("l2", "cosine")}
-TITLES = {
-    "l2": "distance to the whole (lower)",
-    "cosine": "cosine with the whole (higher)",
+LABELS = {
+    "l2": "distance to the whole",
+    "cosine": "cosine with the whole",
     "norm": "norm of the sum",
     "whole_norm": "norm of the whole",
 }
+"""The measures, by the names of their columns."""
+BETTER = {name: METRICS[f"linearity-{name}"].higher_is_better for name in ("l2", "cosine")}
 
 
 def summarise(columns: Columns, content: Content) -> list[Table]:
     """Return the means."""
-    rows: list[Sequence[Cell]] = []
-    for patch in content["settings"]["patches"]:
-        for removal in content["settings"]["removals"]:
-            numbers = _numbers(columns, patch, removal)
-            rows.append((removal, patch, len(numbers), *means(numbers)))
+    rows = [
+        (removal, patch, len(found), *means(found))
+        for patch in content["settings"]["patches"]
+        for removal in content["settings"]["removals"]
+        for found in [numbers(columns, patch, removal)]
+    ]
     title = "Means and 95 % intervals over images"
-    return [Table("means", title, ("removal", "patch", "images", *MEASURES), rows, BETTER)]
+    return [Table("means", title, ("removal", "patch", "images", *LABELS), rows, BETTER)]
 
 
-def _numbers(columns: Columns, patch: int, removal: str) -> Tensor:
+def numbers(columns: Columns, patch: int, removal: str) -> Tensor:
     """Return the measures (N, 4) of the images."""
     chosen = (columns["patch"] == patch) & (columns["removal"] == removal)
-    return torch.stack([torch.from_numpy(columns[name][chosen]) for name in MEASURES], 1)
+    return torch.stack([torch.from_numpy(columns[name][chosen]) for name in LABELS], 1)
 
 
 def words(columns: Columns, content: Content) -> list[str]:

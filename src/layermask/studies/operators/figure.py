@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from layermask.metrics.bootstrap import means
-from layermask.render.bars import (
-    Bounds,
-    common_limits,
-    line_height,
-    line_width,
-    numbered,
-    place_bars,
-    place_matrix,
-    place_names,
-)
-from layermask.render.figure import MARGIN, new_figure
+from layermask.render.bars import Bounds, Line, Matrix, Panel, bar_sheet, better, exact
 from layermask.studies.operators.report import BETTER, Found, found, words
 from layermask.studies.operators.study import OF_REMOVALS
+from layermask.studies.protocol import figure_title
 from layermask.studies.registry import Columns, Content
 
 if TYPE_CHECKING:
@@ -29,53 +21,36 @@ PLAIN = ("#7f9fb5",)
 
 def sheet(columns: Columns, content: Content) -> Figure:
     """Draw, for each segmentation, bars per removal, the SRG of each method, and the matrix of agreement."""
-    settings, notes = content["settings"], words(columns, content)
-    notes.append("Lines: 95 % intervals over images. (higher), (lower): which way is better.")
-    notes.append("SRG: the area of LeRF less that of MoRF. #1: the best method by the removal above.")
-    each, width = found(columns, content), 2 * MARGIN + line_width(ACROSS)
-    height = 2 * MARGIN + 0.2 + sum(map(_height, each)) + 0.18 * len(notes)
-    figure = new_figure(width, height, f"{settings['model']['name']}, {settings['data']['name']}")
-    top = height - MARGIN - 0.2
-    for one in each:
-        _measures(figure, one, top)
-        _rankings(figure, one, top - line_height(len(one.removals)))
-        _agreement(figure, one, top - _height(one))
-        top -= _height(one)
-    place = MARGIN / width, 0.5 * MARGIN / height
-    figure.text(*place, "\n".join(notes), va="bottom", fontsize=8, color="0.35")
-    return figure
+    notes = [
+        *words(columns, content),
+        "SRG: the area of LeRF minus that of MoRF. #1: the best method under the removal above.",
+    ]
+    lines = [
+        line for one in found(columns, content) for line in (_measures(one), *_rankings(one), _agreement(one))
+    ]
+    return bar_sheet(figure_title(content), lines, notes)
 
 
-def _height(one: Found) -> float:
-    lines = -(-len(one.removals) // ACROSS)
-    return 2 * line_height(len(one.removals)) + lines * line_height(len(one.methods))
+def _measures(one: Found) -> Line:
+    bars: dict[str, Sequence[Bounds]] = {name: one.of_removals(name) for name in OF_REMOVALS}
+    bars["rank-stability"] = list(map(exact, one.stability()))
+    scale = one.segmentation
+    panels = [Panel(better(name, BETTER[name]), each, f"{name}, {scale}") for name, each in bars.items()]
+    return Line(one.segmentation, one.removals, panels)
 
 
-def _measures(figure: Figure, one: Found, top: float) -> None:
-    corner = MARGIN, top - line_height(len(one.removals))
-    place_names(figure, corner, one.segmentation, one.removals)
-    panels: dict[str, list[Bounds]] = {name: list(one.of_removals(name)) for name in OF_REMOVALS}
-    panels["rank-stability"] = [(value, float("nan"), float("nan")) for value in one.stability()]
-    for panel, (name, bars) in enumerate(panels.items()):
-        title = f"{name} ({'higher' if BETTER[name] else 'lower'})"
-        place_bars(figure, corner, panel, title, bars, common_limits(bars))
+def _rankings(one: Found) -> Iterator[Line]:
+    """Yield lines with the mean SRG of each method under each removal, all on one scale."""
+    by_removal = zip(*(means(gains) for gains in one.gains), strict=True)
+    panels = [
+        Panel(f"SRG by {removal}", bars, f"SRG, {one.segmentation}", PLAIN, [f"  #{rank}" for rank in ranks])
+        for removal, bars, ranks in zip(one.removals, by_removal, one.ranks.T.tolist(), strict=True)
+    ]
+    for start in range(0, len(panels), ACROSS):
+        yield Line("", one.methods, panels[start : start + ACROSS])
 
 
-def _rankings(figure: Figure, one: Found, top: float) -> None:
-    """Draw the mean SRG of each method under each removal, on one scale."""
-    by_method = [means(gains) for gains in one.gains]
-    limits = common_limits(number for row in by_method for number in row)
-    for place, removal in enumerate(one.removals):
-        line, panel = divmod(place, ACROSS)
-        corner = MARGIN, top - (1 + line) * line_height(len(one.methods))
-        if not panel:
-            place_names(figure, corner, "", one.methods)
-        tails = [f"  #{rank}" for rank in one.ranks[:, place].tolist()]
-        bars = [row[place] for row in by_method]
-        place_bars(figure, corner, panel, f"SRG by {removal}", bars, limits, PLAIN, tails)
-
-
-def _agreement(figure: Figure, one: Found, bottom: float) -> None:
-    place_names(figure, (MARGIN, bottom), "", numbered(one.removals))
+def _agreement(one: Found) -> Line:
+    names = [f"{name} {number}" for number, name in enumerate(one.removals, 1)]
     title = "agreement of these rankings, Kendall's tau"
-    place_matrix(figure, (MARGIN, bottom), title, one.agreement().tolist())
+    return Line("", names, [Matrix(title, one.agreement().tolist())])

@@ -1,4 +1,4 @@
-"""What was found of removal operators: how far each can be trusted, how each ranks methods, who agrees."""
+"""What was found of removal operators: how reliable each is, how it ranks methods, and who agrees."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ def summarise(columns: Columns, content: Content) -> list[Table]:
 
 
 def _trust(each: list[Found]) -> Table:
-    rows: list[Sequence[Cell]] = []
-    for one in each:
-        measures = [*map(one.of_removals, OF_REMOVALS), one.stability()]
-        for number, removal in enumerate(one.removals):
-            rows.append((one.segmentation, removal, one.images, *(values[number] for values in measures)))
+    rows = [
+        (one.segmentation, removal, one.images, *measured)
+        for one in each
+        for removal, *measured in zip(
+            one.removals, *map(one.of_removals, OF_REMOVALS), one.stability(), strict=True
+        )
+    ]
     header = ("segmentation", "removal", "images", *BETTER)
     return Table("trust", "Removal operators, and 95 % intervals over images", header, rows, BETTER)
 
@@ -136,11 +138,11 @@ def words(columns: Columns, content: Content) -> list[str]:
     settings = content["settings"]
     lines = common_words(content)
     lines.append(
-        f"Explained is the plain model's prediction; {settings['n_orders']} random orders per image, "
-        f"{settings['steps']} steps."
+        f"The methods explain the plain model's prediction. Each image has {settings['n_orders']} random "
+        f"orders of {settings['steps']} steps."
     )
     for one in found(columns, content):
         if one.images < content["images"]:
             left = content["images"] - one.images
-            lines.append(f"Left out, {left} images: {one.segmentation} finds one segment in them.")
+            lines.append(f"{left} images are left out: {one.segmentation} finds only one segment in them.")
     return lines

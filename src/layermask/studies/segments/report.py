@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from layermask.metrics.predictions import PREDICTION_METRICS, Rule
-from layermask.render.table import Cell, Table
+from layermask.render.table import Table
 from layermask.studies.orders import GRADIENT, MAPS
 from layermask.studies.protocol import common_words
 from layermask.studies.registry import Columns, Content
-from layermask.studies.segments.answers import Measured, Setting, measure, metrics_of, predictions
+from layermask.studies.segments.answers import measure, metrics_of, predictions
 
 HEADER = ("removal", "segmentation", "order", "ranking")
 NAMES = {
@@ -19,76 +16,48 @@ NAMES = {
     "wordnet-similarity": "wordnet",
     "unchanged": "unchanged",
 }
-"""Of the metrics, in tables."""
+"""The metrics as columns of tables."""
+LABELS = {
+    "accuracy": "accuracy",
+    "class-entropy": "class entropy",
+    "wordnet-similarity": "WordNet similarity",
+    "unchanged": "unchanged predictions",
+}
+"""The metrics in figures and on pages."""
 BETTER = {name: PREDICTION_METRICS[metric].higher_is_better for metric, name in NAMES.items()}
-RULES = {"mean": "the means of their points", "trapezoid": "by trapezoids"}
-
-
-class Group(NamedTuple):
-    """A removal under a setting: what was measured by metric, at `fractions` of so many `images`."""
-
-    removal: str
-    setting: Setting
-    images: int
-    fractions: list[float]
-    measured: dict[str, Measured]
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return self.removal, *self.setting
+AREAS = {"mean": "the means of their points", "trapezoid": "by trapezoids"}
 
 
 def summarise(columns: Columns, content: Content, rule: Rule = "mean") -> list[Table]:
     """Return the areas under the curves by `rule`, their differences from the first removal's, the curves."""
-    metrics = metrics_of(content)
-    groups = _groups(columns, content, metrics, rule)
-    tables = [_areas(groups, metrics, rule), _points(groups, metrics)]
-    if len(content["settings"]["removals"]) > 1:
-        tables.insert(1, _differences(groups, metrics, content["settings"]["removals"][0]))
-    return tables
-
-
-def _groups(columns: Columns, content: Content, metrics: Sequence[str], rule: Rule) -> list[Group]:
-    """Return the groups, those of a removal together."""
-    groups = []
-    for setting, found in predictions(columns, content).items():
-        measured = {metric: measure(found, metric, rule) for metric in metrics}
-        for removal, one in found.items():
-            mine = {metric: by_removal[removal] for metric, by_removal in measured.items()}
-            groups.append(Group(removal, setting, len(one.predicted), one.fractions.tolist(), mine))
-    removals = content["settings"]["removals"]
-    return sorted(groups, key=lambda group: removals.index(group.removal))
-
-
-def _named(metrics: list[str]) -> list[str]:
-    return [NAMES[metric] for metric in metrics]
-
-
-def _areas(groups: list[Group], metrics: list[str], rule: Rule) -> Table:
-    rows = [(*each.keys, *(each.measured[name].area for name in metrics)) for each in groups]
-    title = f"Areas under the curves, {RULES[rule]}, and 95 % intervals over images"
-    return Table("areas", title, (*HEADER, *_named(metrics)), rows, BETTER)
-
-
-def _differences(groups: list[Group], metrics: list[str], first: str) -> Table:
-    rows: list[Sequence[Cell]] = []
-    for each in groups:
-        found = [each.measured[name].difference for name in metrics]
-        if numbers := [number for number in found if number is not None]:
-            rows.append((f"{each.removal} - {first}", *each.setting, *numbers))
-    title = f"Differences of the areas from those of {first}, on the same images"
-    return Table("differences", title, ("removals", *HEADER[1:], *_named(metrics)), rows, BETTER)
-
-
-def _points(groups: list[Group], metrics: list[str]) -> Table:
-    rows: list[Sequence[Cell]] = []
-    for each in groups:
-        for point, fraction in enumerate(each.fractions):
-            values = [each.measured[name].points[point] for name in metrics]
-            rows.append((*each.keys, each.images, f"{fraction:g}", *values))
-    return Table(
-        "curves", "Curves", (*HEADER, "images", "fraction", *_named(metrics)), rows, BETTER, on_page=False
-    )
+    metrics, (first, *others) = metrics_of(content), content["settings"]["removals"]
+    names, found = [NAMES[metric] for metric in metrics], predictions(columns, content)
+    by_setting = {key: [measure(each, metric, rule) for metric in metrics] for key, each in found.items()}
+    groups = [  # those of a removal together
+        (removal, setting, [by_removal[removal] for by_removal in measured])
+        for removal in (first, *others)
+        for setting, measured in by_setting.items()
+    ]
+    areas = [(removal, *setting, *(one.area for one in measured)) for removal, setting, measured in groups]
+    differences = [
+        (f"{removal} - {first}", *setting, *(one.difference for one in measured if one.difference))
+        for removal, setting, measured in groups
+        if removal != first
+    ]
+    points = [
+        (removal, *setting, len(one.predicted), f"{fraction:g}", *(each.points[k] for each in measured))
+        for removal, setting, measured in groups
+        for one in [found[setting][removal]]
+        for k, fraction in enumerate(one.fractions.tolist())
+    ]
+    title = f"Areas under the curves, {AREAS[rule]}, and 95 % intervals over images"
+    paired = f"Differences of the areas from those of {first}, on the same images"
+    tables = [
+        Table("areas", title, (*HEADER, *names), areas, BETTER),
+        Table("differences", paired, ("removals", *HEADER[1:], *names), differences, BETTER),
+        Table("curves", "Curves", (*HEADER, "images", "fraction", *names), points, BETTER, on_page=False),
+    ]
+    return tables if others else [tables[0], tables[2]]
 
 
 def words(columns: Columns, content: Content) -> list[str]:
@@ -99,5 +68,5 @@ def words(columns: Columns, content: Content) -> list[str]:
     if content["settings"]["saliency"] == GRADIENT:
         lines.append("The data has no saliency maps: salient orders follow the plain model's input gradient.")
     if "wordnet-similarity" not in metrics_of(content):
-        lines.append("WordNet similarity is left out: the model's classes are not named as ImageNet's 1,000.")
+        lines.append("WordNet similarity is left out: the names of the model's classes are not ImageNet's.")
     return lines

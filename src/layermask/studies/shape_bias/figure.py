@@ -7,10 +7,10 @@ from math import isfinite
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from layermask.metrics.bootstrap import Estimate, means
-from layermask.render.curves import COLORS
-from layermask.render.figure import MARGIN, new_figure, place_axes
-from layermask.studies.protocol import class_names
+from layermask.metrics.bootstrap import means
+from layermask.render.bars import Bounds, exact
+from layermask.render.figure import COLORS, MARGIN, NOTE, new_figure, place_axes
+from layermask.studies.protocol import class_names, figure_title
 from layermask.studies.registry import Columns, Content
 from layermask.studies.shape_bias.report import HITS, biases, common_classes, has_classes, values, words
 
@@ -25,44 +25,40 @@ HATCHES = ("", "////", "....")
 DRAWN = 5
 """Classes at each end of the order are drawn."""
 
-Three = Sequence[Estimate]
+Three = Sequence[Bounds]
 """Object hidden, broken mask, difference."""
-Group = tuple[str, dict[str, Three]]
-"""A name, and the numbers by removal."""
+Group = tuple[str, list[Three]]
+"""A name, and the numbers of each removal."""
 
 
 def sheet(columns: Columns, content: Content, hits: int = HITS) -> Figure:
-    """Draw the average, then the classes of the largest and smallest difference under the first removal.
+    """Draw the average, then the classes in which the first removal leads the others by the most and least.
 
-    Or rather, by how much it differs from that under the others. Dark bars: the object is hidden; light ones:
-    the broken mask; their difference is printed above.
+    It leads by the difference of its two accuracies. Dark bars: the object is hidden; light ones: the broken
+    mask; their difference is printed above.
     """
     groups, removals = _groups(columns, content, hits), content["settings"]["removals"]
     notes = _notes(columns, content, len(groups) - 1, hits)
     pitch = len(removals) + 1  # bars and the gap after them
     bar = min(WIDE, max(NARROW, NAME / pitch, PLOT / (len(groups) * pitch)))
     wide = len(groups) * pitch * bar
-    low = 0.5 * MARGIN + FOOT + 0.18 * len(notes)
+    low = 0.5 * MARGIN + FOOT + NOTE * len(notes)
     width = 2 * MARGIN + SIDE + max(PLOT, wide)
     abreast = max(1, int(width / LEGEND))
-    height = low + TALL + HEAD + 0.18 * (-(-len(removals) // abreast) - 1) + MARGIN
-    title = f"{content['settings']['model']['name']}, {content['settings']['data']['name']}"
-    figure = new_figure(width, height, title)
-    axes = place_axes(figure, (MARGIN + SIDE, low), wide, TALL)
+    height = low + TALL + HEAD + NOTE * (-(-len(removals) // abreast) - 1) + MARGIN
+    figure = new_figure(width, height, figure_title(content), notes)
+    axes = place_axes(figure, (MARGIN + SIDE, low), wide, TALL, ("left", "bottom"))
     _scales(axes, [name for name, _ in groups], pitch, int(LETTERS * pitch * bar))
     axes.set_ylabel("accuracy" if has_classes(content) else "agreement", fontsize=8)
     for place, (_, numbers) in enumerate(groups):
-        for number, three in enumerate(numbers.values()):
-            middle = place * pitch + number + 1
-            _bar(axes, middle, three, _paint(number), upright=bar > 0.45)
+        for number, three in enumerate(numbers):
+            _bar(axes, place * pitch + number + 1, three, _paint(number), upright=bar > 0.45)
     for number, name in enumerate(removals):
         axes.bar(0, 0, label=name, **_paint(number))
     corner = MARGIN / width, 1 - (MARGIN + 0.12) / height
     figure.legend(
         loc="upper left", bbox_to_anchor=corner, ncols=abreast, fontsize=8, frameon=False, borderpad=0
     )
-    text = "\n".join(notes)
-    figure.text(MARGIN / width, 0.5 * MARGIN / height, text, va="bottom", fontsize=8, color="0.35")
     return figure
 
 
@@ -73,25 +69,21 @@ def _paint(number: int) -> dict[str, Any]:
 
 def _groups(columns: Columns, content: Content, hits: int) -> list[Group]:
     found = biases(columns, content)
-    groups: list[Group] = [("Average", {name: means(values(bias)) for name, bias in found.items()})]
+    groups: list[Group] = [("Average", [means(values(bias)) for bias in found.values()])]
     if not has_classes(content):
         return groups
     names = class_names(content)
     order = common_classes(found, len(names), hits)
     for number in order if len(order) <= 2 * DRAWN else [*order[:DRAWN], *order[-DRAWN:]]:
-        shares = {name: bias.by_class(len(names))[0][number].tolist() for name, bias in found.items()}
-        groups.append((names[number], {name: list(map(_exact, three)) for name, three in shares.items()}))
+        shares = [bias.by_class(len(names))[0][number].tolist() for bias in found.values()]
+        groups.append((names[number], [list(map(exact, three)) for three in shares]))
     return groups
-
-
-def _exact(value: float) -> Estimate:
-    return Estimate(value, value, value)
 
 
 def _notes(columns: Columns, content: Content, classes: int, hits: int) -> list[str]:
     notes = [
         *words(columns, content),
-        "Dark: the object is hidden. Light: the quadrants of its mask are swapped. Above: light less dark.",
+        "Dark: the object is hidden. Light: the quadrants of its mask are swapped. Above: light minus dark.",
         "Lines: 95 % intervals over images.",
     ]
     first = content["settings"]["removals"][0]
@@ -105,27 +97,24 @@ def _notes(columns: Columns, content: Content, classes: int, hits: int) -> list[
 
 
 def _scales(axes: Axes, names: Sequence[str], pitch: int, letters: int) -> None:
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(True)
     axes.set(xlim=(0, len(names) * pitch), ylim=(0, 1.15))
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.set_xticks([(place + 0.5) * pitch for place in range(len(names))])
     lines = ["\n".join(wrap(name, letters, max_lines=3, placeholder="…")) for name in names]
     axes.set_xticklabels(lines, parse_math=False)
-    axes.tick_params(labelsize=8, length=2)
 
 
 def _bar(axes: Axes, middle: float, three: Three, paint: dict[str, Any], upright: bool) -> None:
-    hidden, broken, difference = three
-    if not isfinite(difference.value):
+    numbers = [value for value, _, _ in three]
+    if not isfinite(numbers[2]):
         axes.text(middle, 0.02, "none", rotation=90, ha="center", va="bottom", fontsize=7)
         return
     # The dark bar is the narrower, so that both are seen where it is the higher.
-    for each, width, shade in ((broken, 0.86, 0.35), (hidden, 0.5, 1.0)):
-        axes.bar(middle, each.value, width=width, alpha=shade, **paint)
-    for each, side in ((hidden, -0.1), (broken, 0.1)):
-        if each.low < each.high:
-            axes.plot([middle + side] * 2, [each.low, each.high], color="0.15", linewidth=1)
-    top = max(hidden.high, broken.high) + 0.015
-    text = f"{difference.value:+.2f}".replace("-", "\N{MINUS SIGN}")
+    for place, width, shade in ((1, 0.86, 0.35), (0, 0.5, 1.0)):
+        axes.bar(middle, numbers[place], width=width, alpha=shade, **paint)
+    for (_, low, high), side in zip(three, (-0.1, 0.1), strict=False):
+        if low < high:
+            axes.plot([middle + side] * 2, [low, high], color="0.15", linewidth=1)
+    top = max(bound for each in three[:2] for bound in each if isfinite(bound)) + 0.015
+    text = f"{numbers[2]:+.2f}".replace("-", "\N{MINUS SIGN}")
     axes.text(middle, top, text, rotation=0 if upright else 90, ha="center", va="bottom", fontsize=7)

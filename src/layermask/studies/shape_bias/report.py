@@ -18,9 +18,9 @@ HITS = 10
 
 
 def summarise(columns: Columns, content: Content, hits: int = HITS) -> list[Table]:
-    """Return the accuracies and, where labels are known, those of classes.
+    """Return the accuracies and, where labels are known, those of each class.
 
-    Of the classes with more than `hits` images that the model gets right when they are whole.
+    Classes count that have more than `hits` images that the model gets right when they are whole.
     """
     found = biases(columns, content)
     return [_accuracies(found), *([_by_class(found, content, hits)] if has_classes(content) else [])]
@@ -76,10 +76,10 @@ def words(columns: Columns, content: Content) -> list[str]:
     if has_classes(content):
         lines.append("Only images count that the model gets right when they are whole.")
         if not all(len(each.labels) for each in biases(columns, content).values()):
-            lines.append("There are none: check that the labels are of this model's classes.")
+            lines.append("There are no such images: check that the labels are those of this model's classes.")
     none, all_of_it = _left_out(columns)
     if none:
-        lines.append(f"{none} images are left out: nothing of the object is in what the model sees.")
+        lines.append(f"{none} images are left out: no part of the object is in what the model sees.")
     if all_of_it:
         lines.append(f"{all_of_it} images are left out: the object is all that the model sees.")
     return lines
@@ -93,14 +93,14 @@ def _left_out(columns: Columns) -> tuple[int, int]:
 
 
 def has_classes(content: Content) -> bool:
-    """Predictions of the model are no labels, and no classes to compare."""
+    """Return whether classes can be compared: only if the data has labels."""
     return content["settings"]["labels"] == OF_THE_DATA
 
 
 def common_classes(found: dict[str, ShapeBias], count: int, hits: int) -> list[int]:
-    """Return the classes with more than `hits` images under every removal, by the first one's difference.
+    """Return the classes with more than `hits` images under every removal, those that the first leads first.
 
-    Or rather, by how much more it is than the others' (paper, Figure 6): the most comes first.
+    A removal leads by how much its difference is above the mean of the others' (paper, Figure 6).
     """
     if not all(len(each.labels) for each in found.values()):
         return []
