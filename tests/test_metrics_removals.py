@@ -347,7 +347,7 @@ BAD = {
         by_segment(lambda rows: -1 - rows[:, :3]), IMAGES, [CELLS] * 5, output="logit"
     ),
     r"scores are of \(1, 9\): give those of 2 methods": lambda: rank_stability(torch.rand(1, 9)),
-    "2 numbers that are not finite": lambda: rank_stability(torch.tensor([[1, torch.nan], [torch.inf, 1]])),
+    "2 numbers are not finite": lambda: rank_stability(torch.tensor([[1, torch.nan], [torch.inf, 1]])),
 }
 
 

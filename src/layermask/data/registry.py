@@ -73,8 +73,8 @@ def open_source(path: str | Path, kind: str = "auto", images: str | Path | None 
     Raises:
         InputError: a folder or file is missing, or the layout is none of these; what was seen is named.
     """
-    root, place = _folder(Path(path)), _folder(Path(images)) if images is not None else None
     known("kind of data", kind, ["auto", *DATA_SOURCES])
+    root, place = _folder(Path(path)), _folder(Path(images)) if images is not None else None
     try:
         kind = _guess(root) if kind == "auto" else kind
         return Source(kind, root, tuple(DATA_SOURCES[kind].samples(root, place)))
