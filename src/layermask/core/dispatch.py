@@ -79,7 +79,9 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as wel
 
 def _enter(inputs: list[Masked]) -> ForwardPass:
     """The run of the inputs. One that has none comes from outside, where its value is held too."""
-    run = next((x.run for x in inputs if x.run is not None), None) or ForwardPass(masks=_masks(inputs))
+    run = next((x.run for x in inputs if x.run is not None), None) or ForwardPass(
+        masks=_masks(inputs), outside=True
+    )
     compiling = torch.compiler.is_compiling()  # in-place rules assume sharing there
     for x in inputs:
         if not compiling:

@@ -28,3 +28,4 @@ class ForwardPass:
     watch: Callable | None = None  # `watch(function, args, kwargs, call)` answers in place of `call()`
     ended: bool = False  # True once the module `settings.until` has run: from there on nothing is masked
     masks: int | None = None  # how many there are, one for all images or one for each, where it is known
+    outside: bool = False  # of values that no pass has made: what is hidden may be anything

@@ -245,8 +245,11 @@ def determined(x: Masked, dims: Sequence[int]) -> bool:
     """Whether entries along `dims` count even where they are hidden: the vector of an image has no positions.
 
     Where nothing was visible, pools gave it 0 and biases their values. Every operation goes on from these, as
-    the plain model would. A position that was cut out of a map is none, nor are the images of a batch.
+    the plain model would. A position that was cut out of a map is none, nor are the images of a batch. Outside
+    of a pass nothing tells what hidden entries are.
     """
+    if x.run is None or x.run.outside:
+        return False
     return not (x.cut or has_positions(x) or any(x.visible.shape[d] != 1 for d in dims))
 
 

@@ -134,7 +134,7 @@ class LayerMasking(nn.Module):
 
 def _renamed(engine: Any) -> Any:
     """Take "packed" for "sparse", as long as `layermask._moved` points at names that moved."""
-    if isinstance(engine, str) and engine == "packed":
+    if type(engine) is str and engine == "packed":
         warn('engine="packed" is engine="sparse" now', FutureWarning, stacklevel=3)
         return "sparse"
     return engine

@@ -188,7 +188,9 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Mask
     a, b = (x if isinstance(x, Masked) else Masked(*_operand(x, ())) for x in (x1, x2))
     a, b = a + torch.zeros_like(b.value), b + torch.zeros_like(a.value)
     visible = intersection(a.run, a.visible, b.visible)
+    run = a.run or b.run
     a, b = Masked(a.value, visible), Masked(b.value, visible)
+    a.run = b.run = run
     lengths = [x.norm(2, dim, keepdim=True).clamp_min(eps) for x in (a, b)]
     return (a / lengths[0] * (b / lengths[1])).sum(dim)
 

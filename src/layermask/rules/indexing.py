@@ -110,7 +110,7 @@ def gather(input: Masked, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 def _gathered(mask: Tensor, dim: int, index: Tensor, shape: Sequence[int]) -> Tensor:
     """The mask of what was gathered; along an axis on which it does not vary, there is nothing to gather."""
-    if mask.ndim == 0 or mask.shape[dim] != 1:
+    if mask.ndim != index.ndim or mask.ndim == 0 or mask.shape[dim] != 1:
         return mask.expand(shape).gather(dim, index)
     return mask[tuple(slice(min(m, n)) for m, n in zip(mask.shape, index.shape, strict=True))]
 

@@ -44,7 +44,7 @@ long need(const uint8_t *rings, const int32_t *read, const int64_t *begins, uint
     uint8_t *in = listed + image * cells;
     int32_t *list = needed + image * cells, *count = counts + image * 256;
     long number = 0, found[AROUND];
-    memset(in, 0, (size_t)cells);
+    if (cells) memset(in, 0, (size_t)cells);
     for (long i = begins[image] * taps; i < begins[image + 1] * taps; i++) {
       long cell = read[i] - image * cells;
       if (read[i] < 0) continue;
