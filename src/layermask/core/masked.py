@@ -242,7 +242,7 @@ def has_positions(x: Masked) -> bool:
 
 
 def determined(x: Masked, dims: Sequence[int]) -> bool:
-    """Whether entries along `dims` count even where they are hidden: the vector of an image has no positions.
+    """Whether entries along `dims` count even where they are hidden: an image's vector has no positions.
 
     Where nothing was visible, pools gave it 0 and biases their values. Every operation goes on from these, as
     the plain model would. A position that was cut out of a map is none, nor are the images of a batch. Outside
