@@ -245,8 +245,8 @@ def determined(x: Masked, dims: Sequence[int]) -> bool:
     """Whether entries along `dims` count even where they are hidden: an image's vector has no positions.
 
     Where nothing was visible, pools gave it 0 and biases their values. Every operation goes on from these, as
-    the plain model would. A position that was cut out of a map is none, nor are the images of a batch. Outside
-    of a pass nothing tells what hidden entries are.
+    the plain model would. A position that was cut out of a map is not determined, nor are the images of a
+    batch, nor values from outside of a pass, whose hidden entries may be anything.
     """
     if x.run is None or x.run.outside:
         return False
