@@ -1,6 +1,7 @@
 """One small model of every family, with random weights: what the law tests enumerate.
 
-Tables first, then how they are built. `FAMILIES` is the list; `Family.build` gives model and images.
+Tables first, then how they are built. `FAMILIES` is the list; `Family.build` gives model and images. Repeated
+blocks are cut (`shortened.py`), unless the whole model is asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from shortened import shortened
 from torch import Tensor, nn
 
 from layermask.check.randomise import randomise
@@ -306,13 +308,17 @@ class Family:
     shape: tuple[int, ...]
     slow: bool = False
 
-    def build(self, batch: int = 4, seed: int = 0) -> tuple[nn.Module, Tensor]:
+    def build(self, batch: int = 4, seed: int = 0, whole: bool = False) -> tuple[nn.Module, Tensor]:
         """Return the model in eval mode with randomised weights, and a batch of images."""
+        images = sample_images(batch, self.shape, seed)
+        return randomise(self.fresh(seed, whole), images, seed), images
+
+    def fresh(self, seed: int = 0, whole: bool = False) -> nn.Module:
+        """Return the model in eval mode as its constructor leaves it, without blocks that only repeat."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = self.construct().eval()
-        images = sample_images(batch, self.shape, seed)
-        return randomise(model, images, seed), images
+        return model if whole or self.name in WHOLE else shortened(model)
 
 
 def _torchvision(name: str, options: dict[str, Any]) -> nn.Module:
@@ -371,6 +377,10 @@ SLOW = {
     "torchvision/wide_resnet50_2",
 }
 """Models that take tens of seconds, of kinds that quicker ones have too."""
+
+
+WHOLE = {"timm/convit", "timm/gcvit"}
+"""Models that count their blocks: without one they do not run, or run otherwise."""
 
 
 def _families() -> Iterator[Family]:
