@@ -304,7 +304,7 @@ class Family:
     """A constructor, the shape of one image, and whether its laws take more than some seconds."""
 
     name: str
-    construct: Callable[[], nn.Module]
+    construct: Callable[..., nn.Module]
     shape: tuple[int, ...]
     slow: bool = False
 
@@ -317,15 +317,17 @@ class Family:
         """Return the model in eval mode as its constructor leaves it, without blocks that only repeat."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = self.construct().eval()
+            model = self.construct(**({} if whole else SHORTER.get(self.name, {}))).eval()
         return model if whole or self.name in WHOLE else shortened(model)
 
 
-def _torchvision(name: str, options: dict[str, Any]) -> nn.Module:
+def _torchvision(name: str, options: dict[str, Any], **more: Any) -> nn.Module:
     from torchvision import models
 
     if name == "maxvit_t":
         return _maxvit(**options)
+    if name == "densenet121" and more:
+        return models.DenseNet(num_classes=CLASSES, **more)
     model = models.get_model(name, weights=None, num_classes=CLASSES, **options)
     if name.startswith(("vgg", "alexnet")):  # 90 % of the weights, in two layers that are alike
         _narrow(model.classifier)
@@ -351,10 +353,10 @@ def _narrow(classifier: nn.Sequential) -> None:
         layer.bias = nn.Parameter(torch.empty(layer.out_features))
 
 
-def _timm(name: str, options: dict[str, Any]) -> nn.Module:
+def _timm(name: str, options: dict[str, Any], **more: Any) -> nn.Module:
     import timm
 
-    return timm.create_model(name, num_classes=CLASSES, **options)
+    return timm.create_model(name, num_classes=CLASSES, **options, **more)
 
 
 def _hugging_face(name: str, options: dict[str, Any], attention: str | None = None) -> nn.Module:
@@ -379,8 +381,40 @@ SLOW = {
 """Models that take tens of seconds, of kinds that quicker ones have too."""
 
 
-WHOLE = {"timm/convit", "timm/gcvit"}
-"""Models that count their blocks: without one they do not run, or run otherwise."""
+SHORTER: dict[str, dict[str, Any]] = {
+    "torchvision/densenet121": {"block_config": (2, 2, 2, 2)},
+    "timm/densenet": {"block_config": (2, 2, 2, 2)},
+    "timm/dpn": {"k_sec": (2, 2, 2, 2)},
+    "timm/mobilenetv5": {"channel_multiplier": 0.25},
+    "timm/nextvit": {"depths": (1, 2, 5, 2)},
+    "timm/rdnet": {"num_blocks_list": [2] * 7},
+}
+"""Options of models that are large without equal blocks: of a DenseNet, each block is wider than the last."""
+WHOLE = {"hf/HGNetV2", "timm/convit", "timm/gcvit"}
+"""Models that count their blocks, or concatenate the outputs of all of them."""
+ALIKE = {
+    *(
+        "hf/HGNetV2",
+        "torchvision/convnext_tiny",
+        "torchvision/efficientnet_v2_s",
+        "torchvision/resnext50_32x4d",
+    ),
+    *("torchvision/vgg11_bn", "timm/beit", "timm/efficientformer", "timm/focalnet", "timm/hrnet"),
+    *("timm/inception_resnet_v2", "timm/inception_v3", "timm/maxxvit", "timm/naflexvit", "timm/rdnet"),
+    *("timm/repvit", "timm/rexnet", "timm/resnetv2", "timm/selecsls", "timm/senet", "timm/swin_transformer"),
+    *(
+        "timm/swin_transformer_v2",
+        "timm/swin_transformer_v2_cr",
+        "timm/xception",
+        "timm+/coatnet_nano_rw_224",
+    ),
+    *("timm+/beitv2_base_patch16_224", "timm+/convformer_s18", "timm+/fastvit_sa12", "timm+/gcresnet33ts"),
+    *("timm+/hrnet_w18_small_v2", "timm+/mixer_s32_224", "timm+/poolformer_s12", "timm+/resnet26d"),
+    *("timm+/resnet50_clip", "timm+/resnetv2_50x1_bit", "timm+/seresnet18", "timm+/tf_efficientnet_b0"),
+    *("timm+/twins_pcpvt_small", "timm+/vit_base_patch16_siglip_224"),
+}
+"""Models that cost much and make no kind of call that the others do not make: the tests of their gradients are
+slow. test_shortened.py compares the calls."""
 
 
 def _families() -> Iterator[Family]:

@@ -27,7 +27,7 @@ def _is_chain(module: nn.Module) -> bool:
     """Whether the children run one after the other: in a list of branches, they run side by side."""
     if isinstance(module, nn.ModuleList):
         return all(type(child).__name__.endswith(("Block", "Layer")) for child in module)
-    return isinstance(module, nn.Sequential)
+    return getattr(type(module), "forward", None) is nn.Sequential.forward
 
 
 def _shorten(chain: nn.Module, known: set[Any]) -> None:
@@ -43,10 +43,11 @@ def _shorten(chain: nn.Module, known: set[Any]) -> None:
 
 
 def _repeats(kept: list[tuple[str, nn.Module, Any]], period: int) -> bool:
-    """Whether the last `period` children hold weights and look like the `period` children before them."""
+    """Whether the last `period` children look like those before them, hold weights, and have no strides."""
     looks = [each for _, _, each in kept[-2 * period :]]
-    weights = [p for _, child, _ in kept[-period:] for p in child.parameters()]
-    return looks[:period] == looks[period:] and bool(weights)
+    last = nn.ModuleList(child for _, child, _ in kept[-period:])
+    strided = any(getattr(module, "stride", 1) not in (1, (1,), (1, 1)) for module in last.modules())
+    return looks[:period] == looks[period:] and any(True for _ in last.parameters()) and not strided
 
 
 def _is_known(blocks: list[tuple[str, nn.Module, Any]], known: set[Any]) -> bool:

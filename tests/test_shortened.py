@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, WHOLE, Family
+from families import ALIKE, FAMILIES, WHOLE, Family
 from shortened import shortened
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -39,7 +39,8 @@ def kind(given: Any, exact: bool) -> Any:
     if isinstance(given, Tensor):
         return "tensor", given.dtype, given.ndim, tuple(given.shape[2:]) if exact else ()
     if isinstance(given, tuple | list):
-        return tuple(kind(each, exact) for each in given)
+        parts = tuple(kind(each, exact) for each in given)
+        return ("all", parts[0]) if len(set(parts)) == 1 else parts  # however many a DenseNet concatenates
     if isinstance(given, dict):
         return tuple((name, kind(each, exact)) for name, each in sorted(given.items()))
     if isinstance(given, int) and not isinstance(given, bool):
@@ -59,6 +60,15 @@ def calls(family: Family, whole: bool) -> set[Any]:
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f.name not in WHOLE], ids=lambda f: f.name)
 def test_no_kind_of_call_is_lost(family: Family) -> None:
     assert calls(family, whole=False) == calls(family, whole=True)
+
+
+@pytest.mark.slow
+def test_the_models_whose_gradients_are_tested_make_every_kind_of_call() -> None:
+    found: dict[bool, set[Any]] = {True: set(), False: set()}
+    for family in FAMILIES:
+        if not family.slow:
+            found[family.name in ALIKE] |= calls(family, whole=False)
+    assert found[True] <= found[False]
 
 
 def net(*widths: int) -> nn.Sequential:
