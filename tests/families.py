@@ -413,8 +413,8 @@ ALIKE = {
     *("timm+/resnet50_clip", "timm+/resnetv2_50x1_bit", "timm+/seresnet18", "timm+/tf_efficientnet_b0"),
     *("timm+/twins_pcpvt_small", "timm+/vit_base_patch16_siglip_224"),
 }
-"""Models that cost much and make no kind of call that the others do not make: the tests of their gradients are
-slow. test_shortened.py compares the calls."""
+"""Costly models whose kinds of calls others make too, as test_shortened.py sees: the tests of their gradients
+are slow."""
 
 
 def _families() -> Iterator[Family]:
