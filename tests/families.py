@@ -1,6 +1,7 @@
 """One small model of every family, with random weights: what the law tests enumerate.
 
-Tables first, then how they are built. `FAMILIES` is the list; `Family.build` gives model and images.
+Tables first, then how they are built. `FAMILIES` is the list; `Family.build` gives model and images. Repeated
+blocks are cut (`shortened.py`), unless the whole model is asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from shortened import shortened
 from torch import Tensor, nn
 
 from layermask.check.randomise import randomise
@@ -302,24 +304,30 @@ class Family:
     """A constructor, the shape of one image, and whether its laws take more than some seconds."""
 
     name: str
-    construct: Callable[[], nn.Module]
+    construct: Callable[..., nn.Module]
     shape: tuple[int, ...]
     slow: bool = False
 
-    def build(self, batch: int = 4, seed: int = 0) -> tuple[nn.Module, Tensor]:
+    def build(self, batch: int = 4, seed: int = 0, whole: bool = False) -> tuple[nn.Module, Tensor]:
         """Return the model in eval mode with randomised weights, and a batch of images."""
+        images = sample_images(batch, self.shape, seed)
+        return randomise(self.fresh(seed, whole), images, seed), images
+
+    def fresh(self, seed: int = 0, whole: bool = False) -> nn.Module:
+        """Return the model in eval mode as its constructor leaves it, without blocks that only repeat."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = self.construct().eval()
-        images = sample_images(batch, self.shape, seed)
-        return randomise(model, images, seed), images
+            model = self.construct(**({} if whole else SHORTER.get(self.name, {}))).eval()
+        return model if whole or self.name in WHOLE else shortened(model)
 
 
-def _torchvision(name: str, options: dict[str, Any]) -> nn.Module:
+def _torchvision(name: str, options: dict[str, Any], **more: Any) -> nn.Module:
     from torchvision import models
 
     if name == "maxvit_t":
         return _maxvit(**options)
+    if name == "densenet121" and more:
+        return models.DenseNet(num_classes=CLASSES, **more)
     model = models.get_model(name, weights=None, num_classes=CLASSES, **options)
     if name.startswith(("vgg", "alexnet")):  # 90 % of the weights, in two layers that are alike
         _narrow(model.classifier)
@@ -345,10 +353,10 @@ def _narrow(classifier: nn.Sequential) -> None:
         layer.bias = nn.Parameter(torch.empty(layer.out_features))
 
 
-def _timm(name: str, options: dict[str, Any]) -> nn.Module:
+def _timm(name: str, options: dict[str, Any], **more: Any) -> nn.Module:
     import timm
 
-    return timm.create_model(name, num_classes=CLASSES, **options)
+    return timm.create_model(name, num_classes=CLASSES, **options, **more)
 
 
 def _hugging_face(name: str, options: dict[str, Any], attention: str | None = None) -> nn.Module:
@@ -371,6 +379,42 @@ SLOW = {
     "torchvision/wide_resnet50_2",
 }
 """Models that take tens of seconds, of kinds that quicker ones have too."""
+
+
+SHORTER: dict[str, dict[str, Any]] = {
+    "torchvision/densenet121": {"block_config": (2, 2, 2, 2)},
+    "timm/densenet": {"block_config": (2, 2, 2, 2)},
+    "timm/dpn": {"k_sec": (2, 2, 2, 2)},
+    "timm/mobilenetv5": {"channel_multiplier": 0.25},
+    "timm/nextvit": {"depths": (1, 2, 5, 2)},
+    "timm/rdnet": {"num_blocks_list": [2] * 7},
+}
+"""Options of models that are large without equal blocks: of a DenseNet, each block is wider than the last."""
+WHOLE = {"hf/HGNetV2", "timm/convit", "timm/gcvit"}
+"""Models that count their blocks, or concatenate the outputs of all of them."""
+ALIKE = {
+    *(
+        "hf/HGNetV2",
+        "torchvision/convnext_tiny",
+        "torchvision/efficientnet_v2_s",
+        "torchvision/resnext50_32x4d",
+    ),
+    *("torchvision/vgg11_bn", "timm/beit", "timm/efficientformer", "timm/focalnet", "timm/hrnet"),
+    *("timm/inception_resnet_v2", "timm/inception_v3", "timm/maxxvit", "timm/naflexvit", "timm/rdnet"),
+    *("timm/repvit", "timm/rexnet", "timm/resnetv2", "timm/selecsls", "timm/senet", "timm/swin_transformer"),
+    *(
+        "timm/swin_transformer_v2",
+        "timm/swin_transformer_v2_cr",
+        "timm/xception",
+        "timm+/coatnet_nano_rw_224",
+    ),
+    *("timm+/beitv2_base_patch16_224", "timm+/convformer_s18", "timm+/fastvit_sa12", "timm+/gcresnet33ts"),
+    *("timm+/hrnet_w18_small_v2", "timm+/mixer_s32_224", "timm+/poolformer_s12", "timm+/resnet26d"),
+    *("timm+/resnet50_clip", "timm+/resnetv2_50x1_bit", "timm+/seresnet18", "timm+/tf_efficientnet_b0"),
+    *("timm+/twins_pcpvt_small", "timm+/vit_base_patch16_siglip_224"),
+}
+"""Costly models whose kinds of calls others make too, as test_shortened.py sees: the tests of their gradients
+are slow."""
 
 
 def _families() -> Iterator[Family]:

@@ -95,6 +95,18 @@ def program(name: str, fold: bool = True) -> ExportedProgram:
     return deploy.export(made(name), *example(2, 0), fold=fold)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """The file of a model's program in a format, written once."""
+    folder = tmp_path_factory.mktemp("written")
+
+    @functools.cache
+    def file(name: str, format: str) -> Path:
+        return FORMATS[format].write(program(name), folder / f"{name}.{format}")
+
+    return file
+
+
 def example(batch: int, seed: int, side: int = 12) -> tuple[Tensor, Tensor]:
     images = sample_images(batch, (3, side, side), seed)
     return images, masks(images, ["coarse", "block", "pixel", "none"], seed)
@@ -269,11 +281,11 @@ CANNOT = {("transposed", "onnx"): "onnxruntime has no ConvTranspose of float64, 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", MODELS)
-def test_files_answer_as_the_model(name: str, format: str, tmp_path: Path) -> None:
+def test_files_answer_as_the_model(name: str, format: str, written: Callable[[str, str], Path]) -> None:
     _require(format)
     if (name, format) in CANNOT:
         pytest.skip(CANNOT[name, format])
-    path = FORMATS[format].write(program(name), tmp_path / f"model.{format}")
+    path = written(name, format)
     removal, run = LayerMasking(made(name)), deploy.load(path)
     assert deploy.difference(run, removal, *example(1, 1)) <= 1e-5
     images, visible = example(4, 2)
@@ -290,12 +302,11 @@ def _require(format: str) -> None:
         pytest.importorskip(package)
 
 
-def test_onnx_inputs_and_batch_are_named(tmp_path: Path) -> None:
+def test_onnx_inputs_and_batch_are_named(written: Callable[[str, str], Path]) -> None:
     _require("onnx")
     import onnx
 
-    path = deploy.to_onnx(program("block"), tmp_path / "model.onnx")
-    model = onnx.load(path)
+    model = onnx.load(written("block", "onnx"))
     onnx.checker.check_model(model)
     shapes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
@@ -307,8 +318,8 @@ def test_onnx_inputs_and_batch_are_named(tmp_path: Path) -> None:
     assert [entry.version for entry in model.opset_import] == [deploy.OPSET]
 
 
-def test_a_pt2_file_needs_nothing_of_this_library(tmp_path: Path) -> None:
-    path = deploy.to_pt2(program("block"), tmp_path / "model.pt2")
+def test_a_pt2_file_needs_nothing_of_this_library(written: Callable[[str, str], Path]) -> None:
+    path = written("block", "pt2")
     code = f"""
 import sys
 sys.modules["layermask"] = None

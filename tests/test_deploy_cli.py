@@ -28,6 +28,16 @@ def small() -> Loaded:
     return Loaded(made("block"), Preprocessing(resize=(12, 12), crop=(12, 12)), labels, "small")
 
 
+def tiny() -> Loaded:
+    """A smaller one, where the answers are not the point."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    return Loaded(net, Preprocessing(resize=(12, 12), crop=(12, 12)), tuple("abcde"), "tiny")
+
+
+TINY = "test_deploy_cli:tiny"
+
+
 def run(*arguments: object, status: int = 0):
     result = CliRunner().invoke(app, ["export", *map(str, arguments)])
     assert result.exit_code == status, (result.output, result.exception)
@@ -61,7 +71,7 @@ def test_a_name_that_is_no_text(format: str, tmp_path: Path) -> None:
     for package in FORMATS[format].needs:
         pytest.importorskip(package)
     out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xff." + format.encode()))
-    assert f"m\\udcff.{format}: " in run(OWN, "--out", out).stdout
+    assert f"m\\udcff.{format}: " in run(TINY, "--out", out).stdout
     assert out.exists()
 
 
@@ -99,12 +109,12 @@ def test_a_model_without_scores_is_refused(tmp_path: Path) -> None:
 
 def test_a_long_name(tmp_path: Path) -> None:
     out = tmp_path / f"{'x' * 251}.pt2"
-    run(OWN, "--out", out)
+    run(TINY, "--out", out)
     assert out.exists()
 
 
 def test_it_says_what_it_wrote(tmp_path: Path) -> None:
-    text = run(OWN, "--out", tmp_path / "a.pt2", "--size", 8).stdout
+    text = run(TINY, "--out", tmp_path / "a.pt2", "--size", 8).stdout
     assert text.startswith(f"wrote {tmp_path / 'a.pt2'}: ")
     assert "images (N, 3, 8, 8)" in text
     assert "largest difference from the model, on other images and masks: " in text
@@ -119,7 +129,7 @@ def test_without_folding_there_are_more_operations(tmp_path: Path) -> None:
 def test_a_file_that_answers_otherwise_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploy, "difference", lambda *of: float("nan"))
     out = tmp_path / "a.pt2"
-    assert "differ from the model's" in run(OWN, "--out", out, "--quiet", status=1).stderr
+    assert "differ from the model's" in run(TINY, "--out", out, "--quiet", status=1).stderr
 
 
 def test_bad_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
