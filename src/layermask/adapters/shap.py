@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from layermask.adapters.arguments import Output, Removal, answer, device_of, output_kind
+from layermask.adapters.arguments import Removal, device_of
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.tensors import has_items
 from layermask.errors import InputError, import_optional
+from layermask.removal.query import Output, answers, output_kind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,11 +100,10 @@ class SegmentModel:
         self.device = device_of(removal)
         self.labels = labels.to(self.device)
 
-    @torch.no_grad()
     def __call__(self, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Return the float64 scores (B, T), or (B,) for one target, of rows (B, n_segments) of images."""
         visible = torch.as_tensor(rows).to(self.device)[:, self.labels][:, None]
-        scores = answer(self.removal, torch.as_tensor(images).to(self.device), visible, self.output)
+        (scores,) = answers(self.removal, [(torch.as_tensor(images).to(self.device), visible)], self.output)
         return self._picked(scores).double().cpu().numpy()  # shap averages in the dtype that it is given
 
     def _picked(self, scores: Tensor) -> Tensor:

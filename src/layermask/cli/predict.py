@@ -119,7 +119,7 @@ def _answer(scene: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple
         if fill
         else hidden_picture(scene.picture, visible)
     )
-    return remains, rank(lambda: operator(scene.x, visible))
+    return remains, rank(operator, scene.x, visible)
 
 
 def _sheet(scene: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray, Ranking]]) -> bytes:

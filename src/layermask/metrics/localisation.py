@@ -17,8 +17,8 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.explain.explainer import Progress
-from layermask.metrics.measure import classes_of, progress
+from layermask.metrics.measure import classes_of
+from layermask.removal.query import Progress, progress
 
 
 @checked(scores=kinds.values, segments=kinds.label_map, mask=kinds.values)

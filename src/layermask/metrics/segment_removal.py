@@ -12,12 +12,11 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
-from layermask.explain.explainer import Progress
 from layermask.explain.query_plan import QueryPlan, Segments, run
 from layermask.explain.sampling import generator
-from layermask.metrics.measure import maps_of, progress
+from layermask.metrics.measure import maps_of
 from layermask.metrics.predictions import Predictions
-from layermask.removal.query import query
+from layermask.removal.query import Progress, progress, query
 
 TENTHS = tuple(number / 10 for number in range(11))
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
-from layermask.explain.explainer import Progress
 from layermask.metrics.bootstrap import Interval, mean_interval
-from layermask.metrics.measure import classes_of, progress
+from layermask.metrics.measure import classes_of
+from layermask.removal.query import Progress, progress
 
 
 def broken_mask(masks: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
-from layermask.errors import InputError, ModelError
+from layermask.errors import InputError
 from layermask.io.record import engine_of
+from layermask.removal.query import answers, batches, unmasked
 from layermask.removal.registry import (
     REMOVALS,
     MadeOnce,
@@ -24,7 +25,6 @@ from layermask.removal.registry import (
 )
 from layermask.zoo.labels import short
 from layermask.zoo.loaded import Loaded
-from layermask.zoo.outputs import compared_scores
 
 Operator = Callable[..., Any]
 
@@ -96,25 +96,21 @@ def label_of(sample: Sample, x: Tensor, loaded: Loaded) -> int:
     """Return the label of the data or, where it has none, the plain model's prediction for x (1, C, H, W)."""
     if sample.label is not None:
         return sample.label
-    whole = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool)
-    return int(ask(lambda x, visible: loaded.model(x), x, whole, 1, sample.name).argmax())
+    return int(whole_chances(x, loaded).argmax())
 
 
-@torch.no_grad()
-def ask(operator: Operator, x: Tensor, masks: Tensor, batch_size: int, name: str) -> Tensor:
+def whole_chances(x: Tensor, loaded: Loaded) -> Tensor:
+    """Return the plain model's probabilities (classes,) for the picture x (1, C, H, W)."""
+    return chances(unmasked(loaded.model), x, torch.ones_like(x[:, :1], dtype=torch.bool), 1)[0]
+
+
+def chances(operator: Operator, x: Tensor, masks: Tensor, batch_size: int) -> Tensor:
     """Return the probabilities (M, classes) for the picture x (1, C, H, W) under masks (M, 1, H, W).
 
-    Float64, on the CPU; `batch_size` masks at a time; `name` is that of the picture, for errors.
+    Float64, on the CPU; `batch_size` masks at a time.
     """
-    parts = [part.to(x.device) for part in masks.split(batch_size)]
-    return torch.cat([_probabilities(operator(x, part), len(part), name) for part in parts])
-
-
-def _probabilities(output: Any, count: int, name: str) -> Tensor:
-    scores = compared_scores(output, count).detach().float().cpu()
-    if not scores.isfinite().all():
-        raise ModelError(f"the scores for image {name} are not all finite: try float32")
-    return scores.double().softmax(-1)
+    asked = answers(operator, batches(x, masks, batch_size), compared=True)
+    return torch.cat([logits.cpu() for logits in asked]).double().softmax(-1)
 
 
 def common_words(content: Mapping[str, Any], accuracy: str = "accuracy") -> list[str]:

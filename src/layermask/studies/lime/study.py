@@ -16,7 +16,6 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
-from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.lime import Lime
 from layermask.metrics.localisation import alignment, top_k, top_k_jaccard
@@ -28,12 +27,13 @@ from layermask.studies.prepared import object_mask
 from layermask.studies.protocol import (
     Operator,
     OverRemovals,
-    ask,
+    chances,
     check_each_once,
     check_labels,
     from_table,
     kind_of_labels,
     names_kind,
+    whole_chances,
 )
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
@@ -186,11 +186,10 @@ class LimeStudy(OverRemovals):
         return rows
 
     def _classes(self, scene: PreparedImage, loaded: Loaded) -> Classes:
-        whole = torch.ones(1, 1, *scene.x.shape[2:], dtype=torch.bool)
-        chances = ask(lambda x, visible: loaded.model(x), scene.x, whole, 1, scene.sample.name)[0]
-        prediction = int(chances.argmax())
+        found = whole_chances(scene.x, loaded)
+        prediction = int(found.argmax())
         label = prediction if scene.sample.label is None else scene.sample.label
-        rank = 1 + int((chances > chances[label]).sum())
+        rank = 1 + int((found > found[label]).sum())
         return Classes(label, rank, label if self.explain == "label" else prediction)
 
     def _reason(self, scene: PreparedImage, labels: Tensor, classes: Classes) -> str:
@@ -213,7 +212,7 @@ class LimeStudy(OverRemovals):
         ]
         visible = torch.cat([~top_k(each.scores[0], self.k)[labels][None, None] for each in explained])
         hiding = self.painting(self.ablation, loaded, there)
-        ablated = ask(hiding, scene.x, visible, batch_size, scene.sample.name).argmax(1).tolist()
+        ablated = chances(hiding, scene.x, visible, batch_size).argmax(1).tolist()
         return [self._row(scene, *each, classes.label) for each in zip(explained, ablated, strict=True)]
 
     def _explained(
@@ -221,10 +220,7 @@ class LimeStudy(OverRemovals):
     ) -> Attribution:
         seed = own_seed(scene.sample, segmentation, self.seed)
         lime = _Lime(operator, n_samples=self.n_samples, seed=seed, perturbations_per_eval=batch_size)
-        try:
-            return lime.attribute(scene.x, classes.target, scene.segments[segmentation])
-        except InputError as error:
-            raise type(error)(f"image {scene.sample.name}: {error}") from error
+        return lime.attribute(scene.x, classes.target, scene.segments[segmentation])
 
     def _row(self, scene: PreparedImage, found: Attribution, ablated: int, label: int) -> Row:
         assert found.r2 is not None

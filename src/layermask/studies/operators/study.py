@@ -17,7 +17,6 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.data.source import Sample, Source
-from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.sampling import generator
 from layermask.metrics.flipping import Order, flipping_curves
@@ -27,7 +26,7 @@ from layermask.segment.presets import segmented, segmenter
 from layermask.segment.segmenters import Segmenter
 from layermask.studies.operators.attributions import JUDGE, Case, Scores, method
 from layermask.studies.orders import own_seed
-from layermask.studies.protocol import OverRemovals, ask, check_each_once, from_table, names_kind
+from layermask.studies.protocol import OverRemovals, check_each_once, from_table, names_kind, whole_chances
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
 
@@ -133,19 +132,14 @@ class OperatorStudy(OverRemovals):
     def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
         """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
         x = scene.x.to(device)
-        whole = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool)
-        target = int(ask(lambda x, visible: loaded.model(x), x, whole, 1, scene.sample.name).argmax())
+        target = int(whole_chances(x, loaded).argmax())
         rows = []
         for segmentation, labels in scene.segments.items():
             operator = partial(self.painting, loaded=loaded, segments=labels.to(device))
             seed = own_seed(scene.sample, segmentation, self.seed)
             case = Case(loaded, x, labels, target, operator, self.samples, seed, batch_size)
             common = {"image": scene.sample.name, "segmentation": segmentation, "segments": case.count}
-            try:
-                found = self._judged(case)
-            except InputError as error:
-                raise type(error)(f"image {scene.sample.name}: {error}") from error
-            rows += [{**common, **row, "target": target, "seed": self.seed} for row in found]
+            rows += [{**common, **row, "target": target, "seed": self.seed} for row in self._judged(case)]
         return rows
 
     def _judged(self, case: Case) -> list[Row]:

@@ -33,7 +33,7 @@ from layermask.studies.orders import (
 )
 from layermask.studies.protocol import (
     OverRemovals,
-    ask,
+    chances,
     check_each_once,
     check_labels,
     kind_of_labels,
@@ -166,7 +166,7 @@ class SegmentStudy(OverRemovals):
                 numbers = sorted({0, *(each.mask for each in group)})
                 segments = scene.segments[segmentation].to(device) if segmentation else None
                 operator = self.made(name, loaded, segments)
-                found = ask(operator, scene.x, masks[numbers], batch_size, scene.sample.name)
+                found = chances(operator, scene.x, masks[numbers], batch_size)
                 answers = dict(zip(numbers, found, strict=True))
                 rows += [self._row(scene, name, each, label, answers) for each in group]
         return rows
@@ -207,8 +207,8 @@ class SegmentStudy(OverRemovals):
     def _row(
         self, scene: PreparedImage, name: str, setting: Setting, label: int, answers: dict[int, Tensor]
     ) -> Row:
-        chances = answers[setting.mask]
-        prediction = int(chances.argmax())
+        found = answers[setting.mask]
+        prediction = int(found.argmax())
         salient = MAPS if scene.saliency is not None else GRADIENT
         return {
             "image": scene.sample.name,
@@ -221,8 +221,8 @@ class SegmentStudy(OverRemovals):
             "segments": setting.segments,
             "label": label,
             "prediction": prediction,
-            "confidence": float(chances[prediction]),
-            "label_confidence": float(chances[label]),
+            "confidence": float(found[prediction]),
+            "label_confidence": float(found[label]),
             "unchanged": prediction == int(answers[0].argmax()),
             "seed": self.seed,
         }

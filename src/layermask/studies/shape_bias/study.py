@@ -16,7 +16,7 @@ from layermask.errors import InputError
 from layermask.metrics.shape_bias import broken_mask
 from layermask.removal.registry import REMOVALS
 from layermask.studies.prepared import object_mask
-from layermask.studies.protocol import OverRemovals, ask, check_labels, kind_of_labels, label_of
+from layermask.studies.protocol import OverRemovals, chances, check_labels, kind_of_labels, label_of
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
 
@@ -90,14 +90,14 @@ class ShapeBiasStudy(OverRemovals):
             {
                 **common,
                 "removal": each,
-                **_row(ask(self.made(each, loaded), x, masks, batch_size, name), label),
+                **_row(chances(self.made(each, loaded), x, masks, batch_size), label),
             }
             for each in self.removals
         ]
 
 
-def _row(chances: Tensor, label: int) -> Row:
-    parts = dict(zip(("whole", "hidden", "broken"), chances, strict=True))
+def _row(found: Tensor, label: int) -> Row:
+    parts = dict(zip(("whole", "hidden", "broken"), found, strict=True))
     return {
         **{name: int(each.argmax()) for name, each in parts.items()},
         **{f"{name}_confidence": float(each[label]) for name, each in parts.items()},
