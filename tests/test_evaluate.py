@@ -407,7 +407,7 @@ def test_a_model_without_a_gradient_has_no_salient_order(data, tmp_path):
 
     loaded = Loaded(Hard(), SMALL, numbered(5), "hard")
     experiment = SegmentStudy(("greyout",), orders=("salient-first",))
-    with pytest.raises(InputError, match="hard has no gradient and the data no saliency maps"):
+    with pytest.raises(InputError, match="hard has no gradient: .*, or give the data saliency maps"):
         run(experiment, loaded, open_source(data), tmp_path / "out")
 
 

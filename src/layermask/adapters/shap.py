@@ -14,6 +14,7 @@ from layermask.arguments.declare import checked
 from layermask.arguments.tensors import has_items
 from layermask.errors import InputError, import_optional
 from layermask.removal.query import Output, answers, output_kind
+from layermask.segment.labels import sum_over
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,8 +148,5 @@ def _touching(labels: Tensor, count: int) -> Tensor:
 
 def _centroids(labels: Tensor, count: int) -> Tensor:
     """Return the (count, dims) float64 mean position of each segment."""
-    places = torch.cartesian_prod(*(torch.arange(size) for size in labels.shape)).double()
-    places = places.reshape(labels.numel(), labels.ndim)
-    flat = labels.flatten()
-    sums = torch.zeros(count, labels.ndim, dtype=torch.double).index_add_(0, flat, places)
-    return sums / torch.bincount(flat, minlength=count)[:, None]
+    places = torch.stack(torch.meshgrid(*map(torch.arange, labels.shape), indexing="ij")).double()
+    return (sum_over(labels, places, count) / torch.bincount(labels.flatten(), minlength=count)).T

@@ -13,8 +13,8 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.query_plan import QueryPlan, Segments, run
-from layermask.explain.sampling import generator
 from layermask.metrics.measure import maps_of
+from layermask.metrics.operators import random_scores
 from layermask.metrics.predictions import Predictions
 from layermask.removal.query import Progress, progress, query
 
@@ -57,16 +57,13 @@ def remove_segments(
             f"order is {[tuple(each.shape) for each in order][:5]} for images of "
             f"{[each.count for each in segments][:5]} segments: give each image a score for each segment"
         )
-    scores = order or [_random(each.count, seed, first + index) for index, each in enumerate(segments)]
+    numbered = enumerate(segments, first)
+    scores = order or [random_scores(1, each.count, seed, number)[0] for number, each in numbered]
     plans = [_plan(*each, fractions) for each in zip(segments, scores, strict=True)]
     with progress(show_progress, "removing segments", len(images) * len(fractions)) as advance:
         ask = query(removal, "logit", compared=True)
         found = run(plans, images, [[0]] * len(images), ask, perturbations_per_eval, advance)
     return Predictions(torch.stack(found), torch.tensor(fractions, dtype=torch.float64), labels)
-
-
-def _random(count: int, seed: int, index: int) -> Tensor:
-    return torch.rand(count, generator=generator(seed, index), dtype=torch.float64)
 
 
 def _plan(segments: Segments, scores: Tensor, fractions: Sequence[float]) -> QueryPlan:

@@ -1,17 +1,14 @@
-"""Maps of labels: numbered anew, and written as runs."""
+"""Maps of labels: numbered anew, summed over, and written as runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-
-if TYPE_CHECKING:
-    pass
 
 
 def relabel(labels: Any) -> Tensor:
@@ -20,6 +17,16 @@ def relabel(labels: Any) -> Tensor:
     Explainers index features by label: a gap or an offset of one leaves a feature that hides nothing.
     """
     return torch.unique(kinds.label_map("labels", labels), return_inverse=True)[1]
+
+
+def sum_over(labels: Tensor, values: Tensor, count: int | None = None) -> Tensor:
+    """Return the sums (..., segments) of values (..., *S) over each segment of labels (*S).
+
+    `count`: of the segments, where it is known.
+    """
+    flat = values.flatten(-labels.ndim)
+    nothing = flat.new_zeros(*flat.shape[:-1], int(labels.max()) + 1 if count is None else count)
+    return nothing.index_add(-1, labels.flatten().to(values.device), flat)
 
 
 def of_segments(segments: Tensor) -> dict[str, Any]:

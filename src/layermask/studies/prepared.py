@@ -28,6 +28,20 @@ def object_mask(sample: Sample, size: tuple[int, int], loaded: Loaded) -> Tensor
     return ~loaded.preprocessing.mask(background)[0, 0]
 
 
+@dataclass(frozen=True)
+class PreparedSample:
+    """A picture of a study, as the model sees it: x (1, C, H, W) and label maps (H, W) by segmentation.
+
+    And what the study needs of the rest: the object (H, W) bool, the saliency (H, W).
+    """
+
+    sample: Sample
+    x: Tensor
+    segments: dict[str, Tensor]
+    object: Tensor | None = None
+    saliency: Tensor | None = None
+
+
 Ranking = list[tuple[int, float]]  # classes and probabilities, the most likely first
 
 

@@ -13,6 +13,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields
 from layermask.errors import InputError
 from layermask.removal.fills.protocol import Fill
+from layermask.segment.labels import sum_over
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,6 @@ class SegmentMean(Fill):
                 f"give a map of shape {size}"
             )
         labels = self._labels.to(images.device)
-        nothing = images.new_zeros(*images.shape[:2], self._count)
-        sums = nothing.index_add(2, labels, images.flatten(2))
-        sizes = nothing[0, 0].index_add(0, labels, torch.ones_like(labels, dtype=images.dtype))
+        sums = sum_over(labels, images.flatten(2), self._count)
+        sizes = sum_over(labels, torch.ones_like(labels, dtype=images.dtype), self._count)
         return (sums / sizes)[:, :, labels].view(images.shape)

@@ -43,9 +43,9 @@ def choose(answers: SegmentAnswers, candidates: Sequence[str], seed: int) -> Cho
     """
     place = min(range(len(answers.fractions)), key=lambda k: abs(answers.fractions[k] - 0.5))
     rows = [answers.removals.index(name) for name in candidates]
-    lost = answers.predicted[:, rows, 0, place] != answers.whole[:, None]
+    lost = answers.predicted[:, rows, 0, place] != answers.whole[:, rows, 0]
     sure = (answers.confidence[:, rows, 0, place].double() * lost).sum(1)
-    contested = lost.any(1) & ~lost.all(1) & (answers.whole == answers.labels)
+    contested = lost.any(1) & ~lost.all(1) & (answers.whole[:, 0, 0] == answers.labels)
     sure = torch.where(contested, sure, sure - 2 * len(rows))
     differing = sure.argsort(descending=True, stable=True)[:DIFFERING].tolist()
     left = [number for number in range(len(answers.images)) if number not in differing]

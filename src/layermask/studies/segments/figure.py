@@ -10,7 +10,7 @@ from layermask.render.curves import COLORS, FOOT, ROOM, STYLES, WIDTH
 from layermask.render.figure import CELL, MARGIN, new_figure, place_axes
 from layermask.studies.protocol import common_words
 from layermask.studies.registry import Columns, Content
-from layermask.studies.segments.answers import Measured, measure, metrics_of, predictions
+from layermask.studies.segments.answers import Measured, measure, metrics_of, read_answers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ HEAD = 0.3  # inches: of a row's heading
 
 def sheet(columns: Columns, content: Content, rule: Rule = "mean") -> Figure:
     """Draw a curve per removal, its area in the legend, and the intervals over images around it."""
-    found, metrics = predictions(columns, content), metrics_of(content)
+    found, metrics = read_answers(columns).by_setting(), metrics_of(content)
     notes = common_words(content)
     areas = "mean" if rule == "mean" else "area by trapezoids"
     notes.append(
@@ -38,14 +38,13 @@ def sheet(columns: Columns, content: Content, rule: Rule = "mean") -> Figure:
     height = 2 * MARGIN + 0.3 + len(found) * tall + 0.18 * len(notes)
     settings = content["settings"]
     figure = new_figure(width, height, f"{settings['model']['name']}, {settings['data']['name']}")
-    for row, (setting, by_removal) in enumerate(found.items()):
+    for row, (setting, answers) in enumerate(found.items()):
         y = height - MARGIN - 0.3 - (row + 1) * tall + FOOT
         figure.text(MARGIN / width, (y + CELL + 0.3) / height, _heading(*setting), fontsize=10, weight="bold")
-        fractions = next(iter(by_removal.values())).fractions.tolist()
         for column, metric in enumerate(metrics):
             corner = MARGIN + ROOM + column * (WIDTH + ROOM), y
             axes = place_axes(figure, corner, WIDTH, CELL)
-            _plot(axes, fractions, measure(by_removal, metric, rule))
+            _plot(axes, answers.fractions, measure(answers, metric, rule))
             axes.set_ylim(0, None if metric == "class-entropy" else 1.02)
             axes.set_ylabel(TITLES[metric], fontsize=8)
     place = MARGIN / width, 0.5 * MARGIN / height

@@ -10,7 +10,7 @@ from layermask.render.table import Cell, Table
 from layermask.studies.orders import GRADIENT, MAPS
 from layermask.studies.protocol import common_words
 from layermask.studies.registry import Columns, Content
-from layermask.studies.segments.answers import Measured, Setting, measure, metrics_of, predictions
+from layermask.studies.segments.answers import Measured, Setting, measure, metrics_of, read_answers
 
 HEADER = ("removal", "segmentation", "order", "ranking")
 NAMES = {
@@ -51,11 +51,11 @@ def summarise(columns: Columns, content: Content, rule: Rule = "mean") -> list[T
 def _groups(columns: Columns, content: Content, metrics: Sequence[str], rule: Rule) -> list[Group]:
     """Return the groups, those of a removal together."""
     groups = []
-    for setting, found in predictions(columns, content).items():
+    for setting, found in read_answers(columns).by_setting().items():
         measured = {metric: measure(found, metric, rule) for metric in metrics}
-        for removal, one in found.items():
+        for removal in found.removals:
             mine = {metric: by_removal[removal] for metric, by_removal in measured.items()}
-            groups.append(Group(removal, setting, len(one.predicted), one.fractions.tolist(), mine))
+            groups.append(Group(removal, setting, len(found.images), found.fractions, mine))
     removals = content["settings"]["removals"]
     return sorted(groups, key=lambda group: removals.index(group.removal))
 

@@ -12,7 +12,8 @@ from layermask.render.curves import COLORS
 from layermask.render.figure import MARGIN, new_figure, place_axes
 from layermask.studies.protocol import class_names
 from layermask.studies.registry import Columns, Content
-from layermask.studies.shape_bias.report import HITS, biases, common_classes, has_classes, values, words
+from layermask.studies.shape_bias.report import HITS, common_classes, has_classes, words
+from layermask.studies.shape_bias.study import biases
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +74,7 @@ def _paint(number: int) -> dict[str, Any]:
 
 def _groups(columns: Columns, content: Content, hits: int) -> list[Group]:
     found = biases(columns, content)
-    groups: list[Group] = [("Average", {name: means(values(bias)) for name, bias in found.items()})]
+    groups: list[Group] = [("Average", {name: means(bias.values()) for name, bias in found.items()})]
     if not has_classes(content):
         return groups
     names = class_names(content)
