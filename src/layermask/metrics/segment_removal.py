@@ -66,9 +66,13 @@ def remove_segments(
     return Predictions(torch.stack(found), torch.tensor(fractions, dtype=torch.float64), labels)
 
 
+def how_many(fraction: float, segments: int) -> int:
+    """Return how many of the segments a fraction is, rounded down."""
+    return int(fraction * segments + 1e-9)  # 0.29 * 100 is 28.999999999999996
+
+
 def _plan(segments: Segments, scores: Tensor, fractions: Sequence[float]) -> QueryPlan:
-    # 0.7 * 10 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996
-    numbers = torch.tensor([int(fraction * segments.count + 1e-9) for fraction in fractions])
+    numbers = torch.tensor([how_many(fraction, segments.count) for fraction in fractions])
     place = scores.cpu().argsort(descending=True, stable=True).argsort()
     answers = yield segments.show(place >= numbers[:, None])
     return answers.top

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from layermask.data.source import Sample, Source
 from layermask.explain.query_plan import Segments
+from layermask.metrics.segment_removal import how_many
 from layermask.removal.painting import PixelFill
 from layermask.render.overlay import hidden_picture
 from layermask.segment.presets import segmented
@@ -92,7 +93,7 @@ def show(
 def _visible(labels: Tensor, sample: Sample, segmentation: str, hidden: float, seed: int) -> Tensor:
     shown = Segments(labels, torch.device("cpu"))
     rank = random_order(shown.count, sample, segmentation, seed).argsort()
-    return shown.masks(rank[None] >= int(hidden * shown.count + 1e-9))
+    return shown.masks(rank[None] >= how_many(hidden, shown.count))
 
 
 def by_name(source: Source, names: Sequence[str]) -> list[Sample]:

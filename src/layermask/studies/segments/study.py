@@ -17,7 +17,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import Kind
 from layermask.data.source import Sample, Source
 from layermask.explain.query_plan import Segments
-from layermask.metrics.segment_removal import TENTHS
+from layermask.metrics.segment_removal import TENTHS, how_many
 from layermask.removal.registry import REMOVALS
 from layermask.studies.orders import (
     GRADIENT,
@@ -152,7 +152,7 @@ class SegmentStudy(OverRemovals):
             for order in self.orders:
                 rank = self._rank(scene.sample, segmentation, order, labels, saliency)
                 for fraction in self.fractions:
-                    hidden = int(fraction * shown.count + 1e-9)  # 0.7 * 90 is 62.999...
+                    hidden = how_many(fraction, shown.count)
                     mask = shown.masks(rank[None] >= hidden)
                     number, _ = masks.setdefault(_bits(mask), (len(masks), mask))
                     settings.append(Setting(segmentation, order, fraction, hidden, shown.count, number))
