@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from layermask.data import open_source
 from layermask.errors import InputError
+from layermask.metrics.predictions import Predictions
 from layermask.metrics.wordnet import are_imagenet
 from layermask.removal.registry import REMOVALS, removal
 from layermask.render.words import listed, percent, points, rounded
@@ -347,15 +348,13 @@ def test_the_number_of_images_needed():
 
 def answers(predicted: Tensor, removals=("layermask", "greyout")) -> SegmentAnswers:
     count, _, segmentations, stages = predicted.shape
+    shares, whole = torch.arange(stages).double() / (stages - 1), predicted[:, :1, :1, 0]
     return SegmentAnswers(
         [str(number) for number in range(count)],
         list(removals),
-        [f"grid:{number}" for number in range(segmentations)],
-        (torch.arange(stages).double() / (stages - 1)).tolist(),
-        predicted,
+        [(f"grid:{number}", "random", "random") for number in range(segmentations)],
+        Predictions(predicted, shares, whole[:, 0, 0], whole.expand(predicted.shape[:3])),
         torch.full(predicted.shape, 0.5),
-        predicted[:, 0, 0, 0],
-        ("unchanged",),
     )
 
 
@@ -389,13 +388,13 @@ def test_rows_in_any_order_give_the_same_answers(found):
     rows, _ = read_results(found.folder / "segments")
     places = np.random.default_rng(0).permutation(len(rows["image"]))
     images = list(dict.fromkeys(rows["image"].tolist()))
-    a = read_answers(rows, ("unchanged",))
-    b = read_answers({name: values[places] for name, values in rows.items()}, ("unchanged",))
+    a = read_answers(rows)
+    b = read_answers({name: values[places] for name, values in rows.items()})
     order = [b.images.index(image) for image in images]
     columns = [b.removals.index(name) for name in a.removals]
     assert torch.equal(a.predicted, b.predicted[order][:, columns])
-    with pytest.raises(InputError, match="run the audit again"):
-        read_answers({name: values[1:] for name, values in rows.items()}, ("unchanged",))
+    with pytest.raises(InputError, match="run the experiment again"):
+        read_answers({name: values[1:] for name, values in rows.items()})
 
 
 def test_who_shows_what_is_hidden():

@@ -434,7 +434,9 @@ def test_an_op_without_a_rule_is_named(own_code, photograph, tmp_path):
 
 
 def test_scores_that_are_not_finite(own_code, photograph):
-    assert "not all finite" in refused("explain", photograph, "--model", "own_cli_code:not_finite", *QUICK)
+    assert "scores are not finite for 1 of 1 masks" in refused(
+        "explain", photograph, "--model", "own_cli_code:not_finite", *QUICK
+    )
 
 
 def test_other_errors_keep_their_traceback_for_debugging(own_code, photograph, monkeypatch):

@@ -339,6 +339,7 @@ def test_wordnet_similarity_is_for_the_classes_of_imagenet():
     rows = {"removal": "a", "segmentation": "grid", "order": "random", "ranking": "random", "unchanged": True}
     found = {name: np.array([value] * 4) for name, value in rows.items()}
     found |= {"fraction": np.array([0, 1.0] * 2), "label": np.array([3, 3, 8, 8])}
+    found |= {"image": np.array(["one", "one", "two", "two"]), "confidence": np.full(4, 0.5)}
     found["prediction"] = np.array([3, 8, 8, 900])
     table = summarise(found, content)[0]
     near = wu_palmer_matrix()[[3, 8, 8, 900], [3, 3, 8, 8]].mean()
@@ -389,7 +390,9 @@ def test_labels_beyond_the_model(data, loaded, tmp_path):
 
 def test_scores_that_are_not_finite(data, loaded, tmp_path):
     broken = dataclasses.replace(loaded, model=nn.Sequential(five(), nn.Hardtanh(), _Nan()).eval())
-    with pytest.raises(ModelError, match=r"scores for image 0.png are not all finite"):
+    with pytest.raises(
+        ModelError, match=r"image 0.png: the model's scores are not finite for \d+ of \d+ masks"
+    ):
         run(SegmentStudy(("greyout",)), broken, open_source(data), tmp_path / "out")
 
 
@@ -405,7 +408,7 @@ def test_a_model_without_a_gradient_has_no_salient_order(data, tmp_path):
 
     loaded = Loaded(Hard(), SMALL, numbered(5), "hard")
     experiment = SegmentStudy(("greyout",), orders=("salient-first",))
-    with pytest.raises(InputError, match="hard has no gradient and the data no saliency maps"):
+    with pytest.raises(InputError, match=r"hard has no gradient: .*, or give the data saliency maps"):
         run(experiment, loaded, open_source(data), tmp_path / "out")
 
 

@@ -316,5 +316,5 @@ def test_scores_that_are_not_finite_name_the_picture(data, loaded, tmp_path):
     ):
         run(experiment, loaded, open_source(data), tmp_path / "a")
     model = torch.nn.Sequential(five(), torch.nn.Threshold(100, float("nan"))).eval()
-    with pytest.raises(ModelError, match=r"scores for image 0.png are not all finite"):
+    with pytest.raises(ModelError, match=r"image 0.png: the model's scores are not finite for 1 of 1 masks"):
         run(LimeStudy(), dataclasses.replace(loaded, model=model), open_source(data), tmp_path / "b")

@@ -93,7 +93,7 @@ def test_the_summary_is_that_of_the_metric(data, loaded, results):
         bias = measure_shape_bias(removal(name, loaded.model, SMALL), images, objects, labels)
         assert row[:2] == (name, 6)
         assert [cell.value for cell in row[2:]] == pytest.approx(bias.accuracy())
-        low, high = bias.interval()
+        _, low, high = bias.interval()
         assert [cell.low for cell in row[2:]] == pytest.approx(low.tolist())
         assert [cell.high for cell in row[2:]] == pytest.approx(high.tolist())
     assert table.better == {"object hidden": False, "broken mask": True, "difference": True}

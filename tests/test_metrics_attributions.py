@@ -132,7 +132,7 @@ def test_top_k_ablation_is_its_slow_twin(row: int) -> None:
 
 
 @pytest.mark.parametrize("removal", REMOVALS)
-@pytest.mark.parametrize("order", ["insertion", "morf", "lerf"])
+@pytest.mark.parametrize("order", ["insertion", "deletion", "lerf"])
 def test_flipping_curves_are_their_slow_twins(removal: nn.Module, order: str) -> None:
     drawn = flipping_curves(removal, IMAGES, FOUND, order, steps=8, perturbations_per_eval=7)  # type: ignore[arg-type]
     for image, each, line in zip(IMAGES, FOUND, drawn, strict=True):

@@ -127,7 +127,7 @@ def test_chunks_do_not_run_out_of_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_interval_of_a_mean_is_that_of_theory() -> None:
     values = torch.rand(400, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    low, high = mean_interval(values, n_resamples=4000)
+    _, low, high = mean_interval(values, n_resamples=4000)
     error = float(values.std() / 20)
     assert float(low) == pytest.approx(float(values.mean()) - 1.96 * error, abs=0.15 * error)
     assert float(high) == pytest.approx(float(values.mean()) + 1.96 * error, abs=0.15 * error)
@@ -139,7 +139,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     for seed in range(200):
         right = torch.rand(80, 3, generator=draw) < torch.tensor([0.9, 0.6, 0.1])
         given_ = Predictions((~right).long() + 5, torch.tensor([0, 0.5, 1]), torch.full((80,), 5))
-        low, high = given_.interval("accuracy", level=0.9, n_resamples=300, seed=seed)
+        _, low, high = given_.interval("accuracy", level=0.9, n_resamples=300, seed=seed)
         hits += bool(low <= 1.6 / 3 <= high)
     assert 0.83 < hits / 200 < 0.96
 
@@ -155,7 +155,7 @@ def test_the_interval_of_an_entropy_is_about_that_of_as_many_images(images: int,
     hits = 0
     for each in samples[:100]:
         given_ = Predictions(each, torch.zeros(1))
-        low, high = given_.interval("class-entropy", level=0.9, n_resamples=300)
+        _, low, high = given_.interval("class-entropy", level=0.9, n_resamples=300)
         assert low < given_.area("class-entropy") < high  # of 60 images drawn again, it would be far below
         hits += bool(low <= expected <= high)
     assert covered <= hits / 100 <= 0.98
@@ -166,7 +166,7 @@ def test_seeds_decide_and_differences_are_paired() -> None:
     assert torch.equal(one.interval("accuracy", seed=2).low, one.interval("accuracy", seed=2).low)
     draws = [one.interval("wordnet-similarity", seed=seed).low for seed in (2, 3)]
     assert not torch.equal(*draws)
-    low, high = bootstrap(
+    _, low, high = bootstrap(
         lambda weights: one.area("accuracy", weights=weights) - other.area("accuracy", weights=weights), 40
     )
     assert float(low) == pytest.approx(0, abs=1e-12) and float(high) == pytest.approx(0, abs=1e-12)

@@ -134,7 +134,7 @@ def test_shape_bias_by_hand() -> None:
     table, counts = found.by_class(4)
     assert counts.tolist() == [2, 2, 0, 0] and table[:2].tolist() == [[0.5, 1, 0.5], [0.5, 1, 0.5]]
     assert bool(table[2:].isnan().all())
-    low, high = found.interval()
+    _, low, high = found.interval()
     assert low[1] == high[1] == 1 and float(low[0]) < 0.5 < float(high[0])
     assert float(low[2]) == pytest.approx(1 - float(high[0]))
 

@@ -1,4 +1,4 @@
-"""What every adapter asks of a removal operator: one plain tensor of class scores."""
+"""What adapters ask of a removal operator besides its answers: what it paints, and where its model is."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ from torch import Tensor, nn
 
 from layermask.arguments import kinds
 from layermask.errors import InputError
-from layermask.removal.query import Output, output_kind, query
 
 Removal = Callable[..., Any]
-__all__ = ["Output", "Removal", "answer", "device_of", "output_kind", "painter"]
-
-
-def answer(removal: Removal, images: Tensor, visible: Tensor, output: Output = "logit") -> Tensor:
-    """Return the (N, K) scores for visible (N, 1, *S); one image is shared by all masks, without copies."""
-    return query(removal, output)(images.expand(len(visible), *images.shape[1:]), visible)
 
 
 def painter(removal: Removal, instead: str) -> Callable[[Tensor, Tensor], Tensor]:

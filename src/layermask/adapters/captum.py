@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layermask.adapters.arguments import Output, Removal, answer, output_kind
+from layermask.adapters.arguments import Removal
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
+from layermask.removal.query import Output, answers, output_kind
 
 
 @checked(removal=kinds.removal, images=kinds.images, output=output_kind)
@@ -39,7 +40,9 @@ def as_captum(
     def forward(mask: Tensor, own: Tensor | None = shared) -> Tensor:
         if own is None:
             raise InputError("captum passed masks without their images: give it all arguments of as_captum")
-        return answer(removal, own, _visible(mask), output)
+        shown = own.expand(len(mask), *own.shape[1:])  # one image is shared by all masks, without copies
+        (scores,) = answers(removal, [(shown, _visible(mask))], output)
+        return scores
 
     arguments: dict[str, Any] = {"inputs": images.new_ones(len(images), 1, *images.shape[2:]), "baselines": 0}
     if shared is None:

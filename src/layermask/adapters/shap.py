@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from layermask.adapters.arguments import Output, Removal, answer, device_of, output_kind
+from layermask.adapters.arguments import Removal, device_of
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.tensors import has_items
 from layermask.errors import InputError, import_optional
+from layermask.removal.query import Output, answers, output_kind
+from layermask.segment.labels import sum_over
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,11 +101,10 @@ class SegmentModel:
         self.device = device_of(removal)
         self.labels = labels.to(self.device)
 
-    @torch.no_grad()
     def __call__(self, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Return the float64 scores (B, T), or (B,) for one target, of rows (B, n_segments) of images."""
         visible = torch.as_tensor(rows).to(self.device)[:, self.labels][:, None]
-        scores = answer(self.removal, torch.as_tensor(images).to(self.device), visible, self.output)
+        (scores,) = answers(self.removal, [(torch.as_tensor(images).to(self.device), visible)], self.output)
         return self._picked(scores).double().cpu().numpy()  # shap averages in the dtype that it is given
 
     def _picked(self, scores: Tensor) -> Tensor:
@@ -147,8 +148,5 @@ def _touching(labels: Tensor, count: int) -> Tensor:
 
 def _centroids(labels: Tensor, count: int) -> Tensor:
     """Return the (count, dims) float64 mean position of each segment."""
-    places = torch.cartesian_prod(*(torch.arange(size) for size in labels.shape)).double()
-    places = places.reshape(labels.numel(), labels.ndim)
-    flat = labels.flatten()
-    sums = torch.zeros(count, labels.ndim, dtype=torch.double).index_add_(0, flat, places)
-    return sums / torch.bincount(flat, minlength=count)[:, None]
+    places = torch.stack(torch.meshgrid(*map(torch.arange, labels.shape), indexing="ij")).double()
+    return (sum_over(labels, places, count) / torch.bincount(labels.flatten(), minlength=count)).T

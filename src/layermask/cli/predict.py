@@ -82,7 +82,7 @@ def _answer(image: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple
         if fill
         else hidden_picture(image.picture, visible)
     )
-    return remains, rank(lambda: operator(image.x, visible))
+    return remains, rank(operator, image.x, visible)
 
 
 def _sheet(image: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray, Ranking]]) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -19,14 +18,13 @@ from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
-from layermask.removal.query import Forward, Output, check_finite, query
+from layermask.removal.query import Output, Progress, answers, batches, progress, query
 from layermask.segment.labels import relabel
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 Target = int | Sequence[int] | None
-Progress = bool | Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,9 @@ class Explainer(Checked, ABC):
         predictions = [row[picked].double().cpu() for row, picked in zip(whole, classes, strict=True)]
         self._expect(whole, classes)
         plans = [self.plan(*each) for each in zip(maps, predictions, classes, strict=True)]
-        with _progress(show_progress, self.name, sum(map(self.cost, maps))) as advance:
-            found = run(plans, images, classes, self._query(), self.perturbations_per_eval, advance)
+        with progress(show_progress, self.name, sum(map(self.cost, maps))) as advance:
+            ask = query(self.removal, self.output, self.compares)
+            found = run(plans, images, classes, ask, self.perturbations_per_eval, advance)
         return [
             Attribution(
                 segments=each.labels,
@@ -144,16 +143,10 @@ class Explainer(Checked, ABC):
     def _whole(self, images: Float[Tensor, "N C *S"]) -> Float[Tensor, "N K"]:
         """Return the (N, classes) outputs for the whole pictures."""
         shown = torch.ones_like(images[:, :1], dtype=torch.bool)
-        size = self.perturbations_per_eval
-        batches = zip(images.split(size), shown.split(size), strict=True)
-        ask = self._query()
-        return torch.cat([ask(x, visible) for x, visible in batches])
-
-    def _query(self) -> Forward:
-        return query(self.removal, self.output, self.compares)
+        asked = batches(images, shown, self.perturbations_per_eval)
+        return torch.cat([*answers(self.removal, asked, self.output, self.compares)])
 
     def _targets(self, whole: Tensor, asked: list[Target]) -> list[list[int]]:
-        check_finite(whole)
         return [self._target(outputs, each) for outputs, each in zip(whole, asked, strict=True)]
 
     def _target(self, outputs: Tensor, asked: Target) -> list[int]:
@@ -185,13 +178,3 @@ def _labels(mask: Any, images: Tensor) -> Tensor:
     if count < 2:
         raise InputError("feature_mask has one segment for the whole image: there is nothing to compare")
     return labels
-
-
-def _progress(show: Progress, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    if callable(show):
-        return nullcontext(show)
-    if not show:
-        return nullcontext(lambda done: None)
-    from layermask.io.progress import bar
-
-    return bar(name, total)

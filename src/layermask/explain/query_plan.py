@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from layermask.removal.query import Forward, check_finite
+from layermask.segment.labels import sum_over
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,8 @@ class Segments:
 
     def mean(self, maps: Tensor) -> Tensor:
         """Return the (T, segments) means of maps (T, *S) over each segment."""
-        flat = self.labels.flatten()
-        sums = maps.new_zeros(len(maps), self.count).index_add_(1, flat, maps.flatten(1))
-        return sums / flat.bincount(minlength=self.count)
+        sizes = self.labels.flatten().bincount(minlength=self.count)
+        return sum_over(self.labels, maps, self.count) / sizes
 
 
 class _Running:

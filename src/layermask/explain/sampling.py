@@ -58,11 +58,14 @@ class RankStability:
         last, self.last = self.last, ranks
         if last is None:
             return False
-        agrees = _correlation(ranks, last).min() >= 1 - self.tolerance
+        agrees = correlation(ranks, last).min() >= 1 - self.tolerance
         self.calm = self.calm + 1 if agrees else 0
         return self.calm >= 2
 
 
-def _correlation(a: Tensor, b: Tensor) -> Tensor:
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Return Pearson's correlation along the second axis; 0 where one is flat, as it is not defined there."""
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    norms = a.norm(dim=1) * b.norm(dim=1)
+    defined = (a.norm(dim=1) > 1e-12) & (b.norm(dim=1) > 1e-12)
+    return torch.where(defined, (a * b).sum(1) / norms.clamp_min(1e-300), 0.0)

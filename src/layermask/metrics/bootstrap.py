@@ -5,9 +5,9 @@ A resample is a row of weights, how often each image was drawn; a statistic take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,11 +20,24 @@ Statistic = Callable[[Tensor], Tensor]  # weights (B, N) -> (B, *shape)
 _ROOM = 2**22  # weights made at a time: 32 MiB
 
 
-class Interval(NamedTuple):
-    """Bounds `low` and `high`, each of the statistic's shape."""
+class Estimate(NamedTuple):
+    """A number with the bounds of its bootstrap interval over images: floats, or tensors for many numbers."""
 
-    low: Tensor
-    high: Tensor
+    value: Any
+    low: Any
+    high: Any
+
+    def at(self, *index: int) -> Estimate:
+        """Return one of many numbers, or a row of them."""
+        return Estimate(*(part[index] for part in self))
+
+    def each(self) -> list[Estimate]:
+        """Return the numbers of a row one by one, in floats."""
+        return [Estimate(*numbers) for numbers in zip(*(part.tolist() for part in self), strict=True)]
+
+    def record(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        return {name: part.tolist() for name, part in self._asdict().items()}
 
 
 @checked(
@@ -43,8 +56,8 @@ def bootstrap(
     n_resamples: int = 1000,
     seed: int = 0,
     center: bool = False,
-) -> Interval:
-    """Return the interval of `statistic(weights (B, N)) -> (B, *shape)` over resamples of N images.
+) -> Estimate:
+    """Return `statistic(weights (B, N)) -> (B, *shape)` of N images, with its bounds over resamples of them.
 
     Differences are paired when one statistic computes both sides from the same weights. NaN is left out.
     `center` shifts the resamples to have their mean at the statistic of the images themselves: for what
@@ -54,11 +67,11 @@ def bootstrap(
         InputError: there are no images, or `level` or `n_resamples` has no such value.
     """
     drawn = torch.cat([statistic(weights) for weights in resamples(n_images, n_resamples, seed)])
+    whole = statistic(torch.ones(1, n_images, dtype=torch.float64))
     if center:
-        drawn = drawn + statistic(torch.ones(1, n_images, dtype=torch.float64)) - drawn.nanmean(0)
+        drawn = drawn + whole - drawn.nanmean(0)
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=drawn.dtype, device=drawn.device)
-    low, high = drawn.nanquantile(tails, dim=0)
-    return Interval(low, high)
+    return Estimate(whole[0], *drawn.nanquantile(tails, dim=0))
 
 
 def resamples(n_images: int, n_resamples: int, seed: int) -> Iterator[Tensor]:
@@ -84,8 +97,8 @@ def average(values: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 @checked(values=kinds.values)
-def mean_interval(values: Tensor, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0) -> Interval:
-    """Return the interval of the mean over images of values (N, *shape)."""
+def mean_interval(values: Tensor, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0) -> Estimate:
+    """Return the mean over images of values (N, *shape), with its bounds."""
     return bootstrap(
         lambda weights: average(values, weights),
         len(values),
@@ -95,33 +108,15 @@ def mean_interval(values: Tensor, *, level: float = 0.95, n_resamples: int = 100
     )
 
 
-class Estimate(NamedTuple):
-    """A number with the bounds of its 95 % bootstrap interval over images."""
-
-    value: float
-    low: float
-    high: float
-
-
 UNKNOWN = Estimate(torch.nan, torch.nan, torch.nan)
 
 
-def estimates(statistic: Statistic, images: int, count: int, center: bool = False) -> list[Estimate]:
-    """Return the `count` numbers of a statistic (see `metrics.bootstrap`); unknown where there are no images.
+def means(values: Tensor) -> list[Estimate]:
+    """Return the means over images of values (N, K); unknown where there are no images.
 
     The resamples are the same at every call with as many images: differences of two means are paired.
-    `center`: as `bootstrap` has it.
     """
-    if not images:
-        return [UNKNOWN] * count
-    values = statistic(torch.ones(1, images, dtype=torch.float64))[0]
-    low, high = bootstrap(statistic, images, center=center)
-    return [Estimate(*numbers) for numbers in zip(values.tolist(), low.tolist(), high.tolist(), strict=True)]
-
-
-def means(values: Tensor) -> list[Estimate]:
-    """Return the means over images of values (N, K)."""
-    return estimates(lambda weights: average(values, weights), len(values), values.shape[1])
+    return mean_interval(values).each() if len(values) else [UNKNOWN] * values.shape[1]
 
 
 def differences(values: Tensor) -> list[Estimate]:
@@ -130,10 +125,7 @@ def differences(values: Tensor) -> list[Estimate]:
 
 
 def roots(squares: Tensor) -> list[Estimate]:
-    """Return the roots of the means over images of squares (N, K)."""
-    return estimates(lambda weights: average(squares, weights).sqrt(), len(squares), squares.shape[1])
-
-
-def column(numbers: Sequence[Estimate]) -> list[float]:
-    """Return the numbers without their intervals."""
-    return [each.value for each in numbers]
+    """Return the roots of the means over images of squares (N, K); unknown where there are no images."""
+    if not len(squares):
+        return [UNKNOWN] * squares.shape[1]
+    return bootstrap(lambda weights: average(squares, weights).sqrt(), len(squares)).each()

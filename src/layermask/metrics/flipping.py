@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,11 @@ from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import Query, QueryPlan, Segments
 from layermask.metrics.measure import measure, stacked
 from layermask.removal.painting import NoisyLinearFill
-from layermask.removal.query import Output, check_finite, output_kind, query
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-Order = Literal["insertion", "morf", "lerf"]
+Order = Literal["insertion", "deletion", "lerf"]
 Removing = Callable[..., Any]
 
 
@@ -34,20 +33,20 @@ Removing = Callable[..., Any]
     removal=kinds.removal,
     images=kinds.images,
     attributions=partial(kinds.instances, kind=Attribution),
-    order=partial(kinds.choice, known=("insertion", "morf", "lerf")),
+    order=partial(kinds.choice, known=get_args(Order)),
     steps=kinds.count,
 )
 def flipping_curves(
     removal: Removing,
     images: Tensor,
     attributions: Sequence[Attribution],
-    order: Order = "morf",
+    order: Order = "deletion",
     steps: int = 20,
     **settings: Any,
 ) -> list[Curve]:
     """Return the curves of N images, each target in its own order.
 
-    "morf" hides the most relevant segments first (deletion), "lerf" the least relevant first, and
+    "deletion" hides the most relevant segments first (MoRF), "lerf" the least relevant first, and
     "insertion" shows the most relevant first (Samek et al. 2017; Petsiuk et al. 2018).
 
     Raises:
@@ -87,7 +86,7 @@ def insertion(removal: Removing, images: Tensor, attributions: Sequence[Attribut
 
 def deletion(removal: Removing, images: Tensor, attributions: Sequence[Attribution], **settings) -> Tensor:
     """Return the area under the curve that hides the highest scores first: MoRF (Samek et al. 2017)."""
-    return _areas(removal, images, attributions, "morf", settings)
+    return _areas(removal, images, attributions, "deletion", settings)
 
 
 def least_relevant_first(
@@ -121,7 +120,8 @@ def road(
 
     `model` is the plain model: what hidden pixels become is part of the metric.
     """
-    return _areas(NoisyLinearFill(model), images, attributions, order, settings)
+    hidden_first: Order = "deletion" if order == "morf" else "lerf"
+    return _areas(NoisyLinearFill(model), images, attributions, hidden_first, settings)
 
 
 def _areas(removal, images, attributions, order: Order, settings: dict[str, Any]) -> Tensor:
@@ -154,39 +154,24 @@ class Curve:
 
 
 @checked(
-    removal=kinds.removal,
     image=kinds.image,
     attribution=partial(kinds.instance, kind=Attribution),
     order=partial(kinds.choice, known=("insertion", "deletion")),
-    steps=kinds.count,
-    perturbations_per_eval=kinds.count,
-    output=output_kind,
 )
 def curve(
-    removal: Callable[..., Any],
+    removal: Removing,
     image: Float[Tensor, "1 C *S"],
     attribution: Attribution,
     order: Literal["insertion", "deletion"] = "insertion",
     steps: int = 20,
-    *,
-    perturbations_per_eval: int = 32,
-    output: Output = "probability",
+    **settings: Any,
 ) -> Curve:
     """Show or hide the segments of `attribution`, the highest score first (Petsiuk et al. 2018).
 
     image (1, C, *S). `steps` points after the first, at equal numbers of segments; each target has its order.
+    Of many images: `flipping_curves`, with the same settings.
 
     Raises:
         InputError: an argument has no such value, or the model's answers cannot be used.
     """
-    count = attribution.scores.shape[1]
-    numbers = torch.linspace(0, count, min(steps, count) + 1).round()
-    place = attribution.scores.argsort(dim=1, descending=True, stable=True).argsort(1)
-    moved = place[:, None] < numbers[:, None]  # (T, K, S)
-    rows = (moved if order == "insertion" else ~moved).flatten(0, 1)
-    segments, forward = Segments(attribution.segments, image.device), query(removal, output)
-    outputs = torch.cat([forward(image, segments.masks(part)) for part in rows.split(perturbations_per_eval)])
-    check_finite(outputs)
-    picked = outputs.unflatten(0, (len(place), -1)).double().cpu()  # (T, K, classes)
-    values = torch.stack([each[:, target] for each, target in zip(picked, attribution.targets, strict=True)])
-    return Curve(numbers.double() / count, values, order, attribution.targets)
+    return flipping_curves(removal, image, [attribution], order, steps, **settings)[0]

@@ -7,9 +7,10 @@ grey. Measured on logits, or on features with `headless(model)` under the remova
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -20,11 +21,8 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.refusal import shown
 from layermask.errors import InputError
-from layermask.explain.explainer import Progress
-from layermask.metrics.measure import progress
-from layermask.removal.query import check_finite
+from layermask.removal.query import Progress, answers, progress
 from layermask.segment.segmenters import Grid
-from layermask.zoo.outputs import scores
 
 EPS = 1e-8
 
@@ -80,26 +78,20 @@ def measure_linearity(
     count, found = int(labels.max()) + 1, []
     with progress(show_progress, "linearity", len(images) * (count + 1)) as advance:
         for image in images.split(1):
-            whole = _answers(removal, image, torch.ones_like(labels, dtype=torch.bool)[None, None])[0]
-            advance(1)
-            total = torch.zeros_like(whole)
-            for numbers in torch.arange(count, device=images.device).split(perturbations_per_eval):
-                alone = labels == numbers.view(-1, 1, *[1] * labels.ndim)
-                total += _answers(removal, image, alone).sum(0)
-                advance(len(numbers))
+            masks = _whole_and_patches(labels, count, perturbations_per_eval)
+            asked = zip(repeat(image), masks, strict=False)
+            each = (answer.double().sum(0) for answer in answers(removal, asked, "raw", advance=advance))
+            whole = next(each)
+            total = sum(each, torch.zeros_like(whole))
             found.append(torch.stack([total, whole]).cpu())
     return linearity(*torch.stack(found, 1))
 
 
-@torch.no_grad()
-def _answers(removal: Callable[..., Any], image: Tensor, visible: Tensor) -> Tensor:
-    answers = scores(removal(image, visible)).flatten(1).double()
-    if len(answers) != len(visible):
-        raise InputError(
-            f"the model answers {tuple(answers.shape)} for {len(visible)} masks: expected one each"
-        )
-    check_finite(answers)
-    return answers
+def _whole_and_patches(labels: Tensor, count: int, size: int) -> Iterator[Tensor]:
+    """Yield the mask that shows all of labels (*S), then those that show one patch, `size` at a time."""
+    yield torch.ones_like(labels, dtype=torch.bool)[None, None]
+    for numbers in torch.arange(count, device=labels.device).split(size):
+        yield labels == numbers.view(-1, 1, *[1] * labels.ndim)
 
 
 @checked(model=kinds.model, head=kinds.optional(kinds.text))

@@ -17,8 +17,9 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.explain.explainer import Progress
-from layermask.metrics.measure import classes_of, progress
+from layermask.metrics.measure import classes_of
+from layermask.removal.query import Progress, progress
+from layermask.segment.labels import sum_over
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Shaped
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
 def alignment(scores: Float[Tensor, " S"], segments: Int[Tensor, "*P"], mask: Shaped[Tensor, "*P"]) -> float:
     """Return cos(scores, g), g_i = Σ over segment i of (mask − mean(mask)), eps 1e-8: −1 to 1."""
     _check(scores, segments, mask)
-    excess = (mask.double() - mask.double().mean()).flatten().to(scores.device)
-    sums = torch.zeros(len(scores), dtype=torch.float64, device=scores.device)
-    sums.index_add_(0, segments.flatten().to(scores.device), excess)
-    return float(cosine_similarity(scores.double(), sums, dim=0, eps=1e-8))
+    excess = (mask.double() - mask.double().mean()).to(scores.device)
+    return float(cosine_similarity(scores.double(), sum_over(segments, excess), dim=0, eps=1e-8))
 
 
 @checked(scores=kinds.values, segments=kinds.label_map, mask=kinds.values)
@@ -84,10 +83,23 @@ def top_k_ablation(
         raise InputError(
             f"{len(images)} images, {len(attributions)} attributions, {len(labels)} labels: give equally many"
         )
-    visible = torch.cat([~_region(each, k, row) for each in attributions])
     with progress(show_progress, "ablation", len(images)) as advance:
-        found = classes_of(removal, images, visible.to(images.device), batch_size, advance)
+        found = classes_without_top(removal, images, attributions, k, row, batch_size, advance)
     return found == labels.cpu()
+
+
+def classes_without_top(
+    removal: Callable[..., Any],
+    images: Tensor,
+    attributions: Sequence[Attribution],
+    k: int,
+    row: int,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """Return the classes (N,) predicted for images (N or 1, C, *S) without their `k` highest segments."""
+    visible = torch.cat([~_region(each, k, row) for each in attributions])
+    return classes_of(removal, images, visible, batch_size, advance)
 
 
 def _region(attribution: Attribution, k: int, row: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -14,17 +13,19 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.explain.explainer import Progress, _progress
 from layermask.explain.query_plan import QueryPlan, Segments, run
-from layermask.removal.query import Output, check_finite, output_kind, query
+from layermask.removal.query import (
+    Output,
+    Progress,
+    answers,
+    batches,
+    output_kind,
+    progress,
+    query,
+)
 from layermask.segment.labels import relabel
 
 Planner = Callable[[Segments, Tensor], QueryPlan]  # the segments and the scores (T, S) of one image
-
-
-def progress(show: Progress, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    """Give `advance(done)`: a bar for True, the caller's own function, or silence."""
-    return _progress(show, name, total)
 
 
 @checked(
@@ -103,17 +104,14 @@ def classes_of(
     advance: Callable[[int], None] = lambda done: None,
     compared: bool = True,
 ) -> Tensor:
-    """Return the (N,) classes predicted for images (N, C, *S) under masks (N, 1, *S), on the CPU.
+    """Return the (N,) classes predicted for images (N or 1, C, *S) under masks (N, 1, *S), on the CPU.
 
     `compared`: they are to be compared with others, and a model of one class is refused.
     """
-    forward, found = query(removal, "logit", compared), []
-    for x, shown in zip(images.split(batch_size), visible.split(batch_size), strict=True):
-        logits = forward(x, shown)
-        check_finite(logits)
-        found.append(logits.argmax(1).cpu())
-        advance(len(x))
-    return torch.cat(found)
+    asked = batches(images, visible, batch_size)
+    return torch.cat(
+        [logits.argmax(1).cpu() for logits in answers(removal, asked, "logit", compared, advance)]
+    )
 
 
 def maps_of(images: Tensor, feature_masks: Sequence[Any]) -> list[Tensor]:

@@ -53,7 +53,7 @@ def random_attributions(
     classes = classes_of(removal, images, shown, perturbations_per_eval, compared=False)  # of one, its score
     return [
         Attribution(
-            _random_scores(n_orders, int(labels.max()) + 1, seed, index),
+            random_scores(n_orders, int(labels.max()) + 1, seed, index),
             labels,
             (target,) * n_orders,
             torch.full((n_orders,), torch.nan),  # nobody asked
@@ -63,7 +63,8 @@ def random_attributions(
     ]
 
 
-def _random_scores(rows: int, segments: int, seed: int, index: int) -> Tensor:
+def random_scores(rows: int, segments: int, seed: int, index: int = 0) -> Tensor:
+    """Return scores (rows, segments) without meaning, a stream of their own for each index."""
     return torch.rand(rows, segments, generator=generator(seed, index), dtype=torch.float64)
 
 
@@ -85,7 +86,7 @@ def r_oms(
     model's scope. Settings are those of `flipping`.
     """
     drawn = _draw(removal, images, feature_masks, n_orders, seed, settings)
-    return stacked(_areas(flipping_curves(removal, images, drawn, "morf", steps, **settings))).mean(1)
+    return stacked(_areas(flipping_curves(removal, images, drawn, "deletion", steps, **settings))).mean(1)
 
 
 def _draw(removal, images, feature_masks, n_orders: int, seed: int, settings: dict[str, Any]):
@@ -108,6 +109,11 @@ class RandomBias:
 
     drop: Tensor
     gain: Tensor
+
+    @classmethod
+    def of(cls, whole: Tensor, morf: Tensor, lerf: Tensor) -> RandomBias:
+        """Return what follows from the answers to whole images and from both areas."""
+        return cls(1 - morf / whole, (lerf - morf) / whole)
 
     def bias(self) -> float:
         """Return the mean drop: lower, the operator takes less by the mere act of hiding."""
@@ -135,7 +141,7 @@ def random_attribution_bias(
     `flipping`.
     """
     drawn = _draw(removal, images, feature_masks, n_orders, seed, settings)
-    first = flipping_curves(removal, images, drawn, "morf", steps, **settings)
+    first = flipping_curves(removal, images, drawn, "deletion", steps, **settings)
     last = flipping_curves(removal, images, drawn, "lerf", steps, **settings)
     whole = torch.stack([each.values[:, 0] for each in first])
     if bool((whole <= 0).any()):
@@ -144,7 +150,7 @@ def random_attribution_bias(
             "losses are shares of it: use output='probability'"
         )
     morf, lerf = torch.stack(_areas(first)), torch.stack(_areas(last))
-    return RandomBias(1 - morf / whole, (lerf - morf) / whole)
+    return RandomBias.of(whole, morf, lerf)
 
 
 @checked(a=kinds.values, b=kinds.values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields, checked
 from layermask.errors import InputError
-from layermask.metrics.bootstrap import Interval, average, bootstrap
+from layermask.metrics.bootstrap import Estimate, average, bootstrap
 from layermask.metrics.wordnet import similarity
 
 if TYPE_CHECKING:
@@ -94,15 +94,15 @@ def area(
 
 
 def _beside(predicted: Tensor, classes: Tensor, name: str) -> Tensor:
-    """Return the classes (N,) shaped to compare with predicted (N, *K), after checking both."""
+    """Return classes (N, ...) shaped to compare with predicted (N, ..., *K), after checking both."""
     kinds.classes("predicted", predicted)
     kinds.classes(name, classes)
-    if classes.shape != predicted.shape[:1]:
+    if classes.shape != predicted.shape[: classes.ndim]:
         raise InputError(
             f"{name} of shape {tuple(classes.shape)} for predicted {tuple(predicted.shape)}: "
             f"give {len(predicted)}, one per image"
         )
-    return classes.to(predicted.device).view(-1, *[1] * (predicted.ndim - 1))
+    return classes.to(predicted.device).view(*classes.shape, *[1] * (predicted.ndim - classes.ndim))
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,10 @@ PREDICTION_METRICS: dict[str, PredictionMetric] = {
 
 @dataclass(frozen=True)
 class Predictions:
-    """The classes `predicted` (N, K) of N images at `fractions` (K,) removed, rising from 0.
+    """The classes `predicted` (N, *L, K) of N images at `fractions` (K,) removed, rising from 0.
 
-    `labels` (N,) where known; `whole` (N,), the classes with nothing removed, are by default those at
+    *L, where there are such axes: removal operators, segmentations, or whatever else is compared. `labels`
+    (N,) where known; `whole` (N, *L) or (N,), the classes with nothing removed, are by default those at
     fraction 0; `classes` is the model's number of classes.
     """
 
@@ -147,7 +148,7 @@ class Predictions:
             fractions=partial(kinds.values, ndim=1, finite=True),
             classes=kinds.optional(kinds.count),
         )
-        if self.predicted.shape[1:] != self.fractions.shape:
+        if self.predicted.ndim < 2 or self.predicted.shape[-1:] != self.fractions.shape:
             raise InputError(
                 f"predicted {tuple(self.predicted.shape)} at fractions {tuple(self.fractions.shape)}: give "
                 "(N, K) and (K,)"
@@ -156,7 +157,7 @@ class Predictions:
         check_fields(self, predicted=known, labels=kinds.optional(known), whole=kinds.optional(known))
 
     def curve(self, metric: str, *, weights: Float[Tensor, "B N"] | None = None) -> Float[Tensor, "*B K"]:
-        """Return the metric at each fraction: (K,), or (B, K) for weights (B, N)."""
+        """Return the metric at each fraction: (*L, K), or (B, *L, K) for weights (B, N)."""
         entry = PREDICTION_METRICS[kinds.known("metric", metric, PREDICTION_METRICS)]
         against = [self._classes(entry.against)] if entry.against else []
         return entry.function(self.predicted, *against, weights=weights)
@@ -164,7 +165,7 @@ class Predictions:
     def _classes(self, name: str) -> Tensor:
         found = getattr(self, name)
         if found is None and name == "whole" and float(self.fractions[0]) == 0:
-            return self.predicted[:, 0]
+            return self.predicted[..., 0]
         if found is None:
             raise InputError(
                 f"this metric needs {name} ({len(self.predicted)},), and there are none here: give them, "
@@ -173,7 +174,7 @@ class Predictions:
         return found
 
     def area(self, metric: str, rule: Rule = "mean", *, weights: Tensor | None = None) -> Tensor:
-        """Return the area under the curve of the metric: a number, or (B,) for weights (B, N)."""
+        """Return the area under the curve of the metric: (*L), or (B, *L) for weights (B, N)."""
         return area(self.curve(metric, weights=weights), self.fractions, rule)
 
     def interval(
@@ -184,14 +185,22 @@ class Predictions:
         level: float = 0.95,
         n_resamples: int = 1000,
         seed: int = 0,
-    ) -> Interval:
-        """Return the bootstrap interval of the area over images."""
-        center = PREDICTION_METRICS[kinds.known("metric", metric, PREDICTION_METRICS)].center
-        return bootstrap(
-            lambda weights: self.area(metric, rule, weights=weights),
-            len(self.predicted),
+    ) -> Estimate:
+        """Return the area under the curve of the metric, (*L), with its bootstrap bounds over images."""
+        return self.estimate(
+            metric,
+            lambda curves: area(curves, self.fractions, rule),
             level=level,
             n_resamples=n_resamples,
             seed=seed,
+        )
+
+    def estimate(self, metric: str, of: Callable[[Tensor], Tensor], **settings: Any) -> Estimate:
+        """Return what `of` makes of the curves (B, *L, K) of a metric, with its bounds; see `bootstrap`."""
+        center = PREDICTION_METRICS[kinds.known("metric", metric, PREDICTION_METRICS)].center
+        return bootstrap(
+            lambda weights: of(self.curve(metric, weights=weights)),
+            len(self.predicted),
             center=center,
+            **settings,
         )

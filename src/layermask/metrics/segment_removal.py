@@ -12,12 +12,11 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
-from layermask.explain.explainer import Progress
 from layermask.explain.query_plan import QueryPlan, Segments, run
-from layermask.explain.sampling import generator
-from layermask.metrics.measure import maps_of, progress
+from layermask.metrics.measure import maps_of
+from layermask.metrics.operators import random_scores
 from layermask.metrics.predictions import Predictions
-from layermask.removal.query import query
+from layermask.removal.query import Progress, progress, query
 
 TENTHS = tuple(number / 10 for number in range(11))
 
@@ -58,7 +57,8 @@ def remove_segments(
             f"order is {[tuple(each.shape) for each in order][:5]} for images of "
             f"{[each.count for each in segments][:5]} segments: give each image a score for each segment"
         )
-    scores = order or [_random(each.count, seed, first + index) for index, each in enumerate(segments)]
+    numbered = enumerate(segments, first)
+    scores = order or [random_scores(1, each.count, seed, number)[0] for number, each in numbered]
     plans = [_plan(*each, fractions) for each in zip(segments, scores, strict=True)]
     with progress(show_progress, "removing segments", len(images) * len(fractions)) as advance:
         ask = query(removal, "logit", compared=True)
@@ -66,13 +66,13 @@ def remove_segments(
     return Predictions(torch.stack(found), torch.tensor(fractions, dtype=torch.float64), labels)
 
 
-def _random(count: int, seed: int, index: int) -> Tensor:
-    return torch.rand(count, generator=generator(seed, index), dtype=torch.float64)
+def how_many(fraction: float, segments: int) -> int:
+    """Return how many of the segments a fraction is, rounded down."""
+    return int(fraction * segments + 1e-9)  # 0.29 * 100 is 28.999999999999996
 
 
 def _plan(segments: Segments, scores: Tensor, fractions: Sequence[float]) -> QueryPlan:
-    # 0.7 * 10 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996
-    numbers = torch.tensor([int(fraction * segments.count + 1e-9) for fraction in fractions])
+    numbers = torch.tensor([how_many(fraction, segments.count) for fraction in fractions])
     place = scores.cpu().argsort(descending=True, stable=True).argsort()
     answers = yield segments.show(place >= numbers[:, None])
     return answers.top

@@ -16,9 +16,9 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
-from layermask.explain.explainer import Progress
-from layermask.metrics.bootstrap import Interval, mean_interval
-from layermask.metrics.measure import classes_of, progress
+from layermask.metrics.bootstrap import Estimate, mean_interval
+from layermask.metrics.measure import classes_of
+from layermask.removal.query import Progress, progress
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Shaped
@@ -52,7 +52,7 @@ class ShapeBias:
 
     def accuracy(self) -> tuple[float, float, float]:
         """Return the accuracies with the object hidden and the broken mask, and the second less the first."""
-        hidden, broken, difference = self._values().mean(0).tolist()
+        hidden, broken, difference = self.values().mean(0).tolist()
         return hidden, broken, difference
 
     @property
@@ -60,19 +60,20 @@ class ShapeBias:
         """Return `broken` less `hidden`, (M,) of −1, 0 and 1."""
         return self.broken.double() - self.hidden.double()
 
-    def interval(self, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0) -> Interval:
-        """Return the bootstrap bounds, each (3,), of the three numbers of `accuracy`."""
-        return mean_interval(self._values(), level=level, n_resamples=n_resamples, seed=seed)
+    def interval(self, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0) -> Estimate:
+        """Return the three numbers of `accuracy` with their bootstrap bounds, each (3,)."""
+        return mean_interval(self.values(), level=level, n_resamples=n_resamples, seed=seed)
 
     def by_class(self, classes: int) -> tuple[Tensor, Tensor]:
         """Return the numbers of `accuracy` per class, (classes, 3), NaN without images, and their counts."""
         classes = kinds.count("classes", classes)
         kinds.classes("labels", self.labels, classes)
         counts = self.labels.bincount(minlength=classes)
-        sums = torch.zeros(classes, 3, dtype=torch.float64).index_add_(0, self.labels, self._values())
+        sums = torch.zeros(classes, 3, dtype=torch.float64).index_add_(0, self.labels, self.values())
         return sums / counts[:, None], counts
 
-    def _values(self) -> Tensor:
+    def values(self) -> Tensor:
+        """Return what the three numbers of `accuracy` are means of, (M, 3) float64."""
         return torch.stack([self.hidden.double(), self.broken.double(), self.difference], 1)
 
 
@@ -88,12 +89,18 @@ def shape_bias(labels: Tensor, whole: Tensor, hidden: Tensor, broken: Tensor) ->
             raise InputError(
                 f"{name} of shape {tuple(classes.shape)} for labels {tuple(labels.shape)}: give one per image"
             )
-    right = whole == labels
-    if not bool(right.any()):
+    found = of_right(labels, whole, hidden, broken)
+    if not len(found.labels):
         raise InputError(
             f"the model gets none of {len(labels)} whole images right, and shape bias is measured on "
             "those: check that labels are this model's classes"
         )
+    return found
+
+
+def of_right(labels: Tensor, whole: Tensor, hidden: Tensor, broken: Tensor) -> ShapeBias:
+    """Compare the images that are right when whole, of which there may be none; see `shape_bias`."""
+    right = whole == labels
     return ShapeBias((hidden == labels)[right], (broken == labels)[right], labels[right], len(labels))
 
 

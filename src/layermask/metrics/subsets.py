@@ -17,7 +17,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import Answers, QueryPlan, Segments
-from layermask.explain.sampling import generator
+from layermask.explain.sampling import correlation, generator
 from layermask.metrics.measure import measure, stacked
 
 Removing = Callable[..., Any]
@@ -96,7 +96,7 @@ def sensitivity_curve(
     def planner(segments: Segments, scores: Tensor) -> QueryPlan:
         shown = _all_but(segments.count, tuple(shares), n_samples, seed)
         pair = _pair(shown, scores, (yield segments.show(shown)))
-        return _correlation(*(each.unflatten(0, (len(shares), -1)) for each in pair)).T
+        return correlation(*(each.unflatten(0, (len(shares), -1)) for each in pair)).T
 
     count = len(shares) * n_samples + 1
     return stacked(measure(planner, removal, images, attributions, count, **settings))
@@ -135,11 +135,3 @@ def _pair(shown: Tensor, scores: Tensor, answers: Answers) -> tuple[Tensor, Tens
 def _fitted(foretold: Tensor, lost: Tensor) -> Tensor:
     scale = (foretold * lost).mean(0) / foretold.square().mean(0).clamp_min(1e-300)
     return foretold * scale
-
-
-def _correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Return Pearson's correlation along the middle axis of (K, n, T)."""
-    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    norms = a.norm(dim=1) * b.norm(dim=1)
-    defined = (a.norm(dim=1) > 1e-12) & (b.norm(dim=1) > 1e-12)
-    return torch.where(defined, (a * b).sum(1) / norms.clamp_min(1e-300), 0.0)

@@ -20,6 +20,7 @@ from layermask.arguments.declare import checked
 from layermask.arguments.numbers import MOST
 from layermask.core.inputs import check_inputs
 from layermask.errors import InputError, import_optional
+from layermask.removal.query import answers, batches, unmasked
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
@@ -133,26 +134,22 @@ class Calibrated(nn.Module):
             labels = labels if labels is None else labels.repeat(repeats)
             visible = _random_masks(images, visible, seed)
         visible = check_inputs(images, visible).expand(len(images), *visible.shape[1:])
-        logits, goals = [], []
-        for x, v in zip(images.split(batch_size), visible.split(batch_size), strict=True):
-            logits.append(self._masked_logits(x, v))
-            goals.append(self._goals(x, targets) if labels is None else torch.empty(0))
-            if show_progress is not None:
-                show_progress(len(x))
-        wanted = torch.cat(goals) if labels is None else labels.to(logits[0].device)
-        weight, bias = best_affine(torch.cat(logits), wanted, self.diagonal, penalty, max_iter)
+
+        def ask(removal: Callable[..., Any], advance: Callable[[int], None] = lambda done: None) -> Tensor:
+            asked = batches(images, visible, batch_size)
+            found = answers(lambda *one: self._logits(removal(*one)), asked, "raw", advance=advance)
+            return torch.cat([logits.double() for logits in found])
+
+        logits = ask(self.removal, show_progress or (lambda done: None))
+        if labels is None:
+            whole = ask(unmasked(self.model))
+            wanted = whole.argmax(1) if targets == "class" else whole.softmax(1)
+        else:
+            wanted = labels.to(logits.device)
+        weight, bias = best_affine(logits, wanted, self.diagonal, penalty, max_iter)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
         return self
-
-    @torch.no_grad()
-    def _masked_logits(self, images: Tensor, visible: Tensor) -> Tensor:
-        return self._logits(self.removal(images, visible)).double()
-
-    @torch.no_grad()
-    def _goals(self, images: Tensor, targets: str) -> Tensor:
-        whole = self._logits(self.model(images)).double()
-        return whole.argmax(1) if targets == "class" else whole.softmax(1)
 
     def save(self, path: str | Path) -> None:
         """Write W and b as safetensors."""

@@ -1,4 +1,4 @@
-"""Label maps: renumbering, and run lengths."""
+"""Label maps: renumbering, sums over segments, and run lengths."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def relabel(labels: Any) -> Tensor:
     Explainers index features by label: a gap or an offset of one leaves a feature that hides nothing.
     """
     return torch.unique(kinds.label_map("labels", labels), return_inverse=True)[1]
+
+
+def sum_over(labels: Tensor, values: Tensor, count: int | None = None) -> Tensor:
+    """Return the sums (..., segments) of values (..., *S) over each segment of labels (*S).
+
+    `count`: of the segments, where it is known.
+    """
+    flat = values.flatten(-labels.ndim)
+    nothing = flat.new_zeros(*flat.shape[:-1], int(labels.max()) + 1 if count is None else count)
+    return nothing.index_add(-1, labels.flatten().to(values.device), flat)
 
 
 def of_segments(segments: Tensor) -> dict[str, Any]:

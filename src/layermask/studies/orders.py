@@ -10,6 +10,7 @@ from torch import Tensor
 
 from layermask.data.source import Sample
 from layermask.errors import InputError
+from layermask.segment.labels import sum_over
 from layermask.zoo.loaded import Loaded
 from layermask.zoo.outputs import class_scores
 
@@ -36,9 +37,7 @@ def own_seed(sample: Sample, segmentation: str, seed: int) -> int:
 
 def salient_order(labels: Tensor, saliency: Tensor, first: bool) -> Tensor:
     """Return segments (S,) by the sum of saliency (H, W) over each, the most salient first or last."""
-    sums = torch.zeros(int(labels.max()) + 1, dtype=torch.double)
-    sums.index_add_(0, labels.flatten(), saliency.double().flatten())
-    return sums.argsort(descending=first, stable=True)
+    return sum_over(labels, saliency.double()).argsort(descending=first, stable=True)
 
 
 def saliency_map(sample: Sample, size: tuple[int, int], loaded: Loaded) -> Tensor:
@@ -47,17 +46,27 @@ def saliency_map(sample: Sample, size: tuple[int, int], loaded: Loaded) -> Tenso
     return grey(sample.load_saliency(size))[0, 0]
 
 
+def gradient(loaded: Loaded, x: Tensor, target: int | None = None) -> Tensor:
+    """Return the gradient (1, C, H, W) of one of the plain model's scores, by default the largest.
+
+    Raises:
+        InputError: the model has none.
+    """
+    with torch.enable_grad():
+        pixels = x.detach().clone().requires_grad_()
+        scores = class_scores(loaded.model(pixels), 1)[0]
+        score = scores.max() if target is None else scores[target]
+        if not score.requires_grad:
+            raise InputError(
+                f"{loaded.name} has no gradient: leave out the methods and salient orders that need it, or "
+                "give the data saliency maps"
+            )
+        return torch.autograd.grad(score, pixels)[0]
+
+
 def input_gradient(loaded: Loaded, x: Tensor) -> Tensor:
     """Return the absolute gradient (H, W) of the plain model's largest score, the largest over channels.
 
     Simonyan et al. 2014, arXiv 1312.6034.
     """
-    with torch.enable_grad():
-        pixels = x.detach().clone().requires_grad_()
-        top = class_scores(loaded.model(pixels), 1).max()
-        if not top.requires_grad:
-            raise InputError(
-                f"{loaded.name} has no gradient and the data no saliency maps: salient orders need either"
-            )
-        (gradient,) = torch.autograd.grad(top, pixels)
-    return gradient[0].abs().amax(0).float().cpu()
+    return gradient(loaded, x)[0].abs().amax(0).float().cpu()

@@ -28,6 +28,20 @@ def object_mask(sample: Sample, size: tuple[int, int], loaded: Loaded) -> Tensor
     return ~loaded.preprocessing.mask(background)[0, 0]
 
 
+@dataclass(frozen=True)
+class PreparedSample:
+    """A picture of a study, as the model sees it: x (1, C, H, W) and label maps (H, W) by segmentation.
+
+    And what the study needs of the rest: the object (H, W) bool, the saliency (H, W).
+    """
+
+    sample: Sample
+    x: Tensor
+    segments: dict[str, Tensor]
+    object: Tensor | None = None
+    saliency: Tensor | None = None
+
+
 Ranking = list[tuple[int, float]]  # classes and probabilities, the most likely first
 
 
@@ -51,7 +65,9 @@ class PreparedImage:
 
     @cached_property
     def predictions(self) -> Ranking:
-        return rank(lambda: self.loaded.model(self.x))
+        from layermask.removal.query import unmasked
+
+        return rank(unmasked(self.loaded.model), self.x)
 
     def label(self, index: int) -> str:
         from layermask.zoo.labels import short
@@ -87,17 +103,13 @@ def open_image(image: Path, loaded: Loaded, device: torch.device, weights: Path 
     return PreparedImage(image, picture.size, loaded, weights, loaded.preprocessing(picture).to(device))
 
 
-def rank(answer: Callable[[], Any], count: int = 5) -> Ranking:
-    """Return the most likely classes of a model's output for one picture."""
+def rank(removal: Callable[..., Any], x: Tensor, visible: Tensor | None = None, count: int = 5) -> Ranking:
+    """Return the likeliest classes of a picture x (1, C, H, W), of which `visible` (1, 1, H, W) is shown."""
     import torch
 
-    from layermask.errors import ModelError
-    from layermask.zoo.outputs import compared_scores
+    from layermask.removal.query import answers
 
-    with torch.no_grad():
-        output = answer()
-    logits = compared_scores(output, 1)
-    if not logits.isfinite().all():
-        raise ModelError("the model's scores for this picture are not all finite")
-    probabilities, classes = logits[0].float().softmax(-1).topk(min(count, logits.shape[1]))
+    visible = torch.ones_like(x[:, :1], dtype=torch.bool) if visible is None else visible
+    (logits,) = answers(removal, [(x, visible)], compared=True)
+    probabilities, classes = logits[0].softmax(-1).topk(min(count, logits.shape[1]))
     return list(zip(classes.tolist(), probabilities.tolist(), strict=True))

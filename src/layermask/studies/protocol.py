@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.declare import Kind, check_fields
 from layermask.data.source import Sample, Source
-from layermask.errors import InputError, ModelError
+from layermask.errors import InputError
 from layermask.io.record import engine_of
+from layermask.removal.query import answers, batches, unmasked
 from layermask.removal.registry import (
     REMOVALS,
     MadeOnce,
@@ -22,9 +24,13 @@ from layermask.removal.registry import (
     from_table,
     paints_segments,
 )
+from layermask.segment.presets import segmented, segmenter
+from layermask.segment.segmenters import Segmenter
+from layermask.studies.orders import saliency_map
+from layermask.studies.prepared import PreparedSample, object_mask
+from layermask.studies.store import Row
 from layermask.zoo.labels import short
 from layermask.zoo.loaded import Loaded
-from layermask.zoo.outputs import compared_scores
 
 Operator = Callable[..., Any]
 
@@ -33,8 +39,8 @@ OF_THE_DATA, OF_THE_MODEL = "of the data", "predictions of the plain model"
 
 
 @dataclass(frozen=True)
-class OverRemovals:
-    """An experiment that compares `removals`.
+class OverRemovals(ABC):
+    """An experiment that compares `removals`. Its fields are its settings, and are checked by `checks`.
 
     `operator` makes the removal of a name: give your own, with names of your own, for variants.
     """
@@ -43,12 +49,78 @@ class OverRemovals:
     operator: MakeOperator = field(default=from_table, compare=False, kw_only=True)
     _made: MadeOnce = field(init=False, repr=False, compare=False)
 
+    name: ClassVar[str]
+    columns: ClassVar[dict[str, str]]
+    checks: ClassVar[dict[str, Kind]] = {}
+    """Of the fields that an experiment adds. What is a tuple holds each value once."""
+    labelled: ClassVar[bool] = True
+    """Whether labels matter: those of the data or, where it has none, the plain model's predictions."""
+    objects: ClassVar[bool] = False
+    """Whether pictures need object masks."""
+
     def __post_init__(self) -> None:
-        check_fields(self, removals=names_kind, operator=kinds.function)
+        check_fields(self, removals=names_kind, operator=kinds.function, **self.checks)
         object.__setattr__(self, "_made", MadeOnce(self.operator))
-        check_each_once("removals", self.removals)
+        for name, value in self._own_settings().items():
+            if isinstance(value, tuple):
+                check_each_once(name, value)
         if self.operator is from_table:
             list(map(check_name, self.removals))
+        self._segmenters()
+
+    def _own_settings(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.init and each.compare}
+
+    @property
+    def _segmentations(self) -> Sequence[str]:
+        return getattr(self, "segmentations", ())
+
+    def _segmenters(self) -> dict[str, Segmenter]:
+        return {name: segmenter(name) for name in self._segmentations}
+
+    def check(self, source: Source, loaded: Loaded) -> None:
+        """Raise `InputError` if the experiment cannot be made with this data and model."""
+        if self.objects:
+            source.having("mask")
+        if self.labelled:
+            check_labels(source, loaded)
+
+    def settings(self, source: Source) -> dict[str, Any]:
+        """Return what rows depend on besides the pictures and the model."""
+        own = {k: list(v) if isinstance(v, tuple) else v for k, v in self._own_settings().items()}
+        if self._segmentations:
+            own["segmentations"] = {name: repr(each) for name, each in self._segmenters().items()}
+        return own | ({"labels": kind_of_labels(source)} if self.labelled else {})
+
+    def follows_saliency(self, sample: Sample) -> bool:
+        """Whether the saliency map of a picture is needed."""
+        return False
+
+    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedSample:
+        """Read a picture, and what belongs to it, and segment it.
+
+        Raises:
+            ImageError: one of its files cannot be read.
+        """
+        picture = sample.load_image()
+        x = loaded.preprocessing(picture)
+        pixels = loaded.preprocessing.picture(x) if self._segmentations else None
+        return PreparedSample(
+            sample,
+            x,
+            {name: segmented(name, pixels) for name in self._segmentations},
+            object_mask(sample, picture.size, loaded) if self.objects else None,
+            saliency_map(sample, picture.size, loaded) if self.follows_saliency(sample) else None,
+        )
+
+    def rows(self, scene: PreparedSample, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
+        """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
+        found = self.found(replace(scene, x=scene.x.to(device)), loaded, batch_size)
+        return [{"image": scene.sample.name, **row} for row in found]
+
+    @abstractmethod
+    def found(self, scene: PreparedSample, loaded: Loaded, batch_size: int) -> Iterable[Row]:
+        """Return the rows of one picture, but for its name."""
 
     def made(self, name: str, loaded: Loaded, segments: Tensor | None = None) -> Operator:
         """Return a removal, made once for all pictures where it can be: some try themselves out at first."""
@@ -96,25 +168,21 @@ def label_of(sample: Sample, x: Tensor, loaded: Loaded) -> int:
     """Return the label of the data or, where it has none, the plain model's prediction for x (1, C, H, W)."""
     if sample.label is not None:
         return sample.label
-    whole = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool)
-    return int(ask(lambda x, visible: loaded.model(x), x, whole, 1, sample.name).argmax())
+    return int(whole_chances(x, loaded).argmax())
 
 
-@torch.no_grad()
-def ask(operator: Operator, x: Tensor, masks: Tensor, batch_size: int, name: str) -> Tensor:
+def whole_chances(x: Tensor, loaded: Loaded) -> Tensor:
+    """Return the plain model's probabilities (classes,) for the picture x (1, C, H, W)."""
+    return chances(unmasked(loaded.model), x, torch.ones_like(x[:, :1], dtype=torch.bool), 1)[0]
+
+
+def chances(operator: Operator, x: Tensor, masks: Tensor, batch_size: int) -> Tensor:
     """Return the probabilities (M, classes) for the picture x (1, C, H, W) under masks (M, 1, H, W).
 
-    Float64, on the CPU; `batch_size` masks at a time; `name` is that of the picture, for errors.
+    Float64, on the CPU; `batch_size` masks at a time.
     """
-    parts = [part.to(x.device) for part in masks.split(batch_size)]
-    return torch.cat([_probabilities(operator(x, part), len(part), name) for part in parts])
-
-
-def _probabilities(output: Any, count: int, name: str) -> Tensor:
-    scores = compared_scores(output, count).detach().float().cpu()
-    if not scores.isfinite().all():
-        raise ModelError(f"the scores for image {name} are not all finite: try float32")
-    return scores.double().softmax(-1)
+    asked = answers(operator, batches(x, masks, batch_size), compared=True)
+    return torch.cat([logits.cpu() for logits in asked]).double().softmax(-1)
 
 
 def common_words(content: Mapping[str, Any], accuracy: str = "accuracy") -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -105,7 +105,9 @@ def run(
                         raise _with_advice(error) from error
                     shard.skip(name, str(error))
                 else:
-                    shard.keep(name, experiment.rows(ready, loaded, device, batch_size))
+                    with _named(name):
+                        rows = experiment.rows(ready, loaded, device, batch_size)
+                    shard.keep(name, rows)
                     other = _note_engine(store, getattr(experiment, "engine_used", None)) or other
                 advance(1)
         if other:  # said by now that no thread decodes any more: decoding silences warnings everywhere
@@ -121,6 +123,15 @@ def _note_engine(store: Store, used: str | None) -> str | None:
         f"the engine that answers here is {used}, and it was {before} for the images done before: the "
         "rows of both differ by rounding"
     )
+
+
+@contextmanager
+def _named(picture: str) -> Iterator[None]:
+    """Name the picture in the message of an error."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"image {picture}: {error}") from error
 
 
 def _with_advice(error: ImageError) -> ImageError:

@@ -22,6 +22,20 @@ def scores(output: Any) -> Tensor:
     return found
 
 
+def flat_scores(output: Any, count: int) -> Tensor:
+    """Return the answers (count, D) for so many pictures, scores or any features, flattened.
+
+    Raises:
+        ModelError: the output is for another number of pictures.
+    """
+    found = scores(output).flatten(1)
+    if len(found) != count:
+        raise ModelError(
+            f"the model answers {tuple(found.shape)} for {count} pictures: expected one answer for each"
+        )
+    return found
+
+
 def class_scores(output: Any, count: int) -> Tensor:
     """Return the (count, classes) scores for so many pictures.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.errors import InputError
 from layermask.removal.fills.protocol import Fill, draw
+from layermask.segment.labels import sum_over
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -60,9 +61,8 @@ class SegmentMean(Fill):
                 f"give a map of shape {size}"
             )
         labels = self._labels.to(images.device)
-        nothing = images.new_zeros(*images.shape[:2], self._count)
-        sums = nothing.index_add(2, labels, images.flatten(2))
-        sizes = nothing[0, 0].index_add(0, labels, torch.ones_like(labels, dtype=images.dtype))
+        sums = sum_over(labels, images.flatten(2), self._count)
+        sizes = sum_over(labels, torch.ones_like(labels, dtype=images.dtype), self._count)
         return (sums / sizes)[:, :, labels].view(images.shape)
 
 

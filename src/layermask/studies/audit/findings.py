@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from layermask.errors import InputError
-from layermask.metrics.bootstrap import Interval, mean_interval
-from layermask.metrics.predictions import PREDICTION_METRICS
-from layermask.metrics.shape_bias import shape_bias
-from layermask.metrics.wordnet import are_imagenet
+from layermask.metrics.bootstrap import Estimate, mean_interval
 from layermask.removal.registry import REMOVALS
 from layermask.studies.audit.mistaken import AT, mistaken_for
 from layermask.studies.audit.verdict import Verdict, recommend
-from layermask.studies.segments.answers import SegmentAnswers, read_answers
+from layermask.studies.protocol import OF_THE_DATA
+from layermask.studies.registry import Columns, Content
+from layermask.studies.segments.answers import SegmentAnswers, metrics_of, read_answers
+from layermask.studies.shape_bias.study import biases
 from layermask.zoo.labels import short
 
-if TYPE_CHECKING:
-    import numpy as np
-
-Table = tuple["dict[str, np.ndarray]", dict[str, Any]]
+Table = tuple[Columns, Content]
 """What `read_results` returns: the columns, and what the file says of itself."""
 
 CRITERION, LEVEL = "unchanged", 0.95
@@ -38,8 +34,7 @@ def findings(
     class names. `left_out`: removals that were not measured, and why.
     """
     columns, content = tables["segments"]
-    labelled = content["settings"]["labels"] == "of the data"
-    answers = read_answers(columns, _metrics(labels, labelled))
+    answers, metrics = read_answers(columns), _metrics(content)
     candidates = [name for name in answers.removals if not shows_hidden(name, answers)]
     if not candidates:
         raise InputError(
@@ -48,15 +43,15 @@ def findings(
     places = [answers.removals.index(name) for name in candidates]
     verdict = recommend(candidates, answers.per_image()[:, places], LEVEL)
     removals = {name: _of_removal(answers, name, labels) for name in answers.removals}
-    _add(removals, "areas", _areas(answers))
-    _add(removals, "curves", _curves(answers))
-    _add(removals, "differences", _differences(answers, verdict.recommended))
+    _add(removals, "areas", _areas(answers, metrics))
+    _add(removals, "curves", _curves(answers, metrics))
+    _add(removals, "differences", _differences(answers, metrics, verdict.recommended))
     return {
         "images": len(answers.images),
         "skipped": content["skipped"],
         "labels": content["settings"]["labels"],
         "criterion": CRITERION,
-        "metrics": list(answers.metrics),
+        "metrics": list(metrics),
         "level": LEVEL,
         "fractions": answers.fractions,
         "segmentations": answers.segmentations,
@@ -70,10 +65,10 @@ def findings(
     }
 
 
-def _metrics(labels: Sequence[str], labelled: bool) -> tuple[str, ...]:
-    """Without labels accuracy is what `unchanged` is; WordNet knows ImageNet's classes only."""
-    known = {"accuracy": labelled, "wordnet-similarity": are_imagenet(labels)}
-    return (CRITERION, *(name for name in PREDICTION_METRICS if name != CRITERION and known.get(name, True)))
+def _metrics(content: Mapping[str, Any]) -> list[str]:
+    """Return the criterion, then the others; without labels accuracy is what `unchanged` is."""
+    told = () if content["settings"]["labels"] == OF_THE_DATA else ("accuracy",)
+    return [CRITERION, *(name for name in metrics_of(content) if name not in (CRITERION, *told))]
 
 
 def shows_hidden(name: str, answers: SegmentAnswers) -> bool:
@@ -116,101 +111,71 @@ def _add(removals: dict[str, dict[str, Any]], key: str, found: Mapping[str, Any]
         removals[name][key] = value
 
 
-def _areas(answers: SegmentAnswers) -> dict[str, dict[str, Any]]:
+def _areas(answers: SegmentAnswers, metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return removal -> metric -> the mean over shares hidden and segmentations, with its interval."""
-    per_metric = {
-        metric: (answers.areas(metric), answers.area_interval(metric, LEVEL)) for metric in answers.metrics
-    }
-    return {
-        name: {metric: bounded(*found, row) for metric, found in per_metric.items()}
-        for row, name in enumerate(answers.removals)
-    }
+    found = {metric: answers.areas(metric, LEVEL) for metric in metrics}
+    return {name: _row(found, place) for place, name in enumerate(answers.removals)}
 
 
-def _differences(answers: SegmentAnswers, recommended: str) -> dict[str, dict[str, Any]]:
+def _differences(
+    answers: SegmentAnswers, metrics: Sequence[str], recommended: str
+) -> dict[str, dict[str, Any]]:
     """Return removal -> metric -> the recommended one's area less this one's, with its paired interval."""
-    per_metric = {metric: answers.differences(metric, recommended, LEVEL) for metric in answers.metrics}
-    return {
-        name: {metric: bounded(*found, row) for metric, found in per_metric.items()}
-        for row, name in enumerate(answers.removals)
-        if name != recommended
-    }
+    found = {metric: answers.differences(metric, recommended, LEVEL) for metric in metrics}
+    return {name: _row(found, place) for place, name in enumerate(answers.removals) if name != recommended}
 
 
-def _curves(answers: SegmentAnswers) -> dict[str, dict[str, Any]]:
+def _row(found: Mapping[str, Estimate], *place: int) -> dict[str, Any]:
+    return {name: each.at(*place).record() for name, each in found.items()}
+
+
+def _curves(answers: SegmentAnswers, metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return removal -> metric -> segmentation -> values and bounds at the shares hidden."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in answers.removals}
-    for metric in answers.metrics:
-        values, interval = answers.curves(metric), answers.curve_interval(metric, LEVEL)
-        for row, name in enumerate(answers.removals):
-            found[name][metric] = {
-                segmentation: {
-                    "value": values[row, column].tolist(),
-                    "low": interval.low[row, column].tolist(),
-                    "high": interval.high[row, column].tolist(),
-                }
+    found = {metric: answers.curves(metric, LEVEL) for metric in metrics}
+    return {
+        name: {
+            metric: {
+                segmentation: each.at(row, column).record()
                 for column, segmentation in enumerate(answers.segmentations)
             }
-    return found
-
-
-def bounded(values: Tensor, interval: Interval, row: int) -> dict[str, float]:
-    low, high = (float(bound[row]) for bound in interval)
-    return {"value": float(values[row]), "low": low, "high": high}
+            for metric, each in found.items()
+        }
+        for row, name in enumerate(answers.removals)
+    }
 
 
 def _same_when_whole(answers: SegmentAnswers) -> int:
     """Return of how many images all removals gave the same class while nothing was hidden."""
-    if answers.fractions[0] != 0:
-        return 0
-    return int((answers.predicted[..., 0] == answers.whole[:, None, None]).all(-1).all(-1).sum())
+    return int((answers.whole == answers.whole[:, :1, :1]).flatten(1).all(1).sum())
 
 
-def _shape(columns: dict[str, np.ndarray], content: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+def _shape(columns: Columns, content: Content, verdict: Verdict) -> dict[str, Any]:
     """Return the accuracies with the object hidden and elsewhere, of images right when whole, per removal."""
-    names = list(dict.fromkeys(columns["removal"].tolist()))
-    useful = (columns["object"] > 0) & (columns["object"] < 1)  # something is hidden, and something is left
-    per_removal = {name: _shape_of(columns, useful & (columns["removal"] == name)) for name in names}
-    if not per_removal[names[0]]:
+    found = biases(columns, content)
+    first, best = next(iter(found.values())), verdict.recommended
+    if not len(first.labels):
         return {"why_not": f"the model gets none of the {content['images']} images with an object right"}
-    differences = {name: each["values"][:, 2] for name, each in per_removal.items()}
-    best = verdict.recommended
     removals = {}
-    for name, each in per_removal.items():
-        low, high = mean_interval(each["values"], level=LEVEL)
-        means = each["values"].mean(0).tolist()
+    for name, each in found.items():
+        numbers = each.interval(level=LEVEL)
         removals[name] = {
-            key: {"value": mean, "low": float(low[place]), "high": float(high[place])}
-            for place, (key, mean) in enumerate(zip(("hidden", "broken", "difference"), means, strict=True))
+            key: numbers.at(place).record() for place, key in enumerate(("hidden", "broken", "difference"))
         }
-        if best in differences and name != best:
-            lead = (differences[best] - differences[name])[:, None]
-            removals[name]["lead"] = bounded(lead.mean(0), mean_interval(lead, level=LEVEL), 0)
-    right = len(differences[names[0]])
-    labels = content["settings"].get("labels", "of the data")
-    return {"images": content["images"], "right": right, "labels": labels, "removals": removals}
+        if best in found and name != best:
+            lead = found[best].difference - each.difference
+            removals[name]["lead"] = mean_interval(lead, level=LEVEL).record()
+    labels = content["settings"].get("labels", OF_THE_DATA)
+    return {"images": content["images"], "right": len(first.labels), "labels": labels, "removals": removals}
 
 
-def _shape_of(columns: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, Tensor]:
-    """Return, for images that are right when whole: with the object hidden, elsewhere, and the difference."""
-    parts = (torch.from_numpy(columns[key][chosen]).long() for key in ("label", "whole", "hidden", "broken"))
-    labels, whole, hidden, broken = parts
-    if not bool((labels == whole).any()):
-        return {}
-    found = shape_bias(labels, whole, hidden, broken)
-    return {"values": torch.stack([found.hidden.double(), found.broken.double(), found.difference], 1)}
-
-
-def _linearity(columns: dict[str, np.ndarray], content: dict[str, Any]) -> dict[str, Any]:
+def _linearity(columns: Columns, content: Content) -> dict[str, Any]:
     """Return the relative distance and the cosine of summed and whole answers, per patch size and removal."""
     patches: dict[str, dict[str, Any]] = {}
     for patch in dict.fromkeys(columns["patch"].tolist()):
         for name in dict.fromkeys(columns["removal"].tolist()):
             chosen = (columns["removal"] == name) & (columns["patch"] == patch)
-            numbers = [torch.from_numpy(columns[key][chosen]).double() for key in ("l2", "cosine")]
-            values = torch.stack(numbers, 1)
-            interval = mean_interval(values, level=LEVEL)
             patches.setdefault(str(patch), {})[name] = {
-                key: bounded(values.mean(0), interval, place) for place, key in enumerate(("l2", "cosine"))
+                key: mean_interval(torch.from_numpy(columns[key][chosen]), level=LEVEL).record()
+                for key in ("l2", "cosine")
             }
     return {"images": content["images"], "of": content["settings"]["of"], "patches": patches}

@@ -34,15 +34,16 @@ def mistaken_for(answers: SegmentAnswers, removal: str, level: float = 0.95) -> 
     """Return the classes whose excess is above 0 by its interval over images, the largest first."""
     fractions = torch.tensor(answers.fractions)
     chosen = (fractions >= AT[0] - 1e-9) & (fractions <= AT[1] + 1e-9)
-    given = answers.predicted[:, answers.removals.index(removal)][..., chosen].flatten(1)  # (N, S * k)
+    row = answers.removals.index(removal)
+    given = answers.predicted[:, row][..., chosen].flatten(1)  # (N, S * k)
     classes = given.unique()
     shares = torch.stack([(given == label).double().mean(1) for label in classes], 1)  # (N, classes)
-    usual = (answers.whole[:, None] == classes).double()
+    usual = (answers.whole[:, row, :1] == classes).double()
     likely = ((shares > 0).sum(0) >= 2) & (shares.mean(0) > usual.mean(0))
     if not bool(likely.any()):
         return []
     classes, shares, usual = classes[likely], shares[:, likely], usual[:, likely]
-    low, high = mean_interval(shares - usual, level=level)
+    excess = mean_interval(shares - usual, level=level).each()
     found = [
         Mistaken(
             label,
@@ -51,10 +52,10 @@ def mistaken_for(answers: SegmentAnswers, removal: str, level: float = 0.95) -> 
             float(shares[:, place].mean()),
             float(usual[:, place].mean()),
             float((shares - usual)[:, place].mean()),
-            float(low[place]),
-            float(high[place]),
+            each.low,
+            each.high,
         )
-        for place, label in enumerate(classes.tolist())
-        if low[place] > 0
+        for place, (label, each) in enumerate(zip(classes.tolist(), excess, strict=True))
+        if each.low > 0
     ]
     return sorted(found, key=lambda each: (-each.excess, each.label))

@@ -13,7 +13,7 @@ from layermask.errors import InputError
 from layermask.metrics.linearity import headless
 from layermask.removal.registry import REMOVALS
 from layermask.studies.linearity.study import LinearityStudy
-from layermask.studies.protocol import MakeOperator, ask
+from layermask.studies.protocol import MakeOperator, chances
 from layermask.studies.segments.study import SegmentStudy
 from layermask.studies.shape_bias.study import ShapeBiasStudy
 from layermask.zoo.loaded import Loaded
@@ -95,7 +95,7 @@ def _why_not(name: str, loaded: Loaded, operator: MakeOperator, device: torch.de
     visible[..., : size[1] // 2] = False
     segments = torch.zeros(size, dtype=torch.int64, device=device)
     try:
-        ask(operator(name, loaded, segments), x, visible, 1, "of zeros")
+        chances(operator(name, loaded, segments), x, visible, 1)
     except (InputError, NotImplementedError) as error:  # no such package, model or rule
         return " ".join(str(error).split())
     return ""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from layermask.data.source import Sample, Source
 from layermask.explain.query_plan import Segments
+from layermask.metrics.segment_removal import how_many
 from layermask.removal.painting import PixelFill
 from layermask.render.overlay import hidden_picture
 from layermask.segment.presets import segmented
@@ -43,9 +44,9 @@ def choose(answers: SegmentAnswers, candidates: Sequence[str], seed: int) -> Cho
     """
     place = min(range(len(answers.fractions)), key=lambda k: abs(answers.fractions[k] - 0.5))
     rows = [answers.removals.index(name) for name in candidates]
-    lost = answers.predicted[:, rows, 0, place] != answers.whole[:, None]
+    lost = answers.predicted[:, rows, 0, place] != answers.whole[:, rows, 0]
     sure = (answers.confidence[:, rows, 0, place].double() * lost).sum(1)
-    contested = lost.any(1) & ~lost.all(1) & (answers.whole == answers.labels)
+    contested = lost.any(1) & ~lost.all(1) & (answers.whole[:, 0, 0] == answers.labels)
     sure = torch.where(contested, sure, sure - 2 * len(rows))
     differing = sure.argsort(descending=True, stable=True)[:DIFFERING].tolist()
     left = [number for number in range(len(answers.images)) if number not in differing]
@@ -92,7 +93,7 @@ def show(
 def _visible(labels: Tensor, sample: Sample, segmentation: str, hidden: float, seed: int) -> Tensor:
     shown = Segments(labels, torch.device("cpu"))
     rank = random_order(shown.count, sample, segmentation, seed).argsort()
-    return shown.masks(rank[None] >= int(hidden * shown.count + 1e-9))
+    return shown.masks(rank[None] >= how_many(hidden, shown.count))
 
 
 def by_name(source: Source, names: Sequence[str]) -> list[Sample]:

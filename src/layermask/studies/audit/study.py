@@ -142,7 +142,7 @@ def _report(
     """Return the record, and the pictures of its samples."""
     found = findings(tables, loaded.labels, made.left_out)
     settings = tables["segments"][1]["settings"]
-    answers = read_answers(tables["segments"][0], ())
+    answers = read_answers(tables["segments"][0])
     chosen = choose(answers, found["candidates"], seed)
     labelled = settings["labels"] == "of the data"
     numbers = [("differing", n) for n in chosen.differing] + [("drawn", n) for n in chosen.drawn]

@@ -14,7 +14,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.io.notebook import card
-from layermask.metrics.bootstrap import average, bootstrap
+from layermask.metrics.bootstrap import Estimate, mean_interval
 
 FEWEST = 20
 """With fewer images a bootstrap says nothing: its resamples are too much alike."""
@@ -90,11 +90,9 @@ def recommend(names: Sequence[str], kept: Tensor, level: float = 0.95) -> Verdic
     leader = int(kept.mean(0).argmax())
     each_level = 1 - (1 - level) / max(1, len(names) - 1)
     differences = kept[:, leader, None] - kept
-    low, high = bootstrap(
-        lambda weights: average(differences, weights), len(kept), level=each_level, n_resamples=_RESAMPLES
-    )
+    found = mean_interval(differences, level=each_level, n_resamples=_RESAMPLES).each()
     comparisons = tuple(
-        _comparison(name, differences[:, other], float(low[other]), float(high[other]), each_level)
+        _comparison(name, differences[:, other], found[other], each_level)
         for other, name in enumerate(names)
         if other != leader
     )
@@ -115,9 +113,9 @@ def recommend(names: Sequence[str], kept: Tensor, level: float = 0.95) -> Verdic
     )
 
 
-def _comparison(name: str, differences: Tensor, low: float, high: float, level: float) -> PairedDifference:
-    needed = None if low > 0 else images_needed(differences, level)
-    return PairedDifference(name, float(differences.mean()), low, high, needed)
+def _comparison(name: str, differences: Tensor, found: Estimate, level: float) -> PairedDifference:
+    needed = None if found.low > 0 else images_needed(differences, level)
+    return PairedDifference(name, float(differences.mean()), found.low, found.high, needed)
 
 
 def images_needed(differences: Tensor, level: float) -> int | None:

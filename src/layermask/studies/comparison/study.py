@@ -81,9 +81,10 @@ def _answers(
 ) -> tuple[dict[str, Answer], dict[str, str]]:
     """Return what the model answers under each removal that can serve it, and why the others cannot."""
     from layermask.errors import InputError
+    from layermask.removal.query import unmasked
     from layermask.removal.registry import REMOVALS
 
-    answers, left_out = {WHOLE: _answer(scene, visible, lambda: scene.loaded.model(scene.x))}, {}
+    answers, left_out = {WHOLE: _answer(scene, visible, unmasked(scene.loaded.model))}, {}
     for name in REMOVALS:
         try:
             answers[name] = _answer_under(scene, visible, name, operators)
@@ -96,10 +97,10 @@ def _answer_under(scene: PreparedImage, visible: Tensor, name: str, operators: O
     from layermask.io.record import engine_of
 
     operator = operators(name, patches_of(scene).to(scene.x.device))  # some paint by segment
-    return replace(_answer(scene, visible, lambda: operator(scene.x, visible)), engine=engine_of(operator))
+    return replace(_answer(scene, visible, operator), engine=engine_of(operator))
 
 
-def _answer(scene: PreparedImage, visible: Tensor, ask: Callable[[], Any]) -> Answer:
+def _answer(scene: PreparedImage, visible: Tensor, removal: Callable[..., Any]) -> Answer:
     """Ask, and see what enters the model: what a removal paints, or else a checkerboard for what it hides."""
     import sys
 
@@ -110,7 +111,7 @@ def _answer(scene: PreparedImage, visible: Tensor, ask: Callable[[], Any]) -> An
     entered: list[Any] = []
     handle = scene.loaded.model.register_forward_pre_hook(lambda module, args: entered.extend(args[:1]))
     try:
-        ranking = rank(ask, count=sys.maxsize)
+        ranking = rank(removal, scene.x, visible, sys.maxsize)
     finally:
         handle.remove()
     x = entered[-1] if entered else None

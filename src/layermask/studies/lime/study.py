@@ -5,35 +5,27 @@ Balasubramanian and Feizi 2023, section 4.4.2, Table 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
-from layermask.data.source import Sample, Source
-from layermask.errors import InputError
+from layermask.arguments.declare import Kind
 from layermask.explain.attribution import Attribution
 from layermask.explain.lime import Lime
-from layermask.metrics.localisation import alignment, top_k, top_k_jaccard
+from layermask.metrics.localisation import alignment, classes_without_top, top_k_jaccard
 from layermask.removal.registry import check_name
-from layermask.segment.presets import segmented, segmenter
-from layermask.segment.segmenters import Segmenter
 from layermask.studies.orders import own_seed
-from layermask.studies.prepared import object_mask
+from layermask.studies.prepared import PreparedSample
 from layermask.studies.protocol import (
     Operator,
     OverRemovals,
-    ask,
-    check_each_once,
-    check_labels,
     from_table,
-    kind_of_labels,
     names_kind,
+    whole_chances,
 )
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
@@ -47,16 +39,6 @@ LEFT_OUT = {
     ONE_SEGMENT: "there is one segment, and nothing to compare it with",
 }
 """Why pictures are left out, by the value of the column `left_out`; it is empty for those that count."""
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """A picture to be explained: x (1, C, H, W), its object (H, W) bool, label maps (H, W)."""
-
-    sample: Sample
-    x: Tensor
-    object: Tensor
-    segments: dict[str, Tensor]
 
 
 class Classes(NamedTuple):
@@ -111,123 +93,79 @@ class LimeStudy(OverRemovals):
         "seed": "int64",
     }
 
+    checks: ClassVar[dict[str, Kind]] = {
+        "segmentations": names_kind,
+        "n_samples": kinds.count,
+        "k": kinds.count,
+        "among": kinds.count,
+        "ablation": kinds.text,
+        "explain": partial(kinds.choice, known=get_args(Explained)),
+        "seed": kinds.seed,
+    }
+    objects: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(
-            self,
-            segmentations=names_kind,
-            n_samples=kinds.count,
-            k=kinds.count,
-            among=kinds.count,
-            ablation=kinds.text,
-            explain=partial(kinds.choice, known=get_args(Explained)),
-            seed=kinds.seed,
-        )
-        check_each_once("segmentations", self.segmentations)
         if self.operator is from_table:
             check_name(self.ablation)
-        self._segmenters()
 
-    def _segmenters(self) -> dict[str, Segmenter]:
-        return {name: segmenter(name) for name in self.segmentations}
-
-    def check(self, source: Source, loaded: Loaded) -> None:
-        """Raise `InputError` if the experiment cannot be made with this data and model."""
-        source.having("mask")
-        check_labels(source, loaded)
-
-    def settings(self, source: Source) -> dict[str, Any]:
-        """Return what rows depend on besides the pictures and the model."""
-        return {
-            "removals": list(self.removals),
-            "segmentations": {name: repr(each) for name, each in self._segmenters().items()},
-            "n_samples": self.n_samples,
-            "k": self.k,
-            "among": self.among,
-            "ablation": self.ablation,
-            "explain": self.explain,
-            "seed": self.seed,
-            "labels": kind_of_labels(source),
-        }
-
-    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedImage:
-        """Read and segment a picture.
-
-        Raises:
-            ImageError: the picture or its mask cannot be read.
-        """
-        picture = sample.load_image()
-        x = loaded.preprocessing(picture)
-        pixels = loaded.preprocessing.picture(x)
-        segments = {name: segmented(name, pixels) for name in self.segmentations}
-        return PreparedImage(sample, x, object_mask(sample, picture.size, loaded), segments)
-
-    def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
-        """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
-        scene = replace(scene, x=scene.x.to(device))
+    def found(self, scene: PreparedSample, loaded: Loaded, batch_size: int) -> Iterator[Row]:
+        """Return a row for each segmentation and removal."""
         classes = self._classes(scene, loaded)
-        rows = []
+        assert scene.object is not None
         for segmentation, labels in scene.segments.items():
             common = {
-                "image": scene.sample.name,
                 "segmentation": segmentation,
                 "segments": int(labels.max()) + 1,
                 "object": float(scene.object.double().mean()),
                 **classes._asdict(),
                 "seed": self.seed,
             }
-            reason = self._reason(scene, labels, classes)
+            reason = self._reason(scene.object, labels, classes)
             if reason:  # what was not measured is null
                 found = [{"left_out": reason}] * len(self.removals)
             else:
                 found = self._measured(scene, segmentation, loaded, classes, batch_size)
-            names = [{"removal": name} for name in self.removals]
-            rows += [{**common, **name, **row} for name, row in zip(names, found, strict=True)]
-        return rows
+            for name, row in zip(self.removals, found, strict=True):
+                yield {**common, "removal": name, **row}
 
-    def _classes(self, scene: PreparedImage, loaded: Loaded) -> Classes:
-        whole = torch.ones(1, 1, *scene.x.shape[2:], dtype=torch.bool)
-        chances = ask(lambda x, visible: loaded.model(x), scene.x, whole, 1, scene.sample.name)[0]
-        prediction = int(chances.argmax())
+    def _classes(self, scene: PreparedSample, loaded: Loaded) -> Classes:
+        found = whole_chances(scene.x, loaded)
+        prediction = int(found.argmax())
         label = prediction if scene.sample.label is None else scene.sample.label
-        rank = 1 + int((chances > chances[label]).sum())
+        rank = 1 + int((found > found[label]).sum())
         return Classes(label, rank, label if self.explain == "label" else prediction)
 
-    def _reason(self, scene: PreparedImage, labels: Tensor, classes: Classes) -> str:
+    def _reason(self, object_: Tensor, labels: Tensor, classes: Classes) -> str:
         """Return why the picture does not count, or nothing."""
         if classes.rank > self.among:
             return OUTSIDE
-        if not scene.object.any():
+        if not object_.any():
             return NO_OBJECT
         return ONE_SEGMENT if int(labels.max()) == 0 else ""
 
     def _measured(
-        self, scene: PreparedImage, segmentation: str, loaded: Loaded, classes: Classes, batch_size: int
+        self, scene: PreparedSample, segmentation: str, loaded: Loaded, classes: Classes, batch_size: int
     ) -> list[Row]:
         """Return what was found for each removal."""
-        labels = scene.segments[segmentation]
-        there = labels.to(scene.x.device)
+        there = scene.segments[segmentation].to(scene.x.device)
         explained = [
             self._explained(scene, segmentation, self.painting(name, loaded, there), classes, batch_size)
             for name in self.removals
         ]
-        visible = torch.cat([~top_k(each.scores[0], self.k)[labels][None, None] for each in explained])
         hiding = self.painting(self.ablation, loaded, there)
-        ablated = ask(hiding, scene.x, visible, batch_size, scene.sample.name).argmax(1).tolist()
+        ablated = classes_without_top(hiding, scene.x, explained, self.k, 0, batch_size).tolist()
         return [self._row(scene, *each, classes.label) for each in zip(explained, ablated, strict=True)]
 
     def _explained(
-        self, scene: PreparedImage, segmentation: str, operator: Operator, classes: Classes, batch_size: int
+        self, scene: PreparedSample, segmentation: str, operator: Operator, classes: Classes, batch_size: int
     ) -> Attribution:
         seed = own_seed(scene.sample, segmentation, self.seed)
         lime = _Lime(operator, n_samples=self.n_samples, seed=seed, perturbations_per_eval=batch_size)
-        try:
-            return lime.attribute(scene.x, classes.target, scene.segments[segmentation])
-        except InputError as error:
-            raise type(error)(f"image {scene.sample.name}: {error}") from error
+        return lime.attribute(scene.x, classes.target, scene.segments[segmentation])
 
-    def _row(self, scene: PreparedImage, found: Attribution, ablated: int, label: int) -> Row:
-        assert found.r2 is not None
+    def _row(self, scene: PreparedSample, found: Attribution, ablated: int, label: int) -> Row:
+        assert found.r2 is not None and scene.object is not None
         scores, labels = found.scores[0], found.segments
         return {
             "left_out": "",

@@ -5,33 +5,26 @@ Balasubramanian and Feizi 2023, supplement.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from layermask._private_torch import MadeFor
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
-from layermask.data.source import Sample, Source
+from layermask.arguments.declare import Kind
+from layermask.data.source import Source
 from layermask.errors import InputError, out_of_memory
 from layermask.io.atomic import reason
 from layermask.metrics.linearity import headless, measure_linearity
 from layermask.segment.segmenters import Grid
-from layermask.studies.protocol import OverRemovals, check_each_once
+from layermask.studies.prepared import PreparedSample
+from layermask.studies.protocol import OverRemovals
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """A picture to be asked about: x (1, C, H, W)."""
-
-    sample: Sample
-    x: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,15 +52,15 @@ class LinearityStudy(OverRemovals):
         "whole_norm": "double",
     }
 
+    checks: ClassVar[dict[str, Kind]] = {
+        "patches": partial(kinds.several, kind=kinds.count),
+        "of": partial(kinds.choice, known=("features", "logits")),
+        "head": kinds.optional(kinds.text),
+    }
+    labelled: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(
-            self,
-            patches=partial(kinds.several, kind=kinds.count),
-            of=partial(kinds.choice, known=("features", "logits")),
-            head=kinds.optional(kinds.text),
-        )
-        check_each_once("patches", self.patches)
         if self.head and self.of == "logits":
             raise InputError(f"head {self.head!r} has no use, as logits are what it answers: leave it out")
 
@@ -81,31 +74,12 @@ class LinearityStudy(OverRemovals):
             )
         self._asked(loaded)
 
-    def settings(self, source: Source) -> dict[str, Any]:
-        """Return what rows depend on besides the pictures and the model."""
-        return {
-            "removals": list(self.removals),
-            "patches": list(self.patches),
-            "of": self.of,
-            "head": self.head,
-        }
-
-    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedImage:
-        """Read a picture.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
-        return PreparedImage(sample, loaded.preprocessing(sample.load_image()))
-
-    def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
-        """Return the rows of one picture, which never depend on another; `batch_size` patches at a time."""
-        x, asked = scene.x.to(device), self._asked(loaded)
-        return [
-            {"image": scene.sample.name, "removal": name, **self._row(name, asked, x, patch, batch_size)}
-            for name in self.removals
-            for patch in self.patches
-        ]
+    def found(self, scene: PreparedSample, loaded: Loaded, batch_size: int) -> Iterator[Row]:
+        """Return a row for each removal and patch size; `batch_size` patches at a time."""
+        for name in self.removals:
+            for patch in self.patches:
+                found = self._row(name, self._asked(loaded), scene.x, patch, batch_size)
+                yield {"removal": name, **found}
 
     def _row(self, name: str, asked: Loaded, x: Tensor, patch: int, batch_size: int) -> Row:
         labels = Grid(patch).labels(tuple(x.shape[2:])).to(x.device)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from layermask.errors import InputError, nearest
 from layermask.explain.registry import EXPLAINERS, explainer
-from layermask.explain.sampling import generator
-from layermask.studies.orders import input_gradient
+from layermask.metrics.operators import random_scores
+from layermask.segment.labels import sum_over
+from layermask.studies.orders import gradient, input_gradient
 from layermask.zoo.loaded import Loaded
-from layermask.zoo.outputs import class_scores
 
 JUDGE = ""
 """Instead of the name of a removal: the one that judges."""
@@ -75,27 +75,16 @@ class Scores:
 
 def _random(case: Case, removal: str) -> Tensor:
     # another stream than that of the random orders, whose chunk is 0
-    return torch.rand(case.count, generator=generator(case.seed, 1), dtype=torch.float64)
+    return random_scores(1, case.count, case.seed, 1)[0]
 
 
 def _gradient(case: Case, removal: str) -> Tensor:
-    return _sums(input_gradient(case.loaded, case.x), case)
+    return sum_over(case.segments, input_gradient(case.loaded, case.x).double())
 
 
 def _input_times_gradient(case: Case, removal: str) -> Tensor:
-    with torch.enable_grad():
-        pixels = case.x.detach().clone().requires_grad_()
-        score = class_scores(case.loaded.model(pixels), 1)[0, case.target]
-        if not score.requires_grad:
-            raise InputError(f"{case.loaded.name} has no gradient: leave out the methods that need it")
-        (gradient,) = torch.autograd.grad(score, pixels)
-    return _sums((case.x * gradient)[0].sum(0).cpu(), case)
-
-
-def _sums(values: Tensor, case: Case) -> Tensor:
-    """Return the sums (S,) of values (H, W) over each segment."""
-    sums = torch.zeros(case.count, dtype=torch.float64)
-    return sums.index_add_(0, case.segments.flatten(), values.double().flatten())
+    product = case.x * gradient(case.loaded, case.x, case.target)
+    return sum_over(case.segments, product[0].sum(0).cpu().double())
 
 
 METHODS: dict[str, Method] = {

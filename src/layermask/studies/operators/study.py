@@ -6,7 +6,7 @@ R-OMS of Bluecher et al. 2024 (arXiv 2401.06654); bias and noise after Hsieh et 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -15,19 +15,15 @@ import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
-from layermask.data.source import Sample, Source
-from layermask.errors import InputError
+from layermask.arguments.declare import Kind
 from layermask.explain.attribution import Attribution
-from layermask.explain.sampling import generator
 from layermask.metrics.flipping import Order, flipping_curves
-from layermask.metrics.operators import RandomBias
+from layermask.metrics.operators import RandomBias, random_scores
 from layermask.removal.registry import check_name
-from layermask.segment.presets import segmented, segmenter
-from layermask.segment.segmenters import Segmenter
 from layermask.studies.operators.attributions import JUDGE, Case, Scores, method
 from layermask.studies.orders import own_seed
-from layermask.studies.protocol import OverRemovals, ask, check_each_once, from_table, names_kind
+from layermask.studies.prepared import PreparedSample
+from layermask.studies.protocol import OverRemovals, from_table, names_kind, whole_chances
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
 
@@ -35,15 +31,6 @@ RANDOM_ORDERS = "random orders"
 """The `method` of rows that judge the removal itself."""
 OF_REMOVALS, OF_METHODS = ("r-oms", "random-bias", "random-noise"), ("deletion", "lerf", "srg")
 """The values of `measure`, by their names in `layermask.metrics.METRICS`."""
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """A picture: x (1, C, H, W) and label maps (H, W)."""
-
-    sample: Sample
-    x: Tensor
-    segments: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -84,69 +71,32 @@ class OperatorStudy(OverRemovals):
         "seed": "int64",
     }
 
+    checks: ClassVar[dict[str, Kind]] = {
+        "segmentations": names_kind,
+        "methods": names_kind,
+        "steps": kinds.count,
+        "n_orders": partial(kinds.count, high=100_000),
+        "samples": partial(kinds.count, low=2),
+        "seed": kinds.seed,
+    }
+    labelled: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(
-            self,
-            segmentations=names_kind,
-            methods=names_kind,
-            steps=kinds.count,
-            n_orders=partial(kinds.count, high=100_000),
-            samples=partial(kinds.count, low=2),
-            seed=kinds.seed,
-        )
-        for name in ("segmentations", "methods"):
-            check_each_once(name, getattr(self, name))
         asking = [each.asks for each in map(method, self.methods) if each.asks not in (None, JUDGE)]
         if self.operator is from_table:
             list(map(check_name, asking))
-        self._segmenters()
 
-    def _segmenters(self) -> dict[str, Segmenter]:
-        return {name: segmenter(name) for name in self.segmentations}
-
-    def check(self, source: Source, loaded: Loaded) -> None:
-        """Any pictures will do."""
-
-    def settings(self, source: Source) -> dict[str, Any]:
-        """Return what rows depend on besides the pictures and the model."""
-        return {
-            "removals": list(self.removals),
-            "segmentations": {name: repr(each) for name, each in self._segmenters().items()},
-            "methods": list(self.methods),
-            "steps": self.steps,
-            "n_orders": self.n_orders,
-            "samples": self.samples,
-            "seed": self.seed,
-        }
-
-    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedImage:
-        """Read and segment a picture.
-
-        Raises:
-            ImageError: the picture cannot be read.
-        """
-        x = loaded.preprocessing(sample.load_image())
-        pixels = loaded.preprocessing.picture(x)
-        return PreparedImage(sample, x, {name: segmented(name, pixels) for name in self.segmentations})
-
-    def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
-        """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
-        x = scene.x.to(device)
-        whole = torch.ones(1, 1, *x.shape[2:], dtype=torch.bool)
-        target = int(ask(lambda x, visible: loaded.model(x), x, whole, 1, scene.sample.name).argmax())
-        rows = []
+    def found(self, scene: PreparedSample, loaded: Loaded, batch_size: int) -> Iterator[Row]:
+        """Return a row for each segmentation, removal, method and measure."""
+        x, target = scene.x, int(whole_chances(scene.x, loaded).argmax())
         for segmentation, labels in scene.segments.items():
-            operator = partial(self.painting, loaded=loaded, segments=labels.to(device))
+            operator = partial(self.painting, loaded=loaded, segments=labels.to(x.device))
             seed = own_seed(scene.sample, segmentation, self.seed)
             case = Case(loaded, x, labels, target, operator, self.samples, seed, batch_size)
-            common = {"image": scene.sample.name, "segmentation": segmentation, "segments": case.count}
-            try:
-                found = self._judged(case)
-            except InputError as error:
-                raise type(error)(f"image {scene.sample.name}: {error}") from error
-            rows += [{**common, **row, "target": target, "seed": self.seed} for row in found]
-        return rows
+            common = {"segmentation": segmentation, "segments": case.count, "target": target}
+            for row in self._judged(case):
+                yield {**common, **row, "seed": self.seed}
 
     def _judged(self, case: Case) -> list[Row]:
         """Return the rows of one segmentation; of one segment nothing can be said, and values are null."""
@@ -167,10 +117,9 @@ class OperatorStudy(OverRemovals):
 
     def _found(self, case: Case, judge: str, scores: Tensor) -> dict[str, dict[str, Any]]:
         """Return the measures of the removal `judge` and of the methods' scores (M, S), by name."""
-        chance = random_scores(case.count, case.seed, self.n_orders)
+        chance = random_scores(self.n_orders, case.count, case.seed)
         whole, deletion, lerf = self._areas(case, judge, torch.cat([chance, scores]))
-        drops, gains = 1 - deletion / whole, (lerf - deletion) / whole
-        luck = RandomBias(drops[: self.n_orders], gains[: self.n_orders])
+        luck = RandomBias.of(*(each[: self.n_orders] for each in (whole, deletion, lerf)))
         survived = float(deletion[: self.n_orders].mean())
         found = {RANDOM_ORDERS: dict(zip(OF_REMOVALS, (survived, luck.bias(), luck.noise()), strict=True))}
         values = torch.stack([deletion, lerf, lerf - deletion], 1)[self.n_orders :].tolist()
@@ -182,7 +131,7 @@ class OperatorStudy(OverRemovals):
         """Return the answers to the whole picture and the MoRF and LeRF areas, (M,), for scores (M, S)."""
         unknown = torch.full((len(scores),), torch.nan)
         given = Attribution(scores, case.segments, (case.target,) * len(scores), unknown)
-        orders: tuple[Order, Order] = ("morf", "lerf")
+        orders: tuple[Order, Order] = ("deletion", "lerf")
         first, last = (
             flipping_curves(
                 case.operator(judge),
@@ -195,8 +144,3 @@ class OperatorStudy(OverRemovals):
             for order in orders
         )
         return first.values[:, 0], first.area(), last.area()
-
-
-def random_scores(segments: int, seed: int, orders: int) -> Tensor:
-    """Return scores (orders, segments) without meaning, those of `metrics.operators` for this seed."""
-    return torch.rand(orders, segments, generator=generator(seed, 0), dtype=torch.float64)

@@ -8,7 +8,7 @@ from layermask.metrics.predictions import Rule
 from layermask.render.curves import Plot, curve_grid
 from layermask.studies.protocol import common_words, figure_title
 from layermask.studies.registry import Columns, Content
-from layermask.studies.segments.answers import measure, metrics_of, predictions
+from layermask.studies.segments.answers import measure, metrics_of, read_answers
 from layermask.studies.segments.report import LABELS
 
 if TYPE_CHECKING:
@@ -23,13 +23,12 @@ def sheet(columns: Columns, content: Content, rule: Rule = "mean") -> Figure:
         f"Shades: 95 % intervals over images. Numbers: {area} of the curve; higher is better in all.",
     ]
     rows = []
-    for (segmentation, order, ranking), by_removal in predictions(columns, content).items():
-        shares = next(iter(by_removal.values())).fractions.tolist()
+    for (segmentation, order, ranking), answers in read_answers(columns).by_setting().items():
         plots = []
         for metric in metrics_of(content):
-            measured = measure(by_removal, metric, rule)
+            measured = measure(answers, metric, rule)
             lines = {f"{name}, {each.area.value:.3f}": each.points for name, each in measured.items()}
-            plots.append(Plot(shares, lines, LABELS[metric], top=highest(metric)))
+            plots.append(Plot(answers.fractions, lines, LABELS[metric], top=highest(metric)))
         followed = "" if order == "random" else f" ({ranking})"
         rows.append((f"{segmentation}, {order}{followed}", plots))
     return curve_grid(figure_title(content), rows, notes)

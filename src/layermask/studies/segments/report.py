@@ -7,7 +7,7 @@ from layermask.render.table import Table
 from layermask.studies.orders import GRADIENT, MAPS
 from layermask.studies.protocol import common_words
 from layermask.studies.registry import Columns, Content
-from layermask.studies.segments.answers import measure, metrics_of, predictions
+from layermask.studies.segments.answers import measure, metrics_of, read_answers
 
 HEADER = ("removal", "segmentation", "order", "ranking")
 NAMES = {
@@ -31,7 +31,7 @@ AREAS = {"mean": "the means of their points", "trapezoid": "by trapezoids"}
 def summarise(columns: Columns, content: Content, rule: Rule = "mean") -> list[Table]:
     """Return the areas under the curves by `rule`, their differences from the first removal's, the curves."""
     metrics, (first, *others) = metrics_of(content), content["settings"]["removals"]
-    names, found = [NAMES[metric] for metric in metrics], predictions(columns, content)
+    names, found = [NAMES[metric] for metric in metrics], read_answers(columns).by_setting()
     by_setting = {key: [measure(each, metric, rule) for metric in metrics] for key, each in found.items()}
     groups = [  # those of a removal together
         (removal, setting, [by_removal[removal] for by_removal in measured])
@@ -45,10 +45,10 @@ def summarise(columns: Columns, content: Content, rule: Rule = "mean") -> list[T
         if removal != first
     ]
     points = [
-        (removal, *setting, len(one.predicted), f"{fraction:g}", *(each.points[k] for each in measured))
+        (removal, *setting, len(one.images), f"{fraction:g}", *(each.points[k] for each in measured))
         for removal, setting, measured in groups
-        for one in [found[setting][removal]]
-        for k, fraction in enumerate(one.fractions.tolist())
+        for one in [found[setting]]
+        for k, fraction in enumerate(one.fractions)
     ]
     title = f"Areas under the curves, {AREAS[rule]}, and 95 % intervals over images"
     paired = f"Differences of the areas from those of {first}, on the same images"

@@ -5,8 +5,8 @@ Balasubramanian and Feizi 2023, section 4.1; Jain et al. 2022, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from layermask.arguments import kinds
-from layermask.arguments.declare import check_fields
+from layermask.arguments.declare import Kind
 from layermask.data.source import Sample, Source
 from layermask.explain.query_plan import Segments
-from layermask.metrics.segment_removal import TENTHS
+from layermask.metrics.segment_removal import TENTHS, how_many
 from layermask.removal.registry import REMOVALS
-from layermask.segment.presets import segmented, segmenter
-from layermask.segment.segmenters import Segmenter
 from layermask.studies.orders import (
     GRADIENT,
     MAPS,
@@ -28,15 +26,12 @@ from layermask.studies.orders import (
     UNUSED,
     input_gradient,
     random_order,
-    saliency_map,
     salient_order,
 )
+from layermask.studies.prepared import PreparedSample
 from layermask.studies.protocol import (
     OverRemovals,
-    ask,
-    check_each_once,
-    check_labels,
-    kind_of_labels,
+    chances,
     label_of,
     names_kind,
 )
@@ -44,14 +39,8 @@ from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
 
 
-@dataclass(frozen=True)
-class PreparedImage:
-    """A picture to be asked about: x (1, C, H, W), label maps (H, W), saliency (H, W) if the data has it."""
-
-    sample: Sample
-    x: Tensor
-    segments: dict[str, Tensor]
-    saliency: Tensor | None
+def _orders(name: str, value: Any) -> tuple[str, ...]:
+    return tuple(kinds.known("order", each, ORDERS) for each in names_kind(name, value))
 
 
 @dataclass(frozen=True)
@@ -99,22 +88,20 @@ class SegmentStudy(OverRemovals):
         "seed": "int64",
     }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fractions = partial(kinds.numbers, low=0, high=1)
-        check_fields(self, segmentations=names_kind, orders=names_kind, fractions=fractions, seed=kinds.seed)
-        for name in ("segmentations", "orders", "fractions"):
-            check_each_once(name, getattr(self, name))
-        for order in self.orders:
-            kinds.known("order", order, ORDERS)
-        self._segmenters()
-
-    def _segmenters(self) -> dict[str, Segmenter]:
-        return {name: segmenter(name) for name in self.segmentations}
+    checks: ClassVar[dict[str, Kind]] = {
+        "segmentations": names_kind,
+        "orders": _orders,
+        "fractions": partial(kinds.numbers, low=0, high=1),
+        "seed": kinds.seed,
+    }
 
     @property
     def _salient(self) -> bool:
         return any(order != "random" for order in self.orders)
+
+    def follows_saliency(self, sample: Sample) -> bool:
+        """Whether salient orders follow a map that the data has."""
+        return self._salient and sample.saliency is not None
 
     def _ranking(self, source: Source) -> str:
         if not self._salient:
@@ -123,60 +110,36 @@ class SegmentStudy(OverRemovals):
 
     def check(self, source: Source, loaded: Loaded) -> None:
         """Raise `InputError` if the experiment cannot be made with this data and model."""
-        check_labels(source, loaded)
+        super().check(source, loaded)
         if self._ranking(source) == MAPS:
             source.having("saliency")
 
     def settings(self, source: Source) -> dict[str, Any]:
         """Return what rows depend on besides the pictures and the model."""
-        return {
-            "removals": list(self.removals),
-            "segmentations": {name: repr(each) for name, each in self._segmenters().items()},
-            "orders": list(self.orders),
-            "fractions": list(self.fractions),
-            "seed": self.seed,
-            "saliency": self._ranking(source),
-            "labels": kind_of_labels(source),
-        }
+        own = super().settings(source)
+        labels = own.pop("labels")  # stands last
+        return {**own, "saliency": self._ranking(source), "labels": labels}
 
-    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedImage:
-        """Read and segment a picture.
-
-        Raises:
-            ImageError: the picture or its saliency map cannot be read.
-        """
-        picture = sample.load_image()
-        x = loaded.preprocessing(picture)
-        pixels = loaded.preprocessing.picture(x)
-        segments = {name: segmented(name, pixels) for name in self.segmentations}
-        known = sample.saliency is not None and self._salient
-        return PreparedImage(
-            sample, x, segments, saliency_map(sample, picture.size, loaded) if known else None
-        )
-
-    def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
-        """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
-        scene = replace(scene, x=scene.x.to(device))
+    def found(self, scene: PreparedSample, loaded: Loaded, batch_size: int) -> Iterator[Row]:
+        """Return a row for each removal, segmentation, order and fraction."""
         settings, masks = self._settings_and_masks(scene, loaded)
         label = label_of(scene.sample, scene.x, loaded)
-        rows = []
         for name in self.removals:
             for segmentation in self._groups(name):
                 group = [each for each in settings if segmentation in (None, each.segmentation)]
                 numbers = sorted({0, *(each.mask for each in group)})
-                segments = scene.segments[segmentation].to(device) if segmentation else None
-                operator = self.made(name, loaded, segments)
-                found = ask(operator, scene.x, masks[numbers], batch_size, scene.sample.name)
+                segments = scene.segments[segmentation].to(scene.x.device) if segmentation else None
+                found = chances(self.made(name, loaded, segments), scene.x, masks[numbers], batch_size)
                 answers = dict(zip(numbers, found, strict=True))
-                rows += [self._row(scene, name, each, label, answers) for each in group]
-        return rows
+                for each in group:
+                    yield {"removal": name, "label": label, **self._row(scene, each, label, answers)}
 
     def _groups(self, name: str) -> Sequence[str | None]:
         """A removal that paints by segments is asked about each segmentation; others about all at once."""
         known = REMOVALS.get(name)
         return self.segmentations if known is not None and known.needs_segments else [None]
 
-    def _settings_and_masks(self, scene: PreparedImage, loaded: Loaded) -> tuple[list[Setting], Tensor]:
+    def _settings_and_masks(self, scene: PreparedSample, loaded: Loaded) -> tuple[list[Setting], Tensor]:
         """Return the settings, and the masks (M, 1, H, W) that they number; mask 0 shows everything."""
         saliency = scene.saliency
         if saliency is None and self._salient:
@@ -189,7 +152,7 @@ class SegmentStudy(OverRemovals):
             for order in self.orders:
                 rank = self._rank(scene.sample, segmentation, order, labels, saliency)
                 for fraction in self.fractions:
-                    hidden = int(fraction * shown.count + 1e-9)  # 0.7 * 90 is 62.999...
+                    hidden = how_many(fraction, shown.count)
                     mask = shown.masks(rank[None] >= hidden)
                     number, _ = masks.setdefault(_bits(mask), (len(masks), mask))
                     settings.append(Setting(segmentation, order, fraction, hidden, shown.count, number))
@@ -204,25 +167,20 @@ class SegmentStudy(OverRemovals):
         assert saliency is not None
         return salient_order(labels, saliency, order == "salient-first").argsort()
 
-    def _row(
-        self, scene: PreparedImage, name: str, setting: Setting, label: int, answers: dict[int, Tensor]
-    ) -> Row:
-        chances = answers[setting.mask]
-        prediction = int(chances.argmax())
+    def _row(self, scene: PreparedSample, setting: Setting, label: int, answers: dict[int, Tensor]) -> Row:
+        found = answers[setting.mask]
+        prediction = int(found.argmax())
         salient = MAPS if scene.saliency is not None else GRADIENT
         return {
-            "image": scene.sample.name,
-            "removal": name,
             "segmentation": setting.segmentation,
             "order": setting.order,
             "ranking": "random" if setting.order == "random" else salient,
             "fraction": setting.fraction,
             "hidden": setting.hidden,
             "segments": setting.segments,
-            "label": label,
             "prediction": prediction,
-            "confidence": float(chances[prediction]),
-            "label_confidence": float(chances[label]),
+            "confidence": float(found[prediction]),
+            "label_confidence": float(found[label]),
             "unchanged": prediction == int(answers[0].argmax()),
             "seed": self.seed,
         }

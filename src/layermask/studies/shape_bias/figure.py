@@ -12,7 +12,8 @@ from layermask.render.bars import Bounds, exact
 from layermask.render.figure import COLORS, MARGIN, NOTE, new_figure, place_axes
 from layermask.studies.protocol import class_names, figure_title
 from layermask.studies.registry import Columns, Content
-from layermask.studies.shape_bias.report import HITS, biases, common_classes, has_classes, values, words
+from layermask.studies.shape_bias.report import HITS, common_classes, has_classes, words
+from layermask.studies.shape_bias.study import biases
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +70,7 @@ def _paint(number: int) -> dict[str, Any]:
 
 def _groups(columns: Columns, content: Content, hits: int) -> list[Group]:
     found = biases(columns, content)
-    groups: list[Group] = [("Average", [means(values(bias)) for bias in found.values()])]
+    groups: list[Group] = [("Average", [means(bias.values()) for bias in found.values()])]
     if not has_classes(content):
         return groups
     names = class_names(content)

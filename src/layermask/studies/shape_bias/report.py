@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from layermask.metrics.bootstrap import means
 from layermask.metrics.registry import METRICS
@@ -12,6 +11,7 @@ from layermask.metrics.shape_bias import ShapeBias
 from layermask.render.table import Table
 from layermask.studies.protocol import OF_THE_DATA, class_names, common_words
 from layermask.studies.registry import Columns, Content
+from layermask.studies.shape_bias.study import biases
 
 HITS = 10
 """The paper's: classes count that the model gets right more often than this when the picture is whole."""
@@ -27,7 +27,7 @@ def summarise(columns: Columns, content: Content, hits: int = HITS) -> list[Tabl
 
 
 def _accuracies(found: dict[str, ShapeBias]) -> Table:
-    rows = [(name, len(bias.labels), *means(values(bias))) for name, bias in found.items()]
+    rows = [(name, len(bias.labels), *means(bias.values())) for name, bias in found.items()]
     return Table("accuracies", "Accuracies", ("removal", "images", *BETTER), rows, BETTER)
 
 
@@ -46,28 +46,6 @@ BETTER = {
     "broken mask": METRICS["broken-mask"].higher_is_better,
     "difference": METRICS["shape-difference"].higher_is_better,
 }
-
-
-def biases(columns: Columns, content: Content) -> dict[str, ShapeBias]:
-    """Return what was found under each removal, of pictures with an object and something beside it.
-
-    None may be right; `metrics.shape_bias.shape_bias` refuses that.
-    """
-    return {name: _bias(columns, name) for name in content["settings"]["removals"]}
-
-
-def _bias(columns: Columns, removal: str) -> ShapeBias:
-    chosen = (columns["removal"] == removal) & (columns["object"] > 0) & (columns["object"] < 1)
-    found = {name: columns[name][chosen] for name in ("label", "whole", "hidden", "broken")}
-    label = found["label"]
-    right = found["whole"] == label
-    hidden, broken = (torch.from_numpy((found[name] == label)[right]) for name in ("hidden", "broken"))
-    return ShapeBias(hidden, broken, torch.from_numpy(label[right]).long(), len(label))
-
-
-def values(bias: ShapeBias) -> Tensor:
-    """Return (M, 3) float64: right without the object, with the broken mask, the second less the first."""
-    return torch.stack([bias.hidden.double(), bias.broken.double(), bias.difference], 1)
 
 
 def words(columns: Columns, content: Content) -> list[str]:

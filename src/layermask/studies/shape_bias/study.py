@@ -5,29 +5,21 @@ Balasubramanian and Feizi 2023, section 4.2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from layermask.data.source import Sample, Source
 from layermask.errors import InputError
-from layermask.metrics.shape_bias import broken_mask
+from layermask.metrics.shape_bias import ShapeBias, broken_mask, of_right
 from layermask.removal.registry import REMOVALS
-from layermask.studies.prepared import object_mask
-from layermask.studies.protocol import OverRemovals, ask, check_labels, kind_of_labels, label_of
+from layermask.studies.prepared import PreparedSample
+from layermask.studies.protocol import OverRemovals, chances, label_of
+from layermask.studies.registry import Columns, Content
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """A picture to be asked about: x (1, C, H, W), its object (1, 1, H, W) bool."""
-
-    sample: Sample
-    x: Tensor
-    object: Tensor
 
 
 @dataclass(frozen=True)
@@ -53,6 +45,8 @@ class ShapeBiasStudy(OverRemovals):
         "broken_confidence": "double",
     }
 
+    objects: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.removals:
@@ -61,44 +55,34 @@ class ShapeBiasStudy(OverRemovals):
                     f"removal {name!r} paints segments, and here objects are hidden: choose another removal"
                 )
 
-    def check(self, source: Source, loaded: Loaded) -> None:
-        """Raise `InputError` if the experiment cannot be made with this data and model."""
-        source.having("mask")
-        check_labels(source, loaded)
-
-    def settings(self, source: Source) -> dict[str, Any]:
-        """Return what rows depend on besides the pictures and the model."""
-        return {"removals": list(self.removals), "labels": kind_of_labels(source)}
-
-    def prepare(self, sample: Sample, loaded: Loaded) -> PreparedImage:
-        """Read a picture and its mask.
-
-        Raises:
-            ImageError: one of them cannot be read.
-        """
-        picture = sample.load_image()
-        mask = object_mask(sample, picture.size, loaded)[None, None]
-        return PreparedImage(sample, loaded.preprocessing(picture), mask)
-
-    def rows(self, scene: PreparedImage, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]:
-        """Return the rows of one picture, which never depend on another; `batch_size` masks at a time."""
-        x, name = scene.x.to(device), scene.sample.name
-        label = label_of(scene.sample, x, loaded)
-        masks = torch.cat([torch.ones_like(scene.object), ~scene.object, ~broken_mask(scene.object)])
-        common = {"image": name, "object": float(scene.object.double().mean()), "label": label}
-        return [
-            {
-                **common,
-                "removal": each,
-                **_row(ask(self.made(each, loaded), x, masks, batch_size, name), label),
-            }
-            for each in self.removals
-        ]
+    def found(self, scene: PreparedSample, loaded: Loaded, batch_size: int) -> Iterator[Row]:
+        """Return a row for each removal."""
+        assert scene.object is not None
+        label, objects = label_of(scene.sample, scene.x, loaded), scene.object[None, None]
+        masks = torch.cat([torch.ones_like(objects), ~objects, ~broken_mask(objects)])
+        common = {"object": float(objects.double().mean()), "label": label}
+        for name in self.removals:
+            found = chances(self.made(name, loaded), scene.x, masks, batch_size)
+            yield {**common, "removal": name, **_row(found, label)}
 
 
-def _row(chances: Tensor, label: int) -> Row:
-    parts = dict(zip(("whole", "hidden", "broken"), chances, strict=True))
+def _row(found: Tensor, label: int) -> Row:
+    parts = dict(zip(("whole", "hidden", "broken"), found, strict=True))
     return {
         **{name: int(each.argmax()) for name, each in parts.items()},
         **{f"{name}_confidence": float(each[label]) for name, each in parts.items()},
     }
+
+
+def biases(columns: Columns, content: Content) -> dict[str, ShapeBias]:
+    """Return what was found under each removal, of pictures with an object and something beside it.
+
+    None may be right when whole.
+    """
+    return {name: _bias(columns, name) for name in content["settings"]["removals"]}
+
+
+def _bias(columns: Columns, removal: str) -> ShapeBias:
+    chosen = (columns["removal"] == removal) & (columns["object"] > 0) & (columns["object"] < 1)
+    parts = (columns[name][chosen] for name in ("label", "whole", "hidden", "broken"))
+    return of_right(*(torch.from_numpy(part).long() for part in parts))
