@@ -8,10 +8,22 @@ from typing import Any
 from matplotlib.text import Text
 
 
+def _beyond_the_ends(figure: Any) -> set[Any]:
+    """Labels of ticks outside of what an axis shows: they are there, but not drawn."""
+    found = set()
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        low, high = sorted(axis.get_view_interval())
+        ticks = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+        found |= {label for tick in ticks for label in (tick.label1, tick.label2)}
+    return found
+
+
 def readable_texts(figure: Any) -> list[tuple[str, Any]]:
     """Return the texts of a figure with their boxes, none of them cut off or over another."""
     figure.canvas.draw()
-    texts = [text for text in figure.findobj(match=Text) if text.get_text() and text.get_visible()]
+    beyond = _beyond_the_ends(figure)
+    found = figure.findobj(match=Text)
+    texts = [text for text in found if text.get_text() and text.get_visible() and text not in beyond]
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
     for text, box in boxes:
         assert box.x0 >= 0 and box.y0 >= 0, text

@@ -33,7 +33,7 @@ def test_it_draws_all_that_is_in_it(module: str, tmp_path: Path, monkeypatch: py
     draw = demo.draw
     monkeypatch.setattr(demo, "draw", lambda name, pictures: (drawn.update(pictures), draw(name, pictures)))
     monkeypatch.setattr(sys, "argv", [module, str(tmp_path / "new" / "sheet.png")])
-    runpy.run_module(f"layermask.{module}", run_name="__main__")
+    runpy.run_module(f"layermask.{module}", run_name="__main__", alter_sys=True)
     with Image.open(tmp_path / "new" / "sheet.png") as sheet:
         assert sheet.width == (demo.SIDE + 4) * min(len(drawn), demo.COLUMNS)
     expected = {

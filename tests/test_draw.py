@@ -75,10 +75,10 @@ def predicted(columns: int):
 
 
 def curved(targets: int, removals: int):
-    shares = torch.linspace(0, 1, 21)
+    shares, drawn = torch.linspace(0, 1, 21), torch.Generator().manual_seed(0)
     curves = {
         f"removal-{i}": [
-            Curve(shares, 0.19 * torch.rand(targets, 21), order, tuple(range(targets)))
+            Curve(shares, 0.19 * torch.rand(targets, 21, generator=drawn), order, tuple(range(targets)))
             for order in ("insertion", "deletion")
         ]
         for i in range(removals)

@@ -132,6 +132,20 @@ def test_a_mask_stays_as_narrow_as_it_was(name: str) -> None:
     assert torch.equal(found[0].visible, M)
 
 
+def test_the_mark_of_padding_stays_as_narrow_too() -> None:
+    found = []
+
+    class Model(nn.Module):
+        def forward(self, x: Masked) -> Masked:
+            x = F.pad(x, (1, 1, 1, 1))
+            found.extend([x, x.flatten(1).view(x.shape), x[:, torch.arange(C)]])
+            return x.mean((2, 3))
+
+    with torch.no_grad():
+        lm.LayerMasking(Model().eval(), engine="dense")(X, M)
+    assert all(torch.equal(each.is_padding, found[0].is_padding) for each in found)
+
+
 def test_reading_by_index_reads_the_mask_alike() -> None:
     """Every kind of index, of a mask that varies along some axes: what torch reads of the expanded mask."""
     for visible in (M, M[:, :, :1], M[:1], M.expand(N, C, SIZE, SIZE).clone()):

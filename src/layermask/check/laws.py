@@ -142,8 +142,8 @@ def _removals(model: nn.Module) -> Iterator[tuple[str, LayerMasking]]:
 def no_leak(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
     """Law 2: NaN, inf or noise on hidden pixels leaves the answer bit-identical, and it is finite.
 
-    Nor does noise in the hidden entries of every layer's output: the first layer settles the pixels, and
-    would hide a leak in all later ones.
+    Nor does noise in the hidden entries of every layer's output. Hidden pixels are set to zero before the
+    first layer, which would hide a leak in a later one.
     """
     visible = masks(images, ["patches", "none", "pixel", "coarse", "block"], seed)
     noisy, broken = hidden_junk(images, visible, seed)
@@ -151,7 +151,7 @@ def no_leak(model: nn.Module, images: Tensor, seed: int = 0) -> LawResult:
     def masked(removal: nn.Module) -> Callable[[Tensor], list[Tensor]]:
         return lambda x: _answer(removal, x, visible)
 
-    def paired(x: Tensor) -> list[Tensor]:  # straight into the model: nothing settles the pixels at the door
+    def paired(x: Tensor) -> list[Tensor]:  # straight into the model: hidden pixels are not set to zero
         return _visible_only(_outputs(model, Masked(x, visible)))
 
     def noisy_within(x: Tensor) -> list[Tensor]:

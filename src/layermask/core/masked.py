@@ -253,6 +253,6 @@ def determined(x: Masked, dims: Sequence[int]) -> bool:
     return not (x.cut or has_positions(x) or any(x.visible.shape[d] != 1 for d in dims))
 
 
-def settled_along(x: Masked, dims: Sequence[int]) -> Tensor:
+def zero_undetermined(x: Masked, dims: Sequence[int]) -> Tensor:
     """The value as an operation may read it along `dims`: zero at hidden entries, unless it is determined."""
     return x.value if determined(x, dims) else zero_hidden(x)

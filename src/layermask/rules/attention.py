@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import align, any_over, cached, intersection
-from layermask.core.masked import Masked, settled_along, zero_hidden
+from layermask.core.masked import Masked, zero_hidden, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.errors import NoMaskRule
@@ -82,7 +82,7 @@ def _refuse_unless_masked(function: Callable, *inputs: Any) -> None:
         raise NoMaskRule(name_of(function), why=why)
 
 
-def _settle(x: Any) -> Tensor:
+def _zero_hidden(x: Any) -> Tensor:
     return zero_hidden(x) if isinstance(x, Masked) else x
 
 
@@ -101,7 +101,7 @@ def scaled_dot_product_attention(
     _refuse_unless_masked(F.scaled_dot_product_attention, query, key, value)
     if not isinstance(key, Masked) and not isinstance(value, Masked):
         out = F.scaled_dot_product_attention(
-            _settle(query), key, value, _settle(attn_mask), dropout_p, is_causal, **extra
+            _zero_hidden(query), key, value, _zero_hidden(attn_mask), dropout_p, is_causal, **extra
         )
         return Masked(out, align(_seen_by(query, None, None), out.ndim))
     keys, run = _keys(key, value)
@@ -118,13 +118,13 @@ def scaled_dot_product_attention(
 
 
 def _tokens(x: Any) -> Tensor:
-    return settled_along(x, (-2, -1)) if isinstance(x, Masked) else x
+    return zero_undetermined(x, (-2, -1)) if isinstance(x, Masked) else x
 
 
 def _asking(query: Any) -> Tensor:
     """The queries. A hidden one answers for itself alone: only gradients ask that it be finite."""
     if not isinstance(query, Masked) or query.visible.shape[-1] != 1 or query.value.requires_grad:
-        return _settle(query)
+        return _zero_hidden(query)
     return query.value
 
 
@@ -134,7 +134,7 @@ def _merged(attn_mask: Any, keys: Tensor, is_causal: bool, queries: int, length:
         keys = keys & torch.ones(queries, length, dtype=torch.bool, device=keys.device).tril()
     if attn_mask is None:
         return keys
-    attn_mask = _settle(attn_mask)
+    attn_mask = _zero_hidden(attn_mask)
     if attn_mask.dtype is torch.bool:
         return attn_mask & keys
     return torch.where(keys, attn_mask, -torch.inf)
@@ -149,7 +149,7 @@ def multi_head_attention_forward(
     keys, run = (
         _keys(key, value) if isinstance(key, Masked) or isinstance(value, Masked) else (None, query.run)
     )
-    bound = {name: _settle(option) for name, option in _bind_key_padding(args, kwargs).items()}
+    bound = {name: _zero_hidden(option) for name, option in _bind_key_padding(args, kwargs).items()}
     some = None
     if keys is not None:
         some = any_over(run, keys, (0,), keepdim=True)
@@ -157,7 +157,7 @@ def multi_head_attention_forward(
         hidden = hidden.expand(key.shape[1::-1] if key.ndim == 3 else key.shape[:1])
         bound["key_padding_mask"] = _padding(bound.get("key_padding_mask"), hidden)
     out, weights = F.multi_head_attention_forward(
-        _settle(query), _settle(key), _settle(value), *args[:_BEFORE], **bound
+        _zero_hidden(query), _zero_hidden(key), _zero_hidden(value), *args[:_BEFORE], **bound
     )
     return Masked(out, _seen_by(query, some, run)), weights
 
@@ -173,7 +173,7 @@ def _bind_key_padding(args: tuple, kwargs: dict) -> dict:
 def _padding(given: Tensor | None, hidden: Tensor) -> Tensor:
     if given is None:
         return hidden
-    given = _settle(given)
+    given = _zero_hidden(given)
     if given.dtype is torch.bool:
         return given | hidden
     return torch.where(hidden, float("-inf"), given)

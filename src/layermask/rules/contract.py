@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, cached, intersection, weighs
-from layermask.core.masked import Masked, settled_along, zero_hidden
+from layermask.core.masked import Masked, zero_hidden, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 
 
 def _operand(x: Any, summed: Sequence[int]) -> tuple[Tensor, Tensor]:
     """What a product that sums along these axes reads of an operand, masked or plain; and its narrow mask."""
     if isinstance(x, Masked):
-        return settled_along(x, summed), x.visible
+        return zero_undetermined(x, summed), x.visible
     return x, torch.ones([1] * x.ndim, dtype=torch.bool, device=x.device)
 
 

@@ -1,4 +1,4 @@
-"""Convolutions: settle the hidden cells that a window reads, convolve, grow the mask (section 3.2)."""
+"""Convolutions: fill the hidden cells that a window reads, convolve, grow the mask (section 3.2)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from layermask.core.mask import any_over, narrow
-from layermask.core.masked import Masked, settled_along
+from layermask.core.masked import Masked, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 
 
@@ -23,7 +23,7 @@ def _transform(function: Callable, last: tuple[int, ...] | None) -> Callable:
             over = range(input.value.ndim) if s is None else range(-len(s), 0)
         over = (over,) if isinstance(over, int) else over
         dim = dim[0] if last == (-1,) and isinstance(dim, tuple) else dim
-        value = function(settled_along(input, over), s, dim, norm)
+        value = function(zero_undetermined(input, over), s, dim, norm)
         return Masked(value, any_over(input.run, input.visible, over, keepdim=True))
 
     return rule

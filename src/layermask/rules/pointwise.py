@@ -114,8 +114,8 @@ def pointwise_in_place(function: Callable) -> Callable:
     def rule(target: Masked, *args: Any, **kwargs: Any) -> Masked:
         """Hidden content of other operands stays out of storage that something else may call visible."""
         if target.aliased or torch.compiler.is_compiling():
-            settle = lambda x: x if x.visible is target.visible else zero_hidden_pair(x)  # noqa: E731
-            args, kwargs = replace_masked(args, settle), replace_masked(kwargs, settle)
+            zeroed = lambda x: x if x.visible is target.visible else zero_hidden_pair(x)  # noqa: E731
+            args, kwargs = replace_masked(args, zeroed), replace_masked(kwargs, zeroed)
         if args or kwargs:
             target.value = writable(target)
         out = apply(target, *args, **kwargs)

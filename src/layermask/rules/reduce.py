@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, axis_of, cached, share, varies, weighs
-from layermask.core.masked import Masked, determined, same_mask, settings_of, settled_along, zero_hidden
+from layermask.core.masked import Masked, determined, same_mask, settings_of, zero_hidden, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 
@@ -192,7 +192,7 @@ def var(
     dim, unbiased = (None, dim) if isinstance(dim, bool) else (dim, unbiased)
     correction = correction if correction is not None else float(unbiased is not False)
     dims = axes(input, dim)
-    plain = settled_along(input, dims).var(dims, correction=correction, keepdim=keepdim)
+    plain = zero_undetermined(input, dims).var(dims, correction=correction, keepdim=keepdim)
     if not varies(input.visible, dims):
         return reduced(input, plain, dims, keepdim)
     _, spread, number = moments(input, dims)
@@ -235,7 +235,7 @@ def norm(
         raise NoMaskRule(f"norm(p={p!r})", why="Norms of matrices have no masked meaning.")
     p = 2.0 if p in ("fro", None) else float(p)
     dims = axes(input, dim)
-    value = settled_along(input, dims)
+    value = zero_undetermined(input, dims)
     if p < 0 and not determined(input, dims):  # of the least entries, of which a hidden one is none
         value = torch.where(input.visible, value, math.inf)
     out = torch.linalg.vector_norm(value, p, dims, keepdim, dtype=dtype)
@@ -273,7 +273,7 @@ def logsumexp(input: Masked, dim: Dims, keepdim: bool = False) -> Masked:
 
 @rule(torch.cumsum, Tensor.cumsum)
 def cumsum(input: Masked, dim: int, *, dtype: torch.dtype | None = None) -> Masked:
-    return same_mask(input, settled_along(input, axes(input, dim)).cumsum(dim, dtype=dtype))
+    return same_mask(input, zero_undetermined(input, axes(input, dim)).cumsum(dim, dtype=dtype))
 
 
 def _neutral(x: Masked, number: Any, dims: Sequence[int]) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask._private_torch import identities
+from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import align, axis_of, cached, join, narrow
 from layermask.core.mask import reshape as reshaped_mask
 from layermask.core.masked import Masked, has_positions, zero_hidden
@@ -114,29 +115,24 @@ def _to_shape(function: Callable) -> Callable:
             raise NoMaskRule("Tensor.view(dtype)", why="Its entries are no longer those of the mask.")
         value = function(input.value, *args, **kwargs)
         old, new = tuple(input.value.shape), tuple(value.shape)
-        out = moved(input, value, lambda m: reshaped_mask(m, old, new), (old, new))
-        out.visible = _narrowed(input, out)
-        return out
+        return moved(input, value, lambda m: _reshaped(input.run, m, old, new))
 
     return rule
 
 
-def _narrowed(x: Masked, out: Masked) -> Tensor:
-    """The mask of `out`, reshaped from what `x` itself was reshaped from, if it was.
+def _reshaped(run: ForwardPass | None, mark: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+    """The mark reshaped, from what it was itself reshaped from, if it was.
 
     Flattening a map mixes axes along which its mask varies with others. Only the origin tells them apart when
     the map is restored.
     """
-    run = x.run
-    if run is None or torch.compiler.is_compiling():
-        return out.visible
-    shapes = tuple(x.value.shape), tuple(out.value.shape)
-    mask, old, _ = run.memo.get(("reshaped", *identities(x.visible), shapes[0]), (x.visible, shapes[0], None))
-    visible = out.visible
-    if old != shapes[0]:
-        visible = cached(run, "move", (mask,), (old, shapes[1]), lambda: reshaped_mask(mask, old, shapes[1]))
-    run.memo[("reshaped", *identities(visible), shapes[1])] = mask, old, visible
-    return visible
+    memo = None if run is None or torch.compiler.is_compiling() else run.memo
+    if memo is not None:
+        mark, old, _ = memo.get(("reshaped", *identities(mark), old), (mark, old, None))
+    out = cached(run, "move", (mark,), (old, new), lambda: reshaped_mask(mark, old, new))
+    if memo is not None:
+        memo[("reshaped", *identities(out), new)] = mark, old, out
+    return out
 
 
 _RESHAPES = "view reshape flatten unflatten squeeze view_as reshape_as ravel unsqueeze_ squeeze_".split()
