@@ -24,6 +24,7 @@ invocations = pytest.importorskip(
     reason="PyTorch's OpInfo database is private, and needs expecttest and hypothesis",
     exc_type=ImportError,
 )
+common_utils = pytest.importorskip("torch.testing._internal.common_utils")
 
 OTHER_KERNEL = {
     "addmm": "composed of mm, mul and add",
@@ -160,9 +161,14 @@ CASES = [pytest.param(op, dtype, id=f"{op.formatted_name}-{dtype}") for op in RU
 
 
 @pytest.fixture(autouse=True)
-def seed_the_cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeding every device there might be takes three quarters of the time of these tests."""
+def quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of the time of these tests.
+
+    That is seeding every device that there might be, and searching the stack, with its source lines, for the
+    `unittest` method that asks for samples, where there is none.
+    """
     monkeypatch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)
+    monkeypatch.setattr(common_utils, "extract_test_fn", lambda: None, raising=False)
 
 
 def samples(op: Any, dtype: torch.dtype, most: int) -> list[Arguments]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layermask.metrics.bootstrap import column, differences, means
+from layermask.metrics.bootstrap import differences, means
 from layermask.metrics.registry import METRICS
 from layermask.render.table import Table
 from layermask.studies.lime.study import LEFT_OUT
@@ -46,7 +46,7 @@ def _differences(columns: Columns, content: Content) -> Table:
 
 def _as_in_the_paper(columns: Columns, content: Content) -> Table:
     found = {
-        (name, segmentation): column(means(measures[name]))
+        (name, segmentation): [each.value for each in means(measures[name])]
         for name in BETTER
         for segmentation, measures in scores(columns, content).items()
     }
