@@ -77,7 +77,7 @@ def assert_engines_agree(model: nn.Module, images: Tensor) -> None:
     """Compiled to rounding, its twin in torch operators to float64's; and hidden NaN leaves no trace."""
     verdict = laws.engines(model, images)
     assert verdict.passed, verdict.detail
-    if LayerMasking(model).packing is None:
+    if LayerMasking(model).sparse_engine is None:
         return  # no convolutional network: little of it is sparse
     visible = masks(images, ["patches", "all", "coarse", "none", "pixel"], seed=0)
     poisoned = torch.where(visible, images, math.nan)
