@@ -91,6 +91,7 @@ SAMPLES: dict[Callable, list[tuple | Arguments]] = {
     F.max_pool3d_with_indices: [(X[None], 2)],
     F.affine_grid: [(X[:, 0, :2, :3], (2, 4, 5, 3), False), (X[:, 0, :3, :4], (2, 4, 5, 3, 2), True)],
     torch._assert: [],
+    torch.Tensor.tolist: [],
     torch.lstm_cell: [_cell(nn.LSTMCell)],
     torch.gru_cell: [_cell(nn.GRUCell)],
     torch.rnn_tanh_cell: [_cell(nn.RNNCell)],
