@@ -45,6 +45,17 @@ def test_writes_are_counted() -> None:
         assert private.writes_so_far(torch.zeros(3).add_(1)) == 0
 
 
+def test_operators_have_the_name_they_are_called_by() -> None:
+    assert private.operator_name(torch.ops.aten.relu) == "aten.relu"
+    assert private.operator_name(torch.relu) == ""
+
+
+def test_assertions_and_functions_of_lists_are_called() -> None:
+    with pytest.raises(AssertionError, match="wrong"):
+        private.ASSERT(False, "wrong")
+    assert private.called_for_lists("atleast_2d")([torch.zeros(3)])[0].shape == (1, 3)
+
+
 def test_fake_tensors_are_told_from_others() -> None:
     with FakeTensorMode():
         fake = torch.zeros(3, device="cuda")

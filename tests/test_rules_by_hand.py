@@ -27,6 +27,12 @@ def _recurrent(cls: type, states: int) -> tuple:
     return X[:, :, :, 0], state, weights(cls(6, 3)), True, 1, 0.0, False, False, True
 
 
+def _cell(cls: type) -> tuple:
+    torch.manual_seed(0)
+    state = X[:, 0, 1, :3]
+    return X[:, 0, :, 0], ((state, state.sin()) if cls is nn.LSTMCell else state), *weights(cls(6, 3))
+
+
 SAMPLES: dict[Callable, list[tuple | Arguments]] = {
     torch.Tensor.cpu: [(X,)],
     torch.Tensor.detach: [(X,)],
@@ -83,6 +89,13 @@ SAMPLES: dict[Callable, list[tuple | Arguments]] = {
     F.max_pool1d_with_indices: [(X[..., 0], 2)],
     F.max_pool2d_with_indices: [(X, 2), (X, 3, 2, 1)],
     F.max_pool3d_with_indices: [(X[None], 2)],
+    F.affine_grid: [(X[:, 0, :2, :3], (2, 4, 5, 3), False), (X[:, 0, :3, :4], (2, 4, 5, 3, 2), True)],
+    torch._assert: [],
+    torch.Tensor.tolist: [],
+    torch.lstm_cell: [_cell(nn.LSTMCell)],
+    torch.gru_cell: [_cell(nn.GRUCell)],
+    torch.rnn_tanh_cell: [_cell(nn.RNNCell)],
+    torch.rnn_relu_cell: [_cell(nn.RNNCell)],
     torch.lstm: [_recurrent(nn.LSTM, 2)],
     torch.gru: [_recurrent(nn.GRU, 1)],
     torch.rnn_tanh: [_recurrent(nn.RNN, 1)],

@@ -16,6 +16,7 @@ import layermask as lm
 from layermask import Masked
 
 W = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+W5 = torch.randn(15, 5, generator=torch.Generator().manual_seed(5))
 LEVELS = torch.arange(5.0)
 
 HEADS: dict[str, Callable] = {
@@ -54,6 +55,18 @@ HEADS: dict[str, Callable] = {
     "fft": lambda v: torch.fft.rfft(v).abs(),
     "attention": lambda v: F.scaled_dot_product_attention(*[v[:, None]] * 3)[:, 0],
     "cdist": lambda v: torch.cdist(v, W),
+    "scatter": lambda v: v.scatter(1, torch.tensor([[2, 0]]).expand(len(v), 2), v),
+    "scatter_add": lambda v: v.scatter_add(1, torch.tensor([[2, 2]]).expand(len(v), 2), v),
+    "median": lambda v: v.median(1)[0],
+    "kthvalue": lambda v: v.kthvalue(2, 1)[0],
+    "quantile": lambda v: v.quantile(0.3, 1),
+    "affine_grid": lambda v: F.affine_grid(v[:, [0, 1, 2, 3, 4, 0]].view(-1, 2, 3), [len(v), 1, 2, 2], False),
+    "a cell": lambda v: torch.gru_cell(v, v, W5, W5),
+    "bilinear, which has no rule": lambda v: F.bilinear(v, v.sin(), W[:, None] * W[0, :, None]),
+    "renorm, which has no rule": lambda v: torch.renorm(v, 2, 0, 0.5),
+    "mode, which has no rule": lambda v: v.round().mode(1)[0],
+    "bucketize, which has no rule": lambda v: torch.bucketize(v, LEVELS).float(),
+    "cross, which has no rule": lambda v: torch.linalg.cross(v[:, :3], v[:, 2:]),
     "pairwise_distance": lambda v: F.pairwise_distance(v, W[:1]),
 }
 
@@ -80,6 +93,21 @@ def test_of_nothing_visible_every_head_answers_as_of_the_bias(head: str, engine:
     got = lm.LayerMasking(net, engine=engine)(x, visible)
     want = torch.cat([HEADS[head](net.fc.bias[None]), net(x[1:])])
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_what_has_no_rule_passes_for_vectors_only_and_only_image_by_image() -> None:
+    shown = torch.tensor([[True], [False], [True]])
+    v = Masked(torch.tensor([[1.0, 5.0], [torch.nan, 7.0], [3.0, 2.0]]), shown)
+    out = torch.renorm(v, 2, 0, 1.0)
+    assert torch.equal(out.visible, shown)
+    assert torch.equal(out.value[0], torch.renorm(v.value[:1], 2, 0, 1.0)[0]), "the NaN of another image"
+    for function in (torch.unique, torch.trace, lambda x: torch.renorm(x.T, 2, 1, 1.0), lambda x: x.tolist()):
+        with pytest.raises(lm.NoMaskRule):
+            function(v)
+    with pytest.raises(lm.NoMaskRule):
+        torch.renorm(Masked(X, M), 2, 0, 1.0)
+    with pytest.raises(lm.NoMaskRule):
+        v.renorm_(2, 0, 1.0)
 
 
 def test_what_was_cut_out_of_a_map_is_not_determined() -> None:

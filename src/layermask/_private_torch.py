@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.utils._pytree
 from torch import Tensor
-from torch._ops import OpOverload
+from torch._ops import OpOverload, OpOverloadPacket
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -60,6 +60,20 @@ def is_readable(x: Tensor) -> bool:
 def takes_forward_derivatives() -> bool:
     """Whether a block of `torch.autograd.forward_ad.dual_level` is open."""
     return torch.autograd.forward_ad._current_level >= 0
+
+
+def operator_name(function: Callable) -> str:
+    """The name of `torch.ops.<library>.<name>` as "library.name", and "" of any other function."""
+    return str(function) if isinstance(function, OpOverloadPacket) else ""
+
+
+def called_for_lists(name: str) -> Callable:
+    """The function that torch's own of that name calls, the only one that sees what is masked in a list."""
+    return getattr(torch._VF, name)
+
+
+ASSERT: Callable = torch._assert
+"""What models call so that compilers see an assertion: `ASSERT(condition, message)`."""
 
 
 def written_arguments(operator: OpOverload) -> list[tuple[str, bool]]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask._private_torch import identities, same_storage, writes_so_far
+from layermask._private_torch import identities, operator_name, same_storage, writes_so_far
 from layermask.core.call_site import autograd_function, module_path, user_line
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.masked import Masked, has_positions, masked_in, replace_masked, zero_hidden
-from layermask.core.rule_table import BUILT_IN, RULES, name_of, overrides
+from layermask.core.per_image import may_pass, passed
+from layermask.core.rule_table import BUILT_IN, OPERATORS, RULES, name_of, overrides
 from layermask.errors import InputError, LostMask, NoMaskRule
 
 
@@ -22,7 +24,7 @@ def rule_for(run: ForwardPass, function: Callable) -> Callable | None:
     for rules in (run.rules, *overrides(), *run.overrides):
         if function in rules:
             return rules[function]
-    return RULES.get(function)
+    return RULES.get(function) or OPERATORS.get(operator_name(function))
 
 
 def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
@@ -43,7 +45,9 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
         return replace_masked(out, lambda x: _in_run(x, run))
     body = rule_for(run, function)
     if body is None:
-        return _no_rule(function, args, kwargs)
+        if not may_pass(function, inputs) or writes(function):
+            return _no_rule(function, args, kwargs)
+        body = partial(passed, function)
     ours, masked_first = BUILT_IN.get(function, (None, False))
     if body is ours and masked_first:
         _refuse_other_argument(function, args, options)

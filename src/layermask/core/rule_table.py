@@ -18,6 +18,18 @@ RULES: dict[Callable, Callable] = {}
 BUILT_IN: dict[Callable, tuple[Callable, bool]] = {}
 """This package's own: torch function -> its rule, and whether that takes a Masked first and nothing else."""
 
+OPERATORS: dict[str, Callable] = {}
+"""Rules for operators of libraries that need not be installed: "torchvision.nms" -> rule."""
+
+
+def operator(name: str) -> Callable[[Callable], Callable]:
+    """Register the decorated function as the rule of `torch.ops.<name>`, whether or not that is there yet."""
+
+    def register(body: Callable) -> Callable:
+        return OPERATORS.setdefault(name, body)
+
+    return register
+
 
 def rule(*functions: Callable) -> Callable[[Callable], Callable]:
     """Register the decorated function as the rule of `functions`, whose parameters it takes.

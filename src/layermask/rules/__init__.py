@@ -1,6 +1,7 @@
 """The rules, one file per kind of operation. Importing this package fills `layermask.core.RULES`."""
 
 from layermask.rules import (
+    assemble,
     attention,
     contract,
     convolve,
@@ -11,14 +12,18 @@ from layermask.rules import (
     overwrite,
     pointwise,
     pool,
+    ranks,
     recurrent,
     reduce,
+    regions,
     resample,
+    scatter,
     shape,
     sorting,
 )
 
 __all__ = [
+    "assemble",
     "attention",
     "contract",
     "convolve",
@@ -29,9 +34,12 @@ __all__ = [
     "overwrite",
     "pointwise",
     "pool",
+    "ranks",
     "recurrent",
     "reduce",
+    "regions",
     "resample",
+    "scatter",
     "shape",
     "sorting",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layermask.core.mask import narrow
-from layermask.core.masked import Masked, masked_in, zero_hidden
+from layermask.core.masked import Masked, determined, masked_in, replace_masked, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 from layermask.rules.shape import moved
@@ -18,7 +18,8 @@ from layermask.rules.shape import moved
 @rule(Tensor.__getitem__)
 def getitem(input: Any, index: Any) -> Any:
     """Slices of a grid with a step are phases of it, which space-to-depth layers lay side by side."""
-    if any(masked_in(index)):
+    index = replace_masked(index, _decided)
+    if masked_in(index):
         raise TypeError("a Masked cannot be an index: which entries are read may be hidden.")
     value = input.value[index]
     out = moved(input, value, lambda m: _read(m, index, input.value.shape))
@@ -27,13 +28,23 @@ def getitem(input: Any, index: Any) -> Any:
     return out
 
 
+def _decided(x: Masked) -> Any:
+    """What says which images are meant (SmolVLM leaves out empty ones) does not rest on hidden content."""
+    return x.value if determined(x, ()) and x.value.dtype is torch.bool else x
+
+
+def _written_value(x: Masked) -> Tensor:
+    decided = _decided(x)
+    return zero_hidden(x) if decided is x else decided
+
+
 @rule(Tensor.__setitem__)
 def setitem(input: Masked, index: Any, value: Any) -> None:
     """The target keeps its storage where it can; the entries written take the mask of what is written."""
-    if any(masked_in(index)):
+    if masked_in(index):
         raise TypeError("a Masked cannot be an index: which entries are written may be hidden.")
     # hidden content stays out of storage that something else may call visible
-    new = zero_hidden(value) if isinstance(value, Masked) else value
+    new = _written_value(value) if isinstance(value, Masked) else value
     marks = (value.visible, value.is_padding) if isinstance(value, Masked) else (None, None)
     shape = input.value.shape
     visible = _written(input.visible, index, shape, marks[0], True)

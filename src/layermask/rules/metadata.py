@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layermask.core.masked import Masked, replace_masked
+from layermask.core.call_site import module_path, user_line
+from layermask.core.masked import Masked, determined, replace_masked
 from layermask.core.rule_table import built_in as rule
+from layermask.errors import NoMaskRule
 
 _ASKED = """
     size dim ndimension stride numel nelement element_size get_device is_contiguous is_floating_point
@@ -33,6 +35,15 @@ def of_the_value(function: Callable) -> Callable:
 for name in (*_ASKED, *_LIKENESS):
     for function in dict.fromkeys(getattr(space, name) for space in (torch, Tensor) if hasattr(space, name)):
         rule(function)(of_the_value(function))
+
+
+@rule(Tensor.tolist)
+def tolist(input: Masked) -> Any:
+    """Counts, one per image, by which a model splits a batch: they do not rest on hidden content."""
+    if input.value.is_floating_point() or not determined(input, ()):
+        why = "Only whole numbers that have no positions can become Python's."
+        raise NoMaskRule("torch.Tensor.tolist", module_path(), user_line(), why)
+    return input.value.tolist()
 
 
 @rule(Tensor.new_tensor)

@@ -71,7 +71,10 @@ def _reshaped(name: str) -> Callable:
 
 
 _FORMS: dict[Callable, str] = {
-    _written: "addmm addmv baddbmm cumprod cumsum tril triu",
+    _written: """
+        addmm addmv baddbmm cumprod cumsum index_add index_copy index_fill index_put masked_scatter
+        scatter scatter_add scatter_reduce tril triu
+        """,
     _reshaped: "detach squeeze swapaxes swapdims t transpose unsqueeze",
 }
 """How methods of a name and `_` follow from the rule of that name."""

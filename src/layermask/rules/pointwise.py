@@ -26,9 +26,9 @@ _NOT_POINTWISE = {"equal", "max", "min", "frexp"}  # tagged for one overload; `r
 _DRAWS = {"rrelu", "bernoulli", "normal"}  # what they draw depends on the values: hidden ones are zero
 _UNTAGGED = """
     absolute alpha_dropout arccos arccosh arcsin arcsinh arctan arctan2 arctanh bernoulli bfloat16 bool
-    byte cauchy char clamp_max clamp_min conj contiguous cpu cuda detach divide double dropout dropout1d
-    dropout2d dropout3d expit exponential fake_quantize feature_alpha_dropout feature_dropout fill fix
-    float floor_divide fmod gelu geometric greater greater_equal half hardswish imag int leaky_relu less
+    byte cauchy char clamp_max clamp_min complex conj contiguous cpu cuda detach divide double dropout
+    dropout1d dropout2d dropout3d expit exponential fake_quantize feature_alpha_dropout feature_dropout fill
+    fix float floor_divide fmod gelu geometric greater greater_equal half hardswish imag int leaky_relu less
     less_equal log1p log_ndtr log_normal logsigmoid long mish multiply ndtr negative normal
     not_equal pin_memory random real relu6 requires_grad resolve_conj resolve_neg rrelu short silu
     softplus softsign subtract tanhshrink threshold to type type_as uniform zero
@@ -208,8 +208,26 @@ def _stem(name: str, in_place: bool) -> str:
 
 
 for function, in_place in functions():
-    if function not in (Tensor.__setitem__, Tensor.detach_, torch.detach_):  # which have rules of their own
+    if function not in (
+        Tensor.__setitem__,
+        Tensor.detach_,
+        torch.detach_,
+        torch.where,
+    ):  # which have rules of their own
         rule(function)(pointwise_in_place(function) if in_place else pointwise(function))
+
+
+def _where(choose: Callable) -> Callable:
+    def rule(condition: Any, *branches: Any, **named: Any) -> Any:
+        """With a condition alone, the places where it is visible and holds, as plain indices."""
+        if branches or named:
+            return choose(condition, *branches, **named)
+        return zero_hidden(condition).nonzero(as_tuple=True)
+
+    return rule
+
+
+rule(torch.where)(_where(pointwise(torch.where)))
 
 
 @rule(*dict.fromkeys((F.prelu, torch.prelu, Tensor.prelu)))

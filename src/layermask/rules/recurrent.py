@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from layermask.core.mask import any_over
-from layermask.core.masked import Masked, zero_hidden
+from layermask.core.mask import any_over, intersection
+from layermask.core.masked import Masked, zero_hidden, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 
 
@@ -52,3 +52,22 @@ def _unpacked(packed: Any, data: Tensor, order: Tensor) -> Tensor:
 
 for function in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu):
     rule(function)(_recurrent(function))
+
+
+def _cell(function: Callable) -> Callable:
+    def cell(input: Any, hx: Any, *weights: Any) -> Any:
+        """One step of each row; visible where the input of the row and its state are."""
+        states = hx if isinstance(hx, (tuple, list)) else (hx,)
+        masked = [x for x in (input, *states) if isinstance(x, Masked)]
+        plain = [zero_undetermined(x, (-1,)) if isinstance(x, Masked) else x for x in (input, *states)]
+        out = function(plain[0], tuple(plain[1:]) if isinstance(hx, (tuple, list)) else plain[1], *weights)
+        seen = any_over(masked[0].run, masked[0].visible, (-1,), keepdim=True)
+        for x in masked[1:]:
+            seen = intersection(x.run, seen, any_over(x.run, x.visible, (-1,), keepdim=True))
+        return tuple(Masked(h, seen) for h in out) if isinstance(out, tuple) else Masked(out, seen)
+
+    return cell
+
+
+for function in (torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell):
+    rule(function)(_cell(function))

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.mask import cached
-from layermask.core.masked import Masked, zero_hidden_pair
+from layermask.core.mask import cached, intersection
+from layermask.core.masked import Masked, zero_hidden_pair, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 from layermask.core.window import on_grid
-from layermask.errors import NoMaskRule
 from layermask.padding.neighbor import neighbor
 from layermask.rules.convolve import zero_if_empty
 
@@ -104,6 +103,21 @@ def _read(
 _LEAST = 1e-6  # the weight of what counts as read
 
 
+def _sampled(x: Masked, grid: Tensor, mode: str, padding_mode: str, align_corners: bool | None) -> Masked:
+    """Sampled at plain places: visible where anything visible was read, or padding alone."""
+    x = on_grid(x, x.value.ndim - 2)
+    reach = {"nearest": 0, "bilinear": 1, "bicubic": 3}[mode]
+    value = neighbor(zero_hidden_pair(x), (reach,) * (x.value.ndim - 2))  # padding may lie between cells
+    out = F.grid_sample(value, grid, mode, padding_mode, align_corners)
+
+    def sample(mask: Tensor, mode: str) -> Tensor:
+        return F.grid_sample(mask.expand(len(grid), *mask.shape[1:]), grid, mode, padding_mode, align_corners)
+
+    visible, is_padding = _read(sample, *_real_and_image(x, grid.dtype), mode)
+    framed = padding_mode == "zeros" or x.is_padding is not None
+    return zero_if_empty(x, Masked(out, visible, is_padding=is_padding if framed else None))
+
+
 @rule(F.grid_sample)
 def grid_sample(
     input: Any,
@@ -112,19 +126,23 @@ def grid_sample(
     padding_mode: str = "zeros",
     align_corners: bool | None = None,
 ) -> Masked:
-    """Visible where the sample read anything visible, or padding alone; the places themselves are plain."""
-    if isinstance(grid, Masked):
-        raise NoMaskRule("torch.nn.functional.grid_sample", why="Its grid must be plain.")
-    input = on_grid(input, input.value.ndim - 2)
-    reach = {"nearest": 0, "bilinear": 1, "bicubic": 3}[mode]
-    value = neighbor(
-        zero_hidden_pair(input), (reach,) * (input.value.ndim - 2)
-    )  # padding may lie between cells
-    out = F.grid_sample(value, grid, mode, padding_mode, align_corners)
+    """A sample is visible if its place is, and what is read there."""
+    places = zero_undetermined(grid, (-1,)) if isinstance(grid, Masked) else grid
+    if isinstance(input, Masked):
+        out = _sampled(input, places, mode, padding_mode, align_corners)
+    else:
+        value = F.grid_sample(input, places, mode, padding_mode, align_corners)
+        out = Masked(value, torch.ones([1] * value.ndim, dtype=torch.bool, device=value.device))
+    if not isinstance(grid, Masked):
+        return out
+    shown = grid.visible.all(-1, keepdim=True).movedim(-1, 1)
+    is_padding = None if out.is_padding is None else out.is_padding & shown
+    return Masked(out.value, intersection(grid.run, out.visible, shown), is_padding=is_padding)
 
-    def sample(mask: Tensor, mode: str) -> Tensor:
-        return F.grid_sample(mask.expand(len(grid), *mask.shape[1:]), grid, mode, padding_mode, align_corners)
 
-    visible, is_padding = _read(sample, *_real_and_image(input, grid.dtype), mode)
-    framed = padding_mode == "zeros" or input.is_padding is not None
-    return zero_if_empty(input, Masked(out, visible, is_padding=is_padding if framed else None))
+@rule(F.affine_grid)
+def affine_grid(theta: Masked, size: Any, align_corners: bool | None = None) -> Masked:
+    """The places of an image are visible if all of its transform is."""
+    grid = F.affine_grid(zero_undetermined(theta, (-2, -1)), size, align_corners)
+    shown = theta.visible.flatten(1).all(1)
+    return Masked(grid, shown.reshape(-1, *[1] * (grid.ndim - 1)))

@@ -1,0 +1,127 @@
+"""Operators of torchvision: boxes cut out of maps, convolutions that move their cells, the choice of boxes.
+
+They are known by name, so torchvision need not be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layermask.core.masked import Masked, zero_hidden, zero_hidden_pair
+from layermask.core.rule_table import operator
+from layermask.core.window import on_grid
+from layermask.padding.neighbor import neighbor
+from layermask.rules.convolve import conv_window
+
+_LEAST = 1e-6  # the weight of what counts as read
+
+
+def _plain(x: Any) -> Any:
+    return zero_hidden(x) if isinstance(x, Masked) else x
+
+
+def _shown(x: Any, ndim: int) -> Tensor | None:
+    """Whether all of a row is visible, (rows, 1, ...); None if it is plain."""
+    return x.visible.flatten(1).all(1).reshape(-1, *[1] * (ndim - 1)) if isinstance(x, Masked) else None
+
+
+def _pictures(x: Masked, channels: bool) -> tuple[Tensor, Tensor]:
+    """What is visible and no padding, and what is no padding, as maps of one channel or of all."""
+    width = x.value.shape[1] if channels or x.visible.shape[1] != 1 else 1
+    size = (x.value.shape[0], width, *x.value.shape[2:])
+    image = torch.ones_like(x.visible[:1, :1]) if x.is_padding is None else ~x.is_padding
+    kind = torch.promote_types(x.value.dtype, torch.float32)
+    return (x.visible & image).expand(size).to(kind), image.expand(size).to(kind)
+
+
+def _cut_out(name: str, shares: bool, grouped: bool) -> None:
+    """Give `torchvision.<name>(input, boxes, *geometry)` a rule.
+
+    `shares`: it is a mean over the cells of a bin, of which the visible ones count; else their maximum.
+    `grouped`: each bin reads channels of its own, and a second result tells which.
+    """
+
+    @operator(f"torchvision.{name}")
+    def rule(input: Any, rois: Any, *geometry: Any) -> Any:
+        function = getattr(torch.ops.torchvision, name)
+        boxes = _plain(rois)
+        x = input if isinstance(input, Masked) else Masked(input, _everywhere(input))
+        out = function(_readable(x, shares), boxes, *geometry)
+        value, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, ())
+        maps = (function(m, boxes.to(m.dtype), *geometry) for m in _pictures(x, grouped))
+        seen, inside = (m[0] if isinstance(m, tuple) else m for m in maps)
+        visible = (seen > _LEAST) | (inside <= _LEAST)
+        if shares:
+            value = value * torch.where(visible & (seen < inside), inside / seen.clamp(min=_LEAST), 1.0).to(
+                value.dtype
+            )
+        if grouped and x.visible.shape[1] == 1:
+            visible = visible[:, :1]
+        shown = _shown(rois, value.ndim)
+        visible = visible if shown is None else visible & shown
+        masked = zero_hidden_pair(Masked(value, visible))
+        return (masked, *rest) if isinstance(out, tuple) else masked
+
+
+def _everywhere(x: Tensor) -> Tensor:
+    return torch.ones([1] * x.ndim, dtype=torch.bool, device=x.device)
+
+
+def _readable(x: Masked, shares: bool) -> Tensor:
+    return zero_hidden(x) if shares else torch.where(x.visible, x.value, -torch.inf)
+
+
+for name, shares, grouped in (
+    ("roi_align", True, False),
+    ("roi_pool", False, False),
+    ("ps_roi_align", True, True),
+    ("ps_roi_pool", True, True),
+):
+    _cut_out(name, shares, grouped)
+
+
+@operator("torchvision.deform_conv2d")
+def deform_conv2d(input: Any, weight: Any, offset: Any, mask: Any, bias: Any, *geometry: Any) -> Masked:
+    """A convolution whose cells are moved: filled as for one that is not, and 0 further away.
+
+    `geometry`: stride, padding and dilation (rows and columns of each), groups, groups of offsets, whether
+    `mask` is used. Visible where a cell that was read is, or only padding was, if the moves are visible.
+    """
+    *sizes, _, movers, weighs = geometry
+    stride, padding, dilation = (tuple(sizes[i : i + 2]) for i in (0, 2, 4))
+    window = conv_window(weight, stride, padding, dilation)
+    x = on_grid(input if isinstance(input, Masked) else Masked(input, _everywhere(input)), 2)
+    value = neighbor(zero_hidden_pair(x), tuple(r + 1 for r in window.reach))  # bilinear: a cell further
+    moves = _plain(offset)
+    out = torch.ops.torchvision.deform_conv2d(value, weight, moves, _plain(mask), bias, *geometry)
+    seen, inside = (_touched(m, weight, moves, sizes, movers) for m in _pictures(x, False))
+    visible = seen | ~inside
+    for given in (offset, mask if weighs else None):
+        if isinstance(given, Masked):
+            visible = visible & given.visible.all(1, keepdim=True)
+    return Masked(out, visible, is_padding=~inside & visible)
+
+
+def _touched(cells: Tensor, weight: Tensor, moves: Tensor, sizes: Sequence[int], movers: int) -> Tensor:
+    """Which windows read any of the cells, given as numbers: (N or 1, 1 or C, H, W) to (N, 1, H', W')."""
+    cells = cells.amax(1, keepdim=True).expand(len(moves), movers, -1, -1).to(moves.dtype)
+    ones = cells.new_ones((1, movers, *weight.shape[2:]))
+    rest = (cells.new_zeros(len(moves), 1, 1, 1), cells.new_zeros(1), *sizes, 1, movers, False)
+    return torch.ops.torchvision.deform_conv2d(cells, ones, moves, *rest) > _LEAST
+
+
+@operator("torchvision.nms")
+def nms(dets: Any, scores: Any, iou_threshold: float) -> Tensor:
+    """The places of the boxes that stay. Hidden boxes, and those of a hidden score, are no boxes at all."""
+    shown = [
+        x.visible.expand(x.value.shape).reshape(len(x), -1).all(1)
+        for x in (dets, scores)
+        if isinstance(x, Masked)
+    ]
+    places = torch.stack(shown).all(0).nonzero()[:, 0]
+    boxes, scores = (_plain(x)[places] for x in (dets, scores))
+    return places[torch.ops.torchvision.nms(boxes, scores, iou_threshold)]
