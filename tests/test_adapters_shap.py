@@ -131,7 +131,10 @@ BAD = [
         lambda r: lm.adapters.as_shap(r, torch.zeros(4, 4, dtype=torch.long), partition=True),
         "two segments or more",
     ),
-    (lambda r: lm.adapters.as_shap(r, EIGHT, output="p"), "output is 'p': choose probability or logit"),
+    (
+        lambda r: lm.adapters.as_shap(r, EIGHT, output="p"),
+        "output is 'p': choose probability, sigmoid or logit",
+    ),
     (
         lambda r: shap.Explainer(*lm.adapters.as_shap(r, EIGHT), algorithm="exact")(IMAGES[0], silent=True),
         r"of shape \(16, 16\), expected \(C, 16, 16\) .* batch of images \(N, C, 16, 16\)",

@@ -295,6 +295,10 @@ WRONG: dict[str, list[Any]] = {
     "above 0": [*NO_NUMBERS, [0.0, 1, 1], [-1.0, 1, 1], [1e-39] * 3],
     "sizes": NO_SIZES,
     "pair": [*NO_SIZES, 16, (4,), (4, 4, 4)],
+    "pair or None": [*NO_SIZES[1:], 16, (4,), (4, 4, 4)],
+    "pixel": [*NO_COUNT, 9],
+    "points": [*NO_NUMBERS, [(0, 0), (1, 1)], [0, 0, 1, 1], [0, 0, 1, 1, 2], 16],
+    "embedding": [*NO_TENSOR, torch.zeros(4), torch.full((4,), math.nan)],
     "counts": [*NO_SIZES, 16],
     "indices": [*less(NO_SIZES, (0, 4)), 16],
     "words": [*ODD, "grid", 5, ["no such"], [5], [None], True, ["grid", "grid"], math.nan],
@@ -310,6 +314,10 @@ WRONG: dict[str, list[Any]] = {
     "table of scores": [*NO_TENSOR, torch.rand(1), torch.rand(1, 5), torch.rand(4, 1)],
     "indices of scores": [*less(NO_SIZES, (0, 4)), 16, (1, 2)],
     "value": without(torch.Tensor),
+    "extra inputs": [*without(type(None)), 5, "x", True, (torch.rand(2, 2),), (1, 2)],
+    "box": [*NO_NUMBERS, (0, 0, 4), (4, 0, 0, 4), (0, 0, 4, 4, 4), 16],
+    "a class": [*(each for each in NO_COUNT if type(each) is not str), "", [0], (0, 1)],
+    "region": [*NO_MASK, VISIBLE & False],
     "bools": [*NO_MASK, VISIBLE.float(), VISIBLE[0], VISIBLE[..., :3], META > 0],
     "masks (N, 1, *S)": [*NO_MASK, VISIBLE[0].repeat(2, 1, 1), VISIBLE.repeat(1, 3, 1, 1), VISIBLE[:0]],
     "picture": [*ODD, 5, "x.png", np.zeros((4, 4)), True, math.nan, IMAGES],
@@ -359,6 +367,7 @@ NAMES = {
     "word": "compat engine explain fit growth interpolation keep kind metric method of order output pool "
     "rule name",
     "text": "head until pattern text format ablation",
+    "extra inputs": "additional_forward_args",
     "labels": "feature_mask segments indices",
     "label maps": "feature_masks",
     "path": "folder path weights",
@@ -544,7 +553,7 @@ CALLS: dict[str, Call] = {
         for name, kind in ((kind.__name__, kind) for kind in lm.segment.SEGMENTERS.values())
     },
     "Boxes()": Call(lm.segment.Boxes(((0, 0, 4, 4),)), {"image": "extent"}),
-    "as_captum": Call(lm.adapters.as_captum),
+    "as_captum": Call(lm.adapters.as_captum, {"target": "any class"}),
     "as_perturb_func": Call(lm.adapters.as_perturb_func),
     "as_road": Call(lm.adapters.as_road, {"metric": "object"}, {"metric": object()}),
     "as_shap": Call(lm.adapters.as_shap, {"target": "any class"}),
@@ -561,6 +570,27 @@ CALLS: dict[str, Call] = {
     "measure_linearity": Call(lm.metrics.measure_linearity),
     "measure_shape_bias": Call(lm.metrics.measure_shape_bias),
     "remove_segments": Call(lm.metrics.remove_segments, {"order": "tensors"}),
+    "Box": Call(
+        lm.explain.Box,
+        {"box": "box", "target": "a class", "size": "pair or None"},
+        {"box": (0, 0, 4, 4), "target": 0},
+    ),
+    "Region": Call(
+        lm.explain.Region, {"target": "a class", "region": "region"}, {"target": 0, "region": VISIBLE[0, 0]}
+    ),
+    "Region.pixel": Call(
+        lm.explain.Region.pixel,
+        {"target": "a class", "x": "pixel", "y": "pixel", "size": "pair"},
+        {"target": 0, "x": 1, "y": 2, "size": (4, 5)},
+    ),
+    "Region.polygon": Call(
+        lm.explain.Region.polygon,
+        {"target": "a class", "points": "points", "size": "pair"},
+        {"target": 0, "points": [(0, 0), (3, 0), (3, 3)], "size": (4, 5)},
+    ),
+    "Similarity": Call(
+        lm.explain.Similarity, {"embedding": "embedding", "name": "text"}, {"embedding": torch.rand(4)}
+    ),
     "write_nan": Call(
         lm.adapters.write_nan,
         {"arr": "anything", "mask": "any mask"},

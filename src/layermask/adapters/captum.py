@@ -12,12 +12,20 @@ from layermask.adapters.arguments import Removal
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
-from layermask.removal.query import Output, answers, output_kind
+from layermask.removal.query import asking, extra_inputs, query
+from layermask.removal.reading import Output, output_kind
+from layermask.removal.targets import Columns, Targets, items, target_kind
 
 
-@checked(removal=kinds.removal, images=kinds.images, output=output_kind)
+@checked(removal=kinds.removal, images=kinds.images, output=output_kind, target=target_kind)
 def as_captum(
-    removal: Removal, images: Tensor, feature_mask: Any = None, output: Output = "logit"
+    removal: Removal,
+    images: Tensor,
+    feature_mask: Any = None,
+    output: Output = "logit",
+    *,
+    target: Targets = None,
+    additional_forward_args: Any = None,
 ) -> tuple[Callable[..., Tensor], dict[str, Any]]:
     """Return (forward, arguments) for `Method(forward).attribute(**arguments, target=..., ...)`.
 
@@ -29,24 +37,32 @@ def as_captum(
         images: (N, C, *S) float.
         feature_mask: segment numbers *S, or (1 or N, 1, *S); None where each pixel is a feature, and for
             Occlusion, which takes windows over the mask, as `sliding_window_shapes=(1, 16, 16)`.
+        output: what is made of the model's answers, as that of explainers.
+        target: a class by name, a `Region`, `Box`, `Similarity` or function, one or several: captum then
+            sees these alone, and numbers them from 0.
+        additional_forward_args: what the model takes besides the images, tensors (N, ...).
 
     Raises:
         InputError: shapes that do not fit; when called, a mask that is not 0 and 1 throughout.
     """
     # One image stays in the closure, where captum cannot copy it for every perturbation. Several travel with
     # the masks: Lime explains them one by one and says which only by what it passes on.
-    shared = images if len(images) == 1 else None
+    several = () if len(images) == 1 else (images,)
+    passed = (*several, *extra_inputs(additional_forward_args, len(images), removal))
+    wanted = items("target", target, removal)
+    ask = query(removal, output, targets=[] if wanted is None else Columns.of_all(wanted))
 
-    def forward(mask: Tensor, own: Tensor | None = shared) -> Tensor:
-        if own is None:
+    def forward(mask: Tensor, *given: Tensor) -> Tensor:
+        if len(given) != len(passed):
             raise InputError("captum passed masks without their images: give it all arguments of as_captum")
+        own, *more = given if several else (images, *given)
         shown = own.expand(len(mask), *own.shape[1:])  # one image is shared by all masks, without copies
-        (scores,) = answers(removal, [(shown, _visible(mask))], output)
-        return scores
+        (scores,) = asking(ask, [(shown, _visible(mask), *more)])
+        return scores[:, 0] if wanted is not None and len(wanted) == 1 else scores
 
     arguments: dict[str, Any] = {"inputs": images.new_ones(len(images), 1, *images.shape[2:]), "baselines": 0}
-    if shared is None:
-        arguments["additional_forward_args"] = (images,)
+    if passed:
+        arguments["additional_forward_args"] = passed
     if feature_mask is not None:
         arguments["feature_mask"] = _labels(feature_mask, images)
     return forward, arguments

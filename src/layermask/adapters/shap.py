@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,9 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.tensors import has_items
 from layermask.errors import InputError, import_optional
-from layermask.removal.query import Output, answers, output_kind
+from layermask.removal.query import asking, query
+from layermask.removal.reading import Output, output_kind
+from layermask.removal.targets import Columns, Targets, items
 from layermask.segment.labels import sum_over
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def as_shap(
     removal: Removal,
     feature_mask: Any,
     *,
-    target: int | Sequence[int] | None = None,
+    target: Targets = None,
     partition: bool = False,
     output: Output = "logit",
     batch_size: int = 32,
@@ -45,7 +46,7 @@ def as_shap(
     Args:
         partition: give the masker a hierarchy of segments. algorithm="partition" needs it; the algorithms
             "exact" and "permutation" then find Owen values of that hierarchy in place of Shapley values.
-        target: class or classes to explain; by default all.
+        target: class or classes to explain, or other targets of explainers; by default all classes.
         batch_size: masks per forward pass, unless the explainer is called with another.
 
     Raises:
@@ -54,8 +55,8 @@ def as_shap(
     """
     labels = torch.unique(feature_mask.cpu(), return_inverse=True)[1]
     masker = SegmentMasker(labels, segment_tree(labels) if partition else None, batch_size)
-    classes = kinds.target("target", target)
-    return SegmentModel(removal, labels, classes, not has_items(target), output), masker
+    wanted = items("target", target, removal)
+    return SegmentModel(removal, labels, wanted, not has_items(target), output), masker
 
 
 class SegmentMasker:
@@ -94,21 +95,21 @@ class SegmentModel:
     """What shap calls with the rows and images of `SegmentMasker`."""
 
     def __init__(
-        self, removal: Removal, labels: Tensor, target: list[int] | None, single: bool, output: Output
+        self, removal: Removal, labels: Tensor, target: list[Any] | None, single: bool, output: Output
     ) -> None:
-        self.removal, self.target, self.single = removal, target, single
-        self.output: Output = output
+        self.columns, self.single = Columns([target]), single
+        self.ask = query(removal, output, targets=self.columns.read)
         self.device = device_of(removal)
         self.labels = labels.to(self.device)
 
     def __call__(self, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Return the float64 scores (B, T), or (B,) for one target, of rows (B, n_segments) of images."""
         visible = torch.as_tensor(rows).to(self.device)[:, self.labels][:, None]
-        (scores,) = answers(self.removal, [(torch.as_tensor(images).to(self.device), visible)], self.output)
+        (scores,) = asking(self.ask, [(torch.as_tensor(images).to(self.device), visible)])
         return self._picked(scores).double().cpu().numpy()  # shap averages in the dtype that it is given
 
     def _picked(self, scores: Tensor) -> Tensor:
-        if (wanted := kinds.target("target", self.target, scores.shape[1])) is None:
+        if not (wanted := self.columns.picked(0, scores.shape[1])):
             return scores
         return scores[:, wanted[0] if self.single else wanted]
 

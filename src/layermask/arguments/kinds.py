@@ -22,6 +22,7 @@ from layermask.arguments.numbers import (
     sizes,
 )
 from layermask.arguments.objects import (
+    binds,
     device,
     function,
     instance,
@@ -38,8 +39,8 @@ from layermask.arguments.tensors import (
     images,
     label_map,
     mask,
+    per_image,
     target,
-    targets,
     tensor,
     values,
 )

@@ -33,7 +33,7 @@ def removal(name: str, value: Any) -> Callable[..., Any]:
 
 def function(name: str, value: Any, inputs: int | None = None) -> Callable[..., Any]:
     """Return a function. If `inputs` is given, it can be called with that many, and is not a class."""
-    if not callable(value) or (inputs is not None and (isinstance(value, type) or not _binds(value, inputs))):
+    if not callable(value) or (inputs is not None and (isinstance(value, type) or not binds(value, inputs))):
         takes = "" if inputs is None else f" of {inputs} argument{'s' * (inputs > 1)}"
         raise wrong_type(name, value, f"give a function{takes}")
     return value
@@ -87,7 +87,7 @@ def instances(name: str, value: Any, kind: type, least: int = 0) -> list[Any]:
 
 def _takes_masks(value: Any) -> bool:
     """Whether the second input is a mask. A second input of a model is optional and named otherwise."""
-    if not _binds(value, 2):
+    if not binds(value, 2):
         return False
     if not isinstance(value, nn.Module):
         return True
@@ -96,7 +96,8 @@ def _takes_masks(value: Any) -> bool:
     return second.default is second.empty or second.name in ("visible", "mask", "masks")
 
 
-def _binds(value: Any, inputs: int) -> bool:
+def binds(value: Any, inputs: int) -> bool:
+    """Whether a function or module can be called with so many inputs."""
     try:
         signature = inspect.signature(value.forward if isinstance(value, nn.Module) else value)
     except (ValueError, TypeError):

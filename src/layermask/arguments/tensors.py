@@ -133,17 +133,19 @@ def target(name: str, value: Any, n_classes: int | None = None) -> list[int] | N
         raise refused(name, value, "give a class or more")
     with contextlib.suppress(WrongType):
         return [_class(name, item, value, n_classes) for item in items]
-    raise wrong_type(name, value, "give the number of a class, or several in a list")
+    raise wrong_type(
+        name, value, "give the number or name of a class, a Region, Box, Similarity or function, or several"
+    )
 
 
-def targets(name: str, value: Any, n_images: int) -> list[Any]:
-    """Return one target for each of `n_images`: a single class is that of all of them."""
-    if value is None or not has_items(value):
-        return [target(name, value)] * n_images
+def per_image(name: str, value: Any, n_images: int) -> list[Any]:
+    """Return one item for each of `n_images`: a single one is that of all of them."""
+    if not has_items(value):
+        return [value] * n_images
     items = sequence(name, value)
     if len(items) != n_images:
         raise InputError(f"{len(items)} {name} for {n_images} images: give one, or a list, for each")
-    return [target(name, item) for item in items]
+    return items
 
 
 def _class(name: str, item: Any, given: Any, n_classes: int | None) -> int:

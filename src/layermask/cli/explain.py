@@ -13,7 +13,7 @@ import typer
 
 from layermask.cli import options
 from layermask.cli.evaluate import halving
-from layermask.cli.jobs import Advance, Found, Job, Session, find_jobs, prepare_folder, ranking_lines
+from layermask.cli.jobs import Advance, Found, Job, Session, find_jobs, prepare_folder
 from layermask.cli.outcome import outcome
 from layermask.errors import InputError
 from layermask.io.atomic import exists, expanded, is_file, make_folder, write_all
@@ -86,6 +86,7 @@ def command(
     converge: Converge = None,
     seed: Seed = 0,
     target: Targets = None,
+    output: options.Output = "probability",
     against: options.Against = "greyout,blackout",
     out: options.Out = Path(),
     report: ReportPath = None,
@@ -102,11 +103,12 @@ def command(
     """
     with outcome(quiet, options.less(batch_size)):
         removals, jobs = options.removals(against), find_jobs(images)
-        settings = _settings(method, samples, converge, seed)
+        settings = _settings(method, samples, converge, seed) | {"output": options.output_of(output)}
         if report:
             _check_report(report, jobs)
         others = ["_curves.png"] if curves else []
-        session = Session.open("explain", jobs, out, model, weights, device, quiet, json, *others)
+        place = (out, model, weights, device, quiet, json)
+        session = Session.open("explain", jobs, *place, *others, output=output)
         size = options.batch_size(batch_size, session.device)
         make = halving if batch_size == "auto" else None
         asked = _Asked(method, settings, segments, target or [], removals)
@@ -141,7 +143,7 @@ class _Work:
     make: Any
 
     def __call__(self, image: PreparedImage, job: Job, advance: Advance) -> Found:
-        self.session.print_line(f"{image.title}\n{ranking_lines(image.named(image.predictions))}")
+        self.session.print_line(f"{image.title}\n{image.listed(image.predictions)}")
         labels, classes = _segment(image, self.asked.segments), _targets(image, self.asked.targets)
         explainers = {name: self._explainer(name, labels) for name in self.asked.removals}
         total = sum(_cost(each, labels) for each in explainers.values())
@@ -220,7 +222,14 @@ class _Work:
 
         drawn = {
             name: [
-                curve(explainers[name].removal, image.x, each, order, perturbations_per_eval=self.batch_size)
+                curve(
+                    explainers[name].removal,
+                    image.x,
+                    each,
+                    order,
+                    perturbations_per_eval=self.batch_size,
+                    output=image.output,
+                )
                 for order in ("insertion", "deletion")
             ]
             for name, each in found.items()

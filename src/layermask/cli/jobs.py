@@ -119,6 +119,7 @@ class Session:
     weights: Path | None
     quiet: bool
     json: bool
+    output: str
 
     @classmethod
     def open(
@@ -132,6 +133,7 @@ class Session:
         quiet: bool,
         json: bool,
         *endings: str,
+        output: str = "probability",
     ) -> Session:
         """Load the model, after finding that the first picture can be read and all files written.
 
@@ -139,7 +141,8 @@ class Session:
         """
         folder = prepare_folder(out, jobs, [f"_{command}.png", f"_{command}.json", *endings])
         load_image(jobs[0].image)
-        return cls(command, jobs, folder, *load_model(model, weights, device), weights, quiet, json)
+        loaded = load_model(model, weights, device, output)
+        return cls(command, jobs, folder, *loaded, weights, quiet, json, output)
 
     @property
     def alone(self) -> bool:
@@ -172,7 +175,7 @@ class Session:
 
     def one(self, job: Job, work: Callable, request: Mapping[str, Any], advance: Advance) -> str | None:
         """Write and print what is found for one picture, and return which engine answered."""
-        found = work(open_image(job.image, self.loaded, self.device, self.weights), job, advance)
+        found = work(open_image(job.image, self.loaded, self.device, self.weights, self.output), job, advance)
         record = sealed({"command": self.command, "request": request, **found.record}, found.figure)
         figure, text = self._files(job), to_json(record)
         make_folder(figure["png"].parent)
@@ -201,11 +204,6 @@ class Session:
             return None
         same = stored.get("request") == json.loads(json.dumps(request))
         return stored if same and stored["image"]["sha256"] == sha256(job.image) else None
-
-
-def ranking_lines(ranking: list[tuple[str, float]]) -> str:
-    """Return a line per class: its probability and its name."""
-    return "\n".join(f"  {100 * probability:5.1f} %  {name}" for name, probability in ranking)
 
 
 def _in_one_line(text: str) -> str:
@@ -266,13 +264,15 @@ def _compare_engines(before: set[str], used: str | None) -> None:
         )
 
 
-def load_model(model: str, weights: Path | None, device: str) -> tuple[Loaded, torch.device]:
+def load_model(
+    model: str, weights: Path | None, device: str, output: str = "probability"
+) -> tuple[Loaded, torch.device]:
     """Return the model and the device. The model is tried on a picture, so that errors come early."""
     from layermask.zoo import load, tried
     from layermask.zoo.device import torch_device
 
     where = torch_device(device)
-    return tried(load(model, weights, where)), where
+    return tried(load(model, weights, where), compared=output == "probability"), where
 
 
 def mask_of(mask: Path, job: Job) -> Path:

@@ -92,10 +92,25 @@ Weights = Annotated[
     typer.Option(help="Weight file to use instead of the hub's: .safetensors or a state dict.", **PATH),
 ]
 Against = Annotated[str, typer.Option(help="Other removals to compare with, separated by commas, or none.")]
+Output = Annotated[
+    str,
+    typer.Option(
+        help="What of the model's scores is read: probability, sigmoid (one logit, or labels that do not "
+        "exclude each other) or logit (its numbers as they are)."
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder for the picture and the JSON file.", **PATH)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the JSON record instead of text.")]
+
+
+def output_of(text: str) -> str:
+    """Return what of a model's scores is read, after checking it."""
+    from layermask.arguments.words import choice
+    from layermask.removal.reading import OUTPUTS
+
+    return choice("--output", text, OUTPUTS)
 
 
 def removals(against: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
-from layermask.cli.jobs import Advance, Found, Job, Session, find_jobs, mask_of, ranking_lines
+from layermask.cli.jobs import Advance, Found, Job, Session, find_jobs, mask_of
 from layermask.cli.outcome import outcome
 from layermask.errors import printable
 from layermask.io.record import engine_of, sha256
@@ -30,6 +30,7 @@ def command(
     invert: Invert = False,
     model: options.Model = "builtin",
     weights: options.Weights = None,
+    output: options.Output = "probability",
     against: options.Against = "greyout,blackout",
     out: options.Out = Path(),
     device: options.Device = "auto",
@@ -45,11 +46,13 @@ def command(
         from layermask.removal.registry import from_table
 
         removals, jobs = options.removals(against), find_jobs(images)
-        session = Session.open("predict", jobs, out, model, weights, device, quiet, json)
+        place = (out, model, weights, device, quiet, json)
+        session = Session.open("predict", jobs, *place, output=options.output_of(output))
         operators = {name: from_table(name, session.loaded) for name in removals}
 
         def request(job: Job) -> dict[str, Any]:
-            return {"mask": sha256(mask_of(mask, job)), "invert": invert, "removals": removals}
+            own = sha256(mask_of(mask, job))
+            return {"mask": own, "invert": invert, "removals": removals, "output": output}
 
         def work(image: PreparedImage, job: Job, advance: Advance) -> Found:
             own = mask_of(mask, job)
@@ -68,7 +71,7 @@ def _answers(
     answers = {"whole image": (image.picture, image.predictions)}
     answers |= {name: _answer(image, operator, visible) for name, operator in operators.items()}
     for name, (_, ranking) in answers.items():
-        print_line(f"{name}\n{ranking_lines(image.named(ranking))}")
+        print_line(f"{name}\n{image.listed(ranking)}")
     return answers
 
 
@@ -82,7 +85,7 @@ def _answer(image: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple
         if fill
         else hidden_picture(image.picture, visible)
     )
-    return remains, rank(operator, image.x, visible)
+    return remains, rank(operator, image.x, visible, output=image.output)
 
 
 def _sheet(image: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray, Ranking]]) -> bytes:
@@ -90,7 +93,7 @@ def _sheet(image: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray
     from layermask.render.sheets import prediction_sheet
 
     columns = [(name, picture, image.named(ranking)) for name, (picture, ranking) in answers.items()]
-    return png(prediction_sheet(f"{image.title}, {printable(mask.name)}", columns))
+    return png(prediction_sheet(f"{image.title}, {printable(mask.name)}", columns, image.output))
 
 
 def _record(

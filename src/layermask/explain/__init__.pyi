@@ -10,3 +10,6 @@ from layermask.explain.occlusion import Occlusion as Occlusion
 from layermask.explain.permutation import PermutationShapley as PermutationShapley
 from layermask.explain.registry import EXPLAINERS as EXPLAINERS
 from layermask.explain.rise import Rise as Rise
+from layermask.removal.targets import Box as Box
+from layermask.removal.targets import Region as Region
+from layermask.removal.targets import Similarity as Similarity

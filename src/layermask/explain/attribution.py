@@ -17,6 +17,7 @@ from layermask.arguments.kinds import Text
 from layermask.errors import InputError
 from layermask.io.notebook import card
 from layermask.io.pixels import tinted
+from layermask.removal.targets import known_target, target_name
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -32,7 +33,8 @@ class Attribution(Checked):
     """One score per target class (T) and segment (S): positive supports the class, negative detracts.
 
     `scores` (T, S) float64, in units of the explained output; `segments` (*S) int64, the segment of each
-    pixel; `prediction` (T,) the explained output for the whole picture; `n_samples` the number of masks.
+    pixel; `targets` (T) the classes, or the objects and functions that were asked for; `prediction` (T,) the
+    explained output for the whole picture; `n_samples` the number of masks.
 
     Where the method has them: `stderr` (T, S), the standard errors of scores that come from sampling;
     `r2` and `intercept` (T,) of a linear surrogate; `region` (T, S) bool, the smallest visible part found.
@@ -40,7 +42,7 @@ class Attribution(Checked):
 
     scores: Rows
     segments: Annotated[Tensor, kinds.label_map]
-    targets: Annotated[tuple[int, ...], partial(kinds.several, kind=kinds.index)]
+    targets: Annotated[tuple[Any, ...], partial(kinds.several, kind=known_target)]
     prediction: Annotated[Tensor, partial(kinds.values, ndim=1)]
     method: Text = ""
     n_samples: Index = 0
@@ -78,7 +80,9 @@ class Attribution(Checked):
         if self.segments.ndim != 2:
             return []
         white = torch.full(self.segments.shape, 255.0)
-        maps = ((target, self.heatmap(row).nan_to_num()) for row, target in enumerate(self.targets))
+        maps = (
+            (target_name(target), self.heatmap(row).nan_to_num()) for row, target in enumerate(self.targets)
+        )
         return [(f"target {target}", tinted(white, scores, limit)) for target, scores in maps]
 
     def record(self) -> dict[str, Any]:

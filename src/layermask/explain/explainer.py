@@ -18,28 +18,30 @@ from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
-from layermask.removal.query import Output, Progress, answers, batches, progress, query
+from layermask.removal.query import Forward, Progress, asking, batches, extra_inputs, progress, query
+from layermask.removal.reading import Output, output_kind
+from layermask.removal.targets import Columns, Targets, items, target_kind
 from layermask.segment.labels import relabel
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-Target = int | Sequence[int] | None
-
 
 @dataclass(frozen=True)
 class Explainer(Checked, ABC):
-    """Scores the segments of pictures by the outputs of `removal(images, visible) -> logits` without them.
+    """Scores the segments of pictures by the answers of `removal(images, visible)` without them.
 
     `perturbations_per_eval`: masks in one forward pass; memory follows it, and results do not depend on it,
     up to the rounding of the model's kernels. Masks that show about as much share a pass.
-    `output`: what of the model is explained.
+    `output`: what of the model's scores is explained: "probability", "sigmoid" (one logit, or labels that do
+    not exclude each other), "logit" (its numbers as they are), or a function of its answer that returns
+    (N, K). See `removal.reading.OUTPUTS`.
     """
 
     removal: Annotated[Callable[..., Any], kinds.removal]
     _: dataclasses.KW_ONLY
     perturbations_per_eval: Count = 32
-    output: Output = "probability"
+    output: Annotated[Output, output_kind] = "probability"
 
     name: ClassVar[str]
     needs_segments: ClassVar[bool] = True
@@ -57,61 +59,70 @@ class Explainer(Checked, ABC):
     def cost(self, segments: Segments) -> int:
         """Return about how many masks `plan` asks for, or at most asks for."""
 
-    @checked(image=kinds.image, target=kinds.target)
+    @checked(image=kinds.image, target=target_kind)
     def attribute(
         self,
         image: Float[Tensor, "1 C *S"],
-        target: Target = None,
+        target: Targets = None,
         feature_mask: Any = None,
         show_progress: Progress = False,
+        additional_forward_args: Any = None,
         **settings: Any,
     ) -> Attribution:
         """Explain one image (1, C, *S) over its segments, `feature_mask` (*S) integers.
 
-        `target`: class or classes; by default the two that the model finds most likely. `show_progress`: True
-        for a bar, or a function to call with the number of masks just done. `settings` replace those of the
+        `target`: a class by number or name, a `Region`, `Box` or `Similarity`, a function of the model's
+        answer that returns (N,), or several; by default the two classes that the model finds most likely.
+        `additional_forward_args`: what the model takes besides the images, in a tuple where that is more than
+        one; tensors (1, ...) are expanded along with the masks, as in captum. `show_progress`: True for a
+        bar, or a function to call with the number of masks just done. `settings` replace those of the
         explainer for this call, as n_samples=500.
 
         Raises:
             InputError: what is given does not fit the image or the model; the message says how.
         """
         maps = None if feature_mask is None else [kinds.label_map("feature_mask", feature_mask)]
-        return self.attribute_batch(image, [target], maps, show_progress, **settings)[0]
+        more = additional_forward_args
+        return self.attribute_batch(image, [target], maps, show_progress, more, **settings)[0]
 
     @checked(images=kinds.images, show_progress=kinds.progress)
     def attribute_batch(
         self,
         images: Float[Tensor, "N C *S"],
-        targets: Target | Sequence[Target] = None,
+        targets: Targets | Sequence[Targets] = None,
         feature_masks: Sequence[Any] | None = None,
         show_progress: Progress = False,
+        additional_forward_args: Any = None,
         **settings: Any,
     ) -> list[Attribution]:
         """Explain images (N, C, *S), each over its own segments; a forward pass may span several images.
 
-        `targets`: one for each image, as in `attribute`; a single class is that of all images.
+        `targets`: one for each image, as in `attribute`; a single one is that of all images. Tensors of
+        `additional_forward_args` are (N, ...).
         """
+        more = extra_inputs(additional_forward_args, len(images), self.removal)
         if settings:
-            return self._with(settings).attribute_batch(images, targets, feature_masks, show_progress)
-        maps, asked = self._maps(images, feature_masks), kinds.targets("targets", targets, len(images))
-        whole = self._whole(images)
-        classes = self._targets(whole, asked)
-        predictions = [row[picked].double().cpu() for row, picked in zip(whole, classes, strict=True)]
-        self._expect(whole, classes)
-        plans = [self.plan(*each) for each in zip(maps, predictions, classes, strict=True)]
+            return self._with(settings).attribute_batch(images, targets, feature_masks, show_progress, more)
+        maps, columns = self._maps(images, feature_masks), self._columns(targets, len(images))
+        ask = query(self.removal, self.output, self.compares, columns.read)
+        whole = self._whole(images, more, ask)
+        picked = [columns.picked(i, len(row)) or self._likeliest(row) for i, row in enumerate(whole)]
+        predictions = [row[places].double().cpu() for row, places in zip(whole, picked, strict=True)]
+        self._expect(whole, picked)
+        plans = [self.plan(*each) for each in zip(maps, predictions, picked, strict=True)]
         with progress(show_progress, self.name, sum(map(self.cost, maps))) as advance:
-            ask = query(self.removal, self.output, self.compares)
-            found = run(plans, images, classes, ask, self.perturbations_per_eval, advance)
+            found = run(plans, images, picked, ask, self.perturbations_per_eval, advance, more)
+        shown = [columns.wanted[i] or places for i, places in enumerate(picked)]
         return [
             Attribution(
                 segments=each.labels,
-                targets=tuple(picked),
+                targets=tuple(targets),
                 prediction=prediction,
                 method=self.name,
                 settings=self.settings(),
                 **fields,
             )
-            for each, picked, prediction, fields in zip(maps, classes, predictions, found, strict=True)
+            for each, targets, prediction, fields in zip(maps, shown, predictions, found, strict=True)
         ]
 
     def settings(self) -> dict[str, Any]:
@@ -140,18 +151,21 @@ class Explainer(Checked, ABC):
             )
         return [Segments(_labels(mask, images), images.device) for mask in feature_masks]
 
-    def _whole(self, images: Float[Tensor, "N C *S"]) -> Float[Tensor, "N K"]:
-        """Return the (N, classes) outputs for the whole pictures."""
+    def _columns(self, targets: Any, n_images: int) -> Columns:
+        """Return what is asked of each image, and how it is read."""
+        asked = kinds.per_image("targets", targets, n_images)
+        columns = Columns([items("targets", each, self.removal) for each in asked])
+        if columns.read and self.compares:
+            raise InputError(
+                f"{self.name} keeps the model's predicted class: targets are other than classes, use "
+                "another explainer"
+            )
+        return columns
+
+    def _whole(self, images: Float[Tensor, "N C *S"], more: Sequence[Any], ask: Forward) -> Tensor:
+        """Return the (N, K) numbers for the whole pictures."""
         shown = torch.ones_like(images[:, :1], dtype=torch.bool)
-        asked = batches(images, shown, self.perturbations_per_eval)
-        return torch.cat([*answers(self.removal, asked, self.output, self.compares)])
-
-    def _targets(self, whole: Tensor, asked: list[Target]) -> list[list[int]]:
-        return [self._target(outputs, each) for outputs, each in zip(whole, asked, strict=True)]
-
-    def _target(self, outputs: Tensor, asked: Target) -> list[int]:
-        found = kinds.target("target", asked, len(outputs))
-        return self._likeliest(outputs) if found is None else found
+        return torch.cat([*asking(ask, batches(images, shown, self.perturbations_per_eval, more))])
 
     def _likeliest(self, outputs: Tensor) -> list[int]:
         return outputs.topk(min(2, len(outputs))).indices.tolist()

@@ -80,8 +80,8 @@ class Segments:
 class _Running:
     """One plan: what it asks now, how much of that is under way, and what came back."""
 
-    def __init__(self, plan: QueryPlan, image: Tensor, targets: list[int]) -> None:
-        self.plan, self.image, self.targets = plan, image, targets
+    def __init__(self, plan: QueryPlan, image: Tensor, targets: list[int], more: Sequence[Any]) -> None:
+        self.plan, self.image, self.targets, self.more = plan, image, targets, more
         self.result: Any = None
         self.done = False
         self._next(None)
@@ -108,7 +108,7 @@ class _Running:
         self.parts.append((outputs[:, self.targets], outputs.argmax(1)))
         if not self.left:
             values, top = (torch.cat(part).cpu() for part in zip(*self.parts, strict=True))
-            check_finite(values)
+            check_finite(values, self.image)
             self._next(self._in_order(Answers(values.double(), top)))
 
     def _in_order(self, answers: Answers) -> Answers:
@@ -123,10 +123,15 @@ def run(
     forward: Forward,
     batch_size: int,
     advance: Callable[[int], None],
+    more: Sequence[Any] = (),
 ) -> list[Any]:
-    """Return what the plans return, one per image of (N, C, *S), asking `batch_size` masks at a time."""
-    pictures = zip(plans, images.split(1), targets, strict=True)
-    running = [_Running(plan, image, classes) for plan, image, classes in pictures]
+    """Return what the plans return, one per image of (N, C, *S), asking `batch_size` masks at a time.
+
+    `more`: other inputs of the model, of which tensors (N, ...) belong to the images.
+    """
+    own = [[each[i : i + 1] if _is_batch(each) else each for each in more] for i in range(len(images))]
+    pictures = zip(plans, images.split(1), targets, own, strict=True)
+    running = [_Running(*picture) for picture in pictures]
     waiting = deque(each for each in running if not each.done)
     while waiting:
         batch = _collect(waiting, batch_size)
@@ -134,7 +139,10 @@ def run(
         # One picture stays one: the removal operator expands it, and no copy per mask is made here.
         same = len(batch) == 1
         shown = batch[0][0].image if same else torch.cat([_repeat(each.image, v) for each, v in batch])
-        outputs = forward(shown, torch.cat([visible for _, visible in batch]))
+        more_inputs = [
+            _expanded([each.more[place] for each, _ in batch], sizes) for place in range(len(more))
+        ]
+        outputs = forward(shown, torch.cat([visible for _, visible in batch]), *more_inputs)
         for (each, _), part in zip(batch, outputs.split(sizes), strict=True):
             each.receive(part)
         advance(sum(sizes))
@@ -154,6 +162,17 @@ def _collect(waiting: deque[_Running], room: int) -> list[tuple[_Running, Tensor
         if not room:
             break
     return batch
+
+
+def _is_batch(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
+def _expanded(values: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """Return an input (1, ...) of each picture once for each of its masks; what is no tensor is the same."""
+    if not _is_batch(values[0]):
+        return values[0]
+    return torch.cat([v.expand(size, *v.shape[1:]) for v, size in zip(values, sizes, strict=True)])
 
 
 def _repeat(image: Tensor, visible: Tensor) -> Tensor:

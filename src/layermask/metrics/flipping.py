@@ -21,6 +21,7 @@ from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import Query, QueryPlan, Segments
 from layermask.metrics.measure import measure, stacked
 from layermask.removal.painting import NoisyLinearFill
+from layermask.removal.targets import known_target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -137,7 +138,7 @@ class Curve:
     shares: Float[Tensor, " K"]
     values: Float[Tensor, "T K"]
     order: str
-    targets: tuple[int, ...]
+    targets: tuple[Any, ...]
 
     def __post_init__(self) -> None:
         check_fields(
@@ -145,7 +146,7 @@ class Curve:
             shares=partial(kinds.values, ndim=1),
             values=partial(kinds.values, ndim=2),
             order=kinds.text,
-            targets=partial(kinds.several, kind=kinds.index),
+            targets=partial(kinds.several, kind=known_target),
         )
 
     def area(self) -> Float[Tensor, " T"]:

@@ -14,15 +14,9 @@ from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
-from layermask.removal.query import (
-    Output,
-    Progress,
-    answers,
-    batches,
-    output_kind,
-    progress,
-    query,
-)
+from layermask.removal.query import Forward, Progress, answers, batches, extra_inputs, progress, query
+from layermask.removal.reading import Output, output_kind
+from layermask.removal.targets import Columns
 from layermask.segment.labels import relabel
 
 Planner = Callable[[Segments, Tensor], QueryPlan]  # the segments and the scores (T, S) of one image
@@ -46,11 +40,13 @@ def measure(
     perturbations_per_eval: int = 32,
     output: Output = "probability",
     show_progress: Progress = False,
+    additional_forward_args: Any = None,
 ) -> list[Any]:
     """Return what `planner`'s plans return, one for each image of (N, C, *S) and its attribution.
 
     A plan asks for about `count` masks. Memory follows `perturbations_per_eval`, the masks in one forward
-    pass, which may span images; results do not depend on it.
+    pass, which may span images; results do not depend on it. `output` and `additional_forward_args` are those
+    of the explainer.
 
     Raises:
         InputError: images, attributions or settings do not go together, or the answers are not finite.
@@ -58,10 +54,14 @@ def measure(
     if len(attributions) != len(images):
         raise InputError(f"{len(attributions)} attributions for {len(images)} images: give one for each")
     plans = [_plan(planner, each, images) for each in attributions]
-    targets = [list(each.targets) for each in attributions]
-    forward = _with_classes(query(removal, output), targets)
+    more = extra_inputs(additional_forward_args, len(images), removal)
+    columns = Columns([list(each.targets) for each in attributions])
+    forward = query(removal, output, targets=columns.read)
+    if not columns.read:
+        forward = _with_classes(forward, columns.wanted)
+    places = [columns.picked(i) for i in range(len(images))]
     with progress(show_progress, "metric", count * len(images)) as advance:
-        return run(plans, images, targets, forward, perturbations_per_eval, advance)
+        return run(plans, images, places, forward, perturbations_per_eval, advance, more)
 
 
 def _plan(planner: Planner, attribution: Attribution, images: Tensor) -> QueryPlan:
@@ -80,12 +80,12 @@ def _plan(planner: Planner, attribution: Attribution, images: Tensor) -> QueryPl
     return planner(segments, scores.double().cpu())
 
 
-def _with_classes(forward: Callable[..., Tensor], targets: list[list[int]]) -> Callable[..., Tensor]:
+def _with_classes(forward: Forward, targets: Sequence[Any]) -> Forward:
     """Refuse targets that the model does not have, as soon as it answers."""
     named = [target for each in targets for target in each]
 
-    def ask(images: Tensor, visible: Tensor) -> Tensor:
-        outputs = forward(images, visible)
+    def ask(images: Tensor, visible: Tensor, *more: Any) -> Tensor:
+        outputs = forward(images, visible, *more)
         if min(named) < 0 or max(named) >= outputs.shape[1]:
             raise InputError(
                 f"targets go from {min(named)} to {max(named)}: the model has the classes 0 to "

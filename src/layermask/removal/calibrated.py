@@ -20,7 +20,8 @@ from layermask.arguments.declare import checked
 from layermask.arguments.numbers import MOST
 from layermask.core.inputs import check_inputs
 from layermask.errors import InputError, import_optional
-from layermask.removal.query import answers, batches, unmasked
+from layermask.removal.query import Unmasked, answers, batches
+from layermask.removal.reading import Reading
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
@@ -142,8 +143,8 @@ class Calibrated(nn.Module):
 
         logits = ask(self.removal, show_progress or (lambda done: None))
         if labels is None:
-            whole = ask(unmasked(self.model))
-            wanted = whole.argmax(1) if targets == "class" else whole.softmax(1)
+            whole = ask(Unmasked(self.model))
+            wanted = whole.argmax(1) if targets == "class" else Reading(self.removal).activated(whole)
         else:
             wanted = labels.to(logits.device)
         weight, bias = best_affine(logits, wanted, self.diagonal, penalty, max_iter)

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from layermask.arguments import kinds
 from layermask.core.inputs import OneQuery
 from layermask.errors import InputError, ModelError, out_of_memory
+from layermask.removal.reading import Output, Reading, takes
+from layermask.removal.targets import Read, values
 from layermask.removal.training import TrainingNotice
-from layermask.zoo.outputs import class_scores, compared_scores, flat_scores, scores
+from layermask.zoo.outputs import flat_scores, scores
 
-Output = Literal["probability", "logit"]
-Forward = Callable[[Tensor, Tensor], Tensor]  # images (n or 1, C, *S), visible (n, 1, *S) -> (n, classes)
-Batches = Iterable[tuple[Tensor, Tensor]]
+Forward = Callable[..., Tensor]  # images (n or 1, C, *S), visible (n, 1, *S), more inputs -> (n, numbers)
+Batches = Iterable[tuple[Any, ...]]  # images, visible, more inputs
 Progress = bool | Callable[[int], None]
 
 
-def batches(images: Tensor, visible: Tensor, size: int) -> Batches:
-    """Split masks (n, 1, *S), and images (n, C, *S) with them; one image (1, C, *S) goes with all of them."""
+def batches(images: Tensor, visible: Tensor, size: int, more: Sequence[Any] = ()) -> Batches:
+    """Split masks (n, 1, *S), and images (n, C, *S) with them; one image (1, C, *S) goes with all of them.
+
+    `more`: other inputs of the model; tensors (n, ...) are split with the masks.
+    """
     masks = visible.to(images.device).split(size)
-    return zip(images.split(size) if len(images) > 1 else [images] * len(masks), masks, strict=True)
+    shared = [images] * len(masks) if len(images) == 1 else images.split(size)
+    others = [
+        each.split(size) if isinstance(each, Tensor) and each.ndim else [each] * len(masks) for each in more
+    ]
+    return zip(shared, masks, *others, strict=True)
 
 
 def answers(
@@ -39,38 +46,43 @@ def answers(
     Raises:
         ModelError: they are not finite, or as `query` raises.
     """
-    forward = query(removal, output, compared)
-    for images, visible in asked:
-        found = forward(images, visible)
-        check_finite(found)
+    return asking(query(removal, output, compared), asked, advance)
+
+
+def asking(
+    forward: Forward, asked: Batches, advance: Callable[[int], None] = lambda done: None
+) -> Iterator[Tensor]:
+    """Yield the answers of a `query` to each of `batches`; see `answers`."""
+    for images, visible, *more in asked:
+        found = forward(images, visible, *more)
+        check_finite(found, images)
         yield found
         advance(len(visible))
 
 
-def query(removal: Callable[..., Any], output: Output | Literal["raw"], compared: bool = False) -> Forward:
+def query(
+    removal: Callable[..., Any],
+    output: Output | Literal["raw"],
+    compared: bool = False,
+    targets: Sequence[Read] = (),
+) -> Forward:
     """Return what asks a removal operator about one batch after the other of a query.
 
-    Answers are probabilities or logits, float32, or with "raw" what the model gives, flattened. `compared`:
-    the likeliest class counts, so that there have to be two.
+    Answers are (n, K) float32 as `output` has them, or with "raw" what the model gives, flattened.
+    `compared`: the likeliest class counts, so that there have to be two. `targets`: a column for each of
+    them, in place of one for each class.
     """
-
     query, notice = OneQuery(), _notice(removal)
-    read = flat_scores if output == "raw" else compared_scores if compared else class_scores
+    reading = Reading(removal, "logit" if output == "raw" else output, compared)
 
     @torch.no_grad()
-    def ask(images: Tensor, visible: Tensor) -> Tensor:
+    def ask(images: Tensor, visible: Tensor, *more: Any) -> Tensor:
         notice()
         with query.about(images):
-            found = read(removal(images, visible), len(visible))
-        if output == "raw":
-            return found
-        if output == "logit":
-            return found.float()
-        if found.shape[1] < 2:
-            raise InputError(
-                'the model has one class, whose probability is always 1: explain its score, output="logit"'
-            )
-        return found.float().softmax(-1)
+            answer = removal(images, visible, *more)
+        if targets:
+            return values(targets, answer, len(visible), reading)
+        return (flat_scores if output == "raw" else reading.table)(answer, len(visible))
 
     return ask
 
@@ -83,24 +95,50 @@ def _notice(removal: Callable[..., Any]) -> Callable[[], None]:
     return (lambda: None) if own else TrainingNotice(removal)  # type: ignore[arg-type]  # a module here
 
 
-def unmasked(model: Callable[[Tensor], Any]) -> Callable[[Tensor, Tensor], Any]:
-    """Return the removal that removes nothing: the plain model."""
-    return lambda images, visible: model(images)
+def extra_inputs(given: Any, n_images: int, removal: Callable[..., Any]) -> tuple[Any, ...]:
+    """Return what a model takes besides its images, tensors (N, ...); captum's `additional_forward_args`.
+
+    Raises:
+        InputError: the model takes fewer inputs, or a tensor is for another number of images.
+    """
+    more = given if isinstance(given, tuple) else () if given is None else (given,)
+    if more and not takes(removal, len(more)):
+        raise InputError(
+            f"additional_forward_args holds {len(more)} inputs, and the model does not take so many: leave "
+            "it out, or give those of its forward, without the images"
+        )
+    sizes = [len(each) for each in more if isinstance(each, Tensor) and each.ndim]
+    if odd := [size for size in sizes if size not in (1, n_images)]:
+        raise InputError(
+            f"additional_forward_args holds a tensor of {odd[0]} rows for {n_images} images: give one row "
+            "for each image, or one for all"
+        )
+    return tuple(
+        each.expand(n_images, *each.shape[1:]) if isinstance(each, Tensor) and each.ndim else each
+        for each in more
+    )
 
 
-def output_kind(name: str, value: Any) -> Output:
-    """Return what of a model is explained."""
-    return kinds.choice(name, value, ("probability", "logit"))
+class Unmasked:
+    """The removal that removes nothing: the plain model."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self.model = model
+
+    def __call__(self, images: Tensor, visible: Tensor, *more: Any) -> Any:
+        return self.model(images, *more)
 
 
-def check_finite(values: Tensor) -> None:
-    """Refuse answers (n, classes) that hold NaN or infinity."""
+def check_finite(values: Tensor, images: Tensor | None = None) -> None:
+    """Refuse answers (n, classes) that hold NaN or infinity; `images` are named where they do."""
     bad = int((~values.isfinite()).any(1).sum())
     if bad:
-        raise ModelError(
-            f"the model's scores are not finite for {bad} of {len(values)} masks: "
-            "try float32, or another removal"
-        )
+        odd = 0 if images is None else int((~images.isfinite()).sum())
+        advice = f"{odd} values of the image are not finite, repair them" if odd else _OTHERWISE
+        raise ModelError(f"the model's scores are not finite for {bad} of {len(values)} masks: {advice}")
+
+
+_OTHERWISE = "try float32, or another removal"
 
 
 def progress(show: Progress, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -125,12 +163,12 @@ class Halving:
         self.removal, self.say = removal, say
         self.limit: int | None = None
 
-    def __call__(self, images: Tensor, visible: Tensor) -> Any:
-        """Return the (n, classes) answers to images (n or 1, C, *S) under visible (n, 1, *S)."""
+    def __call__(self, images: Tensor, visible: Tensor, *more: Any) -> Any:
+        """Return the answers to images (n or 1, C, *S) under visible (n, 1, *S); `more` as in `batches`."""
         while True:
             size = min(len(visible), self.limit or len(visible))
             try:
-                return self._in_parts(images, visible, size)
+                return self._in_parts(images, visible, size, more)
             except (RuntimeError, MemoryError) as error:  # handled below: its traceback holds the tensors
                 if size == 1 or not out_of_memory(error):
                     raise
@@ -139,7 +177,21 @@ class Halving:
                 torch.cuda.empty_cache()
             self.say(f"out of memory: retrying with at most {self.limit} masks per forward pass")
 
-    def _in_parts(self, images: Tensor, visible: Tensor, size: int) -> Any:
+    def _in_parts(self, images: Tensor, visible: Tensor, size: int, more: Sequence[Any]) -> Any:
         if size == len(visible):
-            return self.removal(images, visible)
-        return torch.cat([scores(self.removal(*each)) for each in batches(images, visible, size)])
+            return self.removal(images, visible, *more)
+        return _joined([self.removal(*each) for each in batches(images, visible, size, more)])
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Return the answers to parts of a batch as one: tensors, lists of pictures, and structures of them."""
+    first: Any = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat([*parts])
+    if isinstance(first, Mapping):
+        return type(first)(**{key: _joined([part[key] for part in parts]) for key in first})
+    if isinstance(first, (list, tuple)) and all(isinstance(each, Mapping) for each in first):
+        return [each for part in parts for each in part]  # a detector's, one for each picture
+    if isinstance(first, (list, tuple)):
+        return tuple(_joined(column) for column in zip(*parts, strict=True))
+    return torch.cat([scores(part) for part in parts])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from layermask.errors import import_optional
 from layermask.metrics.flipping import Curve
+from layermask.removal.targets import target_name
 from layermask.render.bars import Bounds
 from layermask.render.figure import (
     CELL,
@@ -96,7 +97,7 @@ def curve_sheet(title: str, curves: Mapping[str, Sequence[Curve]], labels: Seque
     first, *_ = curves.values()
     columns = [{name: each[column] for name, each in curves.items()} for column in range(len(first))]
     rows = [
-        (labels[target], [_plot(by_removal, row) for by_removal in columns])
+        (target_name(target, labels), [_plot(by_removal, row) for by_removal in columns])
         for row, target in enumerate(first[0].targets)
     ]
     return curve_grid(title, rows, ["Each removal hides or shows segments in the order of its own scores."])

@@ -14,6 +14,7 @@ from torch import Tensor
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.io.pixels import DETRACTS, SUPPORTS, TINT
+from layermask.removal.targets import target_name
 from layermask.render.html import bars, data_uri, filled, page, section, settings_table, template
 from layermask.render.overlay import explained_unit, predicted, scale_end
 from layermask.segment.labels import of_segments
@@ -46,7 +47,7 @@ def report_page(
     height, width = picture.shape[:2]
     count = first.scores.shape[1]
     shown = max(1, round(count / 5))
-    sections = [_target(found, row, _name(labels, target)) for row, target in enumerate(first.targets)]
+    sections = [_target(found, row, target_name(target, labels)) for row, target in enumerate(first.targets)]
     content = filled(
         "explanation.html",
         picture=data_uri(picture),
@@ -55,7 +56,7 @@ def report_page(
         count=count,
         room=2 * len(str(count)) + 4,  # of "3 of 196" with the most digits, so that nothing moves
         shown=shown,
-        predictions=bars("<h2>Predictions</h2>", predictions),
+        predictions=bars("<h2>Predictions</h2>", predictions, explained_unit(first)),
         targets="\n".join(sections),
         settings=section("settings", "Settings", settings_table(settings)),
     )
@@ -157,10 +158,6 @@ def _facts(each: Attribution, row: int) -> str:
     region = "" if each.region is None else f"smallest region: {int(each.region[row].sum())} segments"
     lines = (", ".join(filter(None, pair)) for pair in ((fit, asked), (sure, region)))
     return "\n".join(filter(None, lines)) or "&nbsp;"
-
-
-def _name(labels: Sequence[str], target: int) -> str:
-    return labels[target] if target < len(labels) else f"class {target}"
 
 
 def _end(color: tuple[float, float, float]) -> str:

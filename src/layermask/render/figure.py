@@ -9,6 +9,7 @@ from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
 from layermask.errors import import_optional
+from layermask.io.answers import said
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ VARIABLES = {"#000000": "text", "#595959": "faint", "#d9d9d9": "line"} | {
 }
 """The variable of a page's style sheet that stands for a colour of a figure."""
 
-Ranking = Sequence[tuple[str, float]]  # class names and probabilities, the most likely first
+Ranking = Sequence[tuple[str, float]]  # class names and answers, the most likely first
 Place = tuple[float, float]
 """From the left and from below, in inches."""
 
@@ -116,15 +117,20 @@ def place_image(
 
 
 def place_ranking(
-    figure: Figure, corner: Place, predictions: Ranking, title: str, height: float = CELL
+    figure: Figure,
+    corner: Place,
+    predictions: Ranking,
+    title: str,
+    height: float = CELL,
+    output: str = "probability",
 ) -> None:
-    """List classes with their probabilities, each over a bar of that length."""
+    """List classes with their answers, probabilities over a bar of that length."""
     axes = place_axes(figure, corner, CELL, height)
     axes.set(xlim=(0, 1), ylim=(len(predictions) - 0.5, -0.5))
-    for place, (name, probability) in enumerate(predictions):
-        axes.barh(place, probability, height=0.72, color="#9ec3e6")
+    for place, (name, value) in enumerate(predictions):
+        axes.barh(place, 0 if output == "logit" else value, height=0.72, color="#9ec3e6")
         fit_text(axes.text(0.02, place, name, va="center", fontsize=9, parse_math=False), 0.76 * CELL)
-        axes.text(0.99, place, f"{100 * probability:.1f} %", va="center", ha="right", fontsize=9)
+        axes.text(0.99, place, said(value, output), va="center", ha="right", fontsize=9)
     axes.set_title(title, fontsize=9, loc="left", pad=4)
 
 

@@ -11,6 +11,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any, Literal
 
 from layermask.errors import import_optional
+from layermask.io.answers import said
 from layermask.render.table import Table
 from layermask.render.words import percent
 
@@ -80,11 +81,11 @@ def data_uri(picture: np.ndarray, kind: Literal["PNG", "JPEG"] = "PNG") -> str:
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def bars(heading: str, shares: Sequence[tuple[str, float]]) -> str:
-    """Return a list of names with their shares of 1, each over a bar of that length; the heading is HTML."""
+def bars(heading: str, answers: Sequence[tuple[str, float]], output: str = "probability") -> str:
+    """Return a list of names with answers, probabilities over a bar of that length; the heading is HTML."""
     rows = "\n".join(
-        f'<li style="--share: {100 * share:.2f}%"><span>{escape(name)}</span>'
-        f"<span>{percent(share)}</span></li>"
-        for name, share in shares
+        f'<li style="--share: {0 if output == "logit" else 100 * value:.2f}%"><span>{escape(name)}</span>'
+        f"<span>{said(value, output) if output == 'logit' else percent(value)}</span></li>"
+        for name, value in answers
     )
     return f'<div class="predictions">\n{heading}\n<ol>\n{rows}\n</ol>\n</div>'

@@ -33,7 +33,8 @@ def predicted(found: Attribution, row: int) -> str:
 
 
 def explained_unit(found: Attribution) -> str:
-    return str(found.settings.get("output", "probability"))
+    output = found.settings.get("output", "probability")
+    return output if isinstance(output, str) else "answer"
 
 
 def overlay(picture: np.ndarray, heatmap: Tensor, limit: float) -> np.ndarray:

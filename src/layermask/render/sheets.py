@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from layermask.explain.attribution import Attribution
+from layermask.removal.targets import target_name
 from layermask.render.figure import (
     CELL,
     GAP,
@@ -56,14 +57,16 @@ def explanation_sheet(
     place_image(figure, (MARGIN, top - HEAD - CELL), picture, "what the model sees")
     beside, below = MARGIN + CELL + GAP, top - 2 * (HEAD + CELL) - GAP
     corner = (MARGIN, below) if rows > 1 else (beside, top - HEAD - CELL)
-    place_ranking(figure, corner, predictions, "its predictions")
+    place_ranking(figure, corner, predictions, "its predictions", output=explained_unit(first))
     for row, target in enumerate(targets):
         start = MARGIN + left * (CELL + GAP) + GAP, top - row * (HEAD + CELL + GAP) - HEAD - CELL
-        _row(figure, start, picture, found, row, labels[target])
+        _row(figure, start, picture, found, row, target_name(target, labels))
     return figure
 
 
-def prediction_sheet(title: str, columns: Sequence[tuple[str, np.ndarray, Ranking]]) -> Figure:
+def prediction_sheet(
+    title: str, columns: Sequence[tuple[str, np.ndarray, Ranking]], output: str = "probability"
+) -> Figure:
     """Draw one column (name, picture, predictions) for the whole image and for each removal."""
     width = 2 * MARGIN + len(columns) * (CELL + GAP) - GAP
     height = MARGIN + 0.15 + 1.9 + CELL + 0.25 + MARGIN
@@ -71,7 +74,7 @@ def prediction_sheet(title: str, columns: Sequence[tuple[str, np.ndarray, Rankin
     for index, (name, picture, predictions) in enumerate(columns):
         x = MARGIN + index * (CELL + GAP)
         place_image(figure, (x, 0.15 + 1.9), picture, name)
-        place_ranking(figure, (x, 0.15), predictions, "", height=1.75)
+        place_ranking(figure, (x, 0.15), predictions, "", height=1.75, output=output)
     return figure
 
 

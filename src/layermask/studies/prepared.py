@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layermask.errors import printable
+from layermask.io.answers import said
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +43,7 @@ class PreparedSample:
     saliency: Tensor | None = None
 
 
-Ranking = list[tuple[int, float]]  # classes and probabilities, the most likely first
+Ranking = list[tuple[int, float]]  # classes and answers, the most likely first
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class PreparedImage:
     loaded: Loaded
     weights: Path | None
     x: Tensor
+    output: str = "probability"
 
     @property
     def title(self) -> str:
@@ -65,9 +67,9 @@ class PreparedImage:
 
     @cached_property
     def predictions(self) -> Ranking:
-        from layermask.removal.query import unmasked
+        from layermask.removal.query import Unmasked
 
-        return rank(unmasked(self.loaded.model), self.x)
+        return rank(Unmasked(self.loaded.model), self.x, output=self.output)
 
     def label(self, index: int) -> str:
         from layermask.zoo.labels import short
@@ -75,12 +77,15 @@ class PreparedImage:
         return short(self.loaded.labels[index]) if index < len(self.loaded.labels) else f"class {index}"
 
     def named(self, ranking: Ranking) -> list[tuple[str, float]]:
-        return [(self.label(index), probability) for index, probability in ranking]
+        return [(self.label(index), value) for index, value in ranking]
+
+    def listed(self, ranking: Ranking) -> str:
+        """Return a line per class: its answer and its name."""
+        return "\n".join(f"  {said(value, self.output):>7}  {name}" for name, value in self.named(ranking))
 
     def entries(self, ranking: Ranking) -> list[dict[str, Any]]:
-        return [
-            {"class": index, "label": self.label(index), "probability": chance} for index, chance in ranking
-        ]
+        unit = "logit" if self.output == "logit" else "probability"
+        return [{"class": index, "label": self.label(index), unit: value} for index, value in ranking]
 
     def record(self) -> dict[str, Any]:
         """Return the entries of the JSON file that both commands have."""
@@ -96,20 +101,36 @@ class PreparedImage:
         }
 
 
-def open_image(image: Path, loaded: Loaded, device: torch.device, weights: Path | None) -> PreparedImage:
+def open_image(
+    image: Path,
+    loaded: Loaded,
+    device: torch.device,
+    weights: Path | None,
+    output: str = "probability",
+) -> PreparedImage:
     from layermask.data.images import load_image
 
     picture = load_image(image)
-    return PreparedImage(image, picture.size, loaded, weights, loaded.preprocessing(picture).to(device))
+    x = loaded.preprocessing(picture).to(device)
+    return PreparedImage(image, picture.size, loaded, weights, x, output)
 
 
-def rank(removal: Callable[..., Any], x: Tensor, visible: Tensor | None = None, count: int = 5) -> Ranking:
-    """Return the likeliest classes of a picture x (1, C, H, W), of which `visible` (1, 1, H, W) is shown."""
+def rank(
+    removal: Callable[..., Any],
+    x: Tensor,
+    visible: Tensor | None = None,
+    count: int = 5,
+    output: str = "probability",
+) -> Ranking:
+    """Return the likeliest classes of a picture x (1, C, H, W), of which `visible` (1, 1, H, W) is shown.
+
+    `output`: what their numbers are, a name in `removal.reading.OUTPUTS`.
+    """
     import torch
 
     from layermask.removal.query import answers
 
     visible = torch.ones_like(x[:, :1], dtype=torch.bool) if visible is None else visible
-    (logits,) = answers(removal, [(x, visible)], compared=True)
-    probabilities, classes = logits[0].softmax(-1).topk(min(count, logits.shape[1]))
-    return list(zip(classes.tolist(), probabilities.tolist(), strict=True))
+    (found,) = answers(removal, [(x, visible)], output, compared=output == "probability")  # type: ignore[arg-type]
+    numbers, classes = found[0].topk(min(count, found.shape[1]))
+    return list(zip(classes.tolist(), numbers.tolist(), strict=True))

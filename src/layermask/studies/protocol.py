@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +16,8 @@ from layermask.arguments.declare import Kind, check_fields
 from layermask.data.source import Sample, Source
 from layermask.errors import InputError
 from layermask.io.record import engine_of
-from layermask.removal.query import answers, batches, unmasked
+from layermask.removal.query import Unmasked, answers, batches
+from layermask.removal.reading import OUTPUTS, Reading
 from layermask.removal.registry import (
     REMOVALS,
     MadeOnce,
@@ -136,6 +138,10 @@ class OverRemovals(ABC):
         return self.made(name, loaded, segments if name in REMOVALS and paints_segments(name) else None)
 
 
+output_name = partial(kinds.choice, known=OUTPUTS)
+"""What of a model's scores an experiment reads, by its name."""
+
+
 def names_kind(name: str, value: Any) -> tuple[str, ...]:
     """Return names; `check_each_once` and the tables of names say which."""
     return kinds.several(name, value, kinds.text, least=0)
@@ -171,18 +177,21 @@ def label_of(sample: Sample, x: Tensor, loaded: Loaded) -> int:
     return int(whole_chances(x, loaded).argmax())
 
 
-def whole_chances(x: Tensor, loaded: Loaded) -> Tensor:
+def whole_chances(x: Tensor, loaded: Loaded, output: str = "probability") -> Tensor:
     """Return the plain model's probabilities (classes,) for the picture x (1, C, H, W)."""
-    return chances(unmasked(loaded.model), x, torch.ones_like(x[:, :1], dtype=torch.bool), 1)[0]
+    return chances(Unmasked(loaded.model), x, torch.ones_like(x[:, :1], dtype=torch.bool), 1, output)[0]
 
 
-def chances(operator: Operator, x: Tensor, masks: Tensor, batch_size: int) -> Tensor:
+def chances(
+    operator: Operator, x: Tensor, masks: Tensor, batch_size: int, output: str = "probability"
+) -> Tensor:
     """Return the probabilities (M, classes) for the picture x (1, C, H, W) under masks (M, 1, H, W).
 
-    Float64, on the CPU; `batch_size` masks at a time.
+    Float64, on the CPU; `batch_size` masks at a time. `output`: another of `OUTPUTS` than probabilities.
     """
     asked = answers(operator, batches(x, masks, batch_size), compared=True)
-    return torch.cat([logits.cpu() for logits in asked]).double().softmax(-1)
+    logits = torch.cat([found.cpu() for found in asked]).double()
+    return Reading(operator, output, compared=True).activated(logits)  # type: ignore[arg-type]  # a name
 
 
 def common_words(content: Mapping[str, Any], accuracy: str = "accuracy") -> list[str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from layermask.errors import InputError, MissingPackage, import_optional, nearest
 
+_KNOWN: WeakKeyDictionary[Any, tuple[str, ...]] = WeakKeyDictionary()
+"""The class names of models that came with them, for as long as they live."""
 _INDEX = re.compile(r"-?[0-9]{1,18}")  # no class has more digits
 
 
@@ -29,6 +33,19 @@ def for_count(count: int) -> tuple[str, ...]:
         except MissingPackage:
             pass
     return numbered(count)
+
+
+def remember(model: Any, names: tuple[str, ...]) -> None:
+    """Keep the class names of a model, so that a target may be a name."""
+    if names:
+        _KNOWN[model] = names
+
+
+def class_names(model: Any) -> tuple[str, ...]:
+    """Return the class names of a model, those that it was loaded with or its own, or none."""
+    named = getattr(getattr(model, "config", None), "id2label", None)
+    own = tuple(named[index] for index in sorted(named)) if isinstance(named, Mapping) else ()
+    return _KNOWN.get(model, own)
 
 
 def short(label: str) -> str:

@@ -19,8 +19,8 @@ from layermask.arguments.kinds import Text
 from layermask.errors import MissingPackage, ModelError, NoMaskRule, import_optional, out_of_memory
 from layermask.io.notebook import card
 from layermask.io.record import sha256
-from layermask.zoo.labels import numbered
-from layermask.zoo.outputs import compared_scores, scores
+from layermask.zoo.labels import numbered, remember
+from layermask.zoo.outputs import class_scores, compared_scores, scores
 from layermask.zoo.preprocessing import Preprocessing
 
 
@@ -32,6 +32,10 @@ class Loaded(Checked):
     preprocessing: Annotated[Preprocessing, partial(kinds.instance, kind=Preprocessing)]
     labels: Annotated[tuple[str, ...], partial(kinds.several, kind=kinds.text, least=0)] = field(repr=False)
     name: Text
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        remember(self.model, self.labels)
 
     def _repr_html_(self) -> str:
         """What notebooks show: the model, its classes and its preprocessing."""
@@ -62,10 +66,10 @@ def blamed(what: str) -> Iterator[None]:
         raise ModelError(f"{what} {type(error).__name__}: {_line(error)}") from error
 
 
-def tried(loaded: Loaded) -> Loaded:
+def tried(loaded: Loaded, compared: bool = True) -> Loaded:
     """Run a model on an empty picture, so that an unusable one is refused early; return it with class names.
 
-    Classes without names are numbered.
+    Classes without names are numbered. `compared`: they are to be compared, and one alone will not do.
 
     Raises:
         ModelError: it or its preprocessing raises, its output is not scores of two or more classes, or it
@@ -73,7 +77,8 @@ def tried(loaded: Loaded) -> Loaded:
     """
     device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
     x = _black(loaded).to(device)
-    classes = compared_scores(_asked(loaded.model, x, loaded.name, "check its preprocessing"), 1).shape[1]
+    read = compared_scores if compared else class_scores
+    classes = read(_asked(loaded.model, x, loaded.name, "check its preprocessing"), 1).shape[1]
     labels = loaded.labels or numbered(classes)
     if len(labels) != classes:
         raise ModelError(f"model {loaded.name!r} answers {classes} scores and has {len(labels)} class names")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -47,6 +48,34 @@ def class_scores(output: Any, count: int) -> Tensor:
         shape = tuple(found.shape)
         raise ModelError(
             f"the model answers {shape} for {count} pictures: expected scores ({count}, classes)"
+            f"{_instead(found, count)}"
+        )
+    return found
+
+
+def _instead(found: Tensor, count: int) -> str:
+    """Return what to do with an answer that is no table of scores."""
+    if found.ndim == 1 and len(found) == count:
+        return ", let the model return them as [:, None]"
+    if found.ndim > 2 and len(found) == count:
+        return (
+            ", of a map (N, classes, *S) give a target: lm.explain.Region(class, mask), or a function of the "
+            "answer that returns (N,)"
+        )
+    return ""
+
+
+def dense_scores(output: Any, count: int) -> Tensor:
+    """Return the map (count, classes, *S) of scores of a segmenter; torchvision's is the entry "out".
+
+    Raises:
+        ModelError: the output holds no such map.
+    """
+    found = scores(output["out"] if isinstance(output, Mapping) and "out" in output else output)
+    if found.ndim < 3 or len(found) != count:
+        raise ModelError(
+            f"the model answers {tuple(found.shape)} for {count} pictures: a region is one of a map "
+            f"({count}, classes, *S), give a class as target, or a function of the answer"
         )
     return found
 

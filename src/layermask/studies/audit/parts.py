@@ -48,6 +48,7 @@ def plan(
     linearity_images: int,
     operator: MakeOperator,
     device: torch.device,
+    output: str = "probability",
 ) -> AuditParts:
     """Return what to do with this model and these images.
 
@@ -62,12 +63,13 @@ def plan(
             f"an audit compares removals, and of {', '.join(removals)} {len(usable)} can be made for "
             f"{loaded.name}{_reasons(left_out)}: give others"
         )
-    parts = [Part("segments", SegmentStudy(usable, segmentations, seed=seed, operator=operator), source)]
+    study = SegmentStudy(usable, segmentations, seed=seed, output=output, operator=operator)
+    parts = [Part("segments", study, source)]
     notes = {}
     anywhere = [name for name in usable if name not in REMOVALS or not REMOVALS[name].needs_segments]
     if source.count("mask") and anywhere:
         objects = source.having("mask", skip=True)
-        parts.append(Part("shape", ShapeBiasStudy(anywhere, operator=operator), objects))
+        parts.append(Part("shape", ShapeBiasStudy(anywhere, output, operator=operator), objects))
     else:
         notes["shape"] = "the data has no object masks" if anywhere else "all removals paint segments"
     if linearity_images:

@@ -22,7 +22,7 @@ from layermask.studies.audit.findings import Table, class_name, findings
 from layermask.studies.audit.parts import AuditParts, Part, plan
 from layermask.studies.audit.report import audit_page
 from layermask.studies.audit.samples import Shown, by_name, choose, show
-from layermask.studies.protocol import names_kind
+from layermask.studies.protocol import names_kind, output_name
 from layermask.studies.registry import AUDIT_LINEARITY_IMAGES, AUDIT_REMOVALS
 from layermask.studies.runner import OF_A_RUN, run
 from layermask.studies.segments.answers import SegmentAnswers, read_answers
@@ -66,6 +66,7 @@ class Audit:
     linearity_images=partial(kinds.count, low=0),
     seed=kinds.seed,
     operator=kinds.function,
+    output=output_name,
     planned=kinds.function,
 )
 def audit(
@@ -83,6 +84,7 @@ def audit(
     skip_unreadable: bool = False,
     force: bool = False,
     operator: MakeOperator = from_table,
+    output: str = "probability",
     progress: Progress = lambda name, store, left: nullcontext(lambda done: None),
     planned: Callable[[AuditParts], None] = lambda made: None,
 ) -> Audit:
@@ -91,7 +93,8 @@ def audit(
     The experiments' results lie in `folder`/segments, shape (with masks) and linearity; a run that was
     stopped goes on there. `removals` that the model cannot have are left out and named. `linearity_images`
     are those of the costliest part, 0 for none. `operator` makes the removal of a name: give your own, with
-    names of your own, for variants. `planned` hears what will be done. The rest is as in `studies.run`.
+    names of your own, for variants. `output`: what confidences are, "probability", "sigmoid" or "logit".
+    `planned` hears what will be done. The rest is as in `studies.run`.
 
     Raises:
         InputError: fewer than two removals can be made, or as `studies.run` raises.
@@ -99,7 +102,7 @@ def audit(
     place = output_folder(folder)
     device = device or next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
     operator = MadeOnce(operator)  # all parts ask the same ones
-    made = plan(loaded, source, removals, segmentations, seed, linearity_images, operator, device)
+    made = plan(loaded, source, removals, segmentations, seed, linearity_images, operator, device, output)
     planned(made)
     tables: dict[str, Table] = {}
     for part in made.parts:

@@ -81,10 +81,10 @@ def _answers(
 ) -> tuple[dict[str, Answer], dict[str, str]]:
     """Return what the model answers under each removal that can serve it, and why the others cannot."""
     from layermask.errors import InputError
-    from layermask.removal.query import unmasked
+    from layermask.removal.query import Unmasked
     from layermask.removal.registry import REMOVALS
 
-    answers, left_out = {WHOLE: _answer(scene, visible, unmasked(scene.loaded.model))}, {}
+    answers, left_out = {WHOLE: _answer(scene, visible, Unmasked(scene.loaded.model))}, {}
     for name in REMOVALS:
         try:
             answers[name] = _answer_under(scene, visible, name, operators)

@@ -25,6 +25,7 @@ from layermask.studies.protocol import (
     OverRemovals,
     from_table,
     names_kind,
+    output_name,
     whole_chances,
 )
 from layermask.studies.store import Row
@@ -73,6 +74,7 @@ class LimeStudy(OverRemovals):
     ablation: str = "greyout"
     explain: Explained = "label"
     seed: int = 0
+    output: str = "probability"
 
     name: ClassVar[str] = "lime"
     columns: ClassVar[dict[str, str]] = {
@@ -101,6 +103,7 @@ class LimeStudy(OverRemovals):
         "ablation": kinds.text,
         "explain": partial(kinds.choice, known=get_args(Explained)),
         "seed": kinds.seed,
+        "output": output_name,
     }
     objects: ClassVar[bool] = True
 
@@ -130,7 +133,7 @@ class LimeStudy(OverRemovals):
                 yield {**common, "removal": name, **row}
 
     def _classes(self, scene: PreparedSample, loaded: Loaded) -> Classes:
-        found = whole_chances(scene.x, loaded)
+        found = whole_chances(scene.x, loaded, self.output)
         prediction = int(found.argmax())
         label = prediction if scene.sample.label is None else scene.sample.label
         rank = 1 + int((found > found[label]).sum())
@@ -161,7 +164,13 @@ class LimeStudy(OverRemovals):
         self, scene: PreparedSample, segmentation: str, operator: Operator, classes: Classes, batch_size: int
     ) -> Attribution:
         seed = own_seed(scene.sample, segmentation, self.seed)
-        lime = _Lime(operator, n_samples=self.n_samples, seed=seed, perturbations_per_eval=batch_size)
+        lime = _Lime(
+            operator,
+            n_samples=self.n_samples,
+            seed=seed,
+            perturbations_per_eval=batch_size,
+            output=self.output,
+        )
         return lime.attribute(scene.x, classes.target, scene.segments[segmentation])
 
     def _row(self, scene: PreparedSample, found: Attribution, ablated: int, label: int) -> Row:

@@ -14,6 +14,7 @@ from torch import Tensor
 from layermask.errors import InputError, nearest
 from layermask.explain.registry import EXPLAINERS, explainer
 from layermask.metrics.operators import random_scores
+from layermask.removal.reading import Output
 from layermask.segment.labels import sum_over
 from layermask.studies.orders import gradient, input_gradient
 from layermask.zoo.loaded import Loaded
@@ -27,7 +28,7 @@ class Case:
     """A picture x (1, C, H, W), its segments (H, W), the class explained, and what may be asked about it.
 
     `operator` gives the removal operator of a name. `samples`: masks per segment of methods that draw them,
-    by `seed`; `batch_size` at a time.
+    by `seed`; `batch_size` at a time. `output`: what of the model's scores is explained.
     """
 
     loaded: Loaded
@@ -38,6 +39,7 @@ class Case:
     samples: int
     seed: int
     batch_size: int
+    output: Output = "probability"
 
     @property
     def count(self) -> int:
@@ -123,5 +125,7 @@ def _explained(kind: str, case: Case, removal: str) -> Tensor:
     known = {field.name for field in dataclasses.fields(explainer(kind))}
     drawn = {"n_samples": case.samples * case.count, "seed": case.seed}
     settings: dict[str, Any] = {key: value for key, value in drawn.items() if key in known}
-    asks = explainer(kind)(case.operator(removal), perturbations_per_eval=case.batch_size, **settings)
+    asks = explainer(kind)(
+        case.operator(removal), perturbations_per_eval=case.batch_size, output=case.output, **settings
+    )
     return asks.attribute(case.x, case.target, case.segments).scores[0]

@@ -23,7 +23,7 @@ from layermask.removal.registry import check_name
 from layermask.studies.operators.attributions import JUDGE, Case, Scores, method
 from layermask.studies.orders import own_seed
 from layermask.studies.prepared import PreparedSample
-from layermask.studies.protocol import OverRemovals, from_table, names_kind, whole_chances
+from layermask.studies.protocol import OverRemovals, from_table, names_kind, output_name, whole_chances
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
 
@@ -57,6 +57,7 @@ class OperatorStudy(OverRemovals):
     n_orders: int = 5
     samples: int = 4
     seed: int = 0
+    output: str = "probability"
 
     name: ClassVar[str] = "operators"
     columns: ClassVar[dict[str, str]] = {
@@ -78,6 +79,7 @@ class OperatorStudy(OverRemovals):
         "n_orders": partial(kinds.count, high=100_000),
         "samples": partial(kinds.count, low=2),
         "seed": kinds.seed,
+        "output": output_name,
     }
     labelled: ClassVar[bool] = False
 
@@ -93,7 +95,7 @@ class OperatorStudy(OverRemovals):
         for segmentation, labels in scene.segments.items():
             operator = partial(self.painting, loaded=loaded, segments=labels.to(x.device))
             seed = own_seed(scene.sample, segmentation, self.seed)
-            case = Case(loaded, x, labels, target, operator, self.samples, seed, batch_size)
+            case = Case(loaded, x, labels, target, operator, self.samples, seed, batch_size, self.output)
             common = {"segmentation": segmentation, "segments": case.count, "target": target}
             for row in self._judged(case):
                 yield {**common, **row, "seed": self.seed}
@@ -140,6 +142,7 @@ class OperatorStudy(OverRemovals):
                 order,
                 self.steps,
                 perturbations_per_eval=case.batch_size,
+                output=self.output,
             )[0]
             for order in orders
         )

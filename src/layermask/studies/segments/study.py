@@ -34,6 +34,7 @@ from layermask.studies.protocol import (
     chances,
     label_of,
     names_kind,
+    output_name,
 )
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
@@ -69,6 +70,7 @@ class SegmentStudy(OverRemovals):
     orders: Sequence[str] = ("random",)
     fractions: Sequence[float] = TENTHS
     seed: int = 0
+    output: str = "probability"
 
     name: ClassVar[str] = "segments"
     columns: ClassVar[dict[str, str]] = {
@@ -93,6 +95,7 @@ class SegmentStudy(OverRemovals):
         "orders": _orders,
         "fractions": partial(kinds.numbers, low=0, high=1),
         "seed": kinds.seed,
+        "output": output_name,
     }
 
     @property
@@ -129,7 +132,9 @@ class SegmentStudy(OverRemovals):
                 group = [each for each in settings if segmentation in (None, each.segmentation)]
                 numbers = sorted({0, *(each.mask for each in group)})
                 segments = scene.segments[segmentation].to(scene.x.device) if segmentation else None
-                found = chances(self.made(name, loaded, segments), scene.x, masks[numbers], batch_size)
+                found = chances(
+                    self.made(name, loaded, segments), scene.x, masks[numbers], batch_size, self.output
+                )
                 answers = dict(zip(numbers, found, strict=True))
                 for each in group:
                     yield {"removal": name, "label": label, **self._row(scene, each, label, answers)}

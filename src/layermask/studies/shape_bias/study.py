@@ -12,11 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from layermask.arguments.declare import Kind
 from layermask.errors import InputError
 from layermask.metrics.shape_bias import ShapeBias, broken_mask, of_right
 from layermask.removal.registry import REMOVALS
 from layermask.studies.prepared import PreparedSample
-from layermask.studies.protocol import OverRemovals, chances, label_of
+from layermask.studies.protocol import OverRemovals, chances, label_of, output_name
 from layermask.studies.registry import Columns, Content
 from layermask.studies.store import Row
 from layermask.zoo.loaded import Loaded
@@ -30,6 +31,8 @@ class ShapeBiasStudy(OverRemovals):
     mask swapped (`metrics.broken_mask`). Where the data has no labels, the plain model's prediction is the
     label. Pictures with no object, or nothing else, have rows, and no part in the summary.
     """
+
+    output: str = "probability"
 
     name: ClassVar[str] = "shape"
     columns: ClassVar[dict[str, str]] = {
@@ -45,6 +48,7 @@ class ShapeBiasStudy(OverRemovals):
         "broken_confidence": "double",
     }
 
+    checks: ClassVar[dict[str, Kind]] = {"output": output_name}
     objects: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -62,7 +66,7 @@ class ShapeBiasStudy(OverRemovals):
         masks = torch.cat([torch.ones_like(objects), ~objects, ~broken_mask(objects)])
         common = {"object": float(objects.double().mean()), "label": label}
         for name in self.removals:
-            found = chances(self.made(name, loaded), scene.x, masks, batch_size)
+            found = chances(self.made(name, loaded), scene.x, masks, batch_size, self.output)
             yield {**common, "removal": name, **_row(found, label)}
 
 

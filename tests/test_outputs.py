@@ -1,0 +1,198 @@
+"""What numbers are made of a model's answers: by name, by a function, and by what the model ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import layermask as lm
+from layermask.errors import InputError, ModelError
+from layermask.metrics import deletion, remove_segments
+from layermask.removal.query import Halving, Unmasked
+from layermask.removal.reading import OUTPUTS, Reading
+from layermask.studies.prepared import rank
+from layermask.studies.protocol import chances
+
+SIDE = 16
+torch.manual_seed(0)
+IMAGE = torch.randn(1, 3, SIDE, SIDE)
+CELLS = lm.Grid(8).labels((SIDE, SIDE))
+ALL = torch.ones(1, 1, SIDE, SIDE, dtype=torch.bool)
+HALF = ALL.clone()
+HALF[..., :8] = False
+
+
+def net(classes: int, *after: nn.Module, bias: tuple[float, ...] = ()) -> nn.Sequential:
+    torch.manual_seed(1)
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model = nn.Sequential(*layers, nn.Linear(8, classes), *after).eval()
+    if bias:
+        model[4].bias.data = torch.tensor(bias)
+    return model
+
+
+class Functional(nn.Module):
+    """A model whose own code ends in a function."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.model(x))
+
+
+class Configured(nn.Module):
+    """A model that answers and is configured as those of transformers."""
+
+    def __init__(self, model: nn.Module, problem: str | None) -> None:
+        super().__init__()
+        self.model, self.config = model, SimpleNamespace(problem_type=problem, id2label={0: "a", 1: "b"})
+
+    def forward(self, pixel_values: Tensor) -> Any:
+        return SimpleNamespace(logits=self.model(pixel_values))
+
+
+def of(model: nn.Module, visible: Tensor, output: Any = "probability") -> Tensor:
+    """What an explainer says of the picture, by the segments that are visible."""
+    removal = lm.LayerMasking(model)
+    found = lm.FeatureAblation(lambda images, shown: removal(images, shown & visible), output=output)
+    return found.attribute(IMAGE, None, CELLS).prediction
+
+
+WIDE = (2.0, 1.0, -3.0, -1.0)
+KINDS: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {
+    "logits": (net(4, bias=WIDE), lambda raw: raw.softmax(1)),
+    "log softmax": (net(4, nn.LogSoftmax(1), bias=WIDE), lambda raw: raw.exp()),
+    "softmax": (net(4, nn.Softmax(1), bias=WIDE), lambda raw: raw),
+    "sigmoid": (net(4, nn.Sigmoid(), bias=WIDE), lambda raw: raw),
+    "sigmoid in code": (Functional(net(4, bias=WIDE)), lambda raw: raw),
+    "multi-label": (Configured(net(4, bias=WIDE), "multi_label_classification"), lambda raw: raw.sigmoid()),
+    "single-label": (
+        Configured(net(4, bias=WIDE), "single_label_classification"),
+        lambda raw: raw.softmax(1),
+    ),
+    "no problem type": (Configured(net(4, bias=WIDE), None), lambda raw: raw.softmax(1)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("visible", [ALL, HALF])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_probabilities_are_the_models_own(kind: str, visible: Tensor, wrapped: bool) -> None:
+    model, right = KINDS[kind]
+    removal: Any = lm.LayerMasking(model)
+    with torch.no_grad():
+        answer = removal(IMAGE, visible)
+        expected = right(answer.logits if hasattr(answer, "logits") else answer)[0]
+    asked: Any = Halving(removal) if wrapped else removal
+    both = torch.cat([visible, visible])
+    torch.testing.assert_close(chances(asked, IMAGE, both, 1)[1], expected.double(), rtol=1e-5, atol=1e-6)
+    found = dict(rank(asked, IMAGE, visible))
+    torch.testing.assert_close(torch.tensor([found[i] for i in range(4)]), expected, rtol=1e-5, atol=1e-6)
+    explained = lm.FeatureAblation(asked).attribute(IMAGE, [0, 3], CELLS)
+    if visible is ALL:
+        torch.testing.assert_close(explained.prediction.float(), expected[[0, 3]], rtol=1e-5, atol=1e-6)
+        curve = deletion(asked, IMAGE, [explained], steps=1)
+        assert bool((curve <= 1).all())
+
+
+def test_answers_between_0_and_1_alone_are_logits() -> None:
+    """Small logits are no probabilities, unless the model ends in a sigmoid."""
+    small = lambda images, visible: torch.tensor([[0.2, 0.9, 0.4]]).repeat(len(visible), 1)  # noqa: E731
+    found = lm.FeatureAblation(small).attribute(IMAGE, [0, 1, 2], CELLS).prediction
+    torch.testing.assert_close(found.float(), torch.tensor([0.2, 0.9, 0.4]).softmax(0))
+
+
+def test_what_is_probabilities_at_first_has_to_stay_so() -> None:
+    answers = iter([[0.5, 0.5], [2.0, -1.0]])
+    odd = lambda images, visible: torch.tensor([next(answers)]).repeat(len(visible), 1)  # noqa: E731
+    with pytest.raises(ModelError, match=r'some are none: say what they are, output="logit"'):
+        lm.FeatureAblation(odd).attribute(IMAGE, None, CELLS)
+
+
+def test_one_logit() -> None:
+    model = net(1, bias=(0.7,))
+    removal = lm.LayerMasking(model)
+    with torch.no_grad():
+        raw = model(IMAGE)[0]
+    for output, right in (("sigmoid", raw.sigmoid()), ("logit", raw)):
+        found = lm.FeatureAblation(removal, output=output).attribute(IMAGE, None, CELLS)
+        assert found.targets == (0,) and torch.allclose(found.prediction.float(), right)
+        assert rank(removal, IMAGE, output=output) == [(0, pytest.approx(float(right)))]
+    with pytest.raises(ModelError, match='the model has one class.*output="sigmoid".*output="logit"'):
+        lm.FeatureAblation(removal).attribute(IMAGE, None, CELLS)
+    for output in OUTPUTS:  # where classes are compared, one will not do
+        with pytest.raises(ModelError, match="one score for each picture, and classes are compared"):
+            lm.GreedyInsertion(removal, output=output).attribute(IMAGE, None, CELLS)
+    with pytest.raises(ModelError, match="one score for each picture, and classes are compared"):
+        remove_segments(removal, IMAGE, [CELLS])
+
+
+def test_regression_that_says_so_is_asked_about() -> None:
+    model = Configured(net(3), "regression")
+    removal = lm.LayerMasking(model)
+    with pytest.raises(ModelError, match='problem_type is "regression".*output="logit"'):
+        lm.FeatureAblation(removal).attribute(IMAGE, None, CELLS)
+    with pytest.raises(ModelError, match='problem_type is "regression"'):
+        remove_segments(removal, IMAGE, [CELLS])
+    found = lm.FeatureAblation(removal, output="logit").attribute(IMAGE, [0, 1, 2], CELLS)
+    assert torch.allclose(found.prediction.float(), model(IMAGE).logits[0])
+
+
+def test_a_function_is_an_output() -> None:
+    model = Configured(net(4), None)
+    removal = lm.LayerMasking(model)
+    margin = lambda answer: answer.logits.amax(1) - answer.logits.mean(1)  # noqa: E731
+    found = lm.FeatureAblation(removal, output=margin).attribute(IMAGE, None, CELLS)
+    raw = model(IMAGE).logits[0]
+    assert found.targets == (0,) and float(found.prediction) == pytest.approx(float(raw.max() - raw.mean()))
+    table = lm.FeatureAblation(removal, output=lambda answer: answer.logits * 2).attribute(IMAGE, 3, CELLS)
+    assert float(table.prediction) == pytest.approx(2 * float(raw[3]))
+    area = deletion(removal, IMAGE, [found], output=margin)
+    assert area.shape == (1, 1) and bool(area.isfinite().all())
+    for wrong in (lambda: 0, int, "score", 3):
+        with pytest.raises(InputError, match="output is"):
+            lm.FeatureAblation(removal, output=wrong)  # type: ignore[arg-type]
+
+
+def test_shapes_that_are_no_scores_say_what_to_give() -> None:
+    maps = lambda images, visible: torch.zeros(len(visible), 4, 8, 8)  # noqa: E731
+    with pytest.raises(ModelError, match=r"Region\(class, mask\), or a function of the answer"):
+        lm.FeatureAblation(maps).attribute(IMAGE, None, CELLS)
+    flat = lambda images, visible: torch.zeros(len(visible))  # noqa: E731
+    with pytest.raises(ModelError, match=r"return them as \[:, None\]"):
+        lm.FeatureAblation(flat).attribute(IMAGE, None, CELLS)
+
+
+def test_infinite_pixels_are_named() -> None:
+    odd = IMAGE.clone()
+    odd[..., :2, :2] = np.inf
+    with pytest.raises(ModelError, match="12 values of the image are not finite, repair them"):
+        lm.FeatureAblation(lm.LayerMasking(net(4))).attribute(odd, 0, CELLS)
+
+
+def test_calibration_matches_the_models_own_probabilities() -> None:
+    logits, chances_ = net(4, bias=WIDE), net(4, nn.Softmax(1), bias=WIDE)
+    pair = IMAGE.repeat(4, 1, 1, 1) * torch.tensor([1.0, 2, 3, 4]).view(-1, 1, 1, 1)
+    for model in (logits, chances_):
+        fitted = lm.Calibrated(lm.removal.MeanFill(model), 4).fit(
+            pair, ALL.repeat(4, 1, 1, 1), targets="probabilities", penalty=1e-6, max_iter=500
+        )
+        found = fitted(pair, ALL).softmax(1)
+        torch.testing.assert_close(found, logits(pair).softmax(1), rtol=0.02, atol=0.02)
+
+
+def test_the_reading_follows_operators_to_the_model() -> None:
+    model = Configured(net(4), "multi_label_classification")
+    calibrated = lm.Calibrated(lm.LayerMasking(model), 4)
+    for removal in (lm.LayerMasking(model), calibrated, Unmasked(model), Halving(lm.LayerMasking(model))):
+        assert Reading(removal).problem == "multi_label_classification"
+        assert Reading(removal).names() == ("a", "b")
+    assert Reading(lambda images, visible: None).problem is None
