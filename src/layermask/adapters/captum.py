@@ -12,12 +12,18 @@ from layermask.adapters.arguments import Removal
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
+from layermask.removal.gaps import Valid, never_visible
 from layermask.removal.query import Output, answers, output_kind
 
 
-@checked(removal=kinds.removal, images=kinds.images, output=output_kind)
+@checked(removal=kinds.removal, images=kinds.images, output=output_kind, valid=kinds.valid)
 def as_captum(
-    removal: Removal, images: Tensor, feature_mask: Any = None, output: Output = "logit"
+    removal: Removal,
+    images: Tensor,
+    feature_mask: Any = None,
+    output: Output = "logit",
+    *,
+    valid: Valid = None,
 ) -> tuple[Callable[..., Tensor], dict[str, Any]]:
     """Return (forward, arguments) for `Method(forward).attribute(**arguments, target=..., ...)`.
 
@@ -29,10 +35,13 @@ def as_captum(
         images: (N, C, *S) float.
         feature_mask: segment numbers *S, or (1 or N, 1, *S); None where each pixel is a feature, and for
             Occlusion, which takes windows over the mask, as `sliding_window_shapes=(1, 16, 16)`.
+        valid: the pixels that may be visible, bool (*S) or (N or 1, 1, *S), or "nan" for those without NaN.
+            captum scores the others too, as pixels that change nothing.
 
     Raises:
         InputError: shapes that do not fit; when called, a mask that is not 0 and 1 throughout.
     """
+    removal, images = never_visible(removal, images, valid)
     # One image stays in the closure, where captum cannot copy it for every perturbation. Several travel with
     # the masks: Lime explains them one by one and says which only by what it passes on.
     shared = images if len(images) == 1 else None

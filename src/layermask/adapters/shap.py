@@ -13,6 +13,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.tensors import has_items
 from layermask.errors import InputError, import_optional
+from layermask.removal.gaps import Valid, never_visible
 from layermask.removal.query import Output, answers, output_kind
 from layermask.segment.labels import sum_over
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     partition=kinds.flag,
     output=output_kind,
     batch_size=kinds.count,
+    valid=kinds.valid,
 )
 def as_shap(
     removal: Removal,
@@ -35,6 +37,7 @@ def as_shap(
     partition: bool = False,
     output: Output = "logit",
     batch_size: int = 32,
+    valid: Valid = None,
 ) -> tuple[SegmentModel, SegmentMasker]:
     """Return (model, masker) for `shap.Explainer(model, masker, algorithm=...)(images)`.
 
@@ -47,6 +50,7 @@ def as_shap(
             "exact" and "permutation" then find Owen values of that hierarchy in place of Shapley values.
         target: class or classes to explain; by default all.
         batch_size: masks per forward pass, unless the explainer is called with another.
+        valid: the pixels of all images that may be visible, bool *S, or "nan" for those without NaN.
 
     Raises:
         InputError: a feature_mask that is not integers; when called, images that do not fit it.
@@ -55,7 +59,7 @@ def as_shap(
     labels = torch.unique(feature_mask.cpu(), return_inverse=True)[1]
     masker = SegmentMasker(labels, segment_tree(labels) if partition else None, batch_size)
     classes = kinds.target("target", target)
-    return SegmentModel(removal, labels, classes, not has_items(target), output), masker
+    return SegmentModel(removal, labels, classes, not has_items(target), output, valid), masker
 
 
 class SegmentMasker:
@@ -94,9 +98,15 @@ class SegmentModel:
     """What shap calls with the rows and images of `SegmentMasker`."""
 
     def __init__(
-        self, removal: Removal, labels: Tensor, target: list[int] | None, single: bool, output: Output
+        self,
+        removal: Removal,
+        labels: Tensor,
+        target: list[int] | None,
+        single: bool,
+        output: Output,
+        valid: Valid = None,
     ) -> None:
-        self.removal, self.target, self.single = removal, target, single
+        self.removal, self.target, self.single, self.valid = removal, target, single, valid
         self.output: Output = output
         self.device = device_of(removal)
         self.labels = labels.to(self.device)
@@ -104,7 +114,9 @@ class SegmentModel:
     def __call__(self, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Return the float64 scores (B, T), or (B,) for one target, of rows (B, n_segments) of images."""
         visible = torch.as_tensor(rows).to(self.device)[:, self.labels][:, None]
-        (scores,) = answers(self.removal, [(torch.as_tensor(images).to(self.device), visible)], self.output)
+        shown = torch.as_tensor(images).to(self.device)
+        removal, shown = never_visible(self.removal, shown, self.valid)
+        (scores,) = answers(removal, [(shown, visible)], self.output)
         return self._picked(scores).double().cpu().numpy()  # shap averages in the dtype that it is given
 
     def _picked(self, scores: Tensor) -> Tensor:

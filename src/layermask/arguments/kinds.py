@@ -41,6 +41,7 @@ from layermask.arguments.tensors import (
     target,
     targets,
     tensor,
+    valid,
     values,
 )
 from layermask.arguments.words import choice, known, mapping, path, text

@@ -92,6 +92,14 @@ Weights = Annotated[
     typer.Option(help="Weight file to use instead of the hub's: .safetensors or a state dict.", **PATH),
 ]
 Against = Annotated[str, typer.Option(help="Other removals to compare with, separated by commas, or none.")]
+Nodata = Annotated[
+    str | None,
+    typer.Option(
+        help="What marks pixels without data, which are never shown: a value that all channels have, nan, alpha "
+        "(all that is not opaque), or a mask file, or a folder of one for each picture, white = data.",
+        show_default="all pixels hold data",
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder for the picture and the JSON file.", **PATH)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]

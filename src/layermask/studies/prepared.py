@@ -47,13 +47,17 @@ Ranking = list[tuple[int, float]]  # classes and probabilities, the most likely 
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A picture before a model. `size`: (width, height) of the upright picture; `x`: (1, C, H, W)."""
+    """A picture before a model. `size`: (width, height) of the upright picture; `x`: (1, C, H, W).
+
+    `valid`: the pixels that may be visible, (1, 1, H, W) bool; None for all.
+    """
 
     path: Path
     size: tuple[int, int]
     loaded: Loaded
     weights: Path | None
     x: Tensor
+    valid: Tensor | None = None
 
     @property
     def title(self) -> str:
@@ -96,18 +100,44 @@ class PreparedImage:
         }
 
 
-def open_image(image: Path, loaded: Loaded, device: torch.device, weights: Path | None) -> PreparedImage:
+def open_image(
+    image: Path, loaded: Loaded, device: torch.device, weights: Path | None, nodata: str | None = None
+) -> PreparedImage:
+    """Read a picture; `nodata` says which of its pixels hold none, as of `data.load_valid`."""
     from layermask.data.images import load_image
 
-    picture = load_image(image)
-    return PreparedImage(image, picture.size, loaded, weights, loaded.preprocessing(picture).to(device))
+    picture = load_image(image, gaps=nodata is not None)
+    x = loaded.preprocessing(picture).to(device)
+    return PreparedImage(image, picture.size, loaded, weights, x, _valid(image, loaded, x, nodata))
 
 
-def rank(removal: Callable[..., Any], x: Tensor, visible: Tensor | None = None, count: int = 5) -> Ranking:
-    """Return the likeliest classes of a picture x (1, C, H, W), of which `visible` (1, 1, H, W) is shown."""
+def _valid(image: Path, loaded: Loaded, x: Tensor, nodata: str | None) -> Tensor | None:
+    from layermask.data.nodata import load_valid
+    from layermask.errors import ImageError
+
+    if nodata is None:
+        return None
+    valid = loaded.preprocessing.valid(load_valid(image, nodata)).to(x.device)
+    if not valid.any():
+        raise ImageError(f"image {image} holds no data in what the model sees of it, by --nodata {nodata}")
+    return valid
+
+
+def rank(
+    removal: Callable[..., Any],
+    x: Tensor,
+    visible: Tensor | None = None,
+    count: int = 5,
+    valid: Tensor | None = None,
+) -> Ranking:
+    """Return the likeliest classes of a picture x (1, C, H, W), of which `visible` (1, 1, H, W) is shown, and
+    never what is not `valid`."""
     import torch
 
+    from layermask.removal.gaps import never_visible
     from layermask.removal.query import answers
+
+    removal, x = never_visible(removal, x, valid)
 
     visible = torch.ones_like(x[:, :1], dtype=torch.bool) if visible is None else visible
     (logits,) = answers(removal, [(x, visible)], compared=True)
