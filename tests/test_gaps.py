@@ -1,4 +1,4 @@
-"""Pixels that are never visible: what they hold reaches no answer, no segment has them, and no score is theirs."""
+"""Pixels that are never visible: what they hold reaches no answer, and they are in no segment."""
 
 from __future__ import annotations
 
@@ -79,9 +79,8 @@ def test_it_is_the_explanation_by_a_wrapper_of_ones_own(name: str) -> None:
     whole = torch.where(VALID, IMAGES, 0.0)[:1]
     layers = lm.LayerMasking(NET, engine="dense")
     own = lambda images, visible: layers(images, visible & VALID[:1])  # noqa: E731
-    cells = relabel(
-        torch.where(VALID[0, 0], CELLS + 1, 0)
-    )  # the gap as a segment of its own, which changes nothing
+    # the gap as a segment of its own, which changes nothing
+    cells = relabel(torch.where(VALID[0, 0], CELLS + 1, 0))
     exact = {"n_samples": 200} if settings_of(name) else {}
     two = torch.where(CELLS % 4 < 2, 1, 2).where(VALID[0, 0], torch.tensor(0)) if exact else cells
     made = EXPLAINERS[name](layers, output="logit", **exact)
@@ -166,13 +165,11 @@ def test_removing_segments_and_random_orders_leave_the_gap_hidden() -> None:
     from layermask.metrics.operators import r_oms
 
     maps = [CELLS, CELLS]
-    for value in (-9999.0, math.nan):
-        valid = "nan" if value != value else VALID
+    found = []
+    for value, valid in ((-9999.0, VALID), (math.nan, "nan")):
         whole = lm.metrics.remove_segments(REMOVALS["layers"], holding(value), maps, valid=valid)
-        area = r_oms(REMOVALS["layers"], holding(value), maps, valid=valid)
-        if value != value:
-            assert torch.equal(whole.predicted, first[0].predicted) and torch.equal(area, first[1])
-        first = whole, area
+        found.append((whole.predicted, r_oms(REMOVALS["layers"], holding(value), maps, valid=valid)))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_scores_of_a_gap_count_nowhere() -> None:

@@ -95,8 +95,8 @@ Against = Annotated[str, typer.Option(help="Other removals to compare with, sepa
 Nodata = Annotated[
     str | None,
     typer.Option(
-        help="What marks pixels without data, which are never shown: a value that all channels have, nan, alpha "
-        "(all that is not opaque), or a mask file, or a folder of one for each picture, white = data.",
+        help="What marks pixels without data, which are never shown: a value that all channels have, nan, "
+        "alpha (all that is not opaque), a mask file, white = data, or a folder with one per picture.",
         show_default="all pixels hold data",
     ),
 ]

@@ -120,7 +120,7 @@ def _check_size(size: tuple[int, int], path: Path, kind: str) -> None:
 
 
 def _eight_bit(image: Image.Image, path: str | Path, gaps: bool) -> Image.Image:
-    """Scale a grey picture of 16 bit or floats to 8 bit; Pillow's own conversion clips it to white instead."""
+    """Scale a grey picture of 16 bit or floats to 8 bit; Pillow's own conversion clips it to white."""
     import numpy as np
     from PIL import Image
 
@@ -135,8 +135,8 @@ def _eight_bit(image: Image.Image, path: str | Path, gaps: bool) -> Image.Image:
     if values.min() < 0 or values.max() > white:
         raise ImageError(
             f"image {path} holds {values.dtype} values from {values.min():g} to {values.max():g}, "
-            "whose black and white are not defined: save it with 8 or 16 bits per channel, or as floats from 0 "
-            "to 1"
+            "whose black and white are not defined: save it with 8 or 16 bits per channel, or as floats from "
+            "0 to 1"
         )
     return Image.fromarray(np.round(values / (white / 255)).astype(np.uint8))
 

@@ -33,7 +33,8 @@ class Attribution(Checked):
     """One score per target class (T) and segment (S): positive supports the class, negative detracts.
 
     `scores` (T, S) float64, in units of the explained output; `segments` (*S) int64, the segment of each
-    pixel, and -1 for those that are never visible; `prediction` (T,) the explained output for the whole picture; `n_samples` the number of masks.
+    pixel, and -1 for those that are never visible; `prediction` (T,) the explained output for the whole
+    picture; `n_samples` the number of masks.
 
     Where the method has them: `stderr` (T, S), the standard errors of scores that come from sampling;
     `r2` and `intercept` (T,) of a linear surrogate; `region` (T, S) bool, the smallest visible part found.

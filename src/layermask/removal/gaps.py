@@ -17,7 +17,7 @@ from layermask.errors import InputError
 from layermask.zoo.outputs import scores
 
 Valid = Tensor | Literal["nan"] | None
-"""Which pixels may be visible: bool (*S) or (N or 1, 1, *S); "nan" for those that hold no NaN; None for all."""
+"""Which pixels may be visible: bool (*S) or (N or 1, 1, *S); "nan" for those without NaN; None for all."""
 
 
 class NaNHidden(nn.Module):
