@@ -251,6 +251,7 @@ WRONG: dict[str, list[Any]] = {
     "images": NO_IMAGES,
     "image": [*NO_IMAGES, IMAGES.repeat(2, 1, 1, 1), IMAGES[0]],
     "mask": NO_MASK,
+    "valid": NO_MASK,
     "any mask": [
         OBJECTS,
         Raises(),
@@ -309,7 +310,7 @@ WRONG: dict[str, list[Any]] = {
     "objects": [*without(list), 5, "x", [5], [None], True, math.nan, ["x"]],
     "mapping": [*without(dict), 5, "x", [5], True, math.nan],
     "rules": [*without(dict), 5, [5], {1, 2}, True, {5: len}, {len: 5}, {None: None}, {"relu": len}, ""],
-    "segments": [*NO_LABELS, CELLS + 1, CELLS - 1, CELLS * 2**40],
+    "segments": [*NO_LABELS, CELLS + 1, CELLS - 2, CELLS * 2**40],
     "row of scores": [*NO_TENSOR, torch.rand(2)],
     "table of scores": [*NO_TENSOR, torch.rand(1), torch.rand(1, 5), torch.rand(4, 1)],
     "indices of scores": [*less(NO_SIZES, (0, 4)), 16, (1, 2)],
@@ -374,6 +375,7 @@ NAMES = {
     "shares": "fractions shares",
     "words": "laws removals segmentations methods orders names",
     "mask": "mask masks visible objects where",
+    "valid": "valid",
     "from 0": "max_dist noise penalty scale",
     "sizes": "patch size sliding_window_shapes strides",
     "classes": "predicted labels whole hidden broken",
@@ -441,7 +443,7 @@ class Call:
     """What errors call a parameter, where that is another word."""
 
 
-SETTINGS = {"perturbations_per_eval": 32, "output": "probability", "show_progress": False}
+SETTINGS = {"perturbations_per_eval": 32, "output": "probability", "show_progress": False, "valid": None}
 """What the metrics of attributions pass on."""
 
 
@@ -563,6 +565,7 @@ CALLS: dict[str, Call] = {
     "lime_similarity": Call(lm.adapters.lime_similarity),
     "load": Call(lm.load, {"name": "text"}, {"name": "builtin"}),
     "load_image": Call(lm.load_image),
+    "load_valid": Call(lm.data.load_valid, {"nodata": "path"}),
     "names": Call(lm.zoo.names, {"pattern": "text"}),
     "load_labels": Call(lm.data.load_labels, {"size": "pair"}),
     "load_mask": Call(lm.load_mask, {"size": "pair"}),

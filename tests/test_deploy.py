@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from layermask import InputError, LayerMasking, deploy
 from layermask.check.samples import masks, sample_images
 from layermask.deploy import FORMATS
 from layermask.errors import MissingPackage
-from layermask.removal import Greyout
+from layermask.removal import REMOVALS, Calibrated, Greyout
+from layermask.removal.gaps import NaNHidden
 from layermask.zoo.outputs import scores
+from layermask.zoo.preprocessing import Preprocessing
 
 IGNORED = (  # torch's own; the last two of torch 2.6 alone
     *("ignore::DeprecationWarning", "ignore::FutureWarning"),
@@ -143,6 +146,69 @@ def test_exported_with_a_fixed_batch() -> None:
     assert not exported.range_constraints
     with pytest.raises((AssertionError, RuntimeError), match=r"Guard failed|Expected input"):
         exported.module()(*example(2, 0))
+
+
+@functools.cache
+def removed(name: str) -> nn.Module:
+    """A removal of the table, of a small model."""
+    entry, segments = REMOVALS[name], torch.arange(144).view(12, 12) // 30
+    if entry.extra == "inpaint" and importlib.util.find_spec("cv2") is None:
+        pytest.skip("OpenCV is not installed")
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    )
+    if entry.transformers_only:
+        vit = {"img_size": 12, "patch_size": 4, "num_classes": 5, "embed_dim": 12, "depth": 1, "num_heads": 2}
+        model = pytest.importorskip("timm").models.VisionTransformer(**vit)
+    return entry.make(model.eval(), Preprocessing(), segments)
+
+
+@pytest.mark.parametrize("name", REMOVALS)
+def test_every_removal_exports_as_the_table_says(name: str, tmp_path: Path) -> None:
+    """The graph, and its ONNX file, answer another batch as the operator does, and twice the same."""
+    removal = removed(name)
+    if not REMOVALS[name].exports:
+        with pytest.raises(
+            InputError, match=f"{type(removal).__name__} does not export: .*LayerMasking.* do"
+        ):
+            deploy.export(removal, *example(2, 0))
+        return
+    exported = deploy.export(removal, *example(2, 0))
+    module, other = exported.module(), example(3, 1)
+    with torch.no_grad():
+        for _ in range(2):
+            assert_close(module(*other), removal(*other))
+    pytest.importorskip("onnxruntime")
+    file = deploy.to_onnx(exported, tmp_path / "model.onnx")
+    assert deploy.difference(deploy.load(file), removal, *other) <= 1e-5
+
+
+def test_what_wraps_a_removal_exports() -> None:
+    grey = Calibrated(Greyout(made("standardised")), 5)
+    with torch.no_grad():
+        assert_close(deploy.export(grey, *example(2, 0)).module()(*example(3, 1)), grey(*example(3, 1)))
+    with pytest.raises(InputError, match="NoisyLinearFill does not export"):
+        deploy.export(Calibrated(removed("road"), 5), *example(2, 0))
+
+
+def test_a_graph_for_images_with_gaps() -> None:
+    """NaN in the images is hidden by the graph itself, and what was there does not matter."""
+    removal, (images, visible) = LayerMasking(made("standardised")), example(3, 1)
+    gap = images.clone()
+    gap[:, 1, 3:7, :5] = torch.nan
+    module = deploy.export(NaNHidden(removal), gap[:2], visible[:2]).module()
+    with torch.no_grad():
+        assert_close(module(gap, visible), removal(images, visible & ~gap.isnan().any(1, keepdim=True)))
+
+
+def test_an_opset_that_torch_does_not_write_is_refused(tmp_path: Path) -> None:
+    """Torch logs that it could not convert the model, and writes another opset."""
+    pytest.importorskip("onnxscript")
+    file = tmp_path / "model.onnx"
+    with pytest.raises(InputError, match=r"opset 13 was asked for, and torch could write .* 18 only"):
+        deploy.to_onnx(program("standardised"), file, opset=13)
+    assert not file.exists()
 
 
 def test_other_removals_are_exported_as_they_are() -> None:

@@ -62,6 +62,21 @@ def test_fake_tensors_are_told_from_others() -> None:
     assert private.is_fake(fake) and not private.is_fake(torch.zeros(3))
 
 
+def test_what_is_made_as_a_constant_is_no_part_of_a_graph() -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            assert private.is_exporting(x)
+            with private.as_constants():
+                constant = torch.rand(3, generator=torch.Generator().manual_seed(0))
+            return x * constant
+
+    program = torch.export.export(Model(), (torch.ones(3),), strict=False)
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(0))
+    assert all(torch.equal(program.module()(torch.ones(3)), expected) for _ in range(2))
+    assert not [node for node in program.graph.nodes if "rand" in str(node.target)]
+    assert not private.is_exporting(expected)
+
+
 def test_results_of_operators_are_seen() -> None:
     seen = []
     with private.ResultsSeen(lambda x: seen.append(x.dtype)):

@@ -150,8 +150,10 @@ def row(name: str) -> str:
     laws = "1, 5" if entry.reads_hidden else "1, 2, 5"
     gradient = "yes" if entry.differentiable else "through visible pixels only"
     dims = "any" if entry.dims == (1, 2, 3) else ", ".join(f"{d}-d" for d in entry.dims)
+    exports = "yes" if entry.exports else "no"
     return (
-        f"| `{name}` | `{entry.operator}` | {entry.summary} | {laws} | {gradient} | {dims} | {entry.source} |"
+        f"| `{name}` | `{entry.operator}` | {entry.summary} | {laws} | {gradient} | {dims} | {exports} "
+        f"| {entry.source} |"
     )
 
 

@@ -6,6 +6,7 @@ test of each function here, which fails when torch changes what it stands on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 import torch.utils._pytree
 from torch import Tensor
 from torch._ops import OpOverload, OpOverloadPacket
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -55,6 +57,18 @@ def is_readable(x: Tensor) -> bool:
     Checks of values are left out where they cannot be read.
     """
     return not (torch.compiler.is_compiling() or is_fake(x))
+
+
+def is_exporting(x: Tensor) -> bool:
+    """Whether `torch.export` makes a graph of what is done with `x`."""
+    return torch.compiler.is_compiling() and is_fake(x)
+
+
+@contextlib.contextmanager
+def as_constants() -> Iterator[None]:
+    """Within the block, `torch.export` notes nothing: tensors made there are constants of its graph."""
+    with unset_fake_temporarily(), disable_proxy_modes_tracing():
+        yield
 
 
 def takes_forward_derivatives() -> bool:

@@ -2,8 +2,8 @@ from layermask.adapters.captum import as_captum as as_captum
 from layermask.adapters.captum import lime_similarity as lime_similarity
 from layermask.adapters.gradcam import CamModel as CamModel
 from layermask.adapters.gradcam import as_road as as_road
-from layermask.adapters.nan import NaNHidden as NaNHidden
-from layermask.adapters.nan import mark_hidden as mark_hidden
 from layermask.adapters.quantus import as_perturb_func as as_perturb_func
 from layermask.adapters.quantus import write_nan as write_nan
 from layermask.adapters.shap import as_shap as as_shap
+from layermask.removal.gaps import NaNHidden as NaNHidden
+from layermask.removal.gaps import mark_hidden as mark_hidden

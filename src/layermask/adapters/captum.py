@@ -12,12 +12,19 @@ from layermask.adapters.arguments import Removal
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
+from layermask.removal.gaps import Valid, never_visible
 from layermask.removal.query import asking, extra_inputs, query
 from layermask.removal.reading import Output, output_kind
 from layermask.removal.targets import Columns, Targets, items, target_kind
 
 
-@checked(removal=kinds.removal, images=kinds.images, output=output_kind, target=target_kind)
+@checked(
+    removal=kinds.removal,
+    images=kinds.images,
+    output=output_kind,
+    target=target_kind,
+    valid=kinds.valid,
+)
 def as_captum(
     removal: Removal,
     images: Tensor,
@@ -26,6 +33,7 @@ def as_captum(
     *,
     target: Targets = None,
     additional_forward_args: Any = None,
+    valid: Valid = None,
 ) -> tuple[Callable[..., Tensor], dict[str, Any]]:
     """Return (forward, arguments) for `Method(forward).attribute(**arguments, target=..., ...)`.
 
@@ -41,10 +49,13 @@ def as_captum(
         target: a class by name, a `Region`, `Box`, `Similarity` or function, one or several: captum then
             sees these alone, and numbers them from 0.
         additional_forward_args: what the model takes besides the images, tensors (N, ...).
+        valid: the pixels that may be visible, bool (*S) or (N or 1, 1, *S), or "nan" for those without NaN.
+            captum scores the others too, as pixels that change nothing.
 
     Raises:
         InputError: shapes that do not fit; when called, a mask that is not 0 and 1 throughout.
     """
+    removal, images = never_visible(removal, images, valid)
     # One image stays in the closure, where captum cannot copy it for every perturbation. Several travel with
     # the masks: Lime explains them one by one and says which only by what it passes on.
     several = () if len(images) == 1 else (images,)

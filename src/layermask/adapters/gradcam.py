@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from layermask.adapters.arguments import Removal, painter
-from layermask.adapters.nan import NaNHidden, mark_hidden
 from layermask.arguments import kinds
 from layermask.arguments.refusal import has
 from layermask.core.masked import Masked, zero_hidden
 from layermask.errors import InputError
+from layermask.removal.gaps import NaNHidden, mark_hidden
 
 Metric = TypeVar("Metric")
 

@@ -12,6 +12,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.tensors import has_items
 from layermask.errors import InputError, import_optional
+from layermask.removal.gaps import Valid, never_visible
 from layermask.removal.query import asking, query
 from layermask.removal.reading import Output, output_kind
 from layermask.removal.targets import Columns, Targets, items
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     partition=kinds.flag,
     output=output_kind,
     batch_size=kinds.count,
+    valid=kinds.valid,
 )
 def as_shap(
     removal: Removal,
@@ -36,6 +38,7 @@ def as_shap(
     partition: bool = False,
     output: Output = "logit",
     batch_size: int = 32,
+    valid: Valid = None,
 ) -> tuple[SegmentModel, SegmentMasker]:
     """Return (model, masker) for `shap.Explainer(model, masker, algorithm=...)(images)`.
 
@@ -48,6 +51,7 @@ def as_shap(
             "exact" and "permutation" then find Owen values of that hierarchy in place of Shapley values.
         target: class or classes to explain, or other targets of explainers; by default all classes.
         batch_size: masks per forward pass, unless the explainer is called with another.
+        valid: the pixels of all images that may be visible, bool *S, or "nan" for those without NaN.
 
     Raises:
         InputError: a feature_mask that is not integers; when called, images that do not fit it.
@@ -56,7 +60,7 @@ def as_shap(
     labels = torch.unique(feature_mask.cpu(), return_inverse=True)[1]
     masker = SegmentMasker(labels, segment_tree(labels) if partition else None, batch_size)
     wanted = items("target", target, removal)
-    return SegmentModel(removal, labels, wanted, not has_items(target), output), masker
+    return SegmentModel(removal, labels, wanted, not has_items(target), output, valid), masker
 
 
 class SegmentMasker:
@@ -95,17 +99,27 @@ class SegmentModel:
     """What shap calls with the rows and images of `SegmentMasker`."""
 
     def __init__(
-        self, removal: Removal, labels: Tensor, target: list[Any] | None, single: bool, output: Output
+        self,
+        removal: Removal,
+        labels: Tensor,
+        target: list[Any] | None,
+        single: bool,
+        output: Output,
+        valid: Valid = None,
     ) -> None:
-        self.columns, self.single = Columns([target]), single
-        self.ask = query(removal, output, targets=self.columns.read)
+        self.columns, self.single, self.valid = Columns([target]), single, valid
+        self.removal = removal
+        self.output: Output = output
         self.device = device_of(removal)
         self.labels = labels.to(self.device)
 
     def __call__(self, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Return the float64 scores (B, T), or (B,) for one target, of rows (B, n_segments) of images."""
         visible = torch.as_tensor(rows).to(self.device)[:, self.labels][:, None]
-        (scores,) = asking(self.ask, [(torch.as_tensor(images).to(self.device), visible)])
+        shown = torch.as_tensor(images).to(self.device)
+        removal, shown = never_visible(self.removal, shown, self.valid)
+        ask = query(removal, self.output, targets=self.columns.read)
+        (scores,) = asking(ask, [(shown, visible)])
         return self._picked(scores).double().cpu().numpy()  # shap averages in the dtype that it is given
 
     def _picked(self, scores: Tensor) -> Tensor:

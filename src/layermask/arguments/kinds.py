@@ -42,6 +42,7 @@ from layermask.arguments.tensors import (
     per_image,
     target,
     tensor,
+    valid,
     values,
 )
 from layermask.arguments.words import choice, known, mapping, path, text

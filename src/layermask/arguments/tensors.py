@@ -11,6 +11,7 @@ from torch import Tensor
 from layermask._private_torch import is_readable
 from layermask.arguments.numbers import count, sequence
 from layermask.arguments.refusal import has, refused, shown, wrong_type
+from layermask.arguments.words import choice
 from layermask.errors import InputError, WrongType
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -91,6 +92,13 @@ def mask(name: str, value: Any) -> Tensor:
             f"is {found[odd][0].item():g}): threshold it, or resize by nearest neighbour, not bilinearly."
         )
     return found != 0
+
+
+def valid(name: str, value: Any) -> Any:
+    """Return which pixels may be visible: "nan", a mask, or None for all."""
+    if value is None or isinstance(value, str):
+        return value if value is None else choice(name, value, ("nan",))
+    return mask(name, value)
 
 
 def label_map(name: str, value: Any) -> Tensor:

@@ -88,6 +88,7 @@ def command(
     target: Targets = None,
     output: options.Output = "probability",
     against: options.Against = "greyout,blackout",
+    nodata: options.Nodata = None,
     out: options.Out = Path(),
     report: ReportPath = None,
     curves: Curves = False,
@@ -108,7 +109,7 @@ def command(
             _check_report(report, jobs)
         others = ["_curves.png"] if curves else []
         place = (out, model, weights, device, quiet, json)
-        session = Session.open("explain", jobs, *place, *others, output=output)
+        session = Session.open("explain", jobs, *place, *others, output=output, nodata=nodata)
         size = options.batch_size(batch_size, session.device)
         make = halving if batch_size == "auto" else None
         asked = _Asked(method, settings, segments, target or [], removals)
@@ -148,10 +149,11 @@ class _Work:
         explainers = {name: self._explainer(name, labels) for name in self.asked.removals}
         total = sum(_cost(each, labels) for each in explainers.values())
         with self._progress(total, advance) as step:
-            found = {
-                name: each.attribute(image.x, classes, labels, show_progress=step)
-                for name, each in explainers.items()
-            }
+            found: dict[str, Attribution] = {}
+            for name, each in explainers.items():
+                # Without data, removals may disagree on the likeliest classes: all explain the first one's.
+                found[name] = each.attribute(image.x, classes, labels, show_progress=step, valid=image.valid)
+                classes = classes or list(found[name].targets)
         self.session.print_line(_summary(image, found))
         record = self._record(image, found) | {"engine_used": engine_of(*self.operators)}
         pages = [self._page(image, found, job)] if self.report else []
@@ -220,16 +222,10 @@ class _Work:
         from layermask.render.curves import curve_sheet
         from layermask.render.figure import png
 
+        settings = {"perturbations_per_eval": self.batch_size, "valid": image.valid}
         drawn = {
             name: [
-                curve(
-                    explainers[name].removal,
-                    image.x,
-                    each,
-                    order,
-                    perturbations_per_eval=self.batch_size,
-                    output=image.output,
-                )
+                curve(explainers[name].removal, image.x, each, order, **settings)
                 for order in ("insertion", "deletion")
             ]
             for name, each in found.items()
@@ -284,11 +280,11 @@ def _segment(image: PreparedImage, segments: str) -> Tensor:
     from layermask.segment.labels import relabel
     from layermask.segment.presets import segmented
 
-    path = expanded(segments)
+    path, valid = expanded(segments), None if image.valid is None else image.valid[0, 0].cpu()
     if path.suffix in (".npy", ".png", ".tif", ".tiff") or exists(path):
-        labels = relabel(image.loaded.preprocessing.labels(load_labels(path, image.size)))
+        labels = relabel(image.loaded.preprocessing.labels(load_labels(path, image.size)), valid)
     else:
-        labels = segmented(segments, image.picture)
+        labels = segmented(segments, image.picture, valid)
     if int(labels.max()) == 0:
         raise InputError(
             f"segments {segments!r} give one segment for the whole picture: there is nothing to compare"
@@ -313,7 +309,7 @@ def _summary(image: PreparedImage, found: dict[str, Attribution]) -> str:
 
 def _finding(name: str, found: Attribution, row: int) -> str:
     if found.region is not None:
-        share = float(found.region[row][found.segments].float().mean())
+        share = float(found.visible(found.region[row]).float().mean())
         return f"{name} needs {int(found.region[row].sum())} segments ({share:.1%})"
     return "" if found.r2 is None else f"{name} R² {float(found.r2[row]):.2f}"
 

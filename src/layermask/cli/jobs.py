@@ -18,8 +18,18 @@ from layermask.cli import options
 from layermask.cli.outcome import BAD_INPUT
 from layermask.data.files import SUFFIXES
 from layermask.data.images import load_image
+from layermask.data.nodata import load_valid
 from layermask.errors import ImageError, InputError, printable
-from layermask.io.atomic import exists, is_file, is_folder, make_folder, read_bytes, read_json, write_all
+from layermask.io.atomic import (
+    exists,
+    expanded,
+    is_file,
+    is_folder,
+    make_folder,
+    read_bytes,
+    read_json,
+    write_all,
+)
 from layermask.io.progress import bar
 from layermask.io.record import sealed, sha256, to_json, versions
 from layermask.studies.prepared import PreparedImage, open_image
@@ -120,6 +130,7 @@ class Session:
     quiet: bool
     json: bool
     output: str
+    nodata: str | None = None
 
     @classmethod
     def open(
@@ -134,15 +145,18 @@ class Session:
         json: bool,
         *endings: str,
         output: str = "probability",
+        nodata: str | None = None,
     ) -> Session:
         """Load the model, after finding that the first picture can be read and all files written.
 
         `endings`: of files beside the figure and the record.
         """
         folder = prepare_folder(out, jobs, [f"_{command}.png", f"_{command}.json", *endings])
-        load_image(jobs[0].image)
+        if nodata is not None:
+            load_valid(jobs[0].image, nodata_of(nodata, jobs[0]))
+        load_image(jobs[0].image, gaps=nodata is not None)
         loaded = load_model(model, weights, device, output)
-        return cls(command, jobs, folder, *loaded, weights, quiet, json, output)
+        return cls(command, jobs, folder, *loaded, weights, quiet, json, output, nodata)
 
     @property
     def alone(self) -> bool:
@@ -166,7 +180,8 @@ class Session:
 
         def whole(job: Job) -> dict[str, Any]:
             model = self.loaded.record(self.weights)
-            return {"layermask": versions()["layermask"], "model": model, **request(job)}
+            nodata = {} if self.nodata is None else {"nodata": _nodata_record(self.nodata, job)}
+            return {"layermask": versions()["layermask"], "model": model, **request(job), **nodata}
 
         def one(job: Job, advance: Advance) -> str | None:
             return self.one(job, work, whole(job), advance)
@@ -175,7 +190,9 @@ class Session:
 
     def one(self, job: Job, work: Callable, request: Mapping[str, Any], advance: Advance) -> str | None:
         """Write and print what is found for one picture, and return which engine answered."""
-        found = work(open_image(job.image, self.loaded, self.device, self.weights, self.output), job, advance)
+        nodata = None if self.nodata is None else nodata_of(self.nodata, job)
+        image = open_image(job.image, self.loaded, self.device, self.weights, self.output, nodata)
+        found = work(image, job, advance)
         record = sealed({"command": self.command, "request": request, **found.record}, found.figure)
         figure, text = self._files(job), to_json(record)
         make_folder(figure["png"].parent)
@@ -273,6 +290,17 @@ def load_model(
 
     where = torch_device(device)
     return tried(load(model, weights, where), compared=output == "probability"), where
+
+
+def nodata_of(nodata: str, job: Job) -> str:
+    """Return what marks pixels without data in a picture: a mask file where that is in a folder."""
+    folder = expanded(nodata)
+    return str(mask_of(folder, job)) if is_folder(folder) else nodata
+
+
+def _nodata_record(nodata: str, job: Job) -> str:
+    file = expanded(nodata_of(nodata, job))
+    return sha256(file) if is_file(file) else nodata
 
 
 def mask_of(mask: Path, job: Job) -> Path:

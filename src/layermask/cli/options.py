@@ -99,6 +99,14 @@ Output = Annotated[
         "exclude each other) or logit (its numbers as they are)."
     ),
 ]
+Nodata = Annotated[
+    str | None,
+    typer.Option(
+        help="What marks pixels without data, which are never shown: a value that all channels have, nan, "
+        "alpha (all that is not opaque), a mask file, white = data, or a folder with one per picture.",
+        show_default="all pixels hold data",
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder for the picture and the JSON file.", **PATH)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]

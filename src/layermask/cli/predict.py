@@ -32,6 +32,7 @@ def command(
     weights: options.Weights = None,
     output: options.Output = "probability",
     against: options.Against = "greyout,blackout",
+    nodata: options.Nodata = None,
     out: options.Out = Path(),
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -47,7 +48,8 @@ def command(
 
         removals, jobs = options.removals(against), find_jobs(images)
         place = (out, model, weights, device, quiet, json)
-        session = Session.open("predict", jobs, *place, output=options.output_of(output))
+        read = options.output_of(output)
+        session = Session.open("predict", jobs, *place, output=read, nodata=nodata)
         operators = {name: from_table(name, session.loaded) for name in removals}
 
         def request(job: Job) -> dict[str, Any]:
@@ -56,7 +58,9 @@ def command(
 
         def work(image: PreparedImage, job: Job, advance: Advance) -> Found:
             own = mask_of(mask, job)
-            answers = _answers(image, operators, visible_part(image, own, invert), session.print_line)
+            shown = visible_part(image, own, invert)
+            shown = shown if image.valid is None else shown & image.valid
+            answers = _answers(image, operators, shown, session.print_line)
             record = _record(image, own, invert, answers) | {"engine_used": engine_of(*operators.values())}
             advance(1)
             return Found(_sheet(image, own, answers), record)
@@ -85,7 +89,7 @@ def _answer(image: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple
         if fill
         else hidden_picture(image.picture, visible)
     )
-    return remains, rank(operator, image.x, visible, output=image.output)
+    return remains, rank(operator, image.x, visible, output=image.output, valid=image.valid)
 
 
 def _sheet(image: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray, Ranking]]) -> bytes:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layermask.cli import options
-from layermask.cli.jobs import Job, find_jobs, go_through, prepare_folder
+from layermask.cli.jobs import Job, find_jobs, go_through, nodata_of, prepare_folder
 from layermask.cli.outcome import outcome
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 Images = Annotated[
@@ -28,6 +29,7 @@ Images = Annotated[
 def command(
     images: Images = None,
     segments: options.Segments = "grid",
+    nodata: options.Nodata = None,
     out: options.Out = Path(),
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -48,10 +50,19 @@ def command(
         folder = prepare_folder(out, jobs, ["_segments.npy", "_segments.png"])
 
         def work(job: Job, advance: Callable[[float], None]) -> None:
-            from layermask.data.images import load_image
+            import numpy as np
+            import torch
 
-            labels = segmented(segments, load_image(job.image))
-            _write(folder, job, labels)
+            from layermask.data.images import load_image
+            from layermask.data.nodata import load_valid
+
+            valid = None
+            if nodata is not None:
+                data = np.array(load_valid(job.image, nodata_of(nodata, job)))
+                valid = torch.from_numpy(data > 0)
+            picture = load_image(job.image, gaps=nodata is not None)
+            labels = segmented(segments, picture, valid)
+            _write(folder, job, labels, picture)
             _tell(job, labels, quiet, json)
             advance(1)
 
@@ -73,18 +84,17 @@ def _listing(json: bool) -> str:
     return "\n".join(f"{name:22s} {text}" for name, text in {**rows, **presets}.items())
 
 
-def _write(folder: Path, job: Job, labels: Tensor) -> None:
+def _write(folder: Path, job: Job, labels: Tensor, shown: Image.Image) -> None:
     from io import BytesIO
 
     import numpy as np
 
-    from layermask.data.images import load_image
     from layermask.io.atomic import make_folder, write_all
     from layermask.render.overlay import bordered_picture
 
     array, picture = BytesIO(), BytesIO()
     np.save(array, labels.numpy())
-    bordered_picture(load_image(job.image), labels).save(picture, "PNG")
+    bordered_picture(shown, labels).save(picture, "PNG")
     stem = folder / f"{job.name}_segments"
     make_folder(stem.parent)
     write_all(
@@ -98,7 +108,9 @@ def _write(folder: Path, job: Job, labels: Tensor) -> None:
 def _tell(job: Job, labels: Tensor, quiet: bool, json: bool) -> None:
     from json import dumps
 
-    count, sizes = int(labels.max()) + 1, labels.flatten().bincount()
+    from layermask.segment.labels import sizes_of
+
+    count, sizes = int(labels.max()) + 1, sizes_of(labels, int(labels.max()) + 1)
     if json:
         typer.echo(dumps({"image": job.image.name, "segments": count, "sizes": sizes.tolist()}))
     elif not quiet:

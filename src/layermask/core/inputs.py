@@ -31,7 +31,10 @@ def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
         )
     visible = kinds.mask("visible", visible)
     if is_readable(images) and _has_visible_nan(images, visible):
-        raise ValueError("images hold NaN in visible pixels: hide those pixels, or repair the images.")
+        raise ValueError(
+            'images hold NaN in visible pixels: hide those pixels (explainers and metrics do by valid="nan", '
+            "NaNHidden(removal) elsewhere), or repair the images."
+        )
     return visible
 
 

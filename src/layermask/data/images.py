@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from layermask.arguments.declare import checked
-from layermask.arguments.numbers import optional, pair
+from layermask.arguments.numbers import flag, optional, pair
 from layermask.arguments.words import path as path_kind
 from layermask.errors import ImageError, import_optional
 from layermask.io.atomic import open_file, reason
@@ -23,11 +23,14 @@ MAX_PIXELS = 100_000_000
 _SIZE = optional(partial(pair, of="(width, height)"))
 
 
-@checked(path=path_kind)
-def load_image(path: str | Path) -> Image.Image:
-    """Read a picture as RGB, upright (EXIF); transparent parts on white, 16-bit greys scaled to 8 bit."""
-    image = _open(Path(path), "image")
-    return _rgb(_eight_bit(image, path), ground="white")
+@checked(path=path_kind, gaps=flag)
+def load_image(path: str | Path, gaps: bool = False) -> Image.Image:
+    """Read a picture as RGB, upright (EXIF); transparent parts on white, 16-bit greys scaled to 8 bit.
+
+    Floats go from 0 to 1. `gaps`: NaN is taken, and black, for what hides those pixels (`load_valid`).
+    """
+    image = decoded(path, "image")
+    return _rgb(_eight_bit(image, path, gaps), ground="white")
 
 
 @checked(path=path_kind, size=_SIZE)
@@ -37,7 +40,7 @@ def load_mask(path: str | Path, size: tuple[int, int] | None = None) -> Image.Im
     `size`: (width, height) of the image it belongs to; a mask of the same shape and another resolution is
     resized by nearest neighbour.
     """
-    mask = _two_levels(_open(Path(path), "mask"), path)
+    mask = _two_levels(decoded(path, "mask"), path)
     return mask if size is None else _fit(mask, size, path)
 
 
@@ -67,13 +70,13 @@ def load_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.nda
     return np.array(_fit(Image.fromarray(labels.astype(np.int32)), size, path)).astype(np.int64)
 
 
-def _open(path: Path, kind: str) -> Image.Image:
+def decoded(path: str | Path, kind: str) -> Image.Image:
     """Decode a file in full, turned upright; the one place where Pillow's own errors are translated."""
-    Image = import_optional("PIL.Image", "cli")
+    Image, path = import_optional("PIL.Image", "cli"), Path(path)
     name = f"{kind} {path}"
     with _file(path, kind) as file:
         try:
-            return _decoded(file, path, kind)
+            return _read(file, path, kind)
         except ImageError:
             raise
         except Image.UnidentifiedImageError:
@@ -86,7 +89,7 @@ def _open(path: Path, kind: str) -> Image.Image:
             raise ImageError(f"{name} is truncated or damaged: {reason(error)}") from error
 
 
-def _decoded(file: IO[bytes], path: Path, kind: str) -> Image.Image:
+def _read(file: IO[bytes], path: Path, kind: str) -> Image.Image:
     Image = import_optional("PIL.Image", "cli")
     ImageOps = import_optional("PIL.ImageOps", "cli")
     with warnings.catch_warnings():
@@ -116,20 +119,26 @@ def _check_size(size: tuple[int, int], path: Path, kind: str) -> None:
         )
 
 
-def _eight_bit(image: Image.Image, path: str | Path) -> Image.Image:
-    """Scale a 16-bit grey picture to 8 bit; Pillow's own conversion clips it to white instead."""
+def _eight_bit(image: Image.Image, path: str | Path, gaps: bool) -> Image.Image:
+    """Scale a grey picture of 16 bit or floats to 8 bit; Pillow's own conversion clips it to white."""
     import numpy as np
     from PIL import Image
 
     if not image.mode.startswith("I") and image.mode != "F":
         return image
     values = np.asarray(image)
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+    white = 1 if values.dtype.kind == "f" else 65535
+    if bad := int(np.isnan(values).sum()):
+        if not gaps:
+            raise ImageError(f"image {path} holds NaN at {bad} pixels: hide them by --nodata nan")
+        values = np.nan_to_num(values)
+    if values.min() < 0 or values.max() > white:
         raise ImageError(
             f"image {path} holds {values.dtype} values from {values.min():g} to {values.max():g}, "
-            "whose black and white are not defined: save it with 8 or 16 bits per channel"
+            "whose black and white are not defined: save it with 8 or 16 bits per channel, or as floats from "
+            "0 to 1"
         )
-    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+    return Image.fromarray(np.round(values / (white / 255)).astype(np.uint8))
 
 
 def _rgb(image: Image.Image, ground: str) -> Image.Image:
@@ -191,7 +200,7 @@ def _load_npy(path: Path) -> np.ndarray:
 def _label_picture(path: Path) -> np.ndarray:
     import numpy as np
 
-    image = _open(path, "label map")
+    image = decoded(path, "label map")
     if image.mode in ("RGB", "RGBA", "CMYK", "YCbCr", "LA"):
         raise ImageError(
             f"label map {path} is a {image.mode} picture: expected one integer per pixel "

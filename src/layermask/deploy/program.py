@@ -14,7 +14,9 @@ from layermask.arguments.declare import checked
 from layermask.core.inputs import check_inputs
 from layermask.deploy.fold import fold as folded
 from layermask.errors import InputError
+from layermask.removal.gaps import NaNHidden
 from layermask.removal.layer_masking import LayerMasking
+from layermask.removal.registry import REMOVALS
 
 MOST_IMAGES = 2**31 - 1  # images in a batch: torch 2.6 finds sizes without a bound to violate what it assumes
 
@@ -33,13 +35,17 @@ def export(
         fold: whether batch norm and constants are folded (`deploy.fold`).
 
     Raises:
-        InputError: the model is in training mode.
+        InputError: the model is in training mode, or the removal is one that does not export
+            (`layermask.removal.REMOVALS` says which do).
         TypeError, ValueError: as `LayerMasking.forward`.
         NoMaskRule: as `LayerMasking.forward`.
     """
     removal = as_removal(model)
     refuse_training(removal)
-    example = _example(images, check_inputs(images, visible), dynamic_batch)
+    _refuse_fills(removal)
+    hides_nan = any(isinstance(module, NaNHidden) for module in removal.modules())
+    visible = check_inputs(images.nan_to_num() if hides_nan else images, visible)
+    example = _example(images, visible, dynamic_batch)
     program = traced(removal, example, dynamic_batch)
     return traced(folded(program), example, dynamic_batch) if fold else program
 
@@ -53,6 +59,14 @@ def refuse_training(removal: nn.Module) -> None:
     training = [name or "the model" for name, module in removal.named_modules() if module.training]
     if training:
         raise InputError(f"{training[0]} is in training mode: call .eval() on what is to be exported.")
+
+
+def _refuse_fills(removal: nn.Module) -> None:
+    """Refuse a removal whose paint is no graph of torch operations."""
+    for module in removal.modules():
+        if not getattr(getattr(module, "fill", None), "exports", True):
+            can = sorted({entry.operator for entry in REMOVALS.values() if entry.exports})
+            raise InputError(f"{type(module).__name__} does not export: {', '.join(can)} do.")
 
 
 def _example(images: Tensor, visible: Tensor, dynamic_batch: bool) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from layermask.arguments.declare import checked
 from layermask.deploy.graph import unguarded
 from layermask.deploy.program import export, traced
 from layermask.deploy.rings import pool_rings
-from layermask.errors import import_optional
+from layermask.errors import InputError, import_optional
 from layermask.io.atomic import write_all
 
 OPSET = 18
@@ -52,13 +52,23 @@ def to_onnx(
 
     Raises:
         MissingPackage: onnx or onnxscript is not installed.
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or torch cannot write this program in this opset.
     """
     for package in ("onnx", "onnxscript"):
         import_optional(package, "onnx")
     program = _with_pools(_program(program, images, visible, fold))
     with warnings.catch_warnings():  # torch's own, about its own code
         warnings.simplefilter("ignore")
+        model = _converted(program, opset)
+    _check_opset(model, opset)
+    _name_batch(model)
+    _forget_whereabouts(model)
+    write_all({Path(path): model.SerializeToString()})
+    return Path(path)
+
+
+def _converted(program: ExportedProgram, opset: int) -> Any:
+    try:
         written: Any = torch.onnx.export(
             program,
             dynamo=True,
@@ -68,11 +78,21 @@ def to_onnx(
             output_names=_output_names(program),
             external_data=False,
         )
-    model = written.model_proto
-    _name_batch(model)
-    _forget_whereabouts(model)
-    write_all({Path(path): model.SerializeToString()})
-    return Path(path)
+    except torch.onnx.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())[:200]
+        raise InputError(f"torch cannot write this as ONNX: {reason} ... A .pt2 file may do.") from error
+    return written.model_proto
+
+
+def _check_opset(model: Any, opset: int) -> None:
+    """Refuse a file of another opset: torch logs that it could not convert it, and goes on."""
+    found = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
+    if found != [opset]:
+        raise InputError(
+            f"opset {opset} was asked for, and torch could write this model in opset {found[0]} only: give "
+            f"opset={found[0]}, or no opset"
+        )
 
 
 @checked(**_KINDS)

@@ -18,6 +18,7 @@ from layermask.errors import InputError
 from layermask.io.notebook import card
 from layermask.io.pixels import tinted
 from layermask.removal.targets import known_target, target_name
+from layermask.segment.labels import NOWHERE, spread
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -33,8 +34,9 @@ class Attribution(Checked):
     """One score per target class (T) and segment (S): positive supports the class, negative detracts.
 
     `scores` (T, S) float64, in units of the explained output; `segments` (*S) int64, the segment of each
-    pixel; `targets` (T) the classes, or the objects and functions that were asked for; `prediction` (T,) the
-    explained output for the whole picture; `n_samples` the number of masks.
+    pixel, and -1 for those that are never visible; `targets` (T) the classes, or the objects and functions
+    that were asked for; `prediction` (T,) the explained output for the whole picture; `n_samples` the number
+    of masks.
 
     Where the method has them: `stderr` (T, S), the standard errors of scores that come from sampling;
     `r2` and `intercept` (T,) of a linear surrogate; `region` (T, S) bool, the smallest visible part found.
@@ -97,7 +99,7 @@ class Attribution(Checked):
 
     def _check_segments(self) -> None:
         low, high, count = int(self.segments.min()), int(self.segments.max()), self.scores.shape[1]
-        if low < 0 or high >= count:
+        if low < NOWHERE or high >= count:
             raise InputError(
                 f"segments of shape {tuple(self.segments.shape)} go from {low} to {high}, and scores are of "
                 f"{count}: number segments from 0 to {count - 1}"
@@ -116,8 +118,8 @@ class Attribution(Checked):
                 )
 
     def heatmap(self, row: int = 0) -> Float[Tensor, "*P"]:
-        """Return the (*S) scores of the target in `row`."""
-        return self.scores[self._row(row)][self.segments]
+        """Return the (*S) scores of the target in `row`, NaN for pixels that are never visible."""
+        return spread(self.scores[self._row(row)], self.segments, torch.nan)
 
     def interval(self, level: float = 0.95) -> tuple[Float[Tensor, "T S"], Float[Tensor, "T S"]]:
         """Return the (T, S) bounds between which the scores lie with probability `level`, for many samples.
@@ -138,7 +140,7 @@ class Attribution(Checked):
         shown = kinds.mask("shown", shown)
         if tuple(shown.shape) != (count := self.scores.shape[1],):
             raise InputError(f"shown is of shape {tuple(shown.shape)}: give ({count},), one for each segment")
-        return shown[self.segments][None, None]
+        return spread(shown, self.segments, False)[None, None]
 
     def _highest(self, number: int, row: int) -> Tensor:
         best = self.scores[row].argsort(descending=True, stable=True)[:number]

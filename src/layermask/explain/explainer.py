@@ -18,6 +18,7 @@ from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
+from layermask.removal.gaps import Valid, never_visible, valid_pixels
 from layermask.removal.query import Forward, Progress, asking, batches, extra_inputs, progress, query
 from layermask.removal.reading import Output, output_kind
 from layermask.removal.targets import Columns, Targets, items, target_kind
@@ -59,7 +60,7 @@ class Explainer(Checked, ABC):
     def cost(self, segments: Segments) -> int:
         """Return about how many masks `plan` asks for, or at most asks for."""
 
-    @checked(image=kinds.image, target=target_kind)
+    @checked(image=kinds.image, target=target_kind, valid=kinds.valid)
     def attribute(
         self,
         image: Float[Tensor, "1 C *S"],
@@ -67,6 +68,8 @@ class Explainer(Checked, ABC):
         feature_mask: Any = None,
         show_progress: Progress = False,
         additional_forward_args: Any = None,
+        *,
+        valid: Valid = None,
         **settings: Any,
     ) -> Attribution:
         """Explain one image (1, C, *S) over its segments, `feature_mask` (*S) integers.
@@ -75,17 +78,19 @@ class Explainer(Checked, ABC):
         answer that returns (N,), or several; by default the two classes that the model finds most likely.
         `additional_forward_args`: what the model takes besides the images, in a tuple where that is more than
         one; tensors (1, ...) are expanded along with the masks, as in captum. `show_progress`: True for a
-        bar, or a function to call with the number of masks just done. `settings` replace those of the
-        explainer for this call, as n_samples=500.
+        bar, or a function to call with the number of masks just done.
+        `valid`: the pixels that may be visible, bool (*S) or (1, 1, *S), or "nan" for those that hold no NaN;
+        the others are never shown, and in no segment. `settings` replace those of the explainer for this
+        call, as n_samples=500.
 
         Raises:
             InputError: what is given does not fit the image or the model; the message says how.
         """
         maps = None if feature_mask is None else [kinds.label_map("feature_mask", feature_mask)]
         more = additional_forward_args
-        return self.attribute_batch(image, [target], maps, show_progress, more, **settings)[0]
+        return self.attribute_batch(image, [target], maps, show_progress, more, valid=valid, **settings)[0]
 
-    @checked(images=kinds.images, show_progress=kinds.progress)
+    @checked(images=kinds.images, show_progress=kinds.progress, valid=kinds.valid)
     def attribute_batch(
         self,
         images: Float[Tensor, "N C *S"],
@@ -93,17 +98,33 @@ class Explainer(Checked, ABC):
         feature_masks: Sequence[Any] | None = None,
         show_progress: Progress = False,
         additional_forward_args: Any = None,
+        *,
+        valid: Valid = None,
         **settings: Any,
     ) -> list[Attribution]:
         """Explain images (N, C, *S), each over its own segments; a forward pass may span several images.
 
         `targets`: one for each image, as in `attribute`; a single one is that of all images. Tensors of
-        `additional_forward_args` are (N, ...).
+        `additional_forward_args` are (N, ...); `valid` is bool (*S) or (N or 1, 1, *S), or "nan".
         """
         more = extra_inputs(additional_forward_args, len(images), self.removal)
         if settings:
-            return self._with(settings).attribute_batch(images, targets, feature_masks, show_progress, more)
-        maps, columns = self._maps(images, feature_masks), self._columns(targets, len(images))
+            return self._with(settings).attribute_batch(
+                images, targets, feature_masks, show_progress, more, valid=valid
+            )
+        if valid is None:
+            return self._explained(images, targets, self._maps(images, feature_masks), show_progress, more)
+        shown = valid_pixels(images, valid)
+        removal, images = never_visible(self.removal, images, shown)
+        maps = self._maps(images, feature_masks, shown.expand(len(images), *shown.shape[1:])[:, 0])
+        return dataclasses.replace(self, removal=removal)._explained(
+            images, targets, maps, show_progress, more
+        )
+
+    def _explained(
+        self, images: Tensor, targets: Any, maps: list[Segments], show_progress: Progress, more: Sequence[Any]
+    ) -> list[Attribution]:
+        columns = self._columns(targets, len(images))
         ask = query(self.removal, self.output, self.compares, columns.read)
         whole = self._whole(images, more, ask)
         picked = [columns.picked(i, len(row)) or self._likeliest(row) for i, row in enumerate(whole)]
@@ -135,7 +156,10 @@ class Explainer(Checked, ABC):
             raise InputError(f"{self.name} has no setting {odd[0]!r}: it has {', '.join(known)}")
         return dataclasses.replace(self, **settings)
 
-    def _maps(self, images: Tensor, feature_masks: Sequence[Any] | None) -> list[Segments]:
+    def _maps(
+        self, images: Tensor, feature_masks: Sequence[Any] | None, valid: Tensor | None = None
+    ) -> list[Segments]:
+        shown = [None] * len(images) if valid is None else [*valid]
         feature_masks = None if feature_masks is None else kinds.sequence("feature_masks", feature_masks)
         if feature_masks is None or all(mask is None for mask in feature_masks):
             if self.needs_segments:
@@ -144,12 +168,13 @@ class Explainer(Checked, ABC):
                     f"{len(images)} images, as lm.Grid(16)(image)"
                 )
             pixels = torch.arange(images[0, 0].numel()).view(images.shape[2:])
-            return [Segments(pixels, images.device)] * len(images)
+            return [Segments(relabel(pixels, each), images.device) for each in shown]
         if len(feature_masks) != len(images) or any(mask is None for mask in feature_masks):
             raise InputError(
                 f"{len(feature_masks)} feature_masks for {len(images)} images: give one for each"
             )
-        return [Segments(_labels(mask, images), images.device) for mask in feature_masks]
+        given = zip(feature_masks, shown, strict=True)
+        return [Segments(_labels(mask, images, valid), images.device) for mask, valid in given]
 
     def _columns(self, targets: Any, n_images: int) -> Columns:
         """Return what is asked of each image, and how it is read."""
@@ -174,7 +199,7 @@ class Explainer(Checked, ABC):
         """Refuse targets that the method cannot explain; most explain any."""
 
 
-def _labels(mask: Any, images: Tensor) -> Tensor:
+def _labels(mask: Any, images: Tensor, valid: Tensor | None) -> Tensor:
     mask = kinds.label_map("feature_mask", mask)
     shape = tuple(images.shape[2:])
     if tuple(mask.shape) != shape and mask.squeeze().shape == shape:
@@ -184,9 +209,9 @@ def _labels(mask: Any, images: Tensor) -> Tensor:
             f"feature_mask is {tuple(mask.shape)} and the image {shape}: "
             "segment what the model sees, the preprocessed image"
         )
-    labels = relabel(mask).cpu()
+    labels = relabel(mask, valid).cpu()
     count = int(labels.max()) + 1
-    if not torch.equal(labels, mask.cpu()):
+    if valid is None and not torch.equal(labels, mask.cpu()):
         low, high = int(mask.min()), int(mask.max())
         warn(f"feature_mask has {count} labels from {low} to {high}: relabelled 0 to {count - 1}, in order")
     if count < 2:

@@ -17,9 +17,10 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
-from layermask.metrics.measure import classes_of
+from layermask.metrics.measure import classes_of, shown_by
+from layermask.removal.gaps import never_visible
 from layermask.removal.query import Progress, progress
-from layermask.segment.labels import sum_over
+from layermask.segment.labels import NOWHERE, spread, sum_over
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Shaped
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 
 @checked(scores=kinds.values, segments=kinds.label_map, mask=kinds.values)
 def alignment(scores: Float[Tensor, " S"], segments: Int[Tensor, "*P"], mask: Shaped[Tensor, "*P"]) -> float:
-    """Return cos(scores, g), g_i = Σ over segment i of (mask − mean(mask)), eps 1e-8: −1 to 1."""
+    """Return cos(scores, g), g_i = Σ over segment i of (mask − mean(mask)), eps 1e-8: −1 to 1.
+
+    Pixels in no segment, of label -1, do not count.
+    """
     _check(scores, segments, mask)
-    excess = (mask.double() - mask.double().mean()).to(scores.device)
+    excess = (mask.double() - mask.double()[_inside(segments, mask)].mean()).to(scores.device)
     return float(cosine_similarity(scores.double(), sum_over(segments, excess), dim=0, eps=1e-8))
 
 
@@ -39,10 +43,12 @@ def top_k_jaccard(
 ) -> float:
     """Return the overlap of the `k` highest segments (or all) and the mask, over their union.
 
-    Areas in pixels; a pixel counts as object by its share in the mask, which need not be 0 or 1.
+    Areas in pixels; a pixel counts as object by its share in the mask, which need not be 0 or 1. Pixels in no
+    segment, of label -1, do not count.
     """
     _check(scores, segments, mask)
-    object_, region = mask.double().to(scores.device), top_k(scores, k)[segments.to(scores.device)].double()
+    mask = torch.where(_inside(segments, mask), mask, 0)
+    object_, region = mask.double().to(scores.device), spread(top_k(scores, k), segments, False).double()
     overlap = float((region * object_).sum())
     return overlap / float(region.sum() + object_.sum() - overlap)
 
@@ -98,13 +104,20 @@ def classes_without_top(
     advance: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
     """Return the classes (N,) predicted for images (N or 1, C, *S) without their `k` highest segments."""
-    visible = torch.cat([~_region(each, k, row) for each in attributions])
+    visible = torch.cat([_without_top(each, k, row) for each in attributions])
+    if (shown := shown_by(images, attributions)) is not None:
+        images = images.expand(len(shown), *images.shape[1:])
+        removal, images = never_visible(removal, images, shown)
     return classes_of(removal, images, visible, batch_size, advance)
 
 
-def _region(attribution: Attribution, k: int, row: int) -> Tensor:
+def _without_top(attribution: Attribution, k: int, row: int) -> Tensor:
     row = kinds.count("row", row, low=0, high=len(attribution.scores) - 1)
-    return top_k(attribution.scores[row], k)[attribution.segments][None, None]
+    return attribution.visible(~top_k(attribution.scores[row], k))
+
+
+def _inside(segments: Tensor, mask: Tensor) -> Tensor:
+    return (segments != NOWHERE).to(mask.device)
 
 
 def _check(scores: Tensor, segments: Tensor, mask: Tensor) -> None:

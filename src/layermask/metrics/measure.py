@@ -14,10 +14,11 @@ from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
+from layermask.removal.gaps import Valid, never_visible, valid_pixels
 from layermask.removal.query import Forward, Progress, answers, batches, extra_inputs, progress, query
 from layermask.removal.reading import Output, output_kind
 from layermask.removal.targets import Columns
-from layermask.segment.labels import relabel
+from layermask.segment.labels import NOWHERE, relabel
 
 Planner = Callable[[Segments, Tensor], QueryPlan]  # the segments and the scores (T, S) of one image
 
@@ -29,6 +30,7 @@ Planner = Callable[[Segments, Tensor], QueryPlan]  # the segments and the scores
     perturbations_per_eval=kinds.count,
     output=output_kind,
     show_progress=kinds.progress,
+    valid=kinds.valid,
 )
 def measure(
     planner: Planner,
@@ -41,12 +43,13 @@ def measure(
     output: Output = "probability",
     show_progress: Progress = False,
     additional_forward_args: Any = None,
+    valid: Valid = None,
 ) -> list[Any]:
     """Return what `planner`'s plans return, one for each image of (N, C, *S) and its attribution.
 
     A plan asks for about `count` masks. Memory follows `perturbations_per_eval`, the masks in one forward
-    pass, which may span images; results do not depend on it. `output` and `additional_forward_args` are those
-    of the explainer.
+    pass, which may span images; results do not depend on it. `output`, `additional_forward_args` and `valid`
+    are those of the explainer; pixels that an attribution has in no segment are never shown either.
 
     Raises:
         InputError: images, attributions or settings do not go together, or the answers are not finite.
@@ -55,6 +58,7 @@ def measure(
         raise InputError(f"{len(attributions)} attributions for {len(images)} images: give one for each")
     plans = [_plan(planner, each, images) for each in attributions]
     more = extra_inputs(additional_forward_args, len(images), removal)
+    removal, images = never_visible(removal, images, shown_by(images, attributions, valid))
     columns = Columns([list(each.targets) for each in attributions])
     forward = query(removal, output, targets=columns.read)
     if not columns.read:
@@ -78,6 +82,14 @@ def _plan(planner: Planner, attribution: Attribution, images: Tensor) -> QueryPl
             f"{len(attribution.targets)} targets and {segments.count} segments: give a finite score for each"
         )
     return planner(segments, scores.double().cpu())
+
+
+def shown_by(images: Tensor, attributions: Sequence[Attribution], valid: Valid = None) -> Tensor | None:
+    """Return the pixels that may be visible, (N, 1, *S) bool, by `valid` and by the attributions."""
+    inside = torch.stack([each.segments != NOWHERE for each in attributions])[:, None].to(images.device)
+    if valid is None:
+        return None if bool(inside.all()) else inside
+    return valid_pixels(images, valid) & inside
 
 
 def _with_classes(forward: Forward, targets: Sequence[Any]) -> Forward:
@@ -114,19 +126,25 @@ def classes_of(
     )
 
 
-def maps_of(images: Tensor, feature_masks: Sequence[Any]) -> list[Tensor]:
-    """Return the label maps (*S) of images (N, C, *S), relabelled from 0 without gaps."""
+def maps_of(images: Tensor, feature_masks: Sequence[Any], valid: Tensor | None = None) -> list[Tensor]:
+    """Return the label maps (*S) of images (N, C, *S), relabelled from 0 without gaps.
+
+    Where `valid` (N or 1, 1, *S) bool is False, pixels are in no segment.
+    """
     feature_masks = kinds.sequence("feature_masks", feature_masks)
     if len(feature_masks) != len(images):
         raise InputError(f"{len(feature_masks)} feature_masks for {len(images)} images: give one for each")
-    maps = [relabel(kinds.label_map("feature_masks", mask)).cpu() for mask in feature_masks]
+    maps = [kinds.label_map("feature_masks", mask).cpu() for mask in feature_masks]
     for labels in maps:
         if labels.shape != images.shape[2:]:
             raise InputError(
                 f"a feature_mask is {tuple(labels.shape)} and the images {tuple(images.shape)}: segment what "
                 "the model sees, the preprocessed image"
             )
-    return maps
+    if valid is None:
+        return [relabel(labels) for labels in maps]
+    shown = valid[:, 0].expand(len(images), *images.shape[2:])
+    return [relabel(labels, each) for labels, each in zip(maps, shown.cpu(), strict=True)]
 
 
 def stacked(found: list[Tensor]) -> Tensor:

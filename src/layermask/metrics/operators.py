@@ -22,6 +22,7 @@ from layermask.explain.attribution import Attribution
 from layermask.explain.sampling import generator
 from layermask.metrics.flipping import Curve, flipping_curves
 from layermask.metrics.measure import classes_of, maps_of, stacked
+from layermask.removal.gaps import Valid, never_visible, valid_pixels
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -35,6 +36,7 @@ Removing = Callable[..., Any]
     n_orders=partial(kinds.count, high=100_000),
     seed=kinds.seed,
     perturbations_per_eval=kinds.count,
+    valid=kinds.valid,
 )
 def random_attributions(
     removal: Removing,
@@ -43,13 +45,16 @@ def random_attributions(
     n_orders: int = 10,
     seed: int = 0,
     perturbations_per_eval: int = 32,
+    valid: Valid = None,
 ) -> list[Attribution]:
     """Return attributions without meaning of images (N, C, *S): `n_orders` rows of random scores each.
 
-    The target of every row is the class predicted for the whole image.
+    The target of every row is the class predicted for the whole image. `valid`: the pixels that may be
+    visible, as of explainers; the others are in no segment.
     """
-    maps = maps_of(images, feature_masks)
-    shown = torch.ones_like(images[:, :1]) > 0
+    inside = None if valid is None else valid_pixels(images, valid)
+    removal, images = never_visible(removal, images, inside)
+    maps, shown = maps_of(images, feature_masks, inside), torch.ones_like(images[:, :1], dtype=torch.bool)
     classes = classes_of(removal, images, shown, perturbations_per_eval, compared=False)  # of one, its score
     return [
         Attribution(
@@ -90,8 +95,8 @@ def r_oms(
 
 
 def _draw(removal, images, feature_masks, n_orders: int, seed: int, settings: dict[str, Any]):
-    batch = settings.get("perturbations_per_eval", 32)
-    return random_attributions(removal, images, feature_masks, n_orders, seed, batch)
+    known = {key: settings[key] for key in ("perturbations_per_eval", "valid") if key in settings}
+    return random_attributions(removal, images, feature_masks, n_orders, seed, **known)
 
 
 def _areas(curves: list[Curve]) -> list[Tensor]:

@@ -16,6 +16,7 @@ from layermask.explain.query_plan import QueryPlan, Segments, run
 from layermask.metrics.measure import maps_of
 from layermask.metrics.operators import random_scores
 from layermask.metrics.predictions import Predictions
+from layermask.removal.gaps import Valid, never_visible, valid_pixels
 from layermask.removal.query import Progress, progress, query
 
 TENTHS = tuple(number / 10 for number in range(11))
@@ -31,6 +32,7 @@ TENTHS = tuple(number / 10 for number in range(11))
     first=kinds.index,
     perturbations_per_eval=kinds.count,
     show_progress=kinds.progress,
+    valid=kinds.valid,
 )
 def remove_segments(
     removal: Callable[..., Any],
@@ -44,14 +46,18 @@ def remove_segments(
     first: int = 0,
     perturbations_per_eval: int = 32,
     show_progress: Progress = False,
+    valid: Valid = None,
 ) -> Predictions:
     """Return the classes predicted for images (N, C, *S) with fractions of their segments removed.
 
     int(fraction · segments) are removed, those of highest `order` first, scores (segments,) of each image:
     saliency, or its negative for the least salient first; by default in random order. Random orders depend on
     `seed` and the image's number, counted from `first`, so that a run may be split into batches of images.
+    `valid`: the pixels that may be visible, as of explainers; the others are in no segment.
     """
-    segments = [Segments(labels_, images.device) for labels_ in maps_of(images, feature_masks)]
+    shown = None if valid is None else valid_pixels(images, valid)
+    removal, images = never_visible(removal, images, shown)
+    segments = [Segments(labels_, images.device) for labels_ in maps_of(images, feature_masks, shown)]
     if order is not None and [tuple(each.shape) for each in order] != [(each.count,) for each in segments]:
         raise InputError(
             f"order is {[tuple(each.shape) for each in order][:5]} for images of "

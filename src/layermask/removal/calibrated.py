@@ -52,6 +52,7 @@ class Calibrated(nn.Module):
         classes = kinds.count("classes", classes, low=2, high=MOST if diagonal else LARGEST_MATRIX)
         kinds.removal("removal", removal)
         self.removal = kinds.model("removal", removal)
+        self.training = removal.training
         like = next((p for p in removal.parameters() if p.is_floating_point()), torch.zeros(()))
         identity = torch.ones(classes) if diagonal else torch.eye(classes)
         self.register_buffer("weight", identity.to(like.device))

@@ -86,6 +86,11 @@ class RemovalEntry:
         return self.fill.dims or (1, 2, 3)
 
     @property
+    def exports(self) -> bool:
+        """`layermask.deploy` writes it as a graph of its own."""
+        return self.fill.exports
+
+    @property
     def extra(self) -> str:
         """The extra of layermask that it needs, if any."""
         return self.fill.extra

@@ -1,4 +1,4 @@
-"""Label maps: renumbering, sums over segments, and run lengths."""
+"""Label maps: renumbering, sums over segments, and run lengths. -1 stands for pixels in no segment."""
 
 from __future__ import annotations
 
@@ -8,15 +8,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layermask._private_torch import is_readable
 from layermask.arguments import kinds
+from layermask.errors import InputError
+
+NOWHERE = -1
+"""The label of a pixel that is in no segment: it is never visible."""
 
 
-def relabel(labels: Any) -> Tensor:
+def relabel(labels: Any, valid: Tensor | None = None) -> Tensor:
     """Return a label map (*S) of any integers as int64 labels 0..n-1, in the same order.
 
     Explainers index features by label: a gap or an offset of one leaves a feature that hides nothing.
+    Where `valid` (*S) bool is False, the label is -1, and what was there does not count.
     """
-    return torch.unique(kinds.label_map("labels", labels), return_inverse=True)[1]
+    labels = kinds.label_map("labels", labels)
+    if valid is None:
+        return torch.unique(labels, return_inverse=True)[1]
+    valid = kinds.mask("valid", valid).to(labels.device)
+    if valid.shape != labels.shape:
+        raise InputError(f"valid is of shape {tuple(valid.shape)}: give {tuple(labels.shape)}, as labels are")
+    found = torch.full_like(labels, NOWHERE)
+    found[valid] = torch.unique(labels[valid], return_inverse=True)[1]
+    return found
+
+
+def spread(values: Tensor, labels: Tensor, nowhere: Any) -> Tensor:
+    """Return each pixel's value (*S) of segment values (S,), and `nowhere` where it is in no segment."""
+    labels = labels.to(values.device)
+    inside = labels != NOWHERE
+    found = values[labels.clamp(min=0)]
+    return found if bool(inside.all()) else found.masked_fill(~inside, nowhere)
+
+
+def sizes_of(labels: Tensor, count: int) -> Tensor:
+    """Return how many pixels each of `count` segments has."""
+    return (labels.flatten() + 1).bincount(minlength=count + 1)[1:]
 
 
 def sum_over(labels: Tensor, values: Tensor, count: int | None = None) -> Tensor:
@@ -24,9 +51,11 @@ def sum_over(labels: Tensor, values: Tensor, count: int | None = None) -> Tensor
 
     `count`: of the segments, where it is known.
     """
-    flat = values.flatten(-labels.ndim)
+    flat, where = values.flatten(-labels.ndim), labels.flatten().to(values.device)
     nothing = flat.new_zeros(*flat.shape[:-1], int(labels.max()) + 1 if count is None else count)
-    return nothing.index_add(-1, labels.flatten().to(values.device), flat)
+    if is_readable(where) and bool((where == NOWHERE).any()):
+        flat, where = flat[..., where != NOWHERE], where[where != NOWHERE]
+    return nothing.index_add(-1, where, flat)
 
 
 def of_segments(segments: Tensor) -> dict[str, Any]:

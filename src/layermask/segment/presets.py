@@ -58,15 +58,15 @@ def segmenter(text: str) -> Segmenter:
     return _with_values(SEGMENTERS[name], text, values)
 
 
-def segmented(text: str, image: Any) -> Tensor:
-    """Return the labels (H, W) that the segmenter of a name gives for a picture.
+def segmented(text: str, image: Any, valid: Any = None) -> Tensor:
+    """Return the labels (H, W) that the segmenter of a name gives for a picture; `valid` as of segmenters.
 
     Raises:
         InputError: there is no such segmenter, or it cannot work with these settings.
     """
-    make = segmenter(text)
+    make: Callable[..., Tensor] = segmenter(text)
     try:
-        return make(image)
+        return make(image) if valid is None else make(image, valid)
     except Exception as error:  # scikit-image raises what its loops do
         if isinstance(error, InputError) or out_of_memory(error):
             raise

@@ -1,6 +1,8 @@
 """Segmenters: from a picture to an (H, W) int64 map of labels 0, 1, 2, ... without gaps.
 
 A picture is an array (H, W) or (H, W, C), a tensor (..., H, W) or a Pillow image, of any number of channels.
+`valid` (H, W) bool, or "nan" for what holds no NaN, says which pixels may be visible: the others are in no
+segment, of label -1, and what they hold changes nothing.
 """
 
 from __future__ import annotations
@@ -46,9 +48,10 @@ class Grid(Checked):
 
     size: Annotated[int | tuple[int, ...], kinds.sizes] = 16
 
-    def __call__(self, image: Any) -> Tensor:
+    def __call__(self, image: Any, valid: Any = None) -> Tensor:
         """Return the labels; of the picture only height and width matter."""
-        return self.labels(_extent(image))
+        size = _extent(image)
+        return self.labels(size) if valid is None else relabel(self.labels(size), _shown(image, valid))
 
     def labels(self, shape: tuple[int, ...]) -> Tensor:
         """Return the labels of a signal, picture or volume of this shape."""
@@ -70,9 +73,11 @@ class Slic(Checked):
     compactness: Positive = 10.0
     sigma: Pixels = 0.0
 
-    def __call__(self, image: Any) -> Tensor:
-        pixels, options = _pixels(image), dataclasses.asdict(self)
-        return relabel(_skimage().slic(pixels, start_label=0, channel_axis=-1, **options))
+    def __call__(self, image: Any, valid: Any = None) -> Tensor:
+        (pixels, shown), options = _pixels(image, valid), dataclasses.asdict(self)
+        mask = None if shown is None else shown.numpy()
+        labels = _skimage().slic(pixels, start_label=1, channel_axis=-1, mask=mask, **options)
+        return relabel(labels, shown)
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,13 @@ class Quickshift(Checked):
     ratio: Annotated[float, partial(kinds.number, low=0, high=1)] = 0.2
     seed: Annotated[int, partial(kinds.seed, high=2**31 - 1)] = 0  # all that scikit-image takes
 
-    def __call__(self, image: Any) -> Tensor:
-        pixels = _pixels(image)
+    def __call__(self, image: Any, valid: Any = None) -> Tensor:
+        pixels, shown = _pixels(image, valid)
         pixels = pixels.repeat(3, -1) if pixels.shape[2] == 1 else pixels
         in_lab = pixels.shape[2] == 3  # a colour space, which other numbers of channels do not have
         options = {"kernel_size": self.kernel_size, "max_dist": self.max_dist, "ratio": self.ratio}
-        return relabel(_skimage().quickshift(pixels, convert2lab=in_lab, rng=self.seed, **options))
+        labels = _skimage().quickshift(pixels, convert2lab=in_lab, rng=self.seed, **options)
+        return relabel(labels, shown)
 
 
 @dataclass(frozen=True)
@@ -100,12 +106,12 @@ class Felzenszwalb(Checked):
     sigma: Pixels = 0.8
     min_size: Annotated[int, partial(kinds.count, low=0)] = 50
 
-    def __call__(self, image: Any) -> Tensor:
+    def __call__(self, image: Any, valid: Any = None) -> Tensor:
+        pixels, shown = _pixels(image, valid)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Got image with third dimension")  # which is intended
-            return relabel(
-                _skimage().felzenszwalb(_pixels(image), channel_axis=-1, **dataclasses.asdict(self))
-            )
+            labels = _skimage().felzenszwalb(pixels, channel_axis=-1, **dataclasses.asdict(self))
+        return relabel(labels, shown)
 
 
 @dataclass(frozen=True)
@@ -115,11 +121,13 @@ class Watershed(Checked):
     markers: Count = 100
     compactness: NotNegative = 0.0001
 
-    def __call__(self, image: Any) -> Tensor:
+    def __call__(self, image: Any, valid: Any = None) -> Tensor:
         sobel = import_optional("skimage.filters", "cli").sobel
-        pixels = _pixels(image)
+        pixels, shown = _pixels(image, valid)
+        mask = None if shown is None else shown.numpy()
         steep = sobel(pixels / max(abs(pixels).max(), 1e-12), axis=(0, 1)).mean(-1)
-        return relabel(_skimage().watershed(steep, self.markers, compactness=self.compactness))
+        labels = _skimage().watershed(steep, self.markers, mask=mask, compactness=self.compactness)
+        return relabel(labels, shown)
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class Boxes(Checked):
 
     boxes: Annotated[tuple[Box, ...], partial(kinds.several, kind=_box)]
 
-    def __call__(self, image: Any) -> Tensor:
+    def __call__(self, image: Any, valid: Any = None) -> Tensor:
         height, width = _extent(image)
         labels = torch.zeros(height, width, dtype=torch.int64)
         for number, box in enumerate(self.boxes, 1):
@@ -139,7 +147,7 @@ class Boxes(Checked):
                     "bottom"
                 )
             labels[top:bottom, left:right] = number
-        return relabel(labels)
+        return relabel(labels, None if valid is None else _shown(image, valid))
 
 
 def _skimage() -> Any:
@@ -150,10 +158,45 @@ def _extent(image: Any) -> tuple[int, ...]:
     """Return (height, width)."""
     if isinstance(image, Tensor) and image.ndim >= 2:
         return tuple(image.shape[-2:])
-    return _pixels(image).shape[:2]
+    return _array(image).shape[:2]
 
 
-def _pixels(image: Any) -> np.ndarray:
+def _pixels(image: Any, valid: Any) -> tuple[np.ndarray, Tensor | None]:
+    """Return the picture as an array (H, W, C), and where it is valid (H, W), None for everywhere.
+
+    Where it is not, the array holds the mean of the rest: scikit-image reads it there too.
+    """
+    import numpy as np
+
+    pixels, shown = _array(image), None if valid is None else _shown(image, valid)
+    if shown is not None:
+        inside = shown.numpy()
+        pixels = np.where(inside[..., None], pixels, pixels[inside].mean(0)).astype(pixels.dtype)
+    if not np.isfinite(pixels).all():
+        advice = "give finite values" if valid is not None else 'give finite values, or valid="nan" for NaN'
+        raise InputError(f"image of shape {pixels.shape} holds NaN or inf: {advice}")
+    return pixels, shown
+
+
+def _shown(image: Any, valid: Any) -> Tensor:
+    """Return where a picture is valid, (H, W) bool."""
+    valid = kinds.valid("valid", valid)
+    if isinstance(valid, str):
+        shown, size = ~torch.from_numpy(_array(image)).isnan().any(-1), _extent(image)
+    else:
+        shown, size = valid.cpu(), _extent(image)
+    if shown.numel() != size[0] * size[1] or tuple(shown.shape[-2:]) != size:
+        raise InputError(
+            f"valid is of shape {tuple(shown.shape)}: give {size}, True for pixels of the picture"
+        )
+    if not bool(shown.any()):
+        raise InputError(
+            f"valid of shape {tuple(shown.shape)} is False everywhere: nothing is left to segment"
+        )
+    return shown.reshape(size)
+
+
+def _array(image: Any) -> np.ndarray:
     """Return the picture as an array (H, W, C)."""
     import numpy as np
 
@@ -170,8 +213,6 @@ def _pixels(image: Any) -> np.ndarray:
             f"image: a picture is (H, W) or (H, W, C), a tensor (C, H, W); got {pixels.dtype} of shape "
             f"{pixels.shape} from a {type(image).__name__}"
         )
-    if not np.isfinite(pixels).all():
-        raise InputError(f"image of shape {pixels.shape} holds NaN or inf: give finite values")
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 

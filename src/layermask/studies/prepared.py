@@ -48,7 +48,10 @@ Ranking = list[tuple[int, float]]  # classes and answers, the most likely first
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A picture before a model. `size`: (width, height) of the upright picture; `x`: (1, C, H, W)."""
+    """A picture before a model. `size`: (width, height) of the upright picture; `x`: (1, C, H, W).
+
+    `valid`: the pixels that may be visible, (1, 1, H, W) bool; None for all.
+    """
 
     path: Path
     size: tuple[int, int]
@@ -56,6 +59,7 @@ class PreparedImage:
     weights: Path | None
     x: Tensor
     output: str = "probability"
+    valid: Tensor | None = None
 
     @property
     def title(self) -> str:
@@ -107,12 +111,26 @@ def open_image(
     device: torch.device,
     weights: Path | None,
     output: str = "probability",
+    nodata: str | None = None,
 ) -> PreparedImage:
+    """Read a picture; `nodata` says which of its pixels hold none, as of `data.load_valid`."""
     from layermask.data.images import load_image
 
-    picture = load_image(image)
+    picture = load_image(image, gaps=nodata is not None)
     x = loaded.preprocessing(picture).to(device)
-    return PreparedImage(image, picture.size, loaded, weights, x, output)
+    return PreparedImage(image, picture.size, loaded, weights, x, output, _valid(image, loaded, x, nodata))
+
+
+def _valid(image: Path, loaded: Loaded, x: Tensor, nodata: str | None) -> Tensor | None:
+    from layermask.data.nodata import load_valid
+    from layermask.errors import ImageError
+
+    if nodata is None:
+        return None
+    valid = loaded.preprocessing.valid(load_valid(image, nodata)).to(x.device)
+    if not valid.any():
+        raise ImageError(f"image {image} holds no data in what the model sees of it, by --nodata {nodata}")
+    return valid
 
 
 def rank(
@@ -121,14 +139,18 @@ def rank(
     visible: Tensor | None = None,
     count: int = 5,
     output: str = "probability",
+    valid: Tensor | None = None,
 ) -> Ranking:
     """Return the likeliest classes of a picture x (1, C, H, W), of which `visible` (1, 1, H, W) is shown.
 
-    `output`: what their numbers are, a name in `removal.reading.OUTPUTS`.
+    Of that, only what is `valid`. `output`: what their numbers are, a name in `removal.reading.OUTPUTS`.
     """
     import torch
 
+    from layermask.removal.gaps import never_visible
     from layermask.removal.query import answers
+
+    removal, x = never_visible(removal, x, valid)
 
     visible = torch.ones_like(x[:, :1], dtype=torch.bool) if visible is None else visible
     (found,) = answers(removal, [(x, visible)], output, compared=output == "probability")  # type: ignore[arg-type]

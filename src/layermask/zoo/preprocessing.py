@@ -65,6 +65,16 @@ class Preprocessing(Checked):
         mask = kinds.picture("mask", mask)
         return _tensor(self._frame(mask.convert("L"), "nearest", 255))[None, None] > 0
 
+    def valid(self, mask: Image.Image) -> Tensor:
+        """Return the (1, 1, H, W) bool tensor of pixels that are made of data alone, of 255 in a picture of 0
+        and 255: what resizing mixes with a pixel without data holds no data either."""
+        import numpy as np
+        from PIL import Image
+
+        gaps = np.where(np.asarray(kinds.picture("mask", mask).convert("L")) > 0, 0.0, np.nan)
+        frame = self._frame(Image.fromarray(gaps.astype(np.float32)), self.interpolation, 0)
+        return ~_tensor(frame).isnan()[None, None]
+
     def labels(self, labels: np.ndarray) -> Tensor:
         """Return the (H, W) int64 crop of an integer label map, nearest neighbour only."""
         from PIL import Image

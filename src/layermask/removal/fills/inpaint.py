@@ -34,6 +34,7 @@ class Inpainted(Fill):
     dims: ClassVar = (2,)
     differentiable: ClassVar = False
     extra: ClassVar = "inpaint"
+    exports: ClassVar = False  # OpenCV paints
 
     def __post_init__(self) -> None:
         import_optional("cv2", self.extra)

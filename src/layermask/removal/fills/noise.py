@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from layermask._private_torch import is_readable
+from layermask._private_torch import as_constants, is_exporting, is_readable
 from layermask.arguments.kinds import Color, MaybeSeed, PositiveColor
 from layermask.removal.fills.protocol import Fill, colour, draw
 from layermask.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -30,6 +30,10 @@ def noise(kind: Distribution, channels: int, images: Tensor, batch: int, seed: i
     if seed is None:
         draw = torch.randn if kind == "gaussian" else torch.rand
         return draw(batch, *shape, dtype=images.dtype, device=images.device)
+    if is_exporting(images):
+        with as_constants():  # a generator in the graph would go on from call to call
+            field = _drawn(kind, shape, seed)
+        return field.to(images)
     drawn = _drawn if is_readable(images) else _drawn.__wrapped__  # a fake tensor is not to be kept
     return drawn(kind, shape, seed).to(images)
 
@@ -57,7 +61,8 @@ class Noise(Fill):
     reads: ClassVar = "nothing"
 
     def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
-        field = noise(self.kind, images.shape[1], images, max(len(images), len(visible)), self.seed)
+        batch = torch.sym_max(images.shape[0], visible.shape[0])
+        field = noise(self.kind, images.shape[1], images, batch, self.seed)
         if self.kind == "gaussian" and (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
             return field  # they were not given, and images need not have 3 channels
         mean, std = colour("mean", self.mean, images), colour("std", self.std, images)
@@ -74,15 +79,15 @@ class RandomPixels(Fill):
     seed: MaybeSeed = 0
 
     def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
-        chances = noise("uniform", 1, images, len(images), self.seed).flatten(1).double()
+        chances = noise("uniform", 1, images, images.shape[0], self.seed).flatten(1).double()
         shown = visible.flatten(1)
         counts = shown.sum(1, keepdim=True)
         ranks = (chances * counts).long().minimum((counts - 1).clamp(min=0))
         # Places of visible pixels, in order. Those of hidden ones all land in a last cell that is not read.
         order = torch.where(shown, shown.cumsum(1) - 1, shown.shape[1])
-        places = torch.zeros(len(shown), shown.shape[1] + 1, dtype=torch.int64, device=images.device)
+        places = torch.zeros(shown.shape[0], shown.shape[1] + 1, dtype=torch.int64, device=images.device)
         places.scatter_(1, order, torch.arange(shown.shape[1], device=images.device).expand_as(order))
-        picks = places.expand(len(images), -1).gather(1, ranks.expand(len(images), -1))[:, None]
+        picks = places.expand(images.shape[0], -1).gather(1, ranks.expand(images.shape[0], -1))[:, None]
         return images.flatten(2).gather(2, picks.expand(-1, images.shape[1], -1)).view(images.shape)
 
 

@@ -31,12 +31,14 @@ class Fill(Checked, ABC):
     cannot matter. "all" hands it the images themselves, "nothing" too, for paint that looks at shapes alone.
     `dims`: the numbers of spatial dims that it is defined for; none means any. `differentiable`: the gradient
     on visible pixels is that of the whole, paint included. `extra`: the extra of layermask that it needs.
+    `exports`: it becomes a graph of torch operations for any batch size, for `layermask.deploy`.
     """
 
     reads: ClassVar[Literal["nothing", "visible", "all"]] = "visible"
     dims: ClassVar[tuple[int, ...]] = ()
     differentiable: ClassVar[bool] = True
     extra: ClassVar[str] = ""
+    exports: ClassVar[bool] = True
 
     def __call__(
         self, images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "M 1 *S"]
