@@ -2,8 +2,8 @@
 
 Every torchvision and timm architecture, and those of `libraries.py` whose packages are installed. Weights
 are random. Each model runs in a process of its own, so that a crash or the time limit ends that model only.
-Results are appended to out/coverage.jsonl as they come, with the versions they hold for: what is there already
-is skipped, so an interrupted run goes on where it stopped.
+Results are appended to out/coverage.jsonl as they come, with the versions they hold for: what is there
+already is skipped, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -250,7 +250,8 @@ def page(results: list[Result], versions: dict[str, str], total: int) -> str:
         "",
         "Written by `make coverage`: every torchvision classification model, and every timm architecture of",
         f"up to {LARGEST['timm'] // 10**6} M parameters ({skipped} are larger), with random weights and",
-        f"randomised statistics, {BATCH} images at a time, of the smallest side that the model takes from 64 pixels on.",
+        f"randomised statistics, {BATCH} images at a time, of the smallest side that the model takes from",
+        "64 pixels on.",
         "",
         f"{time.strftime('%Y-%m-%d')}, " + ", ".join(f"{name} {number}" for name, number in versions.items()),
         "",
