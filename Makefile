@@ -49,7 +49,8 @@ bench-all: .venv/dev  ## build and check the compiled kernels, time everything, 
 	$(BIN)/python -W ignore benchmarks/all.py --minutes $(BENCH_MINUTES)
 	$(BIN)/python benchmarks/page.py
 
-coverage: .venv/dev  ## laws 1, 2, 5 and 9 over every torchvision and timm architecture; writes docs/coverage.md
+coverage: .venv/dev  ## laws 1, 2, 5 and 9 over the models of eight libraries; writes docs/coverage.md and docs/works-with.md
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[coverage]'
 	$(BIN)/python benchmarks/coverage.py
 
 mutate: .venv/dev  ## break rules, engines and kernels one by one, and see that laws or tests notice; goes on where it stopped

@@ -1,7 +1,8 @@
-"""Judge every torchvision and timm architecture by laws 1, 2, 5 and 9; write docs/coverage.md.
+"""Judge models of many libraries by laws 1, 2, 5 and 9; write docs/coverage.md and docs/works-with.md.
 
-Weights are random. Each model runs in a process of its own, so that a crash or the time limit ends that model
-only. Results are appended to out/coverage.jsonl as they come, with the versions they hold for: what is there
+Every torchvision and timm architecture, and those of `libraries.py` whose packages are installed. Weights
+are random. Each model runs in a process of its own, so that a crash or the time limit ends that model only.
+Results are appended to out/coverage.jsonl as they come, with the versions they hold for: what is there
 already is skipped, so an interrupted run goes on where it stopped.
 """
 
@@ -11,6 +12,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -22,19 +24,23 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import libraries
+
 import layermask
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "out" / "coverage.jsonl", ROOT / "docs" / "coverage.md"
+FAMILIES = ROOT / "docs" / "works-with.md"
 LAWS = ("1", "2", "5", "9")
 COARSE = 1e-2  # as in layermask.check.laws
-LARGEST = 120_000_000  # parameters, of timm's; torchvision's run whatever their size
+LARGEST = {"timm": 120_000_000, "torchvision": math.inf}  # parameters
+LARGEST_OF_OTHERS = 300_000_000
 BATCH = 4
 ENGINE = """
     core/*.py padding/*.py kernels/**/*.py kernels/c/*.[ch] sparse/**/*.py rules/*.py
     removal/layer_masking.py removal/fills/*.py explain/feature_maps.py check/*.py
     """.split()
-PRELOAD = ["timm", "torchvision", "layermask.check.randomise", "layermask.zoo.architectures"]
+PRELOAD = ["timm", "torchvision", "libraries", "layermask.check.randomise", "layermask.zoo.architectures"]
 
 Result = dict[str, Any]
 
@@ -52,8 +58,12 @@ def main() -> None:
     }  # a busy machine's: again
     wanted = [name for name in _names() if fnmatchcase(name, options.only) and name not in done]
     _judge_all(wanted[: options.limit], versions, options.jobs, options.seconds)
-    PAGE.write_text(page(_stored(), versions, len(_names())), encoding="utf-8")
-    print(f"{len(_stored(versions))} of {len(_names())} judged; wrote {PAGE.relative_to(ROOT)}")
+    classifiers = [r for r in _stored() if _library(r) in LARGEST]
+    total = sum(name.partition("/")[0] in LARGEST for name in _names())
+    PAGE.write_text(page(classifiers, versions, total), encoding="utf-8")
+    FAMILIES.write_text(families(_stored(), versions), encoding="utf-8")
+    pages = f"{PAGE.relative_to(ROOT)} and {FAMILIES.relative_to(ROOT)}"
+    print(f"{len(_stored(versions))} of {len(_names())} judged; wrote {pages}")
 
 
 def _names() -> list[str]:
@@ -154,12 +164,11 @@ def judge(name: str) -> Result:
     from layermask.check import check
     from layermask.check.randomise import randomise
     from layermask.check.samples import sample_images
-    from layermask.zoo.architectures import build, parameters, smallest_size
 
     torch.set_num_threads(1)
-    if name.startswith("timm/") and (count := parameters(name)) > LARGEST:
+    if (count := _parameters(name)) > LARGEST.get(name.partition("/")[0], LARGEST_OF_OTHERS):
         return {"parameters": count, "skipped": True}
-    model, shape = build(name, smallest_size(name))
+    model, shape = _built(name)
     images = sample_images(BATCH, shape)
     report = check(randomise(model, images), images, LAWS)
     return {
@@ -172,12 +181,39 @@ def judge(name: str) -> Result:
     }
 
 
+def _parameters(name: str) -> int:
+    """How many parameters the model has; 0 where that takes memory, or nobody asks."""
+    import torch
+
+    from layermask.zoo.architectures import parameters
+
+    if name.partition("/")[0] in LARGEST:
+        return parameters(name) if name.startswith("timm/") else 0
+    with contextlib.suppress(Exception), torch.device("meta"):  # some look at their own data
+        return sum(parameter.numel() for parameter in libraries.build(name)[0].parameters())
+    return 0
+
+
+def _built(name: str) -> tuple[Any, tuple[int, ...]]:
+    from layermask.zoo.architectures import build, smallest_size
+
+    if name.partition("/")[0] in LARGEST:
+        return build(name, smallest_size(name))
+    return libraries.build(name)
+
+
+def _library(result: Result) -> str:
+    return result["model"].partition("/")[0]
+
+
 def _family(name: str) -> str:
-    """The file that the model is written in."""
+    """The file that the model is written in; its name, of models that are one of their family."""
     import timm
     from torchvision import models
 
     library, _, short = name.partition("/")
+    if library not in LARGEST:
+        return short
     builder = timm.model_entrypoint(short) if library == "timm" else models.get_model_builder(short)
     return builder.__module__.rpartition(".")[2]
 
@@ -213,8 +249,9 @@ def page(results: list[Result], versions: dict[str, str], total: int) -> str:
         "# Coverage",
         "",
         "Written by `make coverage`: every torchvision classification model, and every timm architecture of",
-        f"up to {LARGEST // 10**6} M parameters ({skipped} are larger), with random weights and randomised",
-        f"statistics, {BATCH} images at a time, of the smallest side that the model takes from 64 pixels on.",
+        f"up to {LARGEST['timm'] // 10**6} M parameters ({skipped} are larger), with random weights and",
+        f"randomised statistics, {BATCH} images at a time, of the smallest side that the model takes from",
+        "64 pixels on.",
         "",
         f"{time.strftime('%Y-%m-%d')}, " + ", ".join(f"{name} {number}" for name, number in versions.items()),
         "",
@@ -230,6 +267,42 @@ def page(results: list[Result], versions: dict[str, str], total: int) -> str:
         *(_row(r, "" if r["versions"] == versions else " †") for r in judged),
     ]
     return "\n".join(lines) + "\n"
+
+
+def families(results: list[Result], versions: dict[str, str]) -> str:
+    """Return docs/works-with.md: a line for every family of every library."""
+    judged = [r for r in results if not r.get("skipped")]
+    rows: dict[str, dict[str, list[Result]]] = {}
+    for result in sorted(judged, key=lambda r: r["model"]):
+        family = result.get("family") or result["model"].partition("/")[2]
+        rows.setdefault(_library(result), {}).setdefault(family, []).append(result)
+    totals = [
+        f"| {name} | {len(those)} | {sum(all(map(_holds, members)) for members in those.values())} |"
+        for name, those in rows.items()
+    ]
+    lines = [
+        "# Works with",
+        "",
+        "Written by `make coverage`: what was run under `LayerMasking`, with random weights, and whether",
+        "laws 1, 2, 5 and 9 hold ([coverage.md](coverage.md) says what they are). The last column says what went",
+        "wrong with the others: mostly an operation without a rule, which is an error that names it.",
+        "",
+        f"{time.strftime('%Y-%m-%d')}, " + ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "",
+        "| library | families | hold all laws |",
+        "|---|---|---|",
+        *totals,
+    ]
+    for library, those in rows.items():
+        lines += ["", f"## {library}", "", "| family | models | hold | otherwise |", "|---|---|---|---|"]
+        lines += [_family_row(family, members) for family, members in those.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _family_row(family: str, members: list[Result]) -> str:
+    failed = [_reason(r)[:160] for r in members if not _holds(r)]
+    good = len(members) - len(failed)
+    return f"| {family} | {len(members)} | {good} | {'; '.join(dict.fromkeys(failed))} |"
 
 
 def _holds(result: Result) -> bool:

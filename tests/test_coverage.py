@@ -90,3 +90,31 @@ def test_page_marks_what_was_judged_at_other_versions(coverage: ModuleType) -> N
     assert "1, marked †, were judged" in page and "| timm | 2 | 2 | 100.0 % |" in page
     assert "| timm/a | resnet | 2.0 | 3x64x64 |  | 0 | 0 | 0 | 0 |" in page
     assert "| timm/b † | resnet | 2.0 | 3x64x64 |  | 0 | 0 | 0 | – |" in page
+
+
+def test_families_have_a_line_each(coverage: ModuleType) -> None:
+    rows = [
+        result("timm/a"),
+        result("timm/b", laws={}, missing=["torch.fft.fft2"]),
+        result("monai/UNet", family="UNet"),
+        result("monai/VNet", family="", laws={}, error="ValueError: no"),
+        result("timm/c", skipped=True),
+    ]
+    page = coverage.families(rows, VERSIONS)
+    assert "| timm | 1 | 0 |" in page and "| monai | 2 | 1 |" in page
+    assert "| resnet | 2 | 1 | no rule for torch.fft.fft2 |" in page
+    assert "| UNet | 1 | 1 |  |" in page and "| VNet | 1 | 0 | ValueError: no |" in page
+
+
+def test_models_of_other_tasks_are_built(coverage: ModuleType) -> None:
+    import libraries
+    import torch
+
+    assert len(set(libraries.names())) == len(libraries.names())
+    for name in ("torchvision segmentation/lraspp_mobilenet_v3_large", "torchvision video/r3d_18"):
+        model, shape = libraries.build(name)
+        assert name in libraries.names() and not model.training
+        with torch.no_grad():
+            answer = model(torch.zeros(1, *shape))
+        assert name.endswith("_18") or answer["out"].shape[1:] == (5, *shape[1:])
+        assert coverage._family(name) == name.partition("/")[2]
