@@ -23,6 +23,7 @@ from layermask.data.images import load_image
 from layermask.errors import ImageError, InputError
 from layermask.io import atomic as files
 from layermask.studies import SegmentStudy, Store, read_results, run, runner
+from layermask.studies.lock import locked
 from layermask.studies.segments.figure import sheet
 from layermask.studies.store import KEY, changes
 from layermask.zoo.labels import numbered
@@ -668,3 +669,15 @@ def test_plot_needs_the_results_alone(data, loaded, reference, tmp_path):
     command("plot", tmp_path / "alone" / "results.parquet", "--out", tmp_path / "else")
     assert (tmp_path / "else" / "results.png").read_bytes() == (tmp_path / "alone/results.png").read_bytes()
     assert "there are no results" in refused("plot", tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are not of this system")
+@pytest.mark.parametrize("name", [".owner", ".lock"])
+def test_a_pipe_in_place_of_the_lock_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with (
+        locked(tmp_path),
+        pytest.raises(InputError, match="another run"),
+        locked(tmp_path),
+    ):
+        pass

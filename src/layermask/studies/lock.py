@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from layermask.errors import InputError
-from layermask.io.atomic import reason
+from layermask.io.atomic import read_bytes, reason, write_all
 
 
 @contextmanager
@@ -24,14 +24,16 @@ def locked(folder: Path) -> Iterator[None]:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-        owner.write_text(str(os.getpid()))
+        write_all({owner: str(os.getpid()).encode()})
     except Timeout:
         raise InputError(
             f"another run{_named(owner)} is writing into {folder}: wait for it, or give another --out"
         ) from None
     except OSError as error:
-        lock.release()
         raise InputError(f"cannot write {error.filename or path}: {reason(error)}") from error
+    except InputError:
+        lock.release()
+        raise
     try:
         yield
     finally:
@@ -40,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _named(owner: Path) -> str:
     try:
-        number = owner.read_text()
-    except (OSError, ValueError):
+        number = read_bytes(owner, "file")
+    except InputError:  # it is a pipe, say: the name is a help, no more
         return ""
-    return f" (process {number})" if number.isdecimal() else ""
+    return f" (process {number.decode()})" if number.isdigit() else ""
