@@ -151,7 +151,7 @@ def test_a_function_is_an_output() -> None:
     removal = lm.LayerMasking(model)
     margin = lambda answer: answer.logits.amax(1) - answer.logits.mean(1)  # noqa: E731
     found = lm.FeatureAblation(removal, output=margin).attribute(IMAGE, None, CELLS)
-    raw = model(IMAGE).logits[0]
+    raw = model(IMAGE).logits[0].detach()
     assert found.targets == (0,) and float(found.prediction) == pytest.approx(float(raw.max() - raw.mean()))
     table = lm.FeatureAblation(removal, output=lambda answer: answer.logits * 2).attribute(IMAGE, 3, CELLS)
     assert float(table.prediction) == pytest.approx(2 * float(raw[3]))
