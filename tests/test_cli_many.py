@@ -23,6 +23,7 @@ from layermask.removal.layer_masking import LayerMasking
 from layermask.removal.painting import PixelFill
 from layermask.removal.query import Halving
 from layermask.segment.presets import SEGMENTERS
+from layermask.zoo import load
 
 QUICK = ["--samples", "12", "--segments", "grid:112", "--device", "cpu", "--against", "none"]
 
@@ -475,3 +476,33 @@ def test_a_model_with_one_score_is_refused(pictures, tmp_path):
     (tmp_path / "own_one.py").write_text(OWN.replace("torch.nn.Conv2d(3, 5,", "torch.nn.Conv2d(3, 1,"))
     message = refused("explain", pictures / "a.jpg", "--model", "own_one:five", "--json")
     assert "one score for each picture" in message and "torch.cat" in message
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "logit"])
+def test_one_score_is_explained_by_the_output_that_is_said(pictures, tmp_path, output):
+    """Every number in the record and on the screen is the model's own."""
+    (tmp_path / f"own_{output}.py").write_text(OWN.replace("torch.nn.Conv2d(3, 5,", "torch.nn.Conv2d(3, 1,"))
+    common = ["--model", f"own_{output}:five", "--output", output, "--against", "greyout", "--out", tmp_path]
+    result = run("explain", pictures / "a.jpg", *common, "--method", "leave-one-out", "--curves")
+    record = json.loads((tmp_path / "a_explain.json").read_text())
+    loaded = load(f"own_{output}:five")
+    with torch.no_grad():
+        raw = loaded.model(loaded.preprocessing(load_image(pictures / "a.jpg")))[0, 0]
+    value = float(raw.sigmoid() if output == "sigmoid" else raw)
+    shown = f"{100 * value:.1f} %" if output == "sigmoid" else f"{value:.3f}"
+    key = "probability" if output == "sigmoid" else "logit"
+    assert shown in result.stdout and record["settings"]["output"] == output
+    for entries in (record["predictions"], record["targets"]):
+        assert entries == [{"class": 0, "label": "class 0", key: pytest.approx(value, abs=1e-5)}]
+    Image.new("L", (451, 300), 255).save(tmp_path / "all.png")
+    result = run("predict", pictures / "a.jpg", *common, "--mask", tmp_path / "all.png")
+    record = json.loads((tmp_path / "a_predict.json").read_text())
+    assert result.stdout.count(shown) == 3 and record["answers"]["greyout"][0][key] == pytest.approx(
+        value, abs=1e-5
+    )
+
+
+def test_outputs_that_are_none_are_refused(pictures):
+    for command in ("explain", "predict --mask x.png"):
+        first, *more = command.split()
+        assert "--output" in refused(first, pictures / "a.jpg", *more, "--output", "percent")

@@ -126,7 +126,7 @@ def test_one_logit() -> None:
         found = lm.FeatureAblation(removal, output=output).attribute(IMAGE, None, CELLS)
         assert found.targets == (0,) and torch.allclose(found.prediction.float(), right)
         assert rank(removal, IMAGE, output=output) == [(0, pytest.approx(float(right)))]
-    with pytest.raises(ModelError, match='the model has one class.*output="sigmoid".*output="logit"'):
+    with pytest.raises(ModelError, match=r'the model has one class.*output="sigmoid".*output="logit"'):
         lm.FeatureAblation(removal).attribute(IMAGE, None, CELLS)
     for output in OUTPUTS:  # where classes are compared, one will not do
         with pytest.raises(ModelError, match="one score for each picture, and classes are compared"):
@@ -138,7 +138,7 @@ def test_one_logit() -> None:
 def test_regression_that_says_so_is_asked_about() -> None:
     model = Configured(net(3), "regression")
     removal = lm.LayerMasking(model)
-    with pytest.raises(ModelError, match='problem_type is "regression".*output="logit"'):
+    with pytest.raises(ModelError, match=r'problem_type is "regression".*output="logit"'):
         lm.FeatureAblation(removal).attribute(IMAGE, None, CELLS)
     with pytest.raises(ModelError, match='problem_type is "regression"'):
         remove_segments(removal, IMAGE, [CELLS])
@@ -196,3 +196,28 @@ def test_the_reading_follows_operators_to_the_model() -> None:
         assert Reading(removal).problem == "multi_label_classification"
         assert Reading(removal).names() == ("a", "b")
     assert Reading(lambda images, visible: None).problem is None
+
+
+def test_a_model_that_normalises_is_painted_in_its_own_units() -> None:
+    from torchvision.transforms.v2 import Normalize
+
+    model = nn.Sequential(Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), net(4)).eval()
+    grey, black = (0.485, 0.456, 0.406), (0.0, 0.0, 0.0)
+    for kind, color in ((lm.removal.Greyout, grey), (lm.removal.Blackout, black)):
+        with pytest.warns(
+            UserWarning, match=r"has a Normalize of its own.*mean=\[0, 0, 0\], std=\[1, 1, 1\]"
+        ):
+            kind(model)
+        removal = kind(model, mean=[0, 0, 0], std=[1, 1, 1])
+        painted = removal.painted(torch.rand(1, 3, SIDE, SIDE), HALF)[0, :, 0, 0]
+        assert painted.tolist() == pytest.approx(color)
+        kind(net(4))  # no warning
+
+
+def test_channels_that_stand_last_are_named() -> None:
+    with pytest.raises(InputError, match=r"stand last, give images.permute\(0, 3, 1, 2\)"):
+        lm.FeatureAblation(lm.removal.MeanFill(net(4))).attribute(
+            torch.rand(1, SIDE, SIDE, 3), 0, lm.Grid(8).labels((SIDE, 3))
+        )
+    with pytest.raises(InputError, match=r"images must be a torch.Tensor, not list. Use torch.stack."):
+        lm.FeatureAblation(lm.LayerMasking(net(4))).attribute_batch([IMAGE[0]], 0, [CELLS])  # type: ignore[arg-type]

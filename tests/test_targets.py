@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +21,8 @@ from layermask.explain import Box, Region, Similarity
 from layermask.explain.registry import EXPLAINERS
 from layermask.metrics import infidelity, insertion
 from layermask.removal.query import Halving
-from layermask.removal.reading import Reading
+from layermask.removal.reading import OUTPUTS, Reading
+from layermask.removal.targets import TARGETS
 
 SIDE = 16
 torch.manual_seed(0)
@@ -251,7 +254,7 @@ def test_names_of_classes() -> None:
     assert explainer.attribute(IMAGE, "tench", PIXELS).targets == (0,)
     assert explainer.attribute(IMAGE, ["hen", 4, "shark"], PIXELS).targets == (2, 4, 1)
     assert [each.targets for each in explainer.attribute_batch(IMAGES, "hen", [PIXELS] * 2)] == [(2,), (2,)]
-    with pytest.raises(InputError, match="target is 'tenhc': the model has no class 'tenhc'.*tench"):
+    with pytest.raises(InputError, match=r"target is 'tenhc': the model has no class 'tenhc'.*tench"):
         explainer.attribute(IMAGE, "tenhc", PIXELS)
     unnamed = lm.FeatureAblation(lm.LayerMasking(nn.Sequential(NET)))
     with pytest.raises(InputError, match="give the number of one"):
@@ -273,7 +276,7 @@ def test_adapters_take_targets() -> None:
     forward, arguments = lm.adapters.as_captum(removal, IMAGE, PIXELS, target=target)
     theirs = captum.attr.FeatureAblation(forward).attribute(**arguments, perturbations_per_eval=3)
     torch.testing.assert_close(theirs[0, 0], ours.heatmap().float(), rtol=1e-4, atol=1e-6)
-    model, masker = lm.adapters.as_shap(removal, PIXELS, target=target)
+    model, _ = lm.adapters.as_shap(removal, PIXELS, target=target)
     rows = ~torch.eye(4, dtype=torch.bool)
     found = model(rows.numpy(), IMAGE.expand(4, -1, -1, -1).numpy())
     np.testing.assert_allclose(float(ours.prediction) - found, ours.scores[0].numpy(), atol=1e-6)
@@ -348,3 +351,13 @@ def test_targets_on_pages_and_cards() -> None:
         "t", np.zeros((16, 16, 3), "uint8"), [("a", 0.5)], {"layermask": found}, ["a", "b"], {}
     )
     assert "1 over 48 pixels" in page
+
+
+def test_the_page_lists_every_output_and_target() -> None:
+    page = Path(__file__).parents[1].joinpath("docs/explaining.md").read_text()
+    assert set(re.findall(r"^\| `\"(\w+)\"`", page, re.MULTILINE)) == set(OUTPUTS)
+    shown = {
+        name: re.search(rf"^\| .*`lm.explain.{each.__name__}\(", page, re.MULTILINE)
+        for name, each in TARGETS.items()
+    }
+    assert [name for name, found in shown.items() if not found] == ["class"]  # which is a number

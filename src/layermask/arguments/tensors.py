@@ -16,7 +16,11 @@ from layermask.errors import InputError, WrongType
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-_HINTS = {"ndarray": " Use torch.from_numpy.", "Image": " Use the model's preprocessing."}
+_HINTS = {
+    "ndarray": " Use torch.from_numpy.",
+    "Image": " Use the model's preprocessing.",
+    "list": " Use torch.stack.",
+}
 
 
 def tensor(name: str, value: Any) -> Tensor:

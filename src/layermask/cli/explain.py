@@ -109,7 +109,7 @@ def command(
             _check_report(report, jobs)
         others = ["_curves.png"] if curves else []
         place = (out, model, weights, device, quiet, json)
-        session = Session.open("explain", jobs, *place, *others, output=output, nodata=nodata)
+        session = Session.open("explain", jobs, *place, *others, output=settings["output"], nodata=nodata)
         size = options.batch_size(batch_size, session.device)
         make = halving if batch_size == "auto" else None
         asked = _Asked(method, settings, segments, target or [], removals)

@@ -37,6 +37,7 @@ from layermask.studies.prepared import PreparedImage, open_image
 if TYPE_CHECKING:
     import torch
 
+    from layermask.removal.reading import OutputName
     from layermask.zoo.loaded import Loaded
 
 Advance = Callable[[float], None]
@@ -129,7 +130,7 @@ class Session:
     weights: Path | None
     quiet: bool
     json: bool
-    output: str
+    output: OutputName
     nodata: str | None = None
 
     @classmethod
@@ -144,7 +145,7 @@ class Session:
         quiet: bool,
         json: bool,
         *endings: str,
-        output: str = "probability",
+        output: OutputName = "probability",
         nodata: str | None = None,
     ) -> Session:
         """Load the model, after finding that the first picture can be read and all files written.
@@ -282,7 +283,7 @@ def _compare_engines(before: set[str], used: str | None) -> None:
 
 
 def load_model(
-    model: str, weights: Path | None, device: str, output: str = "probability"
+    model: str, weights: Path | None, device: str, output: OutputName = "probability"
 ) -> tuple[Loaded, torch.device]:
     """Return the model and the device. The model is tried on a picture, so that errors come early."""
     from layermask.zoo import load, tried

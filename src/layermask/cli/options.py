@@ -16,6 +16,8 @@ from layermask.io.atomic import check_outputs, expanded, output_folder
 if TYPE_CHECKING:
     import torch
 
+    from layermask.removal.reading import OutputName
+
 MOST = 2**31 - 1  # no count is larger
 SIDE = 4096  # pixels of random images: larger ones only take longer
 MANY = 10_000_000  # masks: a day at 10 ms each
@@ -113,7 +115,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")
 Json = Annotated[bool, typer.Option("--json", help="Print the JSON record instead of text.")]
 
 
-def output_of(text: str) -> str:
+def output_of(text: str) -> OutputName:
     """Return what of a model's scores is read, after checking it."""
     from layermask.arguments.words import choice
     from layermask.removal.reading import OUTPUTS

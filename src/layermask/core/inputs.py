@@ -105,8 +105,16 @@ def answered(model: nn.Module, x: Any, images: Tensor, args: tuple, kwargs: dict
             raise
         raise InputError(
             f"images of shape {tuple(images.shape)} have {images.shape[1]} channels, and the first "
-            f"convolution of the model takes {first.in_channels}: give images as the model expects them"
+            f"convolution of the model takes {first.in_channels}: {_advice(images, first.in_channels)}"
         ) from error
+
+
+def _advice(images: Tensor, channels: int) -> str:
+    if images.shape[-1] != channels:
+        return "give images as the model expects them"
+    last = images.ndim - 1
+    order = ", ".join(map(str, (0, last, *range(1, last))))
+    return f"the channels seem to stand last, give images.permute({order})"
 
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from layermask._private_torch import is_readable, writes_so_far
 from layermask.arguments import kinds
 from layermask.arguments.numbers import LARGEST, same_length
-from layermask.arguments.refusal import refused, shown
+from layermask.arguments.refusal import has, refused, shown, warn
 from layermask.core.inputs import answered, check_inputs
 from layermask.errors import InputError
 from layermask.removal.fills.blur import Blurred, EdgeSmoothed
@@ -241,12 +241,25 @@ class ConstantFill(_Painting):
         return self.fill.color  # type: ignore[union-attr]  # of the `Constant`
 
 
+def _notice_normalising(name: str, model: Any, mean: Any) -> None:
+    """Warn if a model normalises images itself, and the colour is the one that they have afterwards."""
+    within = model.modules() if isinstance(model, nn.Module) else ()
+    if mean is IMAGENET_MEAN and any(
+        type(m).__name__ == "Normalize" and has(m, "mean", "std") for m in within
+    ):
+        warn(
+            f"the model has a Normalize of its own, and {name} paints colours of images that are normalised "
+            f"already: give {name}(model, mean=[0, 0, 0], std=[1, 1, 1]) for images from 0 to 1"
+        )
+
+
 class Blackout(ConstantFill):
     """Hidden pixels are black, the value 0 before normalisation with `mean` and `std`."""
 
     _origin = "mean and std"
 
     def __init__(self, model: nn.Module, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> None:
+        _notice_normalising(type(self).__name__, model, mean)
         mean, std = normalisation(mean, std)
         super().__init__(model, tuple(-m / s for m, s in zip(mean, std, strict=True)))
 
@@ -257,4 +270,5 @@ class Greyout(ConstantFill):
     _origin = "mean and std"
 
     def __init__(self, model: nn.Module, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> None:
+        _notice_normalising(type(self).__name__, model, mean)
         super().__init__(model, grey(mean, std))

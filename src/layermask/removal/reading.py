@@ -13,7 +13,8 @@ from layermask.errors import ModelError
 from layermask.zoo.labels import class_names
 from layermask.zoo.outputs import class_scores, compared_scores, dense_scores
 
-Output = Literal["probability", "sigmoid", "logit"] | Callable[[Any], Tensor]
+OutputName = Literal["probability", "sigmoid", "logit"]
+Output = OutputName | Callable[[Any], Tensor]
 
 OUTPUTS: dict[str, str] = {
     "probability": "softmax over the classes; of multi-label models of Hugging Face the sigmoid, and of "

@@ -232,7 +232,10 @@ def target_kind(name: str, value: Any) -> list[Any] | None:
 def _number(name: str, value: Any) -> int:
     found = kinds.target(name, None if has_items(value) else value)
     if found is None:
-        raise wrong_type(name, value, "a target is one class, give several in one list")
+        others = ", ".join(each.__name__ for each in TARGETS.values())
+        raise wrong_type(
+            name, value, f"a target is one class, {others} or function, give several in one list"
+        )
     return found[0]
 
 

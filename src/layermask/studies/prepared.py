@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from layermask.data.source import Sample
+    from layermask.removal.reading import OutputName
     from layermask.zoo.loaded import Loaded
 
 
@@ -58,7 +59,7 @@ class PreparedImage:
     loaded: Loaded
     weights: Path | None
     x: Tensor
-    output: str = "probability"
+    output: OutputName = "probability"
     valid: Tensor | None = None
 
     @property
@@ -110,7 +111,7 @@ def open_image(
     loaded: Loaded,
     device: torch.device,
     weights: Path | None,
-    output: str = "probability",
+    output: OutputName = "probability",
     nodata: str | None = None,
 ) -> PreparedImage:
     """Read a picture; `nodata` says which of its pixels hold none, as of `data.load_valid`."""
@@ -138,7 +139,7 @@ def rank(
     x: Tensor,
     visible: Tensor | None = None,
     count: int = 5,
-    output: str = "probability",
+    output: OutputName = "probability",
     valid: Tensor | None = None,
 ) -> Ranking:
     """Return the likeliest classes of a picture x (1, C, H, W), of which `visible` (1, 1, H, W) is shown.
@@ -153,6 +154,6 @@ def rank(
     removal, x = never_visible(removal, x, valid)
 
     visible = torch.ones_like(x[:, :1], dtype=torch.bool) if visible is None else visible
-    (found,) = answers(removal, [(x, visible)], output, compared=output == "probability")  # type: ignore[arg-type]
+    (found,) = answers(removal, [(x, visible)], output, compared=output == "probability")
     numbers, classes = found[0].topk(min(count, found.shape[1]))
     return list(zip(classes.tolist(), numbers.tolist(), strict=True))

@@ -17,7 +17,7 @@ from layermask.data.source import Sample, Source
 from layermask.errors import InputError
 from layermask.io.record import engine_of
 from layermask.removal.query import Unmasked, answers, batches
-from layermask.removal.reading import OUTPUTS, Reading
+from layermask.removal.reading import OUTPUTS, OutputName, Reading
 from layermask.removal.registry import (
     REMOVALS,
     MadeOnce,
@@ -177,13 +177,13 @@ def label_of(sample: Sample, x: Tensor, loaded: Loaded) -> int:
     return int(whole_chances(x, loaded).argmax())
 
 
-def whole_chances(x: Tensor, loaded: Loaded, output: str = "probability") -> Tensor:
+def whole_chances(x: Tensor, loaded: Loaded, output: OutputName = "probability") -> Tensor:
     """Return the plain model's probabilities (classes,) for the picture x (1, C, H, W)."""
     return chances(Unmasked(loaded.model), x, torch.ones_like(x[:, :1], dtype=torch.bool), 1, output)[0]
 
 
 def chances(
-    operator: Operator, x: Tensor, masks: Tensor, batch_size: int, output: str = "probability"
+    operator: Operator, x: Tensor, masks: Tensor, batch_size: int, output: OutputName = "probability"
 ) -> Tensor:
     """Return the probabilities (M, classes) for the picture x (1, C, H, W) under masks (M, 1, H, W).
 
@@ -191,7 +191,7 @@ def chances(
     """
     asked = answers(operator, batches(x, masks, batch_size), compared=True)
     logits = torch.cat([found.cpu() for found in asked]).double()
-    return Reading(operator, output, compared=True).activated(logits)  # type: ignore[arg-type]  # a name
+    return Reading(operator, output, compared=True).activated(logits)
 
 
 def common_words(content: Mapping[str, Any], accuracy: str = "accuracy") -> list[str]:

@@ -91,6 +91,6 @@ def compared_scores(output: Any, count: int) -> Tensor:
         raise ModelError(
             f"the model answers {tuple(found.shape)}, one score for each picture, and classes are compared: "
             "return two scores, 0 and z for a score z whose probability is sigmoid(z): "
-            "torch.cat([torch.zeros_like(z), z], 1)"
+            "torch.cat([torch.zeros_like(z), z], 1), or explain the score alone, by output sigmoid or logit"
         )
     return found

@@ -11,6 +11,7 @@ import torch
 from layermask.data.source import Source
 from layermask.errors import InputError
 from layermask.metrics.linearity import headless
+from layermask.removal.reading import OutputName
 from layermask.removal.registry import REMOVALS
 from layermask.studies.linearity.study import LinearityStudy
 from layermask.studies.protocol import MakeOperator, chances
@@ -48,7 +49,7 @@ def plan(
     linearity_images: int,
     operator: MakeOperator,
     device: torch.device,
-    output: str = "probability",
+    output: OutputName = "probability",
 ) -> AuditParts:
     """Return what to do with this model and these images.
 

@@ -16,6 +16,7 @@ from layermask.arguments.declare import checked
 from layermask.data.source import Source
 from layermask.io import record as records
 from layermask.io.atomic import output_folder, write_all
+from layermask.removal.reading import OutputName
 from layermask.removal.registry import MadeOnce, MakeOperator, from_table
 from layermask.studies.audit import words
 from layermask.studies.audit.findings import Table, class_name, findings
@@ -84,7 +85,7 @@ def audit(
     skip_unreadable: bool = False,
     force: bool = False,
     operator: MakeOperator = from_table,
-    output: str = "probability",
+    output: OutputName = "probability",
     progress: Progress = lambda name, store, left: nullcontext(lambda done: None),
     planned: Callable[[AuditParts], None] = lambda made: None,
 ) -> Audit:

@@ -17,6 +17,7 @@ from layermask.arguments.declare import Kind
 from layermask.explain.attribution import Attribution
 from layermask.explain.lime import Lime
 from layermask.metrics.localisation import alignment, classes_without_top, top_k_jaccard
+from layermask.removal.reading import OutputName
 from layermask.removal.registry import check_name
 from layermask.studies.orders import own_seed
 from layermask.studies.prepared import PreparedSample
@@ -74,7 +75,7 @@ class LimeStudy(OverRemovals):
     ablation: str = "greyout"
     explain: Explained = "label"
     seed: int = 0
-    output: str = "probability"
+    output: OutputName = "probability"
 
     name: ClassVar[str] = "lime"
     columns: ClassVar[dict[str, str]] = {

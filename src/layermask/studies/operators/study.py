@@ -19,6 +19,7 @@ from layermask.arguments.declare import Kind
 from layermask.explain.attribution import Attribution
 from layermask.metrics.flipping import Order, flipping_curves
 from layermask.metrics.operators import RandomBias, random_scores
+from layermask.removal.reading import OutputName
 from layermask.removal.registry import check_name
 from layermask.studies.operators.attributions import JUDGE, Case, Scores, method
 from layermask.studies.orders import own_seed
@@ -57,7 +58,7 @@ class OperatorStudy(OverRemovals):
     n_orders: int = 5
     samples: int = 4
     seed: int = 0
-    output: str = "probability"
+    output: OutputName = "probability"
 
     name: ClassVar[str] = "operators"
     columns: ClassVar[dict[str, str]] = {

@@ -18,6 +18,7 @@ from layermask.arguments.declare import Kind
 from layermask.data.source import Sample, Source
 from layermask.explain.query_plan import Segments
 from layermask.metrics.segment_removal import TENTHS, how_many
+from layermask.removal.reading import OutputName
 from layermask.removal.registry import REMOVALS
 from layermask.studies.orders import (
     GRADIENT,
@@ -70,7 +71,7 @@ class SegmentStudy(OverRemovals):
     orders: Sequence[str] = ("random",)
     fractions: Sequence[float] = TENTHS
     seed: int = 0
-    output: str = "probability"
+    output: OutputName = "probability"
 
     name: ClassVar[str] = "segments"
     columns: ClassVar[dict[str, str]] = {

@@ -15,6 +15,7 @@ from torch import Tensor
 from layermask.arguments.declare import Kind
 from layermask.errors import InputError
 from layermask.metrics.shape_bias import ShapeBias, broken_mask, of_right
+from layermask.removal.reading import OutputName
 from layermask.removal.registry import REMOVALS
 from layermask.studies.prepared import PreparedSample
 from layermask.studies.protocol import OverRemovals, chances, label_of, output_name
@@ -32,7 +33,7 @@ class ShapeBiasStudy(OverRemovals):
     label. Pictures with no object, or nothing else, have rows, and no part in the summary.
     """
 
-    output: str = "probability"
+    output: OutputName = "probability"
 
     name: ClassVar[str] = "shape"
     columns: ClassVar[dict[str, str]] = {
