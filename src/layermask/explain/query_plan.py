@@ -113,7 +113,7 @@ class _Running:
         self.parts.append((outputs[:, self.targets], outputs.argmax(1)))
         if not self.left:
             values, top = (torch.cat(part).cpu() for part in zip(*self.parts, strict=True))
-            check_finite(values)
+            check_finite(values, self.image)
             self._next(self._in_order(Answers(values.double(), top)))
 
     def _in_order(self, answers: Answers) -> Answers:

@@ -42,7 +42,7 @@ def answers(
     forward = query(removal, output, compared)
     for images, visible in asked:
         found = forward(images, visible)
-        check_finite(found)
+        check_finite(found, images)
         yield found
         advance(len(visible))
 
@@ -93,14 +93,13 @@ def output_kind(name: str, value: Any) -> Output:
     return kinds.choice(name, value, ("probability", "logit"))
 
 
-def check_finite(values: Tensor) -> None:
-    """Refuse answers (n, classes) that hold NaN or infinity."""
+def check_finite(values: Tensor, images: Tensor) -> None:
+    """Refuse answers (n, classes) to images (n or 1, C, *S) that hold NaN or infinity."""
     bad = int((~values.isfinite()).any(1).sum())
     if bad:
-        raise ModelError(
-            f"the model's scores are not finite for {bad} of {len(values)} masks: "
-            "try float32, or another removal"
-        )
+        odd = int(images.isinf().sum())
+        advice = f"the images hold infinity {odd} times" if odd else "try float32, or another removal"
+        raise ModelError(f"the model's scores are not finite for {bad} of {len(values)} masks: {advice}")
 
 
 def progress(show: Progress, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
