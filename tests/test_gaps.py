@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import layermask as lm
-from layermask.errors import InputError
+from layermask.errors import InputError, ModelError
 from layermask.explain.registry import EXPLAINERS
 from layermask.metrics.registry import METRICS
 from layermask.removal.gaps import never_visible, valid_pixels
@@ -213,3 +213,10 @@ def test_adapters_hide_the_gap() -> None:
     model, _ = lm.adapters.as_shap(REMOVALS["layers"], CELLS, valid=VALID[0, 0])
     rows = np.ones((1, 16), dtype=bool)
     np.testing.assert_allclose(model(rows, holding(-9999.0)[:1].numpy()), wanted.detach(), rtol=1e-6)
+
+
+def test_scores_that_are_not_finite_are_told_from_images_that_are_not() -> None:
+    image = IMAGES[:1].clone()
+    image[..., :2, :2] = math.inf
+    with pytest.raises(ModelError, match="not finite for 1 of 1 masks: the images hold infinity 12 times"):
+        lm.FeatureAblation(REMOVALS["layers"]).attribute(image, 0, CELLS)

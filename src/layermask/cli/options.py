@@ -42,8 +42,8 @@ PATH: Any = {"parser": path, "metavar": "PATH"}
 SEED: Any = {"min": 0, "max": LARGEST_SEED}
 FINITE: Any = {"callback": _finite}
 MASK: Any = typer.Option(
-    help="Mask file: white pixels are visible, black ones hidden. Or a folder with one mask per picture, of "
-    "the same name.",
+    help="Mask file: white pixels are visible, black ones hidden; or polygons of labelme or COCO (.json), "
+    "visible inside. Or a folder with one mask per picture, of the same name.",
     show_default=False,
     **PATH,
 )
@@ -105,7 +105,8 @@ Nodata = Annotated[
     str | None,
     typer.Option(
         help="What marks pixels without data, which are never shown: a value that all channels have, nan, "
-        "alpha (all that is not opaque), a mask file, white = data, or a folder with one per picture.",
+        "alpha (all that is not opaque), a mask file, white = data, polygons (.json) around what is no data, "
+        "or a folder with one file per picture.",
         show_default="all pixels hold data",
     ),
 ]

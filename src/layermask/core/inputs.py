@@ -16,7 +16,7 @@ from layermask.core.mask import narrow
 from layermask.errors import InputError
 
 
-def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
+def check_inputs(images: Tensor, visible: Tensor, channel_axis: int = 1) -> Tensor:
     """`visible` as bool, after checking that it and the images fit; see `LayerMasking.forward`."""
     kinds.tensor("images", images)
     kinds.tensor("visible", visible)
@@ -24,7 +24,7 @@ def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
         raise TypeError(
             f"images must be floating point (normalised as the model expects), not {images.dtype}."
         )
-    _check_shapes(tuple(images.shape), tuple(visible.shape))
+    _check_shapes(*(_channels_first(tuple(each.shape), channel_axis) for each in (images, visible)))
     if images.device != visible.device:
         raise ValueError(
             f"images are on {images.device} and visible is on {visible.device}: move one to the other."
@@ -70,6 +70,16 @@ class OneQuery:
             yield
         finally:
             _free_of_nan.reset(token)
+
+
+def channel_axis_of(images: Any, visible: Any) -> int:
+    """Return the axis of the channels: 2 for videos (N, T, C, H, W), which a mask (M, T, 1, H, W) tells."""
+    shapes = [getattr(each, "shape", ()) for each in (images, visible)]
+    return 2 if [len(each) for each in shapes] == [5, 5] and shapes[0][2] != shapes[1][2] == 1 else 1
+
+
+def _channels_first(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape if axis == 1 else (shape[0], shape[axis], *shape[1:axis], *shape[axis + 1 :])
 
 
 def _check_shapes(images: tuple[int, ...], visible: tuple[int, ...]) -> None:

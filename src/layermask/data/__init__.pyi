@@ -1,7 +1,11 @@
+from layermask.data.arrays import load_pixels as load_pixels
+from layermask.data.arrays import load_raster as load_raster
+from layermask.data.arrays import load_volume as load_volume
 from layermask.data.images import load_image as load_image
 from layermask.data.images import load_labels as load_labels
 from layermask.data.images import load_mask as load_mask
 from layermask.data.nodata import load_valid as load_valid
+from layermask.data.polygons import load_polygons as load_polygons
 from layermask.data.registry import DATA_SOURCES as DATA_SOURCES
 from layermask.data.registry import open_source as open_source
 from layermask.data.source import Sample as Sample

@@ -41,7 +41,7 @@ def load_mask(path: str | Path, size: tuple[int, int] | None = None) -> Image.Im
     resized by nearest neighbour.
     """
     mask = _two_levels(decoded(path, "mask"), path)
-    return mask if size is None else _fit(mask, size, path)
+    return mask if size is None else fitted(mask, size, path)
 
 
 @checked(path=path_kind, size=_SIZE)
@@ -67,7 +67,7 @@ def load_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.nda
         return labels.astype(np.int64)
     from PIL import Image
 
-    return np.array(_fit(Image.fromarray(labels.astype(np.int32)), size, path)).astype(np.int64)
+    return np.array(fitted(Image.fromarray(labels.astype(np.int32)), size, path)).astype(np.int64)
 
 
 def decoded(path: str | Path, kind: str) -> Image.Image:
@@ -166,7 +166,7 @@ def _two_levels(mask: Image.Image, path: str | Path) -> Image.Image:
     return Image.fromarray(np.where(values > 0, np.uint8(255), np.uint8(0)))
 
 
-def _fit(picture: Image.Image, size: tuple[int, int], path: str | Path) -> Image.Image:
+def fitted(picture: Image.Image, size: tuple[int, int], path: str | Path) -> Image.Image:
     """Resize by nearest neighbour to (width, height), if the two have the same shape."""
     from PIL import Image
 

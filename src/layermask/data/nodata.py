@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from layermask.arguments.declare import checked
 from layermask.arguments.words import path as path_kind
 from layermask.arguments.words import text
-from layermask.data.images import decoded, load_mask
+from layermask.data.images import decoded
+from layermask.data.polygons import load_region
 from layermask.errors import ImageError
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def load_valid(path: str | Path, nodata: str) -> Image.Image:
     Args:
         path: the picture.
         nodata: a number, as "0", that all channels of a pixel without data have, in the file's own units;
-            "nan" for floats, of which NaN is never data; "alpha" for all that is not wholly opaque; or a mask
-            file, white = data.
+            "nan" for floats, of which NaN is never data; "alpha" for all that is not wholly opaque; a mask
+            file, white = data; or a .json file of polygons (labelme, COCO) around what is no data.
 
     Raises:
         ImageError: a file cannot be read, the picture has no alpha or no floats, or nothing of it is left.
@@ -50,7 +51,7 @@ def _holds_data(image: Image.Image, nodata: str, path: str | Path) -> np.ndarray
             raise ImageError(f"image {path} is {image.mode}, without alpha: give a value, nan or a mask file")
         return np.asarray(image.convert("RGBA"))[..., 3] == 255
     if (number := _number(nodata)) is None:
-        return np.asarray(load_mask(nodata, image.size)) > 0
+        return (np.asarray(load_region(nodata, image.size)) > 0) != (Path(nodata).suffix == ".json")
     if image.mode not in ("RGB", "F") and not image.mode.startswith("I"):
         image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     values = np.atleast_3d(np.asarray(image).astype(np.float64))

@@ -25,14 +25,16 @@ class NaNHidden(nn.Module):
 
     Serves data with real gaps, and tools whose models take no mask, once they write NaN where they hide:
     Quantus by `write_nan`, pytorch-grad-cam by `as_road`. A custom removal gets 0 at these pixels.
+    `channel_axis`: 1, or 2 for a model of videos (N, T, C, H, W).
 
     Raises:
         InputError: a removal that paints from what hidden pixels held, as `BlurFill`.
     """
 
-    def __init__(self, removal: Callable[..., Any]) -> None:
+    def __init__(self, removal: Callable[..., Any], channel_axis: int = 1) -> None:
         super().__init__()
         self.removal = removal
+        self.channel_axis = kinds.count("channel_axis", channel_axis, high=2)
         for name in _kinds_within(removal):
             if name in _reading_hidden():
                 raise InputError(
@@ -52,7 +54,7 @@ class NaNHidden(nn.Module):
         is the (N, K) scores; Hugging Face outputs give their logits.
         """
         images = kinds.images("images", images)
-        valid = _without_nan(images)
+        valid = _without_nan(images, self.channel_axis)
         shown = valid if visible is None else kinds.mask("visible", visible) & valid
         # Not every removal of the user's own picks by `where`; what is hidden must not reach it.
         found = self.removal(torch.where(valid, images, 0.0), shown, *args, **kwargs)
@@ -103,8 +105,8 @@ def mark_hidden(images: Tensor, visible: Tensor) -> Tensor:
     return torch.where(visible, images, torch.nan)
 
 
-def _without_nan(images: Tensor) -> Tensor:
-    return ~images.isnan().any(1, keepdim=True)
+def _without_nan(images: Tensor, channel_axis: int = 1) -> Tensor:
+    return ~images.isnan().any(channel_axis, keepdim=True)
 
 
 def _kinds_within(removal: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from layermask import rules as _rules
 from layermask.arguments import kinds
 from layermask.arguments.refusal import shown
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.inputs import answered, check_inputs
+from layermask.core.inputs import answered, channel_axis_of, check_inputs
 from layermask.core.masked import Masked, zero_hidden
 from layermask.core.outputs import masked_within, to_plain
 from layermask.core.rule_table import overrides
@@ -80,15 +80,16 @@ class LayerMasking(nn.Module):
         The images are looked at for NaN in every call, which waits for their device once.
 
         Args:
-            images: (N, C, *S) float. A batch of 1 is shared by all masks.
-            visible: (N, 1, *S) or (1, 1, *S), True (or 1) = visible.
+            images: (N, C, *S) float. A batch of 1 is shared by all masks. Videos may be (N, T, C, H, W).
+            visible: (N, 1, *S) or (1, 1, *S), True (or 1) = visible; (N or 1, T, 1, H, W) for such videos.
             args, kwargs: passed on to the model.
 
         Raises:
             TypeError, ValueError: shapes, values, dtypes or devices that do not fit; the message says how.
             NoMaskRule: the model calls a torch function that has no rule.
         """
-        return self.answer(images, check_inputs(images, visible), *args, **kwargs)
+        visible = check_inputs(images, visible, channel_axis_of(images, visible))
+        return self.answer(images, visible, *args, **kwargs)
 
     def answer(
         self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"], *args: Any, **kwargs: Any

@@ -130,15 +130,12 @@ class Unmasked:
 
 
 def check_finite(values: Tensor, images: Tensor | None = None) -> None:
-    """Refuse answers (n, classes) that hold NaN or infinity; `images` are named where they do."""
+    """Refuse answers (n, classes) to images (n or 1, C, *S) that hold NaN or infinity."""
     bad = int((~values.isfinite()).any(1).sum())
     if bad:
-        odd = 0 if images is None else int((~images.isfinite()).sum())
-        advice = f"{odd} values of the image are not finite, repair them" if odd else _OTHERWISE
+        odd = 0 if images is None else int(images.isinf().sum())
+        advice = f"the images hold infinity {odd} times" if odd else "try float32, or another removal"
         raise ModelError(f"the model's scores are not finite for {bad} of {len(values)} masks: {advice}")
-
-
-_OTHERWISE = "try float32, or another removal"
 
 
 def progress(show: Progress, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:

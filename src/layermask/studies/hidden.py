@@ -70,10 +70,10 @@ def patches_of(scene: PreparedImage) -> Tensor:
 
 def visible_part(scene: PreparedImage, path: Path, invert: bool = False) -> Tensor:
     """Return the (1, 1, H, W) mask of what the model sees."""
-    from layermask.data.images import load_mask
+    from layermask.data.polygons import load_region
     from layermask.errors import ImageError
 
-    mask = load_mask(path, scene.size)
+    mask = load_region(path, scene.size)
     visible = scene.loaded.preprocessing.mask(mask.point(lambda level: 255 - level) if invert else mask)
     if not visible.any():
         raise ImageError(
