@@ -107,7 +107,8 @@ class SegmentModel:
         output: Output,
         valid: Valid = None,
     ) -> None:
-        self.columns, self.single, self.valid = Columns([target]), single, valid
+        self.columns, self.single = Columns([target]), single
+        self.valid: Valid = valid
         self.removal = removal
         self.output: Output = output
         self.device = device_of(removal)

@@ -104,12 +104,13 @@ def command(
     """
     with outcome(quiet, options.less(batch_size)):
         removals, jobs = options.removals(against), find_jobs(images)
-        settings = _settings(method, samples, converge, seed) | {"output": options.output_of(output)}
+        read = options.output_of(output)
+        settings = _settings(method, samples, converge, seed) | {"output": read}
         if report:
             _check_report(report, jobs)
         others = ["_curves.png"] if curves else []
         place = (out, model, weights, device, quiet, json)
-        session = Session.open("explain", jobs, *place, *others, output=settings["output"], nodata=nodata)
+        session = Session.open("explain", jobs, *place, *others, output=read, nodata=nodata)
         size = options.batch_size(batch_size, session.device)
         make = halving if batch_size == "auto" else None
         asked = _Asked(method, settings, segments, target or [], removals)
@@ -222,7 +223,11 @@ class _Work:
         from layermask.render.curves import curve_sheet
         from layermask.render.figure import png
 
-        settings = {"perturbations_per_eval": self.batch_size, "valid": image.valid}
+        settings = {
+            "perturbations_per_eval": self.batch_size,
+            "output": image.output,
+            "valid": image.valid,
+        }
         drawn = {
             name: [
                 curve(explainers[name].removal, image.x, each, order, **settings)
