@@ -106,7 +106,8 @@ class SegmentModel:
         output: Output,
         valid: Valid = None,
     ) -> None:
-        self.removal, self.target, self.single, self.valid = removal, target, single, valid
+        self.removal, self.target, self.single = removal, target, single
+        self.valid: Valid = valid
         self.output: Output = output
         self.device = device_of(removal)
         self.labels = labels.to(self.device)

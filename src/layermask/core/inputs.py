@@ -74,8 +74,8 @@ class OneQuery:
 
 def channel_axis_of(images: Any, visible: Any) -> int:
     """Return the axis of the channels: 2 for videos (N, T, C, H, W), which a mask (M, T, 1, H, W) tells."""
-    shapes = [getattr(each, "shape", ()) for each in (images, visible)]
-    return 2 if [len(each) for each in shapes] == [5, 5] and shapes[0][2] != shapes[1][2] == 1 else 1
+    whole, mask = (tuple(getattr(each, "shape", ())) for each in (images, visible))
+    return 2 if len(whole) == len(mask) == 5 and whole[2] != mask[2] == 1 else 1
 
 
 def _channels_first(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
