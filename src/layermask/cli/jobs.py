@@ -18,7 +18,6 @@ from layermask.cli import options
 from layermask.cli.outcome import BAD_INPUT
 from layermask.data.files import SUFFIXES
 from layermask.data.images import load_image
-from layermask.data.nodata import load_valid
 from layermask.errors import ImageError, InputError, printable
 from layermask.io.atomic import (
     exists,
@@ -154,6 +153,8 @@ class Session:
         """
         folder = prepare_folder(out, jobs, [f"_{command}.png", f"_{command}.json", *endings])
         if nodata is not None:
+            from layermask.data.nodata import load_valid
+
             load_valid(jobs[0].image, nodata_of(nodata, jobs[0]))
         load_image(jobs[0].image, gaps=nodata is not None)
         loaded = load_model(model, weights, device, output)

@@ -32,8 +32,8 @@ def check_inputs(images: Tensor, visible: Tensor, channel_axis: int = 1) -> Tens
     visible = kinds.mask("visible", visible)
     if is_readable(images) and _has_visible_nan(images, visible):
         raise ValueError(
-            'images hold NaN in visible pixels: hide those pixels (explainers and metrics do by valid="nan", '
-            "NaNHidden(removal) elsewhere), or repair the images."
+            "images hold NaN in visible pixels: hide those pixels, or repair the images. Explainers and "
+            'metrics hide them by valid="nan", NaNHidden(removal) does elsewhere.'
         )
     return visible
 
@@ -74,8 +74,8 @@ class OneQuery:
 
 def channel_axis_of(images: Any, visible: Any) -> int:
     """Return the axis of the channels: 2 for videos (N, T, C, H, W), which a mask (M, T, 1, H, W) tells."""
-    shapes = [getattr(each, "shape", ()) for each in (images, visible)]
-    return 2 if [len(each) for each in shapes] == [5, 5] and shapes[0][2] != shapes[1][2] == 1 else 1
+    whole, mask = (tuple(each.shape) if isinstance(each, Tensor) else () for each in (images, visible))
+    return 2 if len(whole) == len(mask) == 5 and whole[2] != mask[2] == 1 else 1
 
 
 def _channels_first(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layermask.arguments.declare import checked
 from layermask.arguments.words import path as path_kind
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-@checked(path=path_kind, nodata=text)
+def _nodata(name: str, value: Any) -> str:
+    """Return a word that may name a file."""
+    return str(path_kind(name, text(name, value)))
+
+
+@checked(path=path_kind, nodata=_nodata)
 def load_valid(path: str | Path, nodata: str) -> Image.Image:
     """Return which pixels of a picture hold data, as a picture of 255 and of 0 for those that hold none.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class Noise(Fill):
     reads: ClassVar = "nothing"
 
     def paint(self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"]) -> Tensor:
-        batch = torch.sym_max(images.shape[0], visible.shape[0])
+        batch: Any = torch.sym_max(images.shape[0], visible.shape[0])  # len would fix the batch of a graph
         field = noise(self.kind, images.shape[1], images, batch, self.seed)
         if self.kind == "gaussian" and (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
             return field  # they were not given, and images need not have 3 channels
