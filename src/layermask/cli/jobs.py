@@ -121,6 +121,7 @@ class Session:
     quiet: bool
     json: bool
     output: OutputName
+    scored: bool
 
     @classmethod
     def open(
@@ -135,15 +136,16 @@ class Session:
         json: bool,
         *endings: str,
         output: OutputName = "probability",
+        scored: bool = True,
     ) -> Session:
         """Load the model, after finding that the first picture can be read and all files written.
 
-        `endings`: of files beside the figure and the record.
+        `endings`: of files beside the figure and the record. `scored`: the model has to answer scores.
         """
         folder = prepare_folder(out, jobs, [f"_{command}.png", f"_{command}.json", *endings])
         load_image(jobs[0].image)
-        loaded = load_model(model, weights, device, output)
-        return cls(command, jobs, folder, *loaded, weights, quiet, json, output)
+        loaded = load_model(model, weights, device, output, scored)
+        return cls(command, jobs, folder, *loaded, weights, quiet, json, output, scored)
 
     @property
     def alone(self) -> bool:
@@ -176,7 +178,8 @@ class Session:
 
     def one(self, job: Job, work: Callable, request: Mapping[str, Any], advance: Advance) -> str | None:
         """Write and print what is found for one picture, and return which engine answered."""
-        found = work(open_image(job.image, self.loaded, self.device, self.weights, self.output), job, advance)
+        how = (self.loaded, self.device, self.weights, self.output, self.scored)
+        found = work(open_image(job.image, *how), job, advance)
         record = sealed({"command": self.command, "request": request, **found.record}, found.figure)
         figure, text = self._files(job), to_json(record)
         make_folder(figure["png"].parent)
@@ -266,14 +269,19 @@ def _compare_engines(before: set[str], used: str | None) -> None:
 
 
 def load_model(
-    model: str, weights: Path | None, device: str, output: OutputName = "probability"
+    model: str,
+    weights: Path | None,
+    device: str,
+    output: OutputName = "probability",
+    scored: bool = True,
 ) -> tuple[Loaded, torch.device]:
     """Return the model and the device. The model is tried on a picture, so that errors come early."""
     from layermask.zoo import load, tried
     from layermask.zoo.device import torch_device
 
     where = torch_device(device)
-    return tried(load(model, weights, where), compared=output == "probability"), where
+    loaded = load(model, weights, where)
+    return tried(loaded, compared=output == "probability") if scored else loaded, where
 
 
 def mask_of(mask: Path, job: Job) -> Path:
