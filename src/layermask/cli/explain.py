@@ -107,13 +107,14 @@ def command(
         from layermask.removal.targets import is_form
 
         removals, jobs = options.removals(against), find_jobs(images)
-        settings = _settings(method, samples, converge, seed) | {"output": options.output_of(output)}
+        read = options.output_of(output)
+        settings = _settings(method, samples, converge, seed) | {"output": read}
         if report:
             _check_report(report, jobs)
         others = ["_curves.png"] if curves else []
         place = (out, model, weights, device, quiet, json)
         scored = not any(map(is_form, target or []))
-        session = Session.open("explain", jobs, *place, *others, output=settings["output"], scored=scored)
+        session = Session.open("explain", jobs, *place, *others, output=read, scored=scored)
         size = options.batch_size(batch_size, session.device)
         make = halving if batch_size == "auto" else None
         asked = _Asked(method, settings, segments, target or [], removals)

@@ -25,8 +25,6 @@ from layermask.errors import InputError, ModelError
 from layermask.removal.reading import Reading
 from layermask.zoo.labels import find_class
 
-Target = int | str | Callable[[Any], Tensor]
-Targets = Target | Sequence[Target] | None
 Read = Callable[[Any, int, Reading], Tensor]  # the answer, the number of pictures in it -> (N,)
 _size = partial(kinds.pair, of="(height, width)")
 Size = Annotated[tuple[int, int] | None, kinds.optional(_size)]
@@ -46,6 +44,10 @@ class AnswerTarget(Checked, ABC):
     @abstractmethod
     def read(self, answer: Any, count: int, reading: Reading) -> Tensor:
         """Return (count,) numbers of the answer to so many pictures."""
+
+
+Target = int | str | AnswerTarget | Callable[[Any], Tensor]
+Targets = Target | Sequence[Target] | None
 
 
 @dataclass(frozen=True)
