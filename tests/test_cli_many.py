@@ -506,3 +506,28 @@ def test_outputs_that_are_none_are_refused(pictures):
     for command in ("explain", "predict --mask x.png"):
         first, *more = command.split()
         assert "--output" in refused(first, pictures / "a.jpg", *more, "--output", "percent")
+
+
+DENSE = OWN.replace("torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()", "torch.nn.Identity()")
+
+
+def test_a_region_of_a_segmenter(pictures, tmp_path):
+    """The number is the mean probability over the polygon, in pixels of what the model sees."""
+    (tmp_path / "own_dense.py").write_text(DENSE)
+    loaded = load("own_dense:five")
+    with torch.no_grad():
+        maps = loaded.model(loaded.preprocessing(load_image(pictures / "a.jpg"))).softmax(1)
+    assert maps.ndim == 4 and maps.shape[2:] == (27, 27)
+    pixel, polygon = "pixel:3@100,50", "polygon:2@0,0,224,0,224,224,0,224"
+    common = ["--model", "own_dense:five", "--against", "none", "--out", tmp_path, "--segments", "grid:112"]
+    targets = ["--target", pixel, "--target", polygon, "--report", tmp_path / "a.html"]
+    result = run("explain", pictures / "a.jpg", *common, "--method", "leave-one-out", *targets)
+    record = json.loads((tmp_path / "a_explain.json").read_text())
+    one, other = record["targets"]
+    assert one["label"] == "3 over 1 pixels" and other["label"] == "2 over 50176 pixels"
+    assert other["probability"] == pytest.approx(float(maps[0, 2].mean()), abs=1e-5)
+    assert one["probability"] == pytest.approx(float(maps[0, 3, 6, 12]), abs=1e-5)  # rows of 8.3 pixels
+    assert "3 over 1 pixels" in result.stdout and "3 over 1 pixels" in (tmp_path / "a.html").read_text()
+    assert record["predictions"] == []
+    wrong = refused("explain", pictures / "a.jpg", *common, "--quiet", "--target", "pixel:3@1,two")
+    assert "give pixel:CLASS@X,Y" in wrong

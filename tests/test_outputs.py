@@ -103,6 +103,14 @@ def test_probabilities_are_the_models_own(kind: str, visible: Tensor, wrapped: b
         assert bool((curve <= 1).all())
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_probabilities_of_any_precision_are_recognised(kind: torch.dtype) -> None:
+    logits = torch.randn(64, 2, generator=torch.Generator().manual_seed(0)) * 3
+    rows = logits.softmax(1).to(kind)
+    assert Reading(None).table(rows, 64).equal(rows.float())
+    assert not Reading(None).table(rows * 0.9, 64).equal(rows.float() * 0.9)
+
+
 def test_answers_between_0_and_1_alone_are_logits() -> None:
     """Small logits are no probabilities, unless the model ends in a sigmoid."""
     small = lambda images, visible: torch.tensor([[0.2, 0.9, 0.4]]).repeat(len(visible), 1)  # noqa: E731
@@ -111,10 +119,17 @@ def test_answers_between_0_and_1_alone_are_logits() -> None:
 
 
 def test_what_is_probabilities_at_first_has_to_stay_so() -> None:
-    answers = iter([[0.5, 0.5], [2.0, -1.0]])
-    odd = lambda images, visible: torch.tensor([next(answers)]).repeat(len(visible), 1)  # noqa: E731
+    def odd(images: Tensor, visible: Tensor) -> Tensor:
+        first = visible[:, 0, 0, 0].float()[:, None]  # whole, and in all masks but the first
+        return torch.cat([0.5 + (1 - first), 0.5 * first], 1)
+
+    explainer = lm.FeatureAblation(odd, perturbations_per_eval=1)
+    reading = Reading(odd)
+    assert reading.table(odd(IMAGE, ALL), 1).tolist() == [[0.5, 0.5]]
     with pytest.raises(ModelError, match=r'some are none: say what they are, output="logit"'):
-        lm.FeatureAblation(odd).attribute(IMAGE, None, CELLS)
+        reading.table(odd(IMAGE, ~ALL), 1)
+    with pytest.raises(ModelError, match=r"some are none"):
+        explainer.attribute_batch(IMAGE.repeat(2, 1, 1, 1), None, [CELLS.flip(0, 1), CELLS])
 
 
 def test_one_logit() -> None:

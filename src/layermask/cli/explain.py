@@ -38,7 +38,9 @@ Method = Annotated[
 Targets = Annotated[
     list[str] | None,
     typer.Option(
-        help="Class to explain, by name or number; may be repeated.", show_default="the top one or two"
+        help="Class to explain, by name or number, or in the map of a segmenter pixel:CLASS@X,Y or "
+        "polygon:CLASS@X,Y,X,Y,..., of a detector box:CLASS@LEFT,TOP,RIGHT,BOTTOM; may be repeated.",
+        show_default="the top one or two",
     ),
 ]
 Samples = Annotated[
@@ -103,6 +105,8 @@ def command(
     same options has finished are skipped. Exit status: 1 failed, 2 bad input, 130 interrupted.
     """
     with outcome(quiet, options.less(batch_size)):
+        from layermask.removal.targets import is_form
+
         removals, jobs = options.removals(against), find_jobs(images)
         read = options.output_of(output)
         settings = _settings(method, samples, converge, seed) | {"output": read}
@@ -110,7 +114,8 @@ def command(
             _check_report(report, jobs)
         others = ["_curves.png"] if curves else []
         place = (out, model, weights, device, quiet, json)
-        session = Session.open("explain", jobs, *place, *others, output=read, nodata=nodata)
+        scored = not any(map(is_form, target or []))
+        session = Session.open("explain", jobs, *place, *others, output=read, nodata=nodata, scored=scored)
         size = options.batch_size(batch_size, session.device)
         make = halving if batch_size == "auto" else None
         asked = _Asked(method, settings, segments, target or [], removals)
@@ -273,10 +278,14 @@ def _settings(method: str, samples: int | None, converge: float | None, seed: in
     return settings | ({"seed": seed} if "seed" in known else {})
 
 
-def _targets(image: PreparedImage, wanted: list[str]) -> list[int] | None:
+def _targets(image: PreparedImage, wanted: list[str]) -> list[Any] | None:
+    from layermask.removal.targets import from_text
     from layermask.zoo.labels import find_class
 
-    return list(dict.fromkeys(find_class(text, image.loaded.labels) for text in wanted)) or None
+    size = (image.x.shape[2], image.x.shape[3])
+    found = [from_text(text, size) for text in wanted]
+    numbers = [find_class(each, image.loaded.labels) if isinstance(each, str) else each for each in found]
+    return list(dict.fromkeys(numbers)) or None
 
 
 def _segment(image: PreparedImage, segments: str) -> Tensor:
@@ -308,7 +317,8 @@ def _summary(image: PreparedImage, found: dict[str, Attribution]) -> str:
     lines = []
     for row, target in enumerate(next(iter(found.values())).targets):
         parts = [part for name, each in found.items() if (part := _finding(name, each, row))]
-        lines.append(f"{image.label(target)}: {', '.join(parts)}" if parts else image.label(target))
+        name = image.label(target)
+        lines.append(f"{name}: {', '.join(parts)}" if parts else name)
     return "\n".join(lines)
 
 

@@ -130,6 +130,7 @@ class Session:
     quiet: bool
     json: bool
     output: OutputName
+    scored: bool
     nodata: str | None = None
 
     @classmethod
@@ -146,10 +147,11 @@ class Session:
         *endings: str,
         output: OutputName = "probability",
         nodata: str | None = None,
+        scored: bool = True,
     ) -> Session:
         """Load the model, after finding that the first picture can be read and all files written.
 
-        `endings`: of files beside the figure and the record.
+        `endings`: of files beside the figure and the record. `scored`: the model has to answer scores.
         """
         folder = prepare_folder(out, jobs, [f"_{command}.png", f"_{command}.json", *endings])
         if nodata is not None:
@@ -157,8 +159,8 @@ class Session:
 
             load_valid(jobs[0].image, nodata_of(nodata, jobs[0]))
         load_image(jobs[0].image, gaps=nodata is not None)
-        loaded = load_model(model, weights, device, output)
-        return cls(command, jobs, folder, *loaded, weights, quiet, json, output, nodata)
+        loaded = load_model(model, weights, device, output, scored)
+        return cls(command, jobs, folder, *loaded, weights, quiet, json, output, scored, nodata)
 
     @property
     def alone(self) -> bool:
@@ -193,8 +195,8 @@ class Session:
     def one(self, job: Job, work: Callable, request: Mapping[str, Any], advance: Advance) -> str | None:
         """Write and print what is found for one picture, and return which engine answered."""
         nodata = None if self.nodata is None else nodata_of(self.nodata, job)
-        image = open_image(job.image, self.loaded, self.device, self.weights, self.output, nodata)
-        found = work(image, job, advance)
+        how = (self.loaded, self.device, self.weights, self.output, self.scored, nodata)
+        found = work(open_image(job.image, *how), job, advance)
         record = sealed({"command": self.command, "request": request, **found.record}, found.figure)
         figure, text = self._files(job), to_json(record)
         make_folder(figure["png"].parent)
@@ -284,14 +286,19 @@ def _compare_engines(before: set[str], used: str | None) -> None:
 
 
 def load_model(
-    model: str, weights: Path | None, device: str, output: OutputName = "probability"
+    model: str,
+    weights: Path | None,
+    device: str,
+    output: OutputName = "probability",
+    scored: bool = True,
 ) -> tuple[Loaded, torch.device]:
     """Return the model and the device. The model is tried on a picture, so that errors come early."""
     from layermask.zoo import load, tried
     from layermask.zoo.device import torch_device
 
     where = torch_device(device)
-    return tried(load(model, weights, where), compared=output == "probability"), where
+    loaded = load(model, weights, where)
+    return tried(loaded, compared=output == "probability") if scored else loaded, where
 
 
 def nodata_of(nodata: str, job: Job) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
@@ -125,14 +126,14 @@ class Explainer(Checked, ABC):
         self, images: Tensor, targets: Any, maps: list[Segments], show_progress: Progress, more: Sequence[Any]
     ) -> list[Attribution]:
         columns = self._columns(targets, len(images))
-        ask = query(self.removal, self.output, self.compares, columns.read)
-        whole = self._whole(images, more, ask)
+        begin = partial(query, self.removal, self.output, self.compares, columns.read)
+        whole = self._whole(images, more, begin())
         picked = [columns.picked(i, len(row)) or self._likeliest(row) for i, row in enumerate(whole)]
         predictions = [row[places].double().cpu() for row, places in zip(whole, picked, strict=True)]
         self._expect(whole, picked)
         plans = [self.plan(*each) for each in zip(maps, predictions, picked, strict=True)]
         with progress(show_progress, self.name, sum(map(self.cost, maps))) as advance:
-            found = run(plans, images, picked, ask, self.perturbations_per_eval, advance, more)
+            found = run(plans, images, picked, begin(), self.perturbations_per_eval, advance, more)
         shown = [columns.wanted[i] or places for i, places in enumerate(picked)]
         return [
             Attribution(

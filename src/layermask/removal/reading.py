@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from layermask.arguments import kinds
@@ -24,8 +25,6 @@ OUTPUTS: dict[str, str] = {
     "logit": "the model's own numbers, whatever they are",
 }
 """By name. A function of the model's answer that returns (N, K) will do as well."""
-
-_SUM = 1e-3  # by which probabilities in half precision miss 1
 
 
 def output_kind(name: str, value: Any) -> Output:
@@ -163,7 +162,15 @@ def _between(found: Tensor) -> bool:
 
 
 def _sums_to_one(found: Tensor) -> bool:
-    return _between(found) and bool(((found.sum(1) - 1).abs() <= _SUM).all())
+    return _between(found) and bool(((found.sum(1) - 1).abs() <= _rounding(found)).all())
+
+
+def _rounding(found: Tensor) -> float:
+    """Return by how much probabilities may miss 1: that follows the precision that the model has."""
+    for kind in (torch.bfloat16, torch.float16):
+        if found.to(kind).to(found.dtype).equal(found):
+            return 2 * torch.finfo(kind).eps
+    return 1e-4
 
 
 def _columns(found: Any) -> Any:

@@ -25,8 +25,6 @@ from layermask.errors import InputError, ModelError
 from layermask.removal.reading import Reading
 from layermask.zoo.labels import find_class
 
-Target = int | str | Callable[[Any], Tensor]
-Targets = Target | Sequence[Target] | None
 Read = Callable[[Any, int, Reading], Tensor]  # the answer, the number of pictures in it -> (N,)
 _size = partial(kinds.pair, of="(height, width)")
 Size = Annotated[tuple[int, int] | None, kinds.optional(_size)]
@@ -46,6 +44,10 @@ class AnswerTarget(Checked, ABC):
     @abstractmethod
     def read(self, answer: Any, count: int, reading: Reading) -> Tensor:
         """Return (count,) numbers of the answer to so many pictures."""
+
+
+Target = int | str | AnswerTarget | Callable[[Any], Tensor]
+Targets = Target | Sequence[Target] | None
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Box(AnswerTarget):
     DETR and its kind in transformers (logits, pred_boxes), which need `size` (height, width) of the images.
     """
 
-    box: Annotated[tuple[float, ...], kinds.numbers]
+    box: Annotated[Sequence[float], kinds.numbers]
     target: Class
     size: Size = None
 
@@ -249,6 +251,40 @@ def target_name(target: Any, labels: Sequence[str] = ()) -> str:
     if isinstance(target, int):
         return labels[target] if target < len(labels) else f"class {target}"
     return getattr(target, "__name__", None) or str(target)
+
+
+def from_text(text: str, size: tuple[int, int]) -> Target:
+    """Return the target that a text names, in images of `size` (height, width); see `FORMS`.
+
+    Raises:
+        InputError: its numbers are none, or not as many as the form has.
+    """
+    kind, _, rest = text.partition(":")
+    if not is_form(text):
+        return text
+    name, _, listed = rest.rpartition("@")
+    try:
+        numbers = [float(each) for each in listed.split(",")]
+        class_ = int(name) if name.isdecimal() else name
+        if kind == "pixel":
+            x, y = map(int, numbers)
+            return Region.pixel(class_, x, y, size)
+        return Region.polygon(class_, numbers, size) if kind == "polygon" else Box(numbers, class_, size)
+    except ValueError as error:
+        raise InputError(f"target {text!r} ({error}): give {FORMS[kind]}") from error
+
+
+FORMS = {
+    "pixel": "pixel:CLASS@X,Y",
+    "polygon": "polygon:CLASS@X,Y,X,Y,X,Y,...",
+    "box": "box:CLASS@LEFT,TOP,RIGHT,BOTTOM",
+}
+"""How targets other than classes are written on the command line."""
+
+
+def is_form(text: str) -> bool:
+    """Whether a text names a target other than a class."""
+    return text.partition(":")[0] in FORMS and "@" in text
 
 
 def is_target(value: Any) -> bool:

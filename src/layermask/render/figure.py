@@ -126,7 +126,7 @@ def place_ranking(
 ) -> None:
     """List classes with their answers, probabilities over a bar of that length."""
     axes = place_axes(figure, corner, CELL, height)
-    axes.set(xlim=(0, 1), ylim=(len(predictions) - 0.5, -0.5))
+    axes.set(xlim=(0, 1), ylim=(max(1, len(predictions)) - 0.5, -0.5))
     for place, (name, value) in enumerate(predictions):
         axes.barh(place, 0 if output == "logit" else value, height=0.72, color="#9ec3e6")
         fit_text(axes.text(0.02, place, name, va="center", fontsize=9, parse_math=False), 0.76 * CELL)

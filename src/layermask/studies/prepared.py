@@ -60,6 +60,8 @@ class PreparedImage:
     weights: Path | None
     x: Tensor
     output: OutputName = "probability"
+    scored: bool = True
+    """Whether the model answers scores of classes, which can be ranked."""
     valid: Tensor | None = None
 
     @property
@@ -74,11 +76,13 @@ class PreparedImage:
     def predictions(self) -> Ranking:
         from layermask.removal.query import Unmasked
 
-        return rank(Unmasked(self.loaded.model), self.x, output=self.output)
+        return rank(Unmasked(self.loaded.model), self.x, output=self.output) if self.scored else []
 
-    def label(self, index: int) -> str:
+    def label(self, index: Any) -> str:
         from layermask.zoo.labels import short
 
+        if not isinstance(index, int):
+            return str(index)  # a target that is no class
         return short(self.loaded.labels[index]) if index < len(self.loaded.labels) else f"class {index}"
 
     def named(self, ranking: Ranking) -> list[tuple[str, float]]:
@@ -90,7 +94,10 @@ class PreparedImage:
 
     def entries(self, ranking: Ranking) -> list[dict[str, Any]]:
         unit = "logit" if self.output == "logit" else "probability"
-        return [{"class": index, "label": self.label(index), unit: value} for index, value in ranking]
+        return [
+            {**({"class": index} if isinstance(index, int) else {}), "label": self.label(index), unit: value}
+            for index, value in ranking
+        ]
 
     def record(self) -> dict[str, Any]:
         """Return the entries of the JSON file that both commands have."""
@@ -112,6 +119,7 @@ def open_image(
     device: torch.device,
     weights: Path | None,
     output: OutputName = "probability",
+    scored: bool = True,
     nodata: str | None = None,
 ) -> PreparedImage:
     """Read a picture; `nodata` says which of its pixels hold none, as of `data.load_valid`."""
@@ -119,7 +127,9 @@ def open_image(
 
     picture = load_image(image, gaps=nodata is not None)
     x = loaded.preprocessing(picture).to(device)
-    return PreparedImage(image, picture.size, loaded, weights, x, output, _valid(image, loaded, x, nodata))
+    return PreparedImage(
+        image, picture.size, loaded, weights, x, output, scored, _valid(image, loaded, x, nodata)
+    )
 
 
 def _valid(image: Path, loaded: Loaded, x: Tensor, nodata: str | None) -> Tensor | None:
