@@ -35,6 +35,23 @@ def check_inputs(images: Tensor, visible: Tensor) -> Tensor:
     return visible
 
 
+def check_each(images: Any, visible: Any) -> list[tuple[Tensor, Tensor]]:
+    """Each image of a list, (1, C, H, W), with its mask, (1, 1, H, W), after the same checks.
+
+    Raises:
+        InputError: there is not one mask per image, or there are none.
+    """
+    if not isinstance(visible, (list, tuple)) or len(visible) != len(images) or not images:
+        raise InputError(
+            f"visible must be a list of {len(images)} masks (1, H, W), one for each of the images of the list"
+        )
+    pairs = [
+        (kinds.tensor("images", x)[None], kinds.tensor("visible", m)[None])
+        for x, m in zip(images, visible, strict=True)
+    ]
+    return [(x, check_inputs(x, m)) for x, m in pairs]
+
+
 def _has_visible_nan(images: Tensor, visible: Tensor) -> bool:
     return _free_of_nan.get() is not images and holds_nan(images) and bool((images.isnan() & visible).any())
 
