@@ -93,3 +93,67 @@ def test_images_of_several_sizes_are_a_list() -> None:
             removal(images, wrong)
     with pytest.raises(ValueError, match="list"):
         removal([], [])
+
+
+# --- of transformers, from tiny random configurations -------------------------------------------------------
+
+T = pytest.importorskip("transformers")
+RESNET = {
+    "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1] * 4, "layer_type": "basic",
+    "out_features": ["stage2", "stage3", "stage4"],
+}  # fmt: skip
+LAYERS = {
+    "d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_queries": 6,
+}  # fmt: skip
+HYBRID = {
+    "encoder_hidden_dim": 32, "encoder_in_channels": [16, 24, 32], "feat_strides": [8, 16, 32],
+    "decoder_in_channels": [32, 32, 32], "num_denoising": 0, "hidden_expansion": 0.5,
+}  # fmt: skip
+
+
+def _detr(family: str) -> nn.Module:
+    config = getattr(T, f"{family}Config")(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None,
+        backbone_config=T.ResNetConfig(**RESNET), num_labels=4, **LAYERS,
+    )  # fmt: skip
+    return getattr(T, f"{family}ForObjectDetection")(config)
+
+
+def _hybrid(family: str) -> nn.Module:
+    backbone = T.RTDetrResNetConfig(**RESNET)
+    config = getattr(T, f"{family}Config")(backbone_config=backbone, num_labels=4, **LAYERS, **HYBRID)
+    return getattr(T, f"{family}ForObjectDetection")(config)
+
+
+def _yolos() -> nn.Module:
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    config = T.YolosConfig(image_size=[64, 64], patch_size=16, num_detection_tokens=5, num_labels=4, **size)
+    return T.YolosForObjectDetection(config)
+
+
+TRANSFORMERS: dict[str, Callable[[], nn.Module]] = {
+    "DETR": lambda: _detr("Detr"),
+    "deformable DETR": lambda: _detr("DeformableDetr"),
+    "conditional DETR": lambda: _detr("ConditionalDetr"),
+    "RT-DETR": lambda: _hybrid("RTDetr"),
+    "YOLOS": _yolos,
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@torch.no_grad()
+def test_hidden_pixels_move_no_box_of_a_transformer(name: str) -> None:
+    torch.manual_seed(0)
+    model = TRANSFORMERS[name]().eval()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    half = torch.ones(2, 1, 64, 64, dtype=torch.bool)
+    half[..., :32] = False
+    plain = model(x)
+    for engine in ("dense", "sparse"):
+        removal = lm.LayerMasking(model, engine=engine)
+        whole, part = removal(x, torch.ones_like(half)), removal(x, half)
+        noisy = removal(torch.where(half, x, torch.nan), half)
+        for key in ("logits", "pred_boxes"):
+            torch.testing.assert_close(whole[key], plain[key], rtol=1e-4, atol=1e-4)
+            assert torch.equal(noisy[key], part[key]) and not torch.equal(part[key], plain[key])

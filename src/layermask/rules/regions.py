@@ -40,7 +40,7 @@ def _pictures(x: Masked, channels: bool) -> tuple[Tensor, Tensor]:
 
 def bins_of(
     function: Callable, inputs: Sequence[Any], rois: Any, shares: bool, grouped: bool = False
-) -> tuple:
+) -> tuple[Any, ...]:
     """What `function(maps)` cuts out of maps (N, C, *S), masked and what else it gives, hidden boxes hidden.
 
     `shares`: it is a mean over the cells of a bin, of which the visible ones count; else their maximum.
@@ -62,7 +62,7 @@ def bins_of(
     return zero_hidden_pair(Masked(value, visible)), *rest
 
 
-def _several(out: Any) -> tuple:
+def _several(out: Any) -> tuple[Any, ...]:
     return out if isinstance(out, tuple) else (out,)
 
 
@@ -73,8 +73,8 @@ def _cut_out(name: str, shares: bool, grouped: bool) -> None:
     def rule(input: Any, rois: Any, *geometry: Any) -> Any:
         function, boxes = getattr(torch.ops.torchvision, name), _plain(rois)
         cut = lambda maps: function(maps[0], boxes.to(maps[0].dtype), *geometry)  # noqa: E731
-        out = bins_of(cut, [input], rois, shares, grouped)
-        return out if len(out) > 1 else out[0]
+        out, *rest = bins_of(cut, [input], rois, shares, grouped)
+        return (out, *rest) if rest else out
 
 
 def _everywhere(x: Tensor) -> Tensor:
