@@ -160,7 +160,7 @@ RULELESS: dict[str, Callable] = {
     "torch.renorm": lambda x: torch.renorm(x, 2, 0, 1e9),
     "torch.Tensor.mode": lambda x: x.mode(),
     "torch.mode": lambda x: torch.mode(x),
-    "torch.nn.functional.cross_entropy": lambda x: F.cross_entropy(x[:, :, 0, 0], torch.tensor([0, 1])),
+    "torch.nn.functional.ctc_loss": lambda x: F.ctc_loss(x[:, :, :, 0], *[torch.ones(1).int()] * 3),
     "torch.Tensor.numpy": lambda x: x.numpy(),
     "torch.linalg.svd": lambda x: torch.linalg.svd(x),
 }

@@ -38,6 +38,23 @@ def check_inputs(images: Tensor, visible: Tensor, channel_axis: int = 1) -> Tens
     return visible
 
 
+def check_each(images: Any, visible: Any) -> list[tuple[Tensor, Tensor]]:
+    """Each image of a list, (1, C, H, W), with its mask, (1, 1, H, W), after the same checks.
+
+    Raises:
+        InputError: there is not one mask per image, or there are none.
+    """
+    if not isinstance(visible, (list, tuple)) or len(visible) != len(images) or not images:
+        raise InputError(
+            f"visible must be a list of {len(images)} masks (1, H, W), one for each of the images of the list"
+        )
+    pairs = [
+        (kinds.tensor("images", x)[None], kinds.tensor("visible", m)[None])
+        for x, m in zip(images, visible, strict=True)
+    ]
+    return [(x, check_inputs(x, m)) for x, m in pairs]
+
+
 def _has_visible_nan(images: Tensor, visible: Tensor) -> bool:
     return _free_of_nan.get() is not images and holds_nan(images) and bool((images.isnan() & visible).any())
 
@@ -74,8 +91,8 @@ class OneQuery:
 
 def channel_axis_of(images: Any, visible: Any) -> int:
     """Return the axis of the channels: 2 for videos (N, T, C, H, W), which a mask (M, T, 1, H, W) tells."""
-    whole, mask = (tuple(each.shape) if isinstance(each, Tensor) else () for each in (images, visible))
-    return 2 if len(whole) == len(mask) == 5 and whole[2] != mask[2] == 1 else 1
+    ours, theirs = (tuple(getattr(each, "shape", ())) for each in (images, visible))
+    return 2 if len(ours) == len(theirs) == 5 and ours[2] != theirs[2] == 1 else 1
 
 
 def _channels_first(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,13 @@ from layermask import rules as _rules
 from layermask.arguments import kinds
 from layermask.arguments.refusal import shown
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.inputs import answered, channel_axis_of, check_inputs
+from layermask.core.inputs import answered, channel_axis_of, check_each, check_inputs
 from layermask.core.masked import Masked, zero_hidden
 from layermask.core.outputs import masked_within, to_plain
 from layermask.core.rule_table import overrides
 from layermask.core.settings import Settings
 from layermask.errors import InputError, nearest
+from layermask.removal.detection import RULES_OF_DETECTORS, is_detector, passable
 from layermask.removal.training import TrainingNotice
 from layermask.rules.released_code import release_rules
 from layermask.sparse import ENGINES, sparse_engine_for
@@ -70,6 +71,7 @@ class LayerMasking(nn.Module):
         self.rules = dict(rules)
         if self.settings.until is not None:
             _module(model, self.settings.until)
+        self.detects = is_detector(model)
         self.notice = TrainingNotice(model)
 
     def forward(
@@ -81,26 +83,41 @@ class LayerMasking(nn.Module):
 
         Args:
             images: (N, C, *S) float. A batch of 1 is shared by all masks. Videos may be (N, T, C, H, W).
+                Detectors take a list of images (C, H, W) as well, as torchvision's do.
             visible: (N, 1, *S) or (1, 1, *S), True (or 1) = visible; (N or 1, T, 1, H, W) for such videos.
+                With a list, a list of (1, H, W).
             args, kwargs: passed on to the model.
 
         Raises:
             TypeError, ValueError: shapes, values, dtypes or devices that do not fit; the message says how.
             NoMaskRule: the model calls a torch function that has no rule.
         """
+        if isinstance(images, (list, tuple)):
+            return self._answer_each(images, visible, *args, **kwargs)
         visible = check_inputs(images, visible, channel_axis_of(images, visible))
         return self.answer(images, visible, *args, **kwargs)
+
+    def _answer_each(self, images: Sequence[Tensor], visible: Any, *args: Any, **kwargs: Any) -> Any:
+        """The answer of a detector to images of several sizes."""
+        pairs = check_each(images, visible)
+        run = self._run()
+        each = [enter(image, mask, run)[0] for image, mask in pairs]
+        run.masks = len(each)
+        return self._run_on(each, pairs[0][0], run, args, kwargs)
 
     def answer(
         self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"], *args: Any, **kwargs: Any
     ) -> Any:
         """The same, of images and masks (N or 1, 1, *S) bool that `check_inputs` has seen."""
+        run = self._run()
+        return self._run_on(enter(images, visible, run), images, run, args, kwargs)
+
+    def _run_on(self, x: Any, images: Tensor, run: ForwardPass, args: tuple, kwargs: dict) -> Any:
         self._check_model_takes(images)
         self.notice()
-        run = self._run()
-        x = enter(images, visible, run)
+        model = passable(self.model) if self.detects else self.model
         with _ending(self.model, run), lending(run.sparse_engine):
-            out = to_plain(answered(self.model, x, images, args, kwargs))
+            out = to_plain(answered(model, x, images, args, kwargs))
         if not torch.compiler.is_compiling():
             self.engine_used = "sparse" if run.rows else "dense"
         return out
@@ -110,7 +127,10 @@ class LayerMasking(nn.Module):
         kept = tuple(dict(each) for each in overrides())  # a block may end before the pass is differentiated
         sparse_engine = None if torch.compiler.is_compiling() else self.sparse_engine
         begun = sparse_engine and sparse_engine.begin_pass()
-        return ForwardPass(self.settings, {**release, **self.rules}, overrides=kept, sparse_engine=begun)
+        detects = RULES_OF_DETECTORS if self.detects else {}
+        return ForwardPass(
+            self.settings, {**release, **detects, **self.rules}, overrides=kept, sparse_engine=begun
+        )
 
     def _check_model_takes(self, images: Tensor) -> None:
         """Some parameter shares the images' dtype and device (autocast changes dtypes by itself)."""

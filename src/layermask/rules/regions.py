@@ -5,7 +5,7 @@ They are known by name, so torchvision need not be there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,33 +38,43 @@ def _pictures(x: Masked, channels: bool) -> tuple[Tensor, Tensor]:
     return (x.visible & image).expand(size).to(kind), image.expand(size).to(kind)
 
 
-def _cut_out(name: str, shares: bool, grouped: bool) -> None:
-    """Give `torchvision.<name>(input, boxes, *geometry)` a rule.
+def bins_of(
+    function: Callable, inputs: Sequence[Any], rois: Any, shares: bool, grouped: bool = False
+) -> tuple[Any, ...]:
+    """What `function(maps)` cuts out of maps (N, C, *S), masked and what else it gives, hidden boxes hidden.
 
     `shares`: it is a mean over the cells of a bin, of which the visible ones count; else their maximum.
-    `grouped`: each bin reads channels of its own, and a second result tells which.
+    `grouped`: each bin reads channels of its own. `rois`: what the boxes come from, one row each.
     """
+    maps = [x if isinstance(x, Masked) else Masked(x, _everywhere(x)) for x in inputs]
+    value, *rest = _several(function([_readable(x, shares) for x in maps]))
+    alike = grouped or any(x.visible.shape[1] != 1 for x in maps)
+    pictures = zip(*(_pictures(x, alike) for x in maps), strict=True)
+    seen, inside = (_several(function(list(each)))[0] for each in pictures)
+    visible = (seen > _LEAST) | (inside <= _LEAST)
+    if shares:
+        whole = inside / seen.clamp(min=_LEAST)
+        value = value * torch.where(visible & (seen < inside), whole, 1.0).to(value.dtype)
+    if grouped and all(x.visible.shape[1] == 1 for x in maps):
+        visible = visible[:, :1]
+    shown = _shown(rois, value.ndim)
+    visible = visible if shown is None else visible & shown
+    return zero_hidden_pair(Masked(value, visible)), *rest
+
+
+def _several(out: Any) -> tuple[Any, ...]:
+    return out if isinstance(out, tuple) else (out,)
+
+
+def _cut_out(name: str, shares: bool, grouped: bool) -> None:
+    """Give `torchvision.<name>(input, boxes, *geometry)` a rule."""
 
     @operator(f"torchvision.{name}")
     def rule(input: Any, rois: Any, *geometry: Any) -> Any:
-        function = getattr(torch.ops.torchvision, name)
-        boxes = _plain(rois)
-        x = input if isinstance(input, Masked) else Masked(input, _everywhere(input))
-        out = function(_readable(x, shares), boxes, *geometry)
-        value, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, ())
-        maps = (function(m, boxes.to(m.dtype), *geometry) for m in _pictures(x, grouped))
-        seen, inside = (m[0] if isinstance(m, tuple) else m for m in maps)
-        visible = (seen > _LEAST) | (inside <= _LEAST)
-        if shares:
-            value = value * torch.where(visible & (seen < inside), inside / seen.clamp(min=_LEAST), 1.0).to(
-                value.dtype
-            )
-        if grouped and x.visible.shape[1] == 1:
-            visible = visible[:, :1]
-        shown = _shown(rois, value.ndim)
-        visible = visible if shown is None else visible & shown
-        masked = zero_hidden_pair(Masked(value, visible))
-        return (masked, *rest) if isinstance(out, tuple) else masked
+        function, boxes = getattr(torch.ops.torchvision, name), _plain(rois)
+        cut = lambda maps: function(maps[0], boxes.to(maps[0].dtype), *geometry)  # noqa: E731
+        out, *rest = bins_of(cut, [input], rois, shares, grouped)
+        return (out, *rest) if rest else out
 
 
 def _everywhere(x: Tensor) -> Tensor:

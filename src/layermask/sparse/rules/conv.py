@@ -109,6 +109,7 @@ def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, gr
     value, run = x.value, x.run
     decline_unless(run is not None and run.sparse_engine.takes(value), x.softmax_axis is None)
     assert run is not None
+    decline_unless(len(x.visible) > 0)  # a detector that found no box
     decline_unless(
         x.visible.shape[1] == 1, x.visible.shape[2:] == value.shape[2:], math.prod(value.shape[2:]) > 1
     )
