@@ -34,6 +34,11 @@ def writes_so_far(x: Tensor) -> int:
     return 0 if x.is_inference() else x._version
 
 
+def without_memory(cls: type[Tensor]) -> Any:
+    """A tensor of a class that has `__torch_dispatch__`, to which all goes that C++ asks of it, sizes too."""
+    return Tensor._make_wrapper_subclass(cls, (0,), dispatch_sizes_strides_policy="sizes")  # type: ignore[attr-defined]
+
+
 def modes_are_active() -> bool:
     """Whether a `TorchDispatchMode` or a transform of torch.func sees the operators that are called."""
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._are_functorch_transforms_active()

@@ -12,7 +12,7 @@ from torch import Tensor
 from layermask._private_torch import identities, same_storage, writes_so_far
 from layermask.core.call_site import autograd_function, module_path, user_line
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.masked import Masked, has_positions, masked_in, replace_masked, zero_hidden
+from layermask.core.masked import Masked, has_positions, is_plain, masked_in, replace_masked, zero_hidden
 from layermask.core.rule_table import BUILT_IN, RULES, name_of, overrides
 from layermask.errors import InputError, LostMask, NoMaskRule
 
@@ -116,7 +116,7 @@ def _note_sharing(out: Masked, inputs: list[Masked]) -> None:
 
 def _refuse_other_argument(function: Callable, args: tuple, kwargs: dict) -> None:
     """A rule whose first parameter is `Masked` has none for a plain tensor there and a mask elsewhere."""
-    if isinstance(args[0] if args else kwargs.get("input"), Tensor):
+    if is_plain(args[0] if args else kwargs.get("input")):
         why = "Its first argument is plain, and only that one may be masked."
         raise NoMaskRule(name_of(function), module_path(), user_line(), why)
 
@@ -127,9 +127,14 @@ def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
     raise NoMaskRule(name_of(function), module_path(), user_line())
 
 
+def refuse_below(function: Callable) -> None:
+    """What runs below torch's Python functions asks for memory that a `MaskedTensor` has not."""
+    raise NoMaskRule(name_of(function), module_path(), user_line())
+
+
 def _refuse_lost_writes(function: Callable, args: tuple, kwargs: dict) -> None:
     """In-place and `out=` writes of a masked value into a plain tensor would lose the mask."""
-    plain_target = len(args) > 0 and isinstance(args[0], Tensor)
+    plain_target = len(args) > 0 and is_plain(args[0])
     if kwargs.get("out") is not None or (plain_target and writes(function)):
         raise LostMask(name_of(function), module_path(), user_line())
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layermask.core.dispatch import BINARY, dispatch
-from layermask.core.masked import Masked
+from layermask.core.dispatch import BINARY, dispatch, refuse_below
+from layermask.core.masked import Masked, MaskedTensor
 
 
 def _give_tensor_interface() -> None:
@@ -24,11 +24,30 @@ def _give_tensor_interface() -> None:
             setattr(Masked, name, _method(attribute))
     for name, body in _PROPERTIES.items():
         setattr(Masked, name, property(body))
+    for name in BINARY:
+        setattr(Masked, f"__r{name}__", _reflected(f"__{name}__", f"__r{name}__"))
     Masked.__torch_function__ = classmethod(_torch_function)  # type: ignore[attr-defined]
+    MaskedTensor.__torch_dispatch__ = classmethod(_below)  # type: ignore[assignment]
 
 
 def _torch_function(cls: type, func: Callable, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
     return dispatch(func, args, kwargs or {})
+
+
+def _below(cls: type, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+    refuse_below(func)
+
+
+def _reflected(name: str, reflected: str) -> Callable:
+    """Python asks the class of the right operand first, as that of the left one is a base class of it."""
+    in_order, swapped = getattr(Tensor, name), getattr(Tensor, reflected, None)
+
+    def method(self: Masked, other: Any) -> Any:
+        if isinstance(other, Tensor) or swapped is None:
+            return in_order(other, self)
+        return dispatch(swapped, (self, other), {})
+
+    return method
 
 
 def _method(function: Callable) -> Callable:
@@ -38,15 +57,14 @@ def _method(function: Callable) -> Callable:
     return method
 
 
-_OWN = {"__bool__", "__iter__", "__array__", "__len__", "__repr__", "__hash__"}
+_OWN = {"__iter__", "__len__", "__repr__", "__hash__"}
 _METADATA = frozenset(
-    """
-    shape dtype device ndim layout is_cuda is_cpu is_meta is_mps is_xpu is_nested is_sparse is_quantized
-    requires_grad is_leaf grad_fn itemsize nbytes
-    """.split()
+    "shape dtype device ndim layout requires_grad grad_fn itemsize nbytes".split()
+    + [name for name in dir(Tensor) if name.startswith("is_") and not callable(getattr(Tensor, name))]
 )
 _OPERATORS = frozenset(
     [f"__{op}__" for op in "eq ne lt le gt ge neg pos abs invert getitem setitem".split()]
+    + [f"__{op}__" for op in "bool int float complex index contains format array reversed".split()]
     + [f"__{side}{op}__" for op in BINARY for side in ("", "r", "i")]
 )
 _PROPERTIES = {
