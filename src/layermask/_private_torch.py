@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.utils._pytree
 from torch import Tensor
-from torch._ops import OpOverload
+from torch._ops import OpOverload, OpOverloadPacket
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -35,8 +35,31 @@ def writes_so_far(x: Tensor) -> int:
 
 
 def without_memory(cls: type[Tensor]) -> Any:
-    """A tensor of a class that has `__torch_dispatch__`, to which all goes that C++ asks of it, sizes too."""
-    return Tensor._make_wrapper_subclass(cls, (0,), dispatch_sizes_strides_policy="sizes")  # type: ignore[attr-defined]
+    """An empty tensor of a class that has `__torch_dispatch__`, to which all goes that C++ does with it.
+
+    It has more dims than a value mostly has, so that C++ does not take it for a number, or find an axis missing.
+    """
+    return Tensor._make_wrapper_subclass(cls, (0,) * 8)  # type: ignore[attr-defined]
+
+
+def is_scripted(function: Any) -> bool:
+    """Whether it is a function or method that TorchScript runs."""
+    return isinstance(function, torch._C.ScriptMethod | torch.jit.ScriptFunction)
+
+
+def taken_over(x: Tensor, cls: type[Tensor]) -> Tensor:
+    """Make the very object `x` a tensor of `cls` that has no memory; the memory it had is in what is returned.
+
+    Raises:
+        ValueError: something else shares that memory, and would not follow.
+    """
+    storage = x.untyped_storage()
+    if torch._C._storage_Use_Count(storage._cdata) > 2:  # `x` and `storage`
+        raise ValueError("other tensors share its memory")
+    other = without_memory(cls)
+    x.__class__, other.__class__ = cls, type(x)
+    torch._C._swap_tensor_impl(x, other)
+    return other
 
 
 def modes_are_active() -> bool:
@@ -71,6 +94,18 @@ def written_arguments(operator: OpOverload) -> list[tuple[str, bool]]:
     """The name of each argument of an aten operator, and whether the operator writes into it."""
     found = operator._schema.arguments
     return [(a.name, a.alias_info is not None and a.alias_info.is_write) for a in found]
+
+
+def argument_names(operator: OpOverload) -> list[str]:
+    """The names of the arguments of an aten operator, in order."""
+    return [argument.name for argument in operator._schema.arguments]
+
+
+def functions_of_name(name: str) -> Iterator[Callable]:
+    """What torch calls by the name of an operator, the functions that it makes of operators first."""
+    for space in (torch, Tensor, torch._C._nn, torch.nn.functional):
+        if hasattr(space, name):
+            yield getattr(space, name)
 
 
 def returns_views(operator: OpOverload) -> bool:

@@ -47,7 +47,7 @@ class Masked:
         """A `MaskedTensor`, but for compilers, which cannot make a tensor of a class within a graph."""
         if torch.compiler.is_dynamo_compiling():
             return object.__new__(Masked)
-        return without_memory(cls if issubclass(cls, MaskedTensor) else MaskedTensor)
+        return without_memory(MaskedTensor if cls is Masked else cls)
 
     def __init__(
         self,
@@ -97,9 +97,6 @@ class Masked:
         """The value, or None where it is still to be computed."""
         return self.value
 
-    def __len__(self) -> int:
-        return len(self.value)
-
     def __iter__(self) -> Iterator[Masked]:
         return iter(self.unbind(0))
 
@@ -134,6 +131,7 @@ class Masked:
 
         def __getattr__(self, name: str) -> Any: ...
         def __getitem__(self, index: Any) -> Masked: ...
+        def __len__(self) -> int: ...
         def __neg__(self) -> Masked: ...
         def __add__(self, other: Any) -> Masked: ...
         def __sub__(self, other: Any) -> Masked: ...
@@ -159,7 +157,7 @@ def _paired(value: Tensor, visible: Tensor, is_padding: Tensor | None, softmax_a
 def _check_pair(value: Tensor, visible: Tensor) -> None:
     if torch.compiler.is_compiling():  # shapes may be symbolic there; eager runs have checked them
         return
-    if not is_plain(value) or not is_plain(visible):
+    if not (type(value) is type(visible) is Tensor or (is_plain(value) and is_plain(visible))):
         raise TypeError(
             f"Masked takes two tensors, value and visible, not {type(value).__name__} and "
             f"{type(visible).__name__}."
@@ -188,9 +186,13 @@ def _check_fits(name: str, mark: Tensor, value: Tensor) -> None:
         raise ValueError(
             f"{name} is on {mark.device} and the value on {value.device}: move one to the other."
         )
-    if mark.ndim != value.ndim or any(m not in (1, n) for m, n in zip(mark.shape, value.shape, strict=True)):
+    narrow, full = mark.shape, value.shape
+    fits = len(narrow) == len(full)
+    for m, n in zip(narrow, full, strict=False):  # no generator: this is done for every value that is made
+        fits &= m == 1 or m == n
+    if not fits:
         raise ValueError(
-            f"{name} of shape {tuple(mark.shape)} does not fit a value of shape {tuple(value.shape)}: "
+            f"{name} of shape {tuple(narrow)} does not fit a value of shape {tuple(full)}: "
             "it needs as many dims, each of the same size or 1."
         )
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layermask.core.dispatch import BINARY, dispatch, refuse_below
+from layermask.core.dispatch import BINARY, dispatch
 from layermask.core.masked import Masked, MaskedTensor
+from layermask.core.refuse import below, no_rule
 
 
 def _give_tensor_interface() -> None:
@@ -22,20 +23,27 @@ def _give_tensor_interface() -> None:
             setattr(Masked, name, property(lambda self, name=name: getattr(self.value, name)))
         elif name in _OPERATORS or (callable(attribute) and not name.startswith("__")):
             setattr(Masked, name, _method(attribute))
+        elif not name.startswith("__"):
+            setattr(Masked, name, property(_has_not))
     for name, body in _PROPERTIES.items():
         setattr(Masked, name, property(body))
     for name in BINARY:
         setattr(Masked, f"__r{name}__", _reflected(f"__{name}__", f"__r{name}__"))
+    Masked.__len__ = _length  # type: ignore[method-assign]
     Masked.__torch_function__ = classmethod(_torch_function)  # type: ignore[attr-defined]
-    MaskedTensor.__torch_dispatch__ = classmethod(_below)  # type: ignore[assignment]
+    MaskedTensor.__torch_dispatch__ = classmethod(below)  # type: ignore[assignment]
+
+
+def _length(x: Masked) -> int:
+    return x.shape[0] if x.ndim else no_rule(Tensor.__len__)
+
+
+def _has_not(x: Masked) -> Any:
+    raise AttributeError("a Masked has no such attribute of torch.Tensor; its .value has")
 
 
 def _torch_function(cls: type, func: Callable, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
     return dispatch(func, args, kwargs or {})
-
-
-def _below(cls: type, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-    refuse_below(func)
 
 
 def _reflected(name: str, reflected: str) -> Callable:

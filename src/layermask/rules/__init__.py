@@ -1,6 +1,7 @@
 """The rules, one file per kind of operation. Importing this package fills `layermask.core.RULES`."""
 
 from layermask.rules import (
+    aten,
     attention,
     contract,
     convolve,
@@ -19,6 +20,7 @@ from layermask.rules import (
 )
 
 __all__ = [
+    "aten",
     "attention",
     "contract",
     "convolve",
