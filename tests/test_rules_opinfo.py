@@ -24,7 +24,7 @@ invocations = pytest.importorskip(
     reason="PyTorch's OpInfo database is private, and needs expecttest and hypothesis",
     exc_type=ImportError,
 )
-common_utils = pytest.importorskip("torch.testing._internal.common_utils")
+core = pytest.importorskip("torch.testing._internal.opinfo.core")
 
 OTHER_KERNEL = {
     "addmm": "composed of mm, mul and add",
@@ -168,7 +168,7 @@ def quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     `unittest` method that asks for samples, where there is none.
     """
     monkeypatch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)
-    monkeypatch.setattr(common_utils, "extract_test_fn", lambda: None, raising=False)
+    monkeypatch.setattr(core, "extract_test_fn", lambda: None, raising=False)
 
 
 def samples(op: Any, dtype: torch.dtype, most: int) -> list[Arguments]:

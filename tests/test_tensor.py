@@ -93,7 +93,7 @@ def numbered(y: Tensor) -> Tensor:
     """No index is plain where its cell is hidden."""
     book = torch.linspace(-1, 1, 64).view(8, 8)
     places = y.argmax(1)
-    rows = [book[places], F.embedding(places, book), F.one_hot(places, 8) @ book, book[y.max(1)[1]]]
+    rows = [book[places], F.embedding(places, book), F.one_hot(places, 8).float() @ book, book[y.max(1)[1]]]
     rows += [book[y.topk(2, 1)[1][:, 0]], y.gather(1, places[:, None]).movedim(1, -1)]
     return torch.stack([row.expand(*places.shape, 8) for row in rows], 1).mean(1).movedim(-1, 1)
 
@@ -205,7 +205,7 @@ BELOW: dict[str, str] = {
     "a trace begins": "torch.jit.trace(torch.relu, y)",
     "no torch function": "relu_without_torch_function(y)",
     "set_": "x.set_(y)",
-    "dlpack": "torch.utils.dlpack.to_dlpack(y)",
+    "dlpack": "torch.from_dlpack(y)",
     "as a subclass": "torch.Tensor._make_subclass(torch.Tensor, y)",
     "nested": "torch.nested.nested_tensor([y, y])",
     "quantised": "torch.quantize_per_tensor(y, 0.1, 0, torch.qint8)",
@@ -280,14 +280,15 @@ def test_what_is_made_in_the_likeness_stays_plain_until_it_is_written_to() -> No
             assert type(made) is Tensor
         out = torch.zeros_like(y)
         out[:, :, 2:] = y[:, :, 2:]
-        seen.append(out)
+        seen.extend((out, y))
         return out
 
     with torch.no_grad():
         LayerMasking(Way(body), engine="dense")(X, M)
-    (out,) = seen
-    assert isinstance(out, Masked) and out.visible.expand(out.shape)[:, :, :2].all()
-    assert torch.equal(out.visible.expand(out.shape)[:, :, 2:], M.expand(out.shape)[:, :, 2:])
+    out, y = seen
+    visible = out.visible.expand(out.shape)
+    assert isinstance(out, Masked) and visible[:, :, :2].all() and not visible.all()
+    assert torch.equal(visible[:, :, 2:], y.visible.expand(y.shape)[:, :, 2:])
 
 
 def refused(y: Tensor, name: str) -> None:

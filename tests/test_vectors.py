@@ -188,7 +188,7 @@ def test_a_write_keeps_the_mark_of_padding_elsewhere() -> None:
 @pytest.mark.parametrize("p", [-torch.inf, -1, -2])
 def test_norms_of_the_least_leave_out_what_is_hidden(p: float) -> None:
     x = Masked(torch.tensor([[3.0, -2.0, 5.0, 1.0]]), torch.tensor([[True, True, True, False]]))
-    want = torch.linalg.vector_norm(torch.tensor([3.0, -2.0, 5.0]), p) * (4 / 3) ** (1 / p)
+    want = torch.linalg.vector_norm(torch.tensor([3.0, -2.0, 5.0]), p)
     torch.testing.assert_close(torch.linalg.vector_norm(x, p, dim=1).value[0], want)
     none = Masked(x.value, torch.zeros(1, 4, dtype=torch.bool))
     assert torch.linalg.vector_norm(none, p, dim=1).value.item() == 0

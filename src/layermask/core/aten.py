@@ -45,4 +45,3 @@ def _parameters(function: Callable) -> set[str]:
 
 _RENAMED = {"self": "input", "indices": "input"}
 """Of operators, as the functions in Python name them. The second one is of an embedding."""
-

@@ -46,7 +46,9 @@ def no_rule(function: Callable) -> NoReturn:
         raise NoMaskRule(getattr(function, "__name__", "a function"))
     name, place = name_of(function), (module_path(), user_line())
     if is_scripted(function) or name.startswith(("quantized.", "torch.quantize_")):
-        raise NoMaskRule("a scripted model" if is_scripted(function) else name, *place, advice=GIVE_THE_MODULE)
+        raise NoMaskRule(
+            "a scripted model" if is_scripted(function) else name, *place, advice=GIVE_THE_MODULE
+        )
     raise NoMaskRule(name, *place, advice=_KEEP_THE_MASK if function in _READ else "")
 
 

@@ -68,7 +68,9 @@ def max_pool2d(input: Any, *geometry: Any) -> Any:
 def attention(
     query: Any, key: Any, value: Any, dropout_p: float = 0.0, is_causal: bool = False, **options: Any
 ) -> Any:
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p, is_causal=is_causal, **options), None
+    return F.scaled_dot_product_attention(
+        query, key, value, dropout_p=dropout_p, is_causal=is_causal, **options
+    ), None
 
 
 @rule(aten._softmax.default)
@@ -98,7 +100,9 @@ def view(input: Any, size: Any) -> Any:
 
 @rule(aten._to_copy.default)
 def to_copy(input: Any, **options: Any) -> Any:
-    known = {name: options[name] for name in ("dtype", "device", "memory_format") if options.get(name) is not None}
+    known = {
+        name: options[name] for name in ("dtype", "device", "memory_format") if options.get(name) is not None
+    }
     return input.to(copy=True, **known)
 
 
@@ -113,9 +117,7 @@ def sym_size(input: Masked, dim: int) -> int:
 
 
 def _upsampled(mode: str) -> Any:
-    def rule(
-        input: Any, output_size: Any, align_corners: Any = None, scale_factors: Any = None
-    ) -> Any:
+    def rule(input: Any, output_size: Any, align_corners: Any = None, scale_factors: Any = None) -> Any:
         if mode.startswith("nearest"):
             scale_factors, align_corners = align_corners, None
         return F.interpolate(input, output_size, scale_factors, mode, align_corners)

@@ -1,22 +1,22 @@
 """Contractions: hidden entries take no part in a product summed over them.
 
-Along features that all share one mask nothing changes. Along positions the hidden terms are zero; where
-both factors are activations the sum is rescaled to the full number, as any sum is, unless one of them holds
-softmax weights, which are renormalised over what is visible. With plain parameters (flatten + linear, token
-mixing) the layer acts as normal on the zeros.
+Along features that all share one mask nothing changes. Along positions the hidden terms are zero, as in any
+sum; softmax weights that did not know of them are renormalised over what is visible. With plain parameters
+(flatten + linear, token mixing) the layer acts as normal on the zeros.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.mask import any_over, cached, intersection, weighs
+from layermask.core.mask import any_over, cached, intersection, varies, weighs
 from layermask.core.masked import Masked, zero_hidden, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 
@@ -69,7 +69,7 @@ def matmul(input: Any, other: Any) -> Masked:
     out = torch.matmul(a, b)
     run = (input if isinstance(input, Masked) else other).run
     visible = cached(run, "matmul", (seen_a, seen_b), None, lambda: _outer(run, seen_a, seen_b))
-    out = _rescaled(out, input, other, a, b, seen_a, seen_b)
+    out = _renormalised(torch.matmul, out, (input, other), ((-1,), (-2,)), (a, b), (seen_a, seen_b))
     return Masked(out, visible)
 
 
@@ -91,43 +91,34 @@ def _outer(run: Any, a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a.double(), b.double()) > 0  # double: autocast leaves it alone
 
 
-def _rescaled(
-    out: Tensor, input: Any, other: Any, a: Tensor, b: Tensor, seen_a: Tensor, seen_b: Tensor
-) -> Tensor:
-    if (
-        not (isinstance(input, Masked) and isinstance(other, Masked))
-        or not (out.is_floating_point() or out.is_complex())  # as sums of integers, exact
-        or seen_a.shape[-1] == seen_b.shape[-2] == 1
-    ):
-        return out
-    if weighs(input, (-1,)) or weighs(other, (-2,)):
-        return _renormalised(out, input, other, a, b, seen_a, seen_b)
-    seen = (
-        torch.matmul(_wide(seen_a, out), _wide(seen_b, out).expand(*seen_b.shape[:-2], a.shape[-1], -1))
-        if (seen_a.shape[-1] != 1)
-        else torch.matmul(_wide(seen_a, out).expand(*seen_a.shape[:-1], a.shape[-1]), _wide(seen_b, out))
-    )
-    return out * torch.where(seen > 0, a.shape[-1] / seen.clamp(min=1), 1.0).to(out.dtype)
-
-
-def _wide(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.to(torch.promote_types(like.dtype, torch.float32))
-
-
 def _renormalised(
-    out: Tensor, input: Any, other: Any, a: Tensor, b: Tensor, seen_a: Tensor, seen_b: Tensor
+    product: Callable, out: Tensor, factors: tuple, summed: Sequence, values: tuple, masks: tuple
 ) -> Tensor:
     """Weights whose softmax did not know of the other factor's hidden entries sum to less than one."""
-    if weighs(input, (-1,)) and seen_a.shape[-1] == 1 and seen_b.shape[-2] != 1:
-        part = torch.matmul(a, seen_b.to(a.dtype))
-        whole = seen_b.all(-2, keepdim=True)
-    elif weighs(other, (-2,)) and seen_b.shape[-2] == 1 and seen_a.shape[-1] != 1:
-        part = torch.matmul(seen_a.to(b.dtype), b)
-        whole = seen_a.all(-1, keepdim=True)
-    else:
-        return out
-    tiny = torch.finfo(out.dtype).tiny
-    return out / torch.where(whole | (part <= tiny), torch.ones_like(part), part)
+    for place, (weights, dims) in enumerate(zip(factors, summed, strict=True)):
+        other = 1 - place
+        if (
+            isinstance(weights, Masked)
+            and weighs(weights, dims)
+            and not varies(masks[place], dims)
+            and varies(masks[other], summed[other])
+        ):
+            part = product(*_ordered(place, values[place], masks[other].to(out.dtype)))
+            each = torch.ones(_sizes_along(values[place], dims), dtype=out.dtype, device=out.device)
+            whole = product(*_ordered(place, each, (~masks[other]).to(out.dtype))) == 0
+            tiny = torch.finfo(out.dtype).tiny
+            return out / torch.where(whole | (part <= tiny), torch.ones_like(part), part)
+    return out
+
+
+def _ordered(place: int, weights: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+    return (weights, shown) if place == 0 else (shown, weights)
+
+
+def _sizes_along(x: Tensor, dims: Sequence[int]) -> list[int]:
+    """The sizes of these axes, and 1 for every other."""
+    kept = {d % x.ndim for d in dims}
+    return [n if d in kept else 1 for d, n in enumerate(x.shape)]
 
 
 def _fused(product: Any) -> Any:
@@ -222,9 +213,9 @@ def einsum(equation: Any, *operands: Any) -> Masked:
     values, masks = zip(*map(_operand, operands, summed), strict=True)
     out = torch.einsum(equation, *values)
     seen = torch.einsum(spelled, *(m.double() for m in masks))
-    visible = seen > 0
-    out = out * _einsum_scale(spelled, operands, summed, masks, seen).to(out.dtype)
-    return Masked(out, visible)
+    if len(operands) == 2:
+        out = _renormalised(partial(torch.einsum, equation), out, operands, summed, values, masks)
+    return Masked(out, seen > 0)
 
 
 def _summed(equation: str) -> list[list[int]]:
@@ -249,13 +240,3 @@ def _without_repeats(equation: str) -> str:
             f"einsum {equation!r} takes a diagonal, which has no mask rule; use .diagonal()."
         )
     return equation
-
-
-def _einsum_scale(equation: str, operands: tuple, summed: list, masks: tuple, seen: Tensor) -> Tensor:
-    """Full over visible number of terms, if two factors are activations and neither weighs these terms."""
-    factors = [(x, dims) for x, dims in zip(operands, summed, strict=True) if isinstance(x, Masked)]
-    if len(factors) < 2 or any(weighs(x, dims) for x, dims in factors):
-        return torch.ones((), device=seen.device, dtype=seen.dtype)
-    narrow = [torch.ones_like(m, dtype=torch.double) for m in masks]
-    total = torch.einsum(equation, *narrow)
-    return torch.where(seen > 0, total / seen.clamp(min=1), 1.0)

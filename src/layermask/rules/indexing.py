@@ -144,7 +144,11 @@ def index_select(input: Masked, dim: int, index: Tensor) -> Masked:
 def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Masked:
     """Hidden where the entry or its place is."""
     if isinstance(index, Masked):
-        taken = gather(input, dim, zero_hidden(index)) if isinstance(input, Masked) else input.gather(dim, zero_hidden(index))
+        taken = (
+            gather(input, dim, zero_hidden(index))
+            if isinstance(input, Masked)
+            else input.gather(dim, zero_hidden(index))
+        )
         return torch.where(same_mask(index, torch.ones_like(index.value, dtype=torch.bool)), taken, 0)
     value = input.value.gather(dim, index)
     return moved(input, value, lambda m: _gathered(m, dim, index, input.value.shape))

@@ -1,7 +1,7 @@
-"""Reductions: over positions only what is visible counts, and sums are rescaled to the full number.
+"""Reductions: over positions only what is visible counts, as in numpy.ma.
 
-The mean is the paper's h_m(x, m) = h(x * m) / h(m) (section 3.2), for any axes. A sum is that mean times the
-number of entries, so that models which divide by a fixed count get the same. What has nothing visible is 0.
+The mean is the paper's h_m(x, m) = h(x * m) / h(m) (section 3.2), for any axes. A sum is of what is visible,
+as products and running sums are: nothing is rescaled. What has nothing visible is 0.
 """
 
 from __future__ import annotations
@@ -14,8 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.mask import any_over, axis_of, cached, share, varies, weighs
-from layermask.core.masked import Masked, determined, has_positions, same_mask, settings_of, zero_hidden, zero_undetermined
+from layermask.core.mask import any_over, axis_of, cached, share, varies
+from layermask.core.masked import (
+    Masked,
+    determined,
+    has_positions,
+    same_mask,
+    settings_of,
+    zero_hidden,
+    zero_undetermined,
+)
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 
@@ -74,12 +82,8 @@ def sum(
     input: Masked, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Masked:
     dims = axes(input, dim)
-    if not varies(input.visible, dims):
-        return reduced(input, input.value.sum(dims, keepdim, dtype=dtype), dims, keepdim)
-    out = zero_hidden(input).sum(dims, keepdim, dtype=dtype)
-    if not weighs(input, dims) and out.is_floating_point():
-        out = out / visible_share(input, dims, keepdim, out.dtype)
-    return reduced(input, out, dims, keepdim)
+    value = zero_hidden(input) if varies(input.visible, dims) else input.value
+    return reduced(input, value.sum(dims, keepdim, dtype=dtype), dims, keepdim)
 
 
 def _extreme(function: Callable, worst: float) -> Callable:
@@ -238,7 +242,7 @@ rule(torch.std_mean)(_with_mean("std"))
 def norm(
     input: Masked, p: Any = 2, dim: Dims = None, keepdim: bool = False, dtype: Any = None, **kwargs: Any
 ) -> Masked:
-    """Of the visible entries, rescaled by total/visible to the power 1/p."""
+    """Of the visible entries."""
     p = kwargs.get("ord", p)
     if isinstance(p, str) and p != "fro":
         raise NoMaskRule(f"norm(p={p!r})", why="Norms of matrices have no masked meaning.")
@@ -250,8 +254,6 @@ def norm(
     out = torch.linalg.vector_norm(value, p, dims, keepdim, dtype=dtype)
     if p < 0:
         out = torch.where(_counts(input, dims, keepdim), out, 0.0)
-    if varies(input.visible, dims) and math.isfinite(p) and p != 0:
-        out = out / visible_share(input, dims, keepdim, out.dtype) ** (1 / p)
     return reduced(input, out, dims, keepdim)
 
 
@@ -294,7 +296,7 @@ def _neutral(x: Masked, number: Any, dims: Sequence[int]) -> Tensor:
 def prod(
     input: Masked, dim: int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Masked:
-    """Of the visible entries; a product has no scale to restore."""
+    """Of the visible entries."""
     value = _neutral(input, 1, axes(input, dim))
     out = value.prod(dtype=dtype) if dim is None else value.prod(dim, keepdim, dtype=dtype)
     return reduced(input, out, axes(input, dim), keepdim)

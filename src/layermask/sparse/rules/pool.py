@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -106,10 +105,10 @@ def _global_mean(
 
 @sparse_form(torch.norm, Tensor.norm, torch.functional.norm)
 def norm(input: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Masked:
-    """The length of each channel over all positions (global response normalisation)."""
+    """The length of each channel over what is visible (global response normalisation)."""
     node = rows_of(input, None)
     decline_unless(p in (2, 2.0, "fro"), dtype is None, dim is not None)
-    size = math.prod(node.mask.shape[2:])
+    count = active_sites(node.run, node.mask, node.batch).begins.diff()[:, None]
     return _global_mean(
-        node, _spatial(input, dim), keepdim, lambda x: x.square(), lambda x: (x * size).sqrt()
+        node, _spatial(input, dim), keepdim, lambda x: x.square(), lambda x: (x * count).sqrt()
     )
