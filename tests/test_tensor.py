@@ -107,7 +107,7 @@ BODIES: dict[str, Callable] = {
     "iteration": lambda y: torch.stack([row * 2 for row in y]),
     "zip": lambda y: torch.stack([a + b for a, b in zip(y, y, strict=True)]),
     "enumerate": lambda y: torch.stack([row * (i + 1) for i, row in enumerate(y)]),
-    "unpacking": lambda y: torch.stack([(a, b) for a, b in [y]][0]),
+    "unpacking": lambda y: torch.stack(next((a, b) for a, b in [y])),
     "reversed": lambda y: torch.stack([*y][::-1]),
     "array": lambda y: y * np.full((1, 8, 1, 1), 2, np.float32),
     "plain / masked": lambda y: torch.full((8, 1, 1), 2.0) / (y.abs() + 1),
@@ -182,7 +182,7 @@ def test_only_one_thing_tells_masked_from_plain() -> None:
     assert not isinstance(x, nn.Parameter) and all(leaf is x for leaf in tree_leaves([x]))
     with pytest.raises(TypeError, match="not MaskedTensor and Tensor"):
         Masked(x, M)
-    with pytest.raises(TypeError, match="images must be a plain torch.Tensor, not Masked"):
+    with pytest.raises(TypeError, match=r"images must be a plain torch.Tensor, not Masked"):
         LayerMasking(nn.ReLU())(x, M)
 
 
@@ -253,7 +253,7 @@ def test_scripted_traced_and_quantised_models_are_refused_in_one_sentence() -> N
     linear = nn.Sequential(nn.Flatten(), nn.Linear(432, 4))
     quantised = torch.ao.quantization.quantize_dynamic(linear, {nn.Linear})
     for model in (scripted, traced, Way(tail), nn.Sequential(nn.ReLU(), scripted), quantised):
-        with pytest.raises(NoMaskRule, match="give the nn.Module that they were made of, or use a removal"):
+        with pytest.raises(NoMaskRule, match=r"give the nn.Module that they were made of, or use a removal"):
             LayerMasking(model)(X, M)
         Greyout(model, [0.5] * 3, [0.2] * 3)(X, M)
 
@@ -262,7 +262,7 @@ def test_advice_for_checkpoints() -> None:
     def checkpointed(y: Tensor) -> Tensor:
         return torch.utils.checkpoint.checkpoint(torch.tanh, y, use_reentrant=True)
 
-    with pytest.raises(NoMaskRule, match="CheckpointFunction.apply .* use_reentrant=False"):
+    with pytest.raises(NoMaskRule, match=r"CheckpointFunction.apply .* use_reentrant=False"):
         LayerMasking(Way(checkpointed))(X.clone().requires_grad_(), M)
 
 
@@ -315,7 +315,7 @@ def test_other_plain_tensors_are_not_written_to(name: str) -> None:
 
 
 def test_a_masked_number_to_fill_with_is_refused() -> None:
-    with pytest.raises(NoMaskRule, match="new_full .* Only its first argument may be masked"):
+    with pytest.raises(NoMaskRule, match=r"new_full .* Only its first argument may be masked"):
         LayerMasking(Way(lambda y: y.new_full((2, 2), y.mean())))(X, M)
 
 
@@ -327,7 +327,7 @@ def test_gradients_flow_through_what_is_written() -> None:
     assert x.grad.abs().sum() > 0
 
 
-# --- exported programs ---------------------------------------------------------------------------------------
+# --- exported programs -------------------------------------------------------------------------------------
 
 
 class Exported(nn.Module):

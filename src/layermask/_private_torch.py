@@ -37,9 +37,9 @@ def writes_so_far(x: Tensor) -> int:
 def without_memory(cls: type[Tensor]) -> Any:
     """An empty tensor of a class that has `__torch_dispatch__`, to which all goes that C++ does with it.
 
-    It has more dims than a value mostly has, so that C++ does not take it for a number, or find an axis missing.
+    It has dims, as C++ takes tensors without any for numbers, and looks for the axes that it is told of.
     """
-    return Tensor._make_wrapper_subclass(cls, (0,) * 8)  # type: ignore[attr-defined]
+    return Tensor._make_wrapper_subclass(cls, (0, 0, 0, 0))  # type: ignore[attr-defined]
 
 
 def is_scripted(function: Any) -> bool:
@@ -48,7 +48,7 @@ def is_scripted(function: Any) -> bool:
 
 
 def taken_over(x: Tensor, cls: type[Tensor]) -> Tensor:
-    """Make the very object `x` a tensor of `cls` that has no memory; the memory it had is in what is returned.
+    """Make the very object `x` a tensor of `cls` that has no memory, and return one with the memory it had.
 
     Raises:
         ValueError: something else shares that memory, and would not follow.
@@ -99,6 +99,13 @@ def written_arguments(operator: OpOverload) -> list[tuple[str, bool]]:
 def argument_names(operator: OpOverload) -> list[str]:
     """The names of the arguments of an aten operator, in order."""
     return [argument.name for argument in operator._schema.arguments]
+
+
+def overload_of(operator: Any) -> OpOverload | None:
+    """An operator of aten, or the first form of one that is called without naming a form; None for others."""
+    if isinstance(operator, OpOverloadPacket):
+        operator = getattr(operator, operator.overloads()[0])
+    return operator if isinstance(operator, OpOverload) and operator.namespace == "aten" else None
 
 
 def functions_of_name(name: str) -> Iterator[Callable]:

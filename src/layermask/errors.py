@@ -104,7 +104,8 @@ class NoMaskRule(NotImplementedError):
             f"Add one: decorate a function that has the parameters of {self.function} and returns "
             f"Masked(value, visible) with @layermask.rule({self.function})."
         )
-        return f"{self.function} has no rule for masked input{self.place()}. {self.why and self.why + ' '}{advice}"
+        reason = f"{self.why} {advice}" if self.why else advice
+        return f"{self.function} has no rule for masked input{self.place()}. {reason}"
 
 
 class LostMask(NoMaskRule):

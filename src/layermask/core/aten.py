@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from layermask._private_torch import OpOverload, OpOverloadPacket, argument_names, functions_of_name
+from layermask._private_torch import argument_names, functions_of_name, overload_of
 from layermask.core.rule_table import RULES
 
 Call = tuple[Callable, tuple, dict]
@@ -21,11 +21,9 @@ def call_of(operator: Any, args: tuple, kwargs: dict) -> Call | None:
     What torch makes of the operator itself takes the same arguments in order. What is written in Python names
     them alike, and orders them in its own way.
     """
-    if not isinstance(operator, OpOverload | OpOverloadPacket) or not str(operator).startswith("aten."):
+    if (overload := overload_of(operator)) is None:
         return None
-    packet = operator.overloadpacket if isinstance(operator, OpOverload) else operator
-    overload = operator if isinstance(operator, OpOverload) else packet.default
-    name = packet.__name__
+    name = overload.overloadpacket.__name__
     function = next((each for each in functions_of_name(name) if each in RULES), None)
     if function is not None and not isinstance(function, FunctionType):
         return function, args, kwargs

@@ -13,8 +13,8 @@ from layermask._private_torch import identities, same_storage, writes_so_far
 from layermask.core.aten import call_of
 from layermask.core.call_site import module_path, user_line
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.masked import Masked, has_positions, is_plain, masked_in, replace_masked, zero_hidden
 from layermask.core.likeness import adopted
+from layermask.core.masked import Masked, has_positions, is_plain, masked_in, replace_masked, zero_hidden
 from layermask.core.refuse import lost_gradient, no_rule
 from layermask.core.rule_table import BUILT_IN, RULES, name_of, overrides
 from layermask.errors import InputError, LostMask, NoMaskRule

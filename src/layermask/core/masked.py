@@ -1,10 +1,10 @@
 """The pair (value, visible) that flows through an untouched model.
 
-`Masked` implements `__torch_function__`: every torch function called on it is looked up, by function object,
-in a table of rules (`rule_table.RULES`). A rule takes the torch function's own parameters, any of which may be
-`Masked`, and returns `Masked` again. Rules sit above autograd, so they are differentiated as they stand. The
-idea is that of JAX's batching rules and of quax; the semantics are those of layer masking (Balasubramanian &
-Feizi, ICCV 2023, section 3.2).
+`Masked` implements `__torch_function__`: every torch function called on it is looked up, by function
+object, in a table of rules (`rule_table.RULES`). A rule takes the torch function's own parameters, any of
+which may be `Masked`, and returns `Masked` again. Rules sit above autograd, so they are differentiated as
+they stand. The idea is that of JAX's batching rules and of quax; the semantics are those of layer masking
+(Balasubramanian & Feizi, ICCV 2023, section 3.2).
 
 Models, hooks and libraries ask `isinstance(x, torch.Tensor)`, and compiled code then reads the memory of `x`.
 So what is made is a real tensor, `MaskedTensor`, that has no memory: code that reads it below the rules comes
@@ -14,8 +14,9 @@ to `__torch_dispatch__`, which refuses. `is_plain` tells other tensors from it.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from layermask.core.forward_pass import ForwardPass
 from layermask.core.settings import DEFAULTS, Settings
 from layermask.io.notebook import card, masked_map
 
+_Kind = TypeVar("_Kind", bound="Masked")
 _PICTURES = 4  # of a batch, in notebooks
 
 
@@ -43,11 +45,11 @@ class Masked:
         ValueError: the shapes do not fit, or they are on different devices.
     """
 
-    def __new__(cls, *args: Any, **marks: Any) -> Masked:
+    def __new__(cls: type[_Kind], *args: Any, **marks: Any) -> _Kind:
         """A `MaskedTensor`, but for compilers, which cannot make a tensor of a class within a graph."""
         if torch.compiler.is_dynamo_compiling():
-            return object.__new__(Masked)
-        return without_memory(MaskedTensor if cls is Masked else cls)
+            return object.__new__(Masked)  # type: ignore[return-value]  # no other class is made there
+        return without_memory(MaskedTensor)
 
     def __init__(
         self,
@@ -144,6 +146,9 @@ class Masked:
 class MaskedTensor(Masked, Tensor):  # type: ignore[misc]  # its interface is given to Masked by name
     """The pair as a torch.Tensor, which Python and C++ both take it for. Its own memory is empty."""
 
+    def __new__(cls, *args: Any, **marks: Any) -> Any:
+        return without_memory(cls)
+
 
 def is_plain(x: Any) -> TypeGuard[Tensor]:
     """Whether `x` is a tensor that is no `Masked`, which `isinstance` takes for a tensor too."""
@@ -186,15 +191,16 @@ def _check_fits(name: str, mark: Tensor, value: Tensor) -> None:
         raise ValueError(
             f"{name} is on {mark.device} and the value on {value.device}: move one to the other."
         )
-    narrow, full = mark.shape, value.shape
-    fits = len(narrow) == len(full)
-    for m, n in zip(narrow, full, strict=False):  # no generator: this is done for every value that is made
-        fits &= m == 1 or m == n
-    if not fits:
+    if not _fits(mark.shape, value.shape):
         raise ValueError(
-            f"{name} of shape {tuple(narrow)} does not fit a value of shape {tuple(full)}: "
+            f"{name} of shape {tuple(mark.shape)} does not fit a value of shape {tuple(value.shape)}: "
             "it needs as many dims, each of the same size or 1."
         )
+
+
+@functools.lru_cache(1024)  # asked for every value that is made
+def _fits(narrow: torch.Size, full: torch.Size) -> bool:
+    return len(narrow) == len(full) and all(m in (1, n) for m, n in zip(narrow, full, strict=True))
 
 
 def masked_in(*trees: Any) -> list[Masked]:

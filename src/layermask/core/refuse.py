@@ -31,8 +31,9 @@ GIVE_THE_MODULE = (
     "of, or use a removal that paints, as Greyout."
 )
 _BELOW = (
-    "It was called below torch's Python functions, where no rule is seen, as torch.tensor, torch.vmap, scripted "
-    "functions and C++ do. Use torch functions on the value itself, or a removal that paints, as Greyout."
+    "It was called below torch's Python functions, where no rule is seen, as torch.tensor, torch.vmap, "
+    "scripted functions and C++ do. Use torch functions on the value itself, or a removal that paints, as "
+    "Greyout."
 )
 _FUNCTION = (
     "torch.autograd.Function takes plain tensors only: the gradient would be lost silently.",

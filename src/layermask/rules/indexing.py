@@ -144,12 +144,8 @@ def index_select(input: Masked, dim: int, index: Tensor) -> Masked:
 def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Masked:
     """Hidden where the entry or its place is."""
     if isinstance(index, Masked):
-        taken = (
-            gather(input, dim, zero_hidden(index))
-            if isinstance(input, Masked)
-            else input.gather(dim, zero_hidden(index))
-        )
-        return torch.where(same_mask(index, torch.ones_like(index.value, dtype=torch.bool)), taken, 0)
+        shown: Any = same_mask(index, torch.ones_like(index.value, dtype=torch.bool))
+        return torch.where(shown, input.gather(dim, zero_hidden(index)), 0)  # type: ignore[return-value]
     value = input.value.gather(dim, index)
     return moved(input, value, lambda m: _gathered(m, dim, index, input.value.shape))
 
