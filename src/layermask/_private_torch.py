@@ -36,6 +36,34 @@ def writes_so_far(x: Tensor) -> int:
     return 0 if x.is_inference() else x._version
 
 
+def without_memory(cls: type[Tensor]) -> Any:
+    """An empty tensor of a class that has `__torch_dispatch__`, to which all goes that C++ does with it.
+
+    It has dims, as C++ takes tensors without any for numbers, and looks for the axes that it is told of.
+    """
+    return Tensor._make_wrapper_subclass(cls, (0, 0, 0, 0))  # type: ignore[attr-defined]
+
+
+def is_scripted(function: Any) -> bool:
+    """Whether it is a function or method that TorchScript runs."""
+    return isinstance(function, torch._C.ScriptMethod | torch.jit.ScriptFunction)
+
+
+def taken_over(x: Tensor, cls: type[Tensor]) -> Tensor:
+    """Make the very object `x` a tensor of `cls` that has no memory, and return one with the memory it had.
+
+    Raises:
+        ValueError: something else shares that memory, and would not follow.
+    """
+    storage = x.untyped_storage()
+    if torch._C._storage_Use_Count(storage._cdata) > 2:  # `x` and `storage`
+        raise ValueError("other tensors share its memory")
+    other = without_memory(cls)
+    x.__class__, other.__class__ = cls, type(x)
+    torch._C._swap_tensor_impl(x, other)
+    return other
+
+
 def modes_are_active() -> bool:
     """Whether a `TorchDispatchMode` or a transform of torch.func sees the operators that are called."""
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._are_functorch_transforms_active()
@@ -94,6 +122,25 @@ def written_arguments(operator: OpOverload) -> list[tuple[str, bool]]:
     """The name of each argument of an aten operator, and whether the operator writes into it."""
     found = operator._schema.arguments
     return [(a.name, a.alias_info is not None and a.alias_info.is_write) for a in found]
+
+
+def argument_names(operator: OpOverload) -> list[str]:
+    """The names of the arguments of an aten operator, in order."""
+    return [argument.name for argument in operator._schema.arguments]
+
+
+def overload_of(operator: Any) -> OpOverload | None:
+    """An operator of aten, or the first form of one that is called without naming a form; None for others."""
+    if isinstance(operator, OpOverloadPacket):
+        operator = getattr(operator, operator.overloads()[0])
+    return operator if isinstance(operator, OpOverload) and operator.namespace == "aten" else None
+
+
+def functions_of_name(name: str) -> Iterator[Callable]:
+    """What torch calls by the name of an operator, the functions that it makes of operators first."""
+    for space in (torch, Tensor, torch._C._nn, torch.nn.functional):
+        if hasattr(space, name):
+            yield getattr(space, name)
 
 
 def returns_views(operator: OpOverload) -> bool:

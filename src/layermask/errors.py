@@ -86,11 +86,13 @@ class NoMaskRule(NotImplementedError):
     """A model called a torch function that has no rule for `Masked` arguments.
 
     `function` is its name as the user wrote it, `module` the path of the submodule that called it ("" when
-    no submodule did).
+    no submodule did), `advice` what to do where a rule cannot help.
     """
 
-    def __init__(self, function: str, module: str = "", line: str = "", why: str = "") -> None:
-        self.function, self.module, self.line, self.why = function, module, line, why
+    def __init__(
+        self, function: str, module: str = "", line: str = "", why: str = "", advice: str = ""
+    ) -> None:
+        self.function, self.module, self.line, self.why, self.advice = function, module, line, why, advice
         super().__init__(self.message())
 
     def place(self) -> str:
@@ -98,11 +100,12 @@ class NoMaskRule(NotImplementedError):
         return "".join(f" {part}" for part in parts if part)
 
     def message(self) -> str:
-        return (
-            f"{self.function} has no rule for masked input{self.place()}. {self.why and self.why + ' '}"
+        advice = self.advice or (
             f"Add one: decorate a function that has the parameters of {self.function} and returns "
             f"Masked(value, visible) with @layermask.rule({self.function})."
         )
+        reason = f"{self.why} {advice}" if self.why else advice
+        return f"{self.function} has no rule for masked input{self.place()}. {reason}"
 
 
 class LostMask(NoMaskRule):
@@ -114,7 +117,7 @@ class LostMask(NoMaskRule):
     def message(self) -> str:
         return (
             f"{self.function}{self.place()} would write a masked value into a plain tensor, which has no "
-            "mask. Write out of place, or make the target Masked first."
+            "mask. Write out of place, or into a tensor made from the masked one, as by x.new_zeros(...)."
         )
 
 

@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask._private_torch import identities, operator_name, same_storage, writes_so_far
-from layermask.core.call_site import autograd_function, module_path, user_line
+from layermask.core.aten import call_of
+from layermask.core.call_site import module_path, user_line
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.masked import Masked, has_positions, masked_in, replace_masked, zero_hidden
+from layermask.core.likeness import adopted
+from layermask.core.masked import Masked, has_positions, is_plain, masked_in, replace_masked, zero_hidden
 from layermask.core.per_image import may_pass, passed
+from layermask.core.refuse import lost_gradient, no_rule
 from layermask.core.rule_table import BUILT_IN, OPERATORS, RULES, name_of, overrides
 from layermask.errors import InputError, LostMask, NoMaskRule
 
@@ -33,8 +36,12 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     run = _enter(inputs)
     if run.ended:
         return function(*replace_masked(args, zero_hidden), **replace_masked(kwargs, zero_hidden))
-    _refuse_lost_writes(function, args, kwargs)
-    _refuse_lost_gradient(function, run, inputs)
+    if "out" in kwargs and (target := kwargs.pop("out")) is not None:
+        return _into_out(target, function, args, kwargs, run)
+    if writes(function) and args and not isinstance(args[0], Masked):
+        _adopt(args[0], function, run)
+        inputs = masked_in(args, kwargs)
+    _refuse_lost_gradient(run, inputs)
     if run.watch is not None:
         return _watched(run, function, args, kwargs)
     options = {str(NUMPY_NAMES.get(name, name)): option for name, option in kwargs.items()}
@@ -45,8 +52,8 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
         return replace_masked(out, lambda x: _in_run(x, run))
     body = rule_for(run, function)
     if body is None:
-        if not may_pass(function, inputs) or writes(function):
-            return _no_rule(function, args, kwargs)
+        if writes(function) or not may_pass(function, inputs):
+            return _stand_in(function, args, kwargs)
         body = partial(passed, function)
     ours, masked_first = BUILT_IN.get(function, (None, False))
     if body is ours and masked_first:
@@ -59,6 +66,22 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
         x.aliased |= body is not ours  # a rule of the user may keep what it gives
         _note_sharing(x, inputs)
     return out
+
+
+def _stand_in(function: Callable, args: tuple, kwargs: dict) -> Any:
+    """What the torch function answers that an operator of aten stands for."""
+    known = call_of(function, args, kwargs)
+    return no_rule(function) if known is None else dispatch(*known)
+
+
+def _into_out(target: Any, function: Callable, args: tuple, kwargs: dict, run: ForwardPass) -> Any:
+    """The target of a call with `out=`, which takes the mask of what is written."""
+    if not isinstance(target, Masked):
+        _adopt(target, function, run)
+    answer = function(*args, **kwargs)
+    if not isinstance(answer, Tensor) or answer.shape != target.shape:
+        raise NoMaskRule(name_of(function), module_path(), user_line(), "Its out= has another shape.")
+    return target.copy_(answer)
 
 
 def _watched(run: ForwardPass, function: Callable, args: tuple, kwargs: dict) -> Any:
@@ -120,21 +143,14 @@ def _note_sharing(out: Masked, inputs: list[Masked]) -> None:
 
 def _refuse_other_argument(function: Callable, args: tuple, kwargs: dict) -> None:
     """A rule whose first parameter is `Masked` has none for a plain tensor there and a mask elsewhere."""
-    if isinstance(args[0] if args else kwargs.get("input"), Tensor):
+    if is_plain(args[0] if args else kwargs.get("input")):
         why = "Its first argument is plain, and only that one may be masked."
         raise NoMaskRule(name_of(function), module_path(), user_line(), why)
 
 
-def _no_rule(function: Callable, args: tuple, kwargs: dict) -> Any:
-    if torch.compiler.is_compiling():  # the stack cannot be read while it is traced
-        raise NoMaskRule(getattr(function, "__name__", "a function"))
-    raise NoMaskRule(name_of(function), module_path(), user_line())
-
-
-def _refuse_lost_writes(function: Callable, args: tuple, kwargs: dict) -> None:
-    """In-place and `out=` writes of a masked value into a plain tensor would lose the mask."""
-    plain_target = len(args) > 0 and isinstance(args[0], Tensor)
-    if kwargs.get("out") is not None or (plain_target and writes(function)):
+def _adopt(target: Any, function: Callable, run: ForwardPass) -> None:
+    """Make the target of a write masked. Other tensors than those made for it would lose the mask."""
+    if not adopted(target, run):
         raise LostMask(name_of(function), module_path(), user_line())
 
 
@@ -155,10 +171,9 @@ _WRITING = {  # found once by name: some compilers cannot follow what is done wi
 }
 
 
-def _refuse_lost_gradient(function: Callable, run: ForwardPass, inputs: list[Masked]) -> None:
+def _refuse_lost_gradient(run: ForwardPass, inputs: list[Masked]) -> None:
     """`autograd.Function.apply` hands a Masked over without a gradient, and no torch hook sees it happen."""
     if torch.compiler.is_compiling() or not run.grad or torch.is_grad_enabled():
         return
-    if any(x.value.requires_grad for x in inputs) and (name := autograd_function()):
-        why = "torch.autograd.Function takes plain tensors only: the gradient would be lost silently."
-        raise NoMaskRule(f"{name}.apply", module_path(), user_line(), why)
+    if any(x.value.requires_grad for x in inputs):
+        lost_gradient()

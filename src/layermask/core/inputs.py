@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from layermask._private_torch import is_readable
 from layermask.arguments import kinds
 from layermask.core.mask import narrow
-from layermask.errors import InputError
+from layermask.core.masked import Masked
+from layermask.core.refuse import GIVE_THE_MODULE
+from layermask.errors import InputError, NoMaskRule, WrongType
 
 
 def check_inputs(images: Tensor, visible: Tensor, channel_axis: int = 1) -> Tensor:
     """`visible` as bool, after checking that it and the images fit; see `LayerMasking.forward`."""
-    kinds.tensor("images", images)
-    kinds.tensor("visible", visible)
+    for name, given in (("images", images), ("visible", visible)):
+        kinds.tensor(name, given)
+        if isinstance(given, Masked):
+            raise WrongType(f"{name} must be a plain torch.Tensor, not Masked: a removal within another one")
     if not images.is_floating_point():
         raise TypeError(
             f"images must be floating point (normalised as the model expects), not {images.dtype}."
@@ -91,7 +95,9 @@ class OneQuery:
 
 def channel_axis_of(images: Any, visible: Any) -> int:
     """Return the axis of the channels: 2 for videos (N, T, C, H, W), which a mask (M, T, 1, H, W) tells."""
-    ours, theirs = (tuple(getattr(each, "shape", ())) for each in (images, visible))
+    ours: Any
+    theirs: Any
+    ours, theirs = (getattr(each, "shape", ()) for each in (images, visible))
     return 2 if len(ours) == len(theirs) == 5 and ours[2] != theirs[2] == 1 else 1
 
 
@@ -126,6 +132,8 @@ def answered(model: nn.Module, x: Any, images: Tensor, args: tuple, kwargs: dict
     try:
         return model(x, *args, **kwargs)
     except RuntimeError as error:
+        if type(error) is RuntimeError and "TorchScript interpreter" in str(error):
+            raise NoMaskRule("a scripted function", advice=GIVE_THE_MODULE) from error
         first = next((m for m in model.modules() if isinstance(m, _CONVOLUTIONS)), None)
         refused = f"but got {images.shape[1]} channels" in str(error)  # what torch says of a convolution
         if not refused or first is None or first.in_channels == images.shape[1]:

@@ -1,26 +1,32 @@
 """The pair (value, visible) that flows through an untouched model.
 
-`Masked` is a plain class that implements `__torch_function__`: every torch function called on it is looked
-up, by function object, in a table of rules (`rule_table.RULES`). A rule takes the torch function's own
-parameters, any of which may be `Masked`, and returns `Masked` again. Rules sit above autograd, so they are
-differentiated as they stand. The idea is that of JAX's batching rules and of quax; the semantics are those of
-layer masking (Balasubramanian & Feizi, ICCV 2023, section 3.2).
+`Masked` implements `__torch_function__`: every torch function called on it is looked up, by function
+object, in a table of rules (`rule_table.RULES`). A rule takes the torch function's own parameters, any of
+which may be `Masked`, and returns `Masked` again. Rules sit above autograd, so they are differentiated as
+they stand. The idea is that of JAX's batching rules and of quax; the semantics are those of layer masking
+(Balasubramanian & Feizi, ICCV 2023, section 3.2).
+
+Models, hooks and libraries ask `isinstance(x, torch.Tensor)`, and compiled code then reads the memory of `x`.
+So what is made is a real tensor, `MaskedTensor`, that has no memory: code that reads it below the rules comes
+to `__torch_dispatch__`, which refuses. `is_plain` tells other tensors from it.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
 
-from layermask._private_torch import is_readable
+from layermask._private_torch import is_readable, without_memory
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.settings import DEFAULTS, Settings
 from layermask.io.notebook import card, masked_map
 
+_Kind = TypeVar("_Kind", bound="Masked")
 _PICTURES = 4  # of a batch, in notebooks
 
 
@@ -38,6 +44,12 @@ class Masked:
         TypeError: one is not a tensor, or one of those besides `value` is not bool.
         ValueError: the shapes do not fit, or they are on different devices.
     """
+
+    def __new__(cls: type[_Kind], *args: Any, **marks: Any) -> _Kind:
+        """A `MaskedTensor`, but for compilers, which cannot make a tensor of a class within a graph."""
+        if torch.compiler.is_dynamo_compiling():
+            return object.__new__(Masked)  # type: ignore[return-value]  # no other class is made there
+        return without_memory(MaskedTensor)
 
     def __init__(
         self,
@@ -87,16 +99,8 @@ class Masked:
         """The value, or None where it is still to be computed."""
         return self.value
 
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def __bool__(self) -> bool:
-        raise TypeError(
-            "the truth value of a Masked is undefined, and it is no index: decide on .value or .visible."
-        )
-
-    def __iter__(self) -> Iterator:
-        raise TypeError("a Masked cannot be iterated over, nor be an index; use .unbind(0).")
+    def __iter__(self) -> Iterator[Masked]:
+        return iter(self.unbind(0))
 
     def __copy__(self) -> Masked:
         """Another pair of the same memory, as torch copies a tensor."""
@@ -125,15 +129,11 @@ class Masked:
 
     __array_ufunc__ = None  # numpy scalars leave the operation to us
 
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(
-            "a Masked cannot become a numpy array, which has no hidden entries; take .value and .visible."
-        )
-
     if TYPE_CHECKING:  # the rest of torch.Tensor's interface, given by `_give_tensor_interface`
 
         def __getattr__(self, name: str) -> Any: ...
         def __getitem__(self, index: Any) -> Masked: ...
+        def __len__(self) -> int: ...
         def __neg__(self) -> Masked: ...
         def __add__(self, other: Any) -> Masked: ...
         def __sub__(self, other: Any) -> Masked: ...
@@ -143,6 +143,18 @@ class Masked:
     __hash__ = object.__hash__  # type: ignore[assignment]  # __eq__ below is elementwise, as in torch.Tensor
 
 
+class MaskedTensor(Masked, Tensor):  # type: ignore[misc]  # its interface is given to Masked by name
+    """The pair as a torch.Tensor, which Python and C++ both take it for. Its own memory is empty."""
+
+    def __new__(cls, *args: Any, **marks: Any) -> Any:
+        return without_memory(cls)
+
+
+def is_plain(x: Any) -> TypeGuard[Tensor]:
+    """Whether `x` is a tensor that is no `Masked`, which `isinstance` takes for a tensor too."""
+    return isinstance(x, Tensor) and not isinstance(x, Masked)
+
+
 def _paired(value: Tensor, visible: Tensor, is_padding: Tensor | None, softmax_axis: Tensor | None) -> Masked:
     return Masked(value, visible, is_padding=is_padding, softmax_axis=softmax_axis)
 
@@ -150,7 +162,7 @@ def _paired(value: Tensor, visible: Tensor, is_padding: Tensor | None, softmax_a
 def _check_pair(value: Tensor, visible: Tensor) -> None:
     if torch.compiler.is_compiling():  # shapes may be symbolic there; eager runs have checked them
         return
-    if not isinstance(value, Tensor) or not isinstance(visible, Tensor):
+    if not (type(value) is type(visible) is Tensor or (is_plain(value) and is_plain(visible))):
         raise TypeError(
             f"Masked takes two tensors, value and visible, not {type(value).__name__} and "
             f"{type(visible).__name__}."
@@ -167,7 +179,7 @@ def _check_extra(is_padding: Any, softmax_axis: Any, value: Tensor) -> None:
     for name, mark in (("is_padding", is_padding), ("softmax_axis", softmax_axis)):
         if mark is None:
             continue
-        if not isinstance(mark, Tensor):
+        if not is_plain(mark):
             raise TypeError(f"{name} must be a tensor, not {type(mark).__name__}.")
         if mark.dtype is not torch.bool:
             raise TypeError(f"{name} must be bool, not {mark.dtype}.")
@@ -179,11 +191,16 @@ def _check_fits(name: str, mark: Tensor, value: Tensor) -> None:
         raise ValueError(
             f"{name} is on {mark.device} and the value on {value.device}: move one to the other."
         )
-    if mark.ndim != value.ndim or any(m not in (1, n) for m, n in zip(mark.shape, value.shape, strict=True)):
+    if not _fits(mark.shape, value.shape):
         raise ValueError(
             f"{name} of shape {tuple(mark.shape)} does not fit a value of shape {tuple(value.shape)}: "
             "it needs as many dims, each of the same size or 1."
         )
+
+
+@functools.lru_cache(1024)  # asked for every value that is made
+def _fits(narrow: torch.Size, full: torch.Size) -> bool:
+    return len(narrow) == len(full) and all(m in (1, n) for m, n in zip(narrow, full, strict=True))
 
 
 def masked_in(*trees: Any) -> list[Masked]:

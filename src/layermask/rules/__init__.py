@@ -2,6 +2,7 @@
 
 from layermask.rules import (
     assemble,
+    aten,
     attention,
     contract,
     convolve,
@@ -25,6 +26,7 @@ from layermask.rules import (
 
 __all__ = [
     "assemble",
+    "aten",
     "attention",
     "contract",
     "convolve",

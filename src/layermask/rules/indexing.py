@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.core.call_site import module_path, user_line
 from layermask.core.mask import narrow
-from layermask.core.masked import Masked, determined, masked_in, replace_masked, zero_hidden
+from layermask.core.masked import Masked, determined, masked_in, replace_masked, same_mask, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
+from layermask.rules.overwrite import overwrite
 from layermask.rules.shape import moved
 
 
@@ -20,7 +23,7 @@ def getitem(input: Any, index: Any) -> Any:
     """Slices of a grid with a step are phases of it, which space-to-depth layers lay side by side."""
     index = replace_masked(index, _decided)
     if masked_in(index):
-        raise TypeError("a Masked cannot be an index: which entries are read may be hidden.")
+        return _looked_up(input, index)
     value = input.value[index]
     out = moved(input, value, lambda m: _read(m, index, input.value.shape))
     parts = index if isinstance(index, tuple) else (index,)
@@ -38,11 +41,34 @@ def _written_value(x: Masked) -> Tensor:
     return zero_hidden(x) if decided is x else decided
 
 
+def _looked_up(table: Any, index: Any) -> Masked:
+    """Rows of a plain table, as the vectors of a codebook, hidden where the index is."""
+    if isinstance(table, Masked) or not isinstance(index, Masked) or index.value.dtype not in _WHOLE:
+        raise NoMaskRule("torch.Tensor.__getitem__", module_path(), user_line(), _INDEX, _NO_INDEX)
+    value = table[zero_hidden(index)]
+    return Masked(value, index.visible.reshape(index.visible.shape + (1,) * (table.ndim - 1)))
+
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8)  # torch takes uint8 for a mask
+_INDEX = "Its index is masked: which entries it means may be hidden."
+_NO_INDEX = "Use torch.where, or decide on .value and .visible."
+
+
+@rule(F.embedding)
+def embedding(input: Masked, weight: Tensor, *options: Any, **more: Any) -> Masked:
+    return Masked(F.embedding(zero_hidden(input), weight, *options, **more), input.visible[..., None])
+
+
+@rule(F.one_hot)
+def one_hot(tensor: Masked, num_classes: int = -1) -> Masked:
+    return Masked(F.one_hot(zero_hidden(tensor), num_classes), tensor.visible[..., None])
+
+
 @rule(Tensor.__setitem__)
 def setitem(input: Masked, index: Any, value: Any) -> None:
     """The target keeps its storage where it can; the entries written take the mask of what is written."""
     if masked_in(index):
-        raise TypeError("a Masked cannot be an index: which entries are written may be hidden.")
+        return _set_where(input, index, value)
     # hidden content stays out of storage that something else may call visible
     new = _written_value(value) if isinstance(value, Masked) else value
     marks = (value.visible, value.is_padding) if isinstance(value, Masked) else (None, None)
@@ -53,6 +79,18 @@ def setitem(input: Masked, index: Any, value: Any) -> None:
     )
     input.value[index] = new
     input.visible, input.is_padding = visible, is_padding
+
+
+def _set_where(target: Masked, condition: Any, value: Any) -> None:
+    """`y[y < 0] = 0`: one number where a condition of the value's own shape holds."""
+    single = not isinstance(value, (Tensor, Sequence)) or (isinstance(value, Tensor) and value.numel() == 1)
+    mine = isinstance(condition, Masked) and condition.dtype is torch.bool
+    if not (mine and single and condition.shape == target.shape):
+        raise NoMaskRule("torch.Tensor.__setitem__", module_path(), user_line(), _INDEX, _NO_INDEX)
+    if isinstance(value, Tensor):
+        value = value.reshape(()).to(target.value)
+    out = torch.where(condition, value, target).to(target.dtype)
+    overwrite(target, zero_hidden(out), out)
 
 
 def _written(mask: Tensor, index: Any, shape: Sequence[int], new: Tensor | None, plain: bool) -> Tensor:
@@ -114,7 +152,11 @@ def index_select(input: Masked, dim: int, index: Tensor) -> Masked:
 
 
 @rule(torch.gather, Tensor.gather)
-def gather(input: Masked, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Masked:
+def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Masked:
+    """Hidden where the entry or its place is."""
+    if isinstance(index, Masked):
+        shown: Any = same_mask(index, torch.ones_like(index.value, dtype=torch.bool))
+        return torch.where(shown, input.gather(dim, zero_hidden(index)), 0)  # type: ignore[return-value]
     value = input.value.gather(dim, index)
     return moved(input, value, lambda m: _gathered(m, dim, index, input.value.shape))
 

@@ -9,17 +9,20 @@ import torch
 from torch import Tensor
 
 from layermask.core.call_site import module_path, user_line
-from layermask.core.masked import Masked, determined, replace_masked
+from layermask.core.likeness import note
+from layermask.core.masked import Masked, determined, masked_in, replace_masked
 from layermask.core.rule_table import built_in as rule
+from layermask.core.rule_table import name_of
 from layermask.errors import NoMaskRule
 
 _ASKED = """
     size dim ndimension stride numel nelement element_size get_device is_contiguous is_floating_point
     is_complex is_signed is_inference is_pinned is_same_size storage_offset has_names
+    result_type
     """.split()
 _LIKENESS = """
     new_empty new_full new_ones new_zeros empty_like full_like ones_like rand_like
-    randint_like randn_like zeros_like result_type
+    randint_like randn_like zeros_like
     """.split()
 
 
@@ -32,9 +35,21 @@ def of_the_value(function: Callable) -> Callable:
     return rule
 
 
-for name in (*_ASKED, *_LIKENESS):
-    for function in dict.fromkeys(getattr(space, name) for space in (torch, Tensor) if hasattr(space, name)):
-        rule(function)(of_the_value(function))
+def in_the_likeness(function: Callable) -> Callable:
+    """A plain tensor, which becomes masked when a masked value is written into it."""
+
+    def rule(input: Masked, *args: Any, **kwargs: Any) -> Any:
+        if masked_in(args, kwargs):
+            raise NoMaskRule(name_of(function), why="Only its first argument may be masked.")
+        return note(function(input.value, *args, **kwargs), input.run)
+
+    return rule
+
+
+for form, names in ((of_the_value, _ASKED), (in_the_likeness, _LIKENESS)):
+    for name in names:
+        for function in dict.fromkeys(getattr(s, name) for s in (torch, Tensor) if hasattr(s, name)):
+            rule(function)(form(function))
 
 
 @rule(Tensor.tolist)

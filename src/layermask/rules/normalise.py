@@ -74,7 +74,7 @@ def fold_batch_norms(
     return exact.to(weight.dtype), shift.to(weight.dtype)
 
 
-@rule(F.batch_norm, torch.batch_norm)
+@rule(F.batch_norm)
 def batch_norm(
     input: Masked,
     running_mean: Tensor | None,
@@ -155,7 +155,7 @@ def group_norm(
     return same_mask(input, torch.where(whole.reshape(*whole.shape, *[1] * (value.ndim - 2)), plain, masked))
 
 
-@rule(F.instance_norm, torch.instance_norm)
+@rule(F.instance_norm)
 def instance_norm(
     input: Masked,
     running_mean: Tensor | None = None,
@@ -177,3 +177,25 @@ def instance_norm(
     plain = F.instance_norm(value, None, None, weight, bias, True, momentum, eps)
     masked = _affine((value - center) * torch.rsqrt(spread + eps), weight, bias, 1)
     return same_mask(input, torch.where(everything(input, dims), plain, masked))
+
+
+def _in_order_of_torch(function: Any) -> Any:
+    """torch.batch_norm and torch.instance_norm take the weight and bias before the statistics."""
+
+    def rule(
+        input: Masked,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        *options: Any,
+        **named: Any,
+    ) -> Any:
+        named.pop("cudnn_enabled", None)
+        return function(input, running_mean, running_var, weight, bias, *options[:3], **named)
+
+    return rule
+
+
+rule(torch.batch_norm)(_in_order_of_torch(F.batch_norm))
+rule(torch.instance_norm)(_in_order_of_torch(F.instance_norm))

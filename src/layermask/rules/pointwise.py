@@ -53,7 +53,8 @@ def pointwise(function: Callable) -> Callable:
         if len(inputs) == 1:
             value = function(*replace_masked(args, _value), **replace_masked(kwargs, _value))
             if value is NotImplemented:  # torch does not know the other operand, which may know us
-                return value
+                arrays = any(type(each).__name__ == "ndarray" for each in args)
+                return rule(*map(_as_tensor, args)) if arrays else value
             softmax_axis = _softmax_axis(inputs, value.ndim) if keeps else None
             if _is_the_same(value, inputs[0]):
                 inputs[0].softmax_axis = softmax_axis
@@ -68,6 +69,10 @@ def pointwise(function: Callable) -> Callable:
         return Masked(value, align(visible, value.ndim), is_padding=is_padding, softmax_axis=softmax_axis)
 
     return rule
+
+
+def _as_tensor(x: Any) -> Any:
+    return torch.as_tensor(x) if type(x).__name__ == "ndarray" else x
 
 
 def _is_the_same(value: Tensor, x: Masked) -> bool:

@@ -15,7 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, axis_of, cached, share, varies
-from layermask.core.masked import Masked, determined, same_mask, settings_of, zero_hidden, zero_undetermined
+from layermask.core.masked import (
+    Masked,
+    determined,
+    has_positions,
+    same_mask,
+    settings_of,
+    zero_hidden,
+    zero_undetermined,
+)
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 
@@ -95,7 +103,8 @@ def _extreme(function: Callable, worst: float) -> Callable:
         if not values.is_floating_point() and input.value.ndim:
             best = values if keepdim else values.unsqueeze(dim)
             places = _among_visible(input, input.value == best, places, dim, keepdim)
-        return type(out)((reduced(input, torch.where(seen, values, 0), dims, keepdim), places))
+        values = reduced(input, torch.where(seen, values, 0), dims, keepdim)
+        return type(out)((values, placed(input, places, dims, keepdim)))
 
     return rule
 
@@ -130,16 +139,24 @@ for name, worst in (("max", -math.inf), ("amax", -math.inf), ("min", math.inf), 
 
 
 def _chosen(function: Callable, worst: float) -> Callable:
-    def rule(input: Masked, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        """The place of the extreme visible entry, as a plain index."""
-        value = hidden_last(input, worst, axes(input, dim))
+    def rule(input: Masked, dim: int | None = None, keepdim: bool = False) -> Any:
+        """The place of the extreme visible entry."""
+        dims = axes(input, dim)
+        value = hidden_last(input, worst, dims)
         chosen = function(value, dim, keepdim)
-        if value.is_floating_point() or value.ndim == 0:
-            return chosen
-        extreme = value.amax(axes(input, dim), True) if worst < 0 else value.amin(axes(input, dim), True)
-        return _among_visible(input, value == extreme, chosen, dim, keepdim)
+        if not value.is_floating_point() and value.ndim:
+            extreme = value.amax(dims, True) if worst < 0 else value.amin(dims, True)
+            chosen = _among_visible(input, value == extreme, chosen, dim, keepdim)
+        return placed(input, chosen, dims, keepdim)
 
     return rule
+
+
+def placed(x: Masked, places: Tensor, dims: Sequence[int], keepdim: bool) -> Any:
+    """Places along `dims`: plain, or masked as the cells are if each cell has its own, as a pixel's class."""
+    if varies(x.visible, dims) or not has_positions(x):
+        return places
+    return Masked(places, any_over(x.run, x.visible, dims, keepdim))
 
 
 def _among_visible(x: Masked, wanted: Tensor, chosen: Tensor, dim: int | None, keepdim: bool) -> Tensor:

@@ -1,6 +1,7 @@
 """Sorting: hidden entries come last, whichever way the order runs, and stay hidden.
 
-The places are plain indices, so a model that picks its best tokens picks visible ones first.
+The places of tokens are plain indices, so a model that picks its best tokens picks visible ones first. Those
+of channels are masked as the cells are, of which each has its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from layermask.core.mask import varies
 from layermask.core.masked import Masked
 from layermask.core.rule_table import built_in as rule
 from layermask.rules.indexing import gather
-from layermask.rules.reduce import axes, everything, hidden_last
+from layermask.rules.reduce import axes, everything, hidden_last, placed
 
 
 def _ordered(input: Masked, out: Any, dim: int) -> Any:
@@ -23,7 +24,7 @@ def _ordered(input: Masked, out: Any, dim: int) -> Any:
     values, indices = out
     if input.value.ndim == 0:
         return type(out)((Masked(values, input.visible), indices))
-    return type(out)((gather(input, dim, indices), indices))
+    return type(out)((gather(input, dim, indices), placed(input, indices, (dim % input.value.ndim,), True)))
 
 
 @rule(torch.sort, Tensor.sort)
@@ -46,7 +47,7 @@ def _sorted(x: Masked, dim: int, descending: bool, stable: bool) -> Any:
 
 
 @rule(torch.argsort, Tensor.argsort)
-def argsort(input: Masked, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
+def argsort(input: Masked, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
     return input.sort(dim=dim, descending=descending, stable=stable)[1]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import intersection
-from layermask.core.masked import Masked
+from layermask.core.masked import Masked, is_plain
 from layermask.errors import NoRows
 from layermask.sparse.active import active_sites
 from layermask.sparse.graph import Input, Node
@@ -98,8 +98,9 @@ def _mask_of(other: Masked, grid: Tensor, order: str) -> Tensor:
 
 def _parameter(x: Any) -> Tensor | None:
     """The parameter of which a tensor has every entry, in order."""
-    base = getattr(x, "_base", None)
-    base = x if base is None else base
+    if not is_plain(x):
+        return None
+    base = x if x._base is None else x._base
     if not isinstance(base, nn.Parameter) or base.dtype != x.dtype or base.numel() != x.numel():
         return None
     whole = base.data_ptr() == x.data_ptr() and base.is_neg() == x.is_neg()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import cached
-from layermask.core.masked import Masked
+from layermask.core.masked import Masked, MaskedTensor
 from layermask.sparse.active import active_sites
 from layermask.sparse.graph import Node
 
@@ -25,7 +25,7 @@ ORDERS = {"first": (0, 1, 2, 3), "last": (0, 2, 3, 1)}
 """Where channels are: the axes of (N, C, H, W) in the order that the value has them."""
 
 
-class SparseMasked(Masked):
+class SparseMasked(MaskedTensor):
     """A Masked that is rows while `node` is set, and a map after that, at first with 0 at hidden entries.
 
     `order` says where channels are (a key of `ORDERS`), `strided_last` whether the map is channels-last in

@@ -135,7 +135,7 @@ def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> SparseMask
     return SparseMasked(conv, "last", strided_last=True)  # torch lays the result out in this order
 
 
-@sparse_form(F.batch_norm, torch.batch_norm)
+@sparse_form(F.batch_norm)
 def batch_norm(
     input: Any,
     running_mean: Tensor | None,
