@@ -147,7 +147,7 @@ def test_a_wrapper_that_is_no_module_hides_no_fill_that_reads_hidden_pixels() ->
 
 def asked(images: Tensor, found: list[lm.Attribution], name: str, **settings: object) -> Tensor | float:
     function: Callable = getattr(METRICS[name].function, "func", METRICS[name].function)
-    return function(REMOVALS["grey"], images, found, **settings)
+    return function(REMOVALS["own"], images, found, **settings)
 
 
 @pytest.mark.parametrize("name", ["insertion", "deletion", "lerf", "srg", "infidelity", "sensitivity-n"])

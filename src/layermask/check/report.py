@@ -100,7 +100,9 @@ def _wrapped(output: Any, shown: Tensor) -> Any:
     """Give each tensor of `output` a mask: visible where the image it belongs to shows anything."""
     if isinstance(output, Tensor) and output.ndim and (output.is_floating_point() or output.is_complex()):
         rows = shown if len(output) == len(shown) else shown.new_ones(1)
-        return Masked(output, rows.reshape(-1, *[1] * (output.ndim - 1)))
+        rows = rows.reshape(-1, *[1] * (output.ndim - 1))
+        # a map keeps its positions: without them, anything passes that follows
+        return Masked(output, rows.expand(-1, *[1] * (output.ndim > 1), *output.shape[2:]).clone())
     if not isinstance(output, list | tuple):
         return output
     items = [_wrapped(item, shown) for item in output]
