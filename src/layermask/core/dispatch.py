@@ -52,8 +52,10 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
         return replace_masked(out, lambda x: _in_run(x, run))
     body = rule_for(run, function)
     if body is None:
+        if (known := call_of(function, args, kwargs)) is not None:  # an operator of aten
+            return dispatch(*known)
         if writes(function) or not may_pass(function, inputs):
-            return _stand_in(function, args, kwargs)
+            return no_rule(function)
         body = partial(passed, function)
     ours, masked_first = BUILT_IN.get(function, (None, False))
     if body is ours and masked_first:
@@ -66,12 +68,6 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
         x.aliased |= body is not ours  # a rule of the user may keep what it gives
         _note_sharing(x, inputs)
     return out
-
-
-def _stand_in(function: Callable, args: tuple, kwargs: dict) -> Any:
-    """What the torch function answers that an operator of aten stands for."""
-    known = call_of(function, args, kwargs)
-    return no_rule(function) if known is None else dispatch(*known)
 
 
 def _into_out(target: Any, function: Callable, args: tuple, kwargs: dict, run: ForwardPass) -> Any:

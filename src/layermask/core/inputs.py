@@ -95,10 +95,10 @@ class OneQuery:
 
 def channel_axis_of(images: Any, visible: Any) -> int:
     """Return the axis of the channels: 2 for videos (N, T, C, H, W), which a mask (M, T, 1, H, W) tells."""
-    ours: Any
-    theirs: Any
-    ours, theirs = (getattr(each, "shape", ()) for each in (images, visible))
-    return 2 if len(ours) == len(theirs) == 5 and ours[2] != theirs[2] == 1 else 1
+    if not (isinstance(images, Tensor) and isinstance(visible, Tensor)):
+        return 1  # which is refused with its own words
+    videos = images.ndim == visible.ndim == 5
+    return 2 if videos and images.shape[2] != visible.shape[2] == 1 else 1
 
 
 def _channels_first(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
