@@ -138,7 +138,7 @@ def overload_of(operator: Any) -> OpOverload | None:
 
 def functions_of_name(name: str) -> Iterator[Callable]:
     """What torch calls by the name of an operator, the functions that it makes of operators first."""
-    for space in (torch, Tensor, torch._C._nn, torch.nn.functional):
+    for space in (torch, Tensor, getattr(torch._C, "_nn", None), torch.nn.functional):
         if hasattr(space, name):
             yield getattr(space, name)
 

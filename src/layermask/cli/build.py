@@ -14,10 +14,10 @@ Force = Annotated[bool, typer.Option("--force", help="Compile even if a compiled
 def command(force: Force = False) -> None:
     """Compile the kernels that make forward passes on CPUs fast, and say where the library is.
 
-    Without this command, the first forward pass of a process compiles them. It needs a C compiler (cc, gcc or
-    clang) and takes some seconds, once per machine.
+    Without this command, the first forward pass that needs them compiles them. This needs a C compiler
+    (cc, gcc or clang) and takes some seconds, once per machine.
 
-    Exit status: 1 there are no compiled kernels.
+    Exit status: 1 if there are no compiled kernels.
     """
     with outcome():
         from layermask.kernels import build, loader

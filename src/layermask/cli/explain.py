@@ -64,7 +64,8 @@ Seed = Annotated[
 ReportPath = Annotated[
     Path | None,
     typer.Option(
-        help="Also write an HTML page: a file ending in .html, or for many pictures a folder.",
+        help="Also write an HTML page: a file that ends in .html, or, for one page per picture, a folder "
+        "(any other name).",
         show_default=False,
         **options.PATH,
     ),

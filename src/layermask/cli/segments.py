@@ -25,12 +25,14 @@ Images = Annotated[
     ),
 ]
 
+Out = Annotated[Path, typer.Option(help="Folder for the two files of each picture.", **options.PATH)]
+
 
 def command(
     images: Images = None,
     segments: options.Segments = "grid",
     nodata: options.Nodata = None,
-    out: options.Out = Path(),
+    out: Out = Path(),
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:

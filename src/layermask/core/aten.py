@@ -32,7 +32,9 @@ def call_of(operator: Any, args: tuple, kwargs: dict) -> Call | None:
     named = dict(zip(argument_names(overload), args, strict=False)) | kwargs
     named = {_RENAMED.get(n, n): each for n, each in named.items() if not n.startswith("cudnn")}
     named |= {"inplace": True} if in_place else {}
-    return (function, (), named) if function in RULES and set(named) <= _parameters(function) else None
+    if function is None or function not in RULES or not set(named) <= _parameters(function):
+        return None
+    return function, (), named
 
 
 def _parameters(function: Callable) -> set[str]:

@@ -36,6 +36,7 @@ def adopted(target: Any, run: ForwardPass) -> bool:
         value = taken_over(target, MaskedTensor)
     except ValueError:
         return False
-    target.__init__(value, torch.ones([1] * value.ndim, dtype=torch.bool, device=value.device))
-    target.run, target.made = run, value
+    masked: Any = target  # which is one from here on
+    masked.__init__(value, torch.ones([1] * value.ndim, dtype=torch.bool, device=value.device))
+    masked.run, masked.made = run, value
     return True

@@ -89,7 +89,8 @@ def _set_where(target: Masked, condition: Any, value: Any) -> None:
         raise NoMaskRule("torch.Tensor.__setitem__", module_path(), user_line(), _INDEX, _NO_INDEX)
     if isinstance(value, Tensor):
         value = value.reshape(()).to(target.value)
-    out = torch.where(condition, value, target).to(target.dtype)
+    where: Any = torch.where  # which dispatches
+    out = where(condition, value, target).to(target.dtype)
     overwrite(target, zero_hidden(out), out)
 
 
