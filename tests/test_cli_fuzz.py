@@ -114,7 +114,7 @@ def test_a_call_that_hangs_is_a_fault(world, tmp_path, monkeypatch):
     import time
 
     monkeypatch.setattr(cli_fuzz, "SECONDS", 1)
-    monkeypatch.setattr("layermask.data.images.load_image", lambda path: time.sleep(9))
+    monkeypatch.setattr("layermask.data.images.load_image", lambda path, **more: time.sleep(9))
     status, _ = ask(["segments", world.path("a.png"), "--out", str(tmp_path)])
     assert status == 130
 

@@ -74,7 +74,6 @@ CONVERSIONS: dict[str, Callable] = {
     "__contains__": lambda x: 3 in x,
     "__format__": lambda x: f"{x.sum():.3f}",
     "__len__": lambda x: torch.tensor([x.sum()]),
-    "nonzero": lambda x: x.nonzero(),
 }
 
 

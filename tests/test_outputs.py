@@ -189,7 +189,7 @@ def test_shapes_that_are_no_scores_say_what_to_give() -> None:
 def test_infinite_pixels_are_named() -> None:
     odd = IMAGE.clone()
     odd[..., :2, :2] = np.inf
-    with pytest.raises(ModelError, match="12 values of the image are not finite, repair them"):
+    with pytest.raises(ModelError, match="the images hold infinity 12 times"):
         lm.FeatureAblation(lm.LayerMasking(net(4))).attribute(odd, 0, CELLS)
 
 

@@ -28,8 +28,11 @@ def may_pass(function: Callable, inputs: list[Masked]) -> bool:
     Other methods of tensors have effects (`backward`) or leave torch (`numpy`).
     """
     counts = {x.visible.numel() for x in inputs} - {1}
-    name = function.__name__.removeprefix("linalg_")
-    if len(counts) > 1 or not any(hasattr(space, name) for space in _SPACES):
+    name = getattr(function, "__name__", "__").removeprefix("linalg_")
+    numbers = any(x.ndim == 0 for x in inputs)  # which functions take for sizes and the like
+    if numbers or len(counts) > 1 or name.startswith("__"):
+        return False
+    if not any(hasattr(space, name) for space in _SPACES):
         return False
     return all(x.visible.numel() == 1 or _per_image(x) for x in inputs)
 

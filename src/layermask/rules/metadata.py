@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layermask.core.call_site import module_path, user_line
 from layermask.core.likeness import note
 from layermask.core.masked import Masked, determined, masked_in, replace_masked
+from layermask.core.refuse import no_rule
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.errors import NoMaskRule
@@ -56,8 +56,7 @@ for form, names in ((of_the_value, _ASKED), (in_the_likeness, _LIKENESS)):
 def tolist(input: Masked) -> Any:
     """Counts, one per image, by which a model splits a batch: they do not rest on hidden content."""
     if input.value.is_floating_point() or not determined(input, ()):
-        why = "Only whole numbers that have no positions can become Python's."
-        raise NoMaskRule("torch.Tensor.tolist", module_path(), user_line(), why)
+        no_rule(Tensor.tolist)
     return input.value.tolist()
 
 
