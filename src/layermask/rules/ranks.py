@@ -160,9 +160,7 @@ for name, (form, option) in _FORMS.items():
 @rule(torch.aminmax, Tensor.aminmax)
 def aminmax(input: Masked, *, dim: int | None = None, keepdim: bool = False) -> Any:
     dims = () if dim is None else dim
-    return type(input.value[:0].new_zeros(1).aminmax())(
-        (input.amin(dims, keepdim), input.amax(dims, keepdim))
-    )
+    return type(input.value.new_zeros(1).aminmax())((input.amin(dims, keepdim), input.amax(dims, keepdim)))
 
 
 @rule(torch.msort, Tensor.msort)

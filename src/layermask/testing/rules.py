@@ -191,8 +191,11 @@ def _no_less_shown(a: Any, b: Any) -> bool:
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """The same mask, stored narrow or wide, and the same values to rounding."""
-    if not isinstance(a, Masked):
+    """The same mask, stored narrow or wide, and the same values to rounding; or both no matter of masks.
+
+    Places of a maximum are plain along an axis on which the mask varies.
+    """
+    if not (isinstance(a, Masked) and isinstance(b, Masked)):
         return isinstance(a, Tensor) or a == b
     masks = (x.visible.expand(a.value.shape) for x in (a, b))
     return torch.equal(*masks) and _close(_shown(a), _shown(b), 1e-5)

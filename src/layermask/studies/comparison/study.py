@@ -104,8 +104,7 @@ def _answer(scene: PreparedImage, visible: Tensor, removal: Callable[..., Any]) 
     """Ask, and see what enters the model: what a removal paints, or else a checkerboard for what it hides."""
     import sys
 
-    from torch import Tensor
-
+    from layermask.core.masked import is_plain
     from layermask.render.overlay import hidden_picture
 
     entered: list[Any] = []
@@ -115,7 +114,7 @@ def _answer(scene: PreparedImage, visible: Tensor, removal: Callable[..., Any]) 
     finally:
         handle.remove()
     x = entered[-1] if entered else None
-    if isinstance(x, Tensor) and x.shape == scene.x.shape:
+    if is_plain(x) and x.shape == scene.x.shape:
         return Answer(scene.loaded.preprocessing.picture(x), ranking)
     return Answer(hidden_picture(scene.picture, visible), ranking)
 
