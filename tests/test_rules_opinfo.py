@@ -82,6 +82,7 @@ PARAMETERS = {
 
 REFUSED = {
     "einsum": "takes a diagonal",
+    "nn.functional.one_hot": "give num_classes",
     "norm": "Norms of matrices",
     "linalg.norm": "Norms of matrices",
     "nn.functional.multi_head_attention_forward": "_none_or_dtype",  # attn_mask does not dispatch

@@ -592,7 +592,7 @@ def test_a_norm_shared_by_hooks_is_kept_apart() -> None:
     sparse, dense = engines(net, x, visible)
     assert torch.allclose(sparse, dense)
     (first, second) = seen
-    assert type(first) is SparseMasked and type(second) is Masked
+    assert isinstance(first, SparseMasked) and not isinstance(second, SparseMasked)
     assert torch.allclose(first.value, torch.where(second.visible, second.value, 0.0))
 
 

@@ -63,7 +63,8 @@ def call(function: Callable, *args: Any) -> Any:
     if path != "torch.Tensor":
         return function(*args)
     if function.__name__ == "__rdiv__":  # as Python comes to it; called by name, torch answers otherwise
-        return args[1] / args[0]
+        divisor, dividend = args
+        return dividend / divisor
     if function.__name__ in ("__div__", "__idiv__"):  # as torch has named them before Python 3
         name = function.__name__.replace("div", "truediv")
     return getattr(args[0], name)(*args[1:])

@@ -116,3 +116,8 @@ def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
 def check(condition: Any, message: str) -> None:
     """Torch's own, of what is visible."""
     ASSERT(bool((condition.value | ~condition.visible).all()), message)
+
+
+@rule(torch.linalg.diagonal)
+def linalg_diagonal(A: Masked, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Masked:
+    return A.diagonal(offset, dim1, dim2)

@@ -61,6 +61,9 @@ def embedding(input: Masked, weight: Tensor, *options: Any, **more: Any) -> Mask
 
 @rule(F.one_hot)
 def one_hot(tensor: Masked, num_classes: int = -1) -> Masked:
+    if num_classes < 0:
+        why = "How many classes there are would rest on hidden entries: give num_classes."
+        raise NoMaskRule("torch.nn.functional.one_hot", module_path(), user_line(), why)
     return Masked(F.one_hot(zero_hidden(tensor), num_classes), tensor.visible[..., None])
 
 
