@@ -252,9 +252,10 @@ POOLINGS: dict[str, Callable] = {
     "attention pooling": lambda x: ((x @ x.new_ones(WIDTH, 1)).softmax(1) * x).sum(1),
     "learned query": lambda x: ((x @ x.new_ones(WIDTH)).softmax(-1).unsqueeze(1) @ x).squeeze(1),
     "soft bag": lambda x: torch.einsum("bn,bnc->bc", (x.sum(-1) / 3).softmax(1), x),
-    "second moments": lambda x: (x.mT @ x / x.shape[1]).flatten(1),
-    "mean absolute": lambda x: x.norm(p=1, dim=1) / x.shape[1],
-    "root mean square": lambda x: x.norm(dim=1) / x.shape[1] ** 0.5,
+    "sum": lambda x: x.sum(1),
+    "products": lambda x: (x.mT @ x).flatten(1),
+    "sum of absolutes": lambda x: x.norm(p=1, dim=1),
+    "length": lambda x: x.norm(dim=1),
     "any": lambda x: (x > 1).any(1).double(),
     "all": lambda x: (x > -1).all(1).double(),
 }
