@@ -67,10 +67,10 @@ def main() -> None:
 
 
 def _names() -> list[str]:
-    """Every architecture, torchvision's first, the rest shuffled: a run cut short is a fair sample."""
+    """Every model, torchvision's first, the rest shuffled: a run cut short is a fair sample."""
     from layermask.zoo.sources import library_names
 
-    known = list(library_names())
+    known = [*library_names(), *libraries.names()]
     random.Random(0).shuffle(known)
     return sorted(known, key=lambda name: name.startswith("timm/"))
 
