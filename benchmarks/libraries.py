@@ -151,8 +151,10 @@ def _with_words(model: nn.Module, images: Any) -> Any:
     wanted = inspect.signature(model.forward).parameters
     if "input_ids" not in wanted:
         return model(images)
-    words = torch.arange(2, 10).expand(len(images), 8)
-    return model(pixel_values=images, input_ids=words, attention_mask=torch.ones_like(words))
+    pairs = hasattr(model, "logit_scale")  # one text for all images, whose answer has a row for each
+    words = torch.arange(2, 10).expand(1 if pairs else len(images), 8)
+    found = model(pixel_values=images, input_ids=words, attention_mask=torch.ones_like(words))
+    return getattr(found, "logits_per_image", found)
 
 
 def _with_frames(model: nn.Module, images: Any) -> Any:

@@ -310,3 +310,22 @@ def test_command_prints_and_exits(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert bad.exit_code == 1 and "torch.mode" in bad.output
     unknown = run(app, ["check", "timm/resnet81"])
     assert unknown.exit_code == 2 and "nearest" in unknown.output
+
+
+class OfTheBatch(nn.Module):
+    """Compares each image with all of its batch; or has a column, not a row, for each."""
+
+    def __init__(self, transposed: bool) -> None:
+        super().__init__()
+        self.conv, self.transposed = nn.Conv2d(3, 4, 3), transposed
+
+    def forward(self, x: Any) -> Any:
+        scores = self.conv(x).mean((2, 3))
+        return scores.T if self.transposed else scores - scores.mean(0)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_what_depends_on_the_batch_is_not_excused_as_rounding(transposed: bool) -> None:
+    images = sample_images(4, (3, 16, 16))
+    (law,) = laws.check_laws(OfTheBatch(transposed).eval(), images, ("5",))
+    assert not law.passed and "depends on the others of its batch" in law.detail

@@ -86,7 +86,7 @@ def test_no_pixel_that_resizing_mixed_with_the_gap_is_valid(
     found = []
     for colour in (0, 255):
         path = written(tmp_path, f"{colour}.png", np.where(GAP[..., None], np.uint8(colour), COLOURS))
-        image = open_image(path, loaded, torch.device("cpu"), None, mask)
+        image = open_image(path, loaded, torch.device("cpu"), None, nodata=mask)
         assert image.valid is not None and 0 < int(image.valid.sum()) < image.valid.numel()
         found.append(torch.where(image.valid, image.x, 0))
     assert torch.equal(*found)

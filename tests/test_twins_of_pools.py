@@ -131,8 +131,6 @@ GLOBAL: dict[str, Callable] = {
     "mean of a flat map": lambda x: x.flatten(2).mean(-1),
     "mean of means": lambda x: x.permute(0, 2, 3, 1).mean(dim=[1, 2]),
     "one window": lambda x: F.avg_pool2d(x, x.shape[2:]).flatten(1),
-    "sum": lambda x: x.sum((2, 3)) / (x.shape[2] * x.shape[3]),
-    "sum of sums": lambda x: x.sum((-1, -2), keepdim=True).div(x.size(2) * x.size(3)).squeeze(-1).squeeze(-1),
 }
 
 
