@@ -181,3 +181,14 @@ def test_no_other_file_uses_private_parts_of_torch_or_identities() -> None:
     found = {str(path.relative_to(ROOT)): list(_used(ast.parse(path.read_text()))) for path in _files()}
     assert {name: uses for name, uses in found.items() if uses} == {}
     assert list(_used(ast.parse("import torch\nfrom torch._ops import A\ntorch._C.f(id(x))")))  # it can fail
+
+
+@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_hooks_that_wait_for_gradients_are_seen(register: str) -> None:
+    module = nn.Linear(1, 1)
+    module.register_forward_hook(lambda *_: None)
+    assert not private.has_backward_hooks(module)
+    handle = getattr(module, register)(lambda *_: None)
+    assert private.has_backward_hooks(module)
+    handle.remove()
+    assert not private.has_backward_hooks(module)

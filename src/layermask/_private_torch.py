@@ -49,6 +49,11 @@ def is_scripted(function: Any) -> bool:
     return isinstance(function, torch._C.ScriptMethod | torch.jit.ScriptFunction)
 
 
+def has_backward_hooks(module: torch.nn.Module) -> bool:
+    """Whether hooks of `register_full_backward_hook` or its kin wait for gradients of the module."""
+    return bool(module._backward_hooks or module._backward_pre_hooks)
+
+
 def taken_over(x: Tensor, cls: type[Tensor]) -> Tensor:
     """Make the very object `x` a tensor of `cls` that has no memory, and return one with the memory it had.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from layermask import rules as _rules
+from layermask._private_torch import has_backward_hooks
 from layermask.arguments import kinds
 from layermask.arguments.refusal import shown
 from layermask.core.forward_pass import ForwardPass
@@ -21,7 +22,7 @@ from layermask.core.masked import Masked, zero_hidden
 from layermask.core.outputs import masked_within, to_plain
 from layermask.core.rule_table import overrides
 from layermask.core.settings import Settings
-from layermask.errors import InputError, nearest
+from layermask.errors import InputError, NoMaskRule, nearest
 from layermask.removal.detection import RULES_OF_DETECTORS, is_detector, passable
 from layermask.removal.training import TrainingNotice
 from layermask.rules.released_code import release_rules
@@ -114,6 +115,7 @@ class LayerMasking(nn.Module):
 
     def _run_on(self, x: Any, images: Tensor, run: ForwardPass, args: tuple, kwargs: dict) -> Any:
         self._check_model_takes(images)
+        self._refuse_backward_hooks()
         self.notice()
         model = passable(self.model) if self.detects else self.model
         with _ending(self.model, run), lending(run.sparse_engine):
@@ -147,6 +149,14 @@ class LayerMasking(nn.Module):
                 f"images are {images.dtype} on {images.device}, the model's parameters {kind[0]} on "
                 f"{kind[1]}: convert one of them."
             )
+
+    def _refuse_backward_hooks(self) -> None:
+        """Torch calls them through an `autograd.Function`, which sees no gradient of a masked value."""
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        if name := next((n for n, m in self.model.named_modules() if has_backward_hooks(m)), None):
+            advice = "Register a hook on the tensors themselves (register_hook), or call it under no_grad."
+            raise NoMaskRule("torch.nn.Module.register_full_backward_hook", name, advice=advice)
 
     def extra_repr(self) -> str:
         shown = {"engine": self.engine, "engine_used": self.engine_used, **vars(self.settings)}
