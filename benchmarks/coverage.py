@@ -34,7 +34,7 @@ FAMILIES = ROOT / "docs" / "works-with.md"
 LAWS = ("1", "2", "5", "9")
 COARSE = 1e-2  # as in layermask.check.laws
 LARGEST = {"timm": 120_000_000, "torchvision": math.inf}  # parameters
-LARGEST_OF_OTHERS = 300_000_000
+LARGEST_OF_OTHERS = 60_000_000
 BATCH = 4
 ENGINE = """
     core/*.py padding/*.py kernels/**/*.py kernels/c/*.[ch] sparse/**/*.py rules/*.py

@@ -253,3 +253,25 @@ def test_errors_of_the_model_are_its_own() -> None:
 def test_a_view_of_another_dtype_is_refused() -> None:
     with pytest.raises(lm.NoMaskRule, match=r"Tensor\.view\(dtype\)"):
         Masked(X, M).view(torch.int32)
+
+
+@pytest.mark.parametrize("engine", ["dense", "sparse"])
+def test_zero_by_zero_of_nothing_visible_is_zero(engine: str) -> None:
+    """Of what is visible it stays as the plain model has it."""
+
+    class Ratio(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(C, 4, 3)
+
+        def forward(self, x: Any) -> Any:
+            y = self.conv(x).mean((2, 3))
+            return y / y.norm(dim=1, keepdim=True), y * 0 / 0
+
+    visible = torch.ones(2, 1, *X.shape[2:], dtype=torch.bool)
+    visible[1] = False
+    removal = lm.LayerMasking(Ratio().to(X.dtype).eval(), engine=engine)
+    with torch.no_grad():
+        unit, undefined = removal(X[:1].expand(2, -1, -1, -1), visible)
+    assert not unit[1].any() and unit[0].norm() == pytest.approx(1)
+    assert undefined[0].isnan().all() and not undefined[1].any()

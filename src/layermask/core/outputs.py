@@ -19,8 +19,8 @@ from layermask.errors import ModelError
 def to_plain(output: Any) -> Any:
     """A model's output with plain tensors: maps are 0 where hidden.
 
-    A result that has no positions left keeps its value even where nothing at all was visible: the model's
-    answer to no evidence (its last bias, for a linear head). A single cell cut out of a map, and what is
+    A result that has no positions left keeps its value even where nothing at all was visible, if that is finite:
+    the model's answer to no evidence (its last bias, for a linear head). A single cell cut out of a map, and what is
     computed from it alone, is 0 where that cell is hidden. Objects that hold masked values, in attributes
     or as containers, are copied with plain tensors in their place; the model's own objects stay as they are.
 
@@ -63,9 +63,16 @@ _CLOSED = (Tensor, nn.Module, str, bytes, int, float, complex, type, type(None),
            torch.dtype, torch.device)  # hold nothing that a rule has made  # fmt: skip
 
 
+def _finite(x: Masked) -> Tensor:
+    """The value of vectors, where an image of which nothing was visible has 0 for what is not finite (0 / 0)."""
+    if not (x.value.is_floating_point() or x.value.is_complex()):
+        return x.value
+    return torch.where(x.visible | x.value.isfinite(), x.value, 0.0)
+
+
 def _plain(x: Any, done: dict) -> Any:
     if isinstance(x, Masked):
-        return zero_hidden(x) if x.cut or has_positions(x) else x.value
+        return zero_hidden(x) if x.cut or has_positions(x) else _finite(x)
     if isinstance(x, Iterator | KeysView | ValuesView | ItemsView):  # which may yield masked values later
         raise ModelError(f"the model returned a {type(x).__name__}: return a list, tuple or dict of tensors")
     if isinstance(x, _CLOSED) or not masked_within(x):
