@@ -19,7 +19,7 @@ from torch import Tensor
 from variants import VARIANTS, Varied
 
 from layermask import Calibrated
-from layermask.data.source import Source
+from layermask.data.source import ImageSource
 from layermask.metrics.bootstrap import mean_interval
 from layermask.removal.registry import removal
 from layermask.studies import SegmentStudy, read_results, run
@@ -48,7 +48,7 @@ CAVEAT = (
 )
 
 
-def half(name: str, limit: int | None) -> Source:
+def half(name: str, limit: int | None) -> ImageSource:
     """Return so many images of a half: every other image, as they are listed, belongs to the same one."""
     source = images()
     samples = source.samples[name != "choosing" :: 2]

@@ -19,7 +19,7 @@ import torchvision
 from torch import nn
 
 from layermask.data import open_source
-from layermask.data.source import Source
+from layermask.data.source import ImageSource
 from layermask.io.atomic import write_all
 from layermask.io.progress import bar
 from layermask.studies import Store, run
@@ -39,12 +39,12 @@ def data() -> Path:
     return folder
 
 
-def images() -> Source:
+def images() -> ImageSource:
     """Return 1,000 labelled images of ImageNet's training set, one per class."""
     return open_source(data() / "imagenet_sample_1000")
 
 
-def objects() -> Source:
+def objects() -> ImageSource:
     """Return 150 images with human object masks, without ImageNet labels."""
     return open_source(data() / "davis16_masks")
 
@@ -118,7 +118,7 @@ def of_every_model(doc: str, limit: int) -> Iterator[Namespace]:
         yield Namespace(**{**vars(given), "model": name})
 
 
-def measure(experiment: Any, source: Source, given: Namespace, name: str) -> None:
+def measure(experiment: Any, source: ImageSource, given: Namespace, name: str) -> None:
     """Make the experiment, or the rest of it; its rows are then in the folder NAME of `--out`."""
     loaded = load(given.model)
 

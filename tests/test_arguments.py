@@ -29,7 +29,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.refusal import shown
 from layermask.data.registry import open_source
-from layermask.data.source import Sample, Source
+from layermask.data.source import ImageSource, Sample
 from layermask.errors import InputError
 from layermask.explain import feature_maps as activations
 from layermask.explain.query_plan import Segments
@@ -416,7 +416,7 @@ VALUES: dict[str, Any] = {
     "classes": 5,
     "loaded": LOADED,
     "preprocessing": LOADED.preprocessing,
-    "source": Source("folder", Path(), (Sample("a.png", Path("a.png")),)),
+    "source": ImageSource("folder", Path(), (Sample("a.png", Path("a.png")),)),
     "folder": "no-such-folder",
     "path": "no-such-file",
     "shape": (3, SIDE, SIDE),
@@ -703,7 +703,7 @@ NOT_CALLED = {
     "errors": "ImageError InputError LostMask MissingPackage ModelError NoMaskRule",
     "rows of tables, and what is returned": "RemovalEntry LawResult LawReport Audit Verdict Sample",
     "a decorator, which checks its own": "rule",
-    "files of experiments, and types": "Store Progress Source Fill",
+    "files of experiments, and types": "Store StudyProgress ImageSource Fill",
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layermask.data import DATA_SOURCES, Source, open_source
+from layermask.data import DATA_SOURCES, ImageSource, open_source
 from layermask.data.overlays import Shape, Shapes
 from layermask.errors import ImageError, InputError
 
@@ -106,7 +106,7 @@ def root(tmp_path) -> Path:
     return (tmp_path / "data").resolve()
 
 
-def opened(kind: str, root: Path) -> Source:
+def opened(kind: str, root: Path) -> ImageSource:
     root.mkdir(exist_ok=True)
     MAKERS[kind](root)
     return open_source(root)

@@ -6,6 +6,7 @@ Every operation goes on from there as the plain model would, so all spellings of
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch

@@ -14,7 +14,7 @@ from layermask.cli.outcome import outcome
 from layermask.errors import printable
 from layermask.io.record import engine_of, sha256
 from layermask.studies.hidden import visible_part
-from layermask.studies.prepared import PreparedImage, Ranking, rank
+from layermask.studies.prepared import PreparedImage, TopClasses, rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ def command(
 
 def _answers(
     image: PreparedImage, operators: dict[str, nn.Module], visible: Tensor, print_line: Callable[[str], None]
-) -> dict[str, tuple[np.ndarray, Ranking]]:
+) -> dict[str, tuple[np.ndarray, TopClasses]]:
     print_line(f"{image.title}, {float(visible.float().mean()):.1%} visible")
     answers = {"whole image": (image.picture, image.predictions)}
     answers |= {name: _answer(image, operator, visible) for name, operator in operators.items()}
@@ -79,7 +79,7 @@ def _answers(
     return answers
 
 
-def _answer(image: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple[np.ndarray, Ranking]:
+def _answer(image: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple[np.ndarray, TopClasses]:
     """Return what remains of the picture under a removal, and what the model makes of it."""
     from layermask.render.overlay import hidden_picture
 
@@ -92,7 +92,7 @@ def _answer(image: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple
     return remains, rank(operator, image.x, visible, output=image.output, valid=image.valid)
 
 
-def _sheet(image: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray, Ranking]]) -> bytes:
+def _sheet(image: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray, TopClasses]]) -> bytes:
     from layermask.render.figure import png
     from layermask.render.sheets import prediction_sheet
 
@@ -101,7 +101,7 @@ def _sheet(image: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray
 
 
 def _record(
-    image: PreparedImage, mask: Path, invert: bool, answers: dict[str, tuple[Any, Ranking]]
+    image: PreparedImage, mask: Path, invert: bool, answers: dict[str, tuple[Any, TopClasses]]
 ) -> dict[str, Any]:
     return {
         **image.record(),

@@ -19,10 +19,11 @@ from layermask.errors import ModelError
 def to_plain(output: Any) -> Any:
     """A model's output with plain tensors: maps are 0 where hidden.
 
-    A result that has no positions left keeps its value even where nothing at all was visible, if that is finite:
-    the model's answer to no evidence (its last bias, for a linear head). A single cell cut out of a map, and what is
-    computed from it alone, is 0 where that cell is hidden. Objects that hold masked values, in attributes
-    or as containers, are copied with plain tensors in their place; the model's own objects stay as they are.
+    A result that has no positions left keeps its value even where nothing at all was visible, if that is
+    finite: the model's answer to no evidence (its last bias, for a linear head). A single cell cut out of a
+    map, and what is computed from it alone, is 0 where that cell is hidden. Objects that hold masked values,
+    in attributes or as containers, are copied with plain tensors in their place; the model's own objects stay
+    as they are.
 
     Raises:
         ModelError: an object holds masked values and cannot be copied, or a container holds itself.
@@ -64,7 +65,7 @@ _CLOSED = (Tensor, nn.Module, str, bytes, int, float, complex, type, type(None),
 
 
 def _finite(x: Masked) -> Tensor:
-    """The value of vectors, where an image of which nothing was visible has 0 for what is not finite (0 / 0)."""
+    """The value of vectors; of images of which nothing was visible, 0 for what is not finite (0 / 0)."""
     if not (x.value.is_floating_point() or x.value.is_complex()):
         return x.value
     return torch.where(x.visible | x.value.isfinite(), x.value, 0.0)

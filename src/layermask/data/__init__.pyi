@@ -8,5 +8,5 @@ from layermask.data.nodata import load_valid as load_valid
 from layermask.data.polygons import load_polygons as load_polygons
 from layermask.data.registry import DATA_SOURCES as DATA_SOURCES
 from layermask.data.registry import open_source as open_source
+from layermask.data.source import ImageSource as ImageSource
 from layermask.data.source import Sample as Sample
-from layermask.data.source import Source as Source

@@ -13,7 +13,7 @@ from layermask.arguments.words import known
 from layermask.arguments.words import path as path_kind
 from layermask.data import layouts
 from layermask.data.files import class_folders, pictures
-from layermask.data.source import Sample, Source
+from layermask.data.source import ImageSource, Sample
 from layermask.errors import InputError
 from layermask.io.atomic import exists, is_folder, reason
 
@@ -64,7 +64,7 @@ DATA_SOURCES: dict[str, Layout] = {
 
 
 @checked(path=path_kind, images=optional(path_kind))
-def open_source(path: str | Path, kind: str = "auto", images: str | Path | None = None) -> Source:
+def open_source(path: str | Path, kind: str = "auto", images: str | Path | None = None) -> ImageSource:
     """Open a folder of labelled pictures; nothing is decoded yet.
 
     `kind`: a name in `DATA_SOURCES`, or "auto", which looks at the folder. `images`: where the pictures lie
@@ -77,7 +77,7 @@ def open_source(path: str | Path, kind: str = "auto", images: str | Path | None 
     root, place = _folder(Path(path)), _folder(Path(images)) if images is not None else None
     try:
         kind = _guess(root) if kind == "auto" else kind
-        return Source(kind, root, tuple(DATA_SOURCES[kind].samples(root, place)))
+        return ImageSource(kind, root, tuple(DATA_SOURCES[kind].samples(root, place)))
     except OSError as error:
         raise InputError(f"data {error.filename or root} cannot be read: {reason(error)}") from error
 

@@ -1,4 +1,4 @@
-"""`Sample`, a picture with what is known of it, and `Source`, a list of them with a name and a digest."""
+"""`Sample`, a picture and what is known of it, and `ImageSource`, a list of them with a name and a digest."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ class Sample:
     def _overlay(self, what: Known, size: Size | None) -> Image.Image:
         found = getattr(self, what)
         if found is None:
-            raise InputError(f"image {self.path} has no {what}: see Source.having")
+            raise InputError(f"image {self.path} has no {what}: see ImageSource.having")
         return found(size or self.load_image().size)
 
 
 @dataclass(frozen=True)
-class Source(Sequence[Sample]):
+class ImageSource(Sequence[Sample]):
     """Samples of one folder. `kind`: its layout; `root`: the folder; `summary`: what is in it."""
 
     kind: str
@@ -109,7 +109,7 @@ class Source(Sequence[Sample]):
         known = ", ".join(f"{self.count(what)} with {what}" for what in ("label", "mask", "saliency"))
         return f"{self.kind} {self.root}: {len(self)} images, {known}"
 
-    def having(self, what: Known, skip: bool = False) -> Source:
+    def having(self, what: Known, skip: bool = False) -> ImageSource:
         """Return the source if all samples have it; with `skip`, those samples that do.
 
         Raises:
@@ -127,7 +127,7 @@ class Source(Sequence[Sample]):
         return replace(self, samples=tuple(s for s in self.samples if getattr(s, what) is not None))
 
     @checked(limit=kinds.optional(kinds.count), seed=kinds.seed)
-    def pick(self, limit: int | None, seed: int = 0) -> Source:
+    def pick(self, limit: int | None, seed: int = 0) -> ImageSource:
         """Return `limit` samples at random, in the order of the source; all where it has no more.
 
         Those of a smaller limit are among those of a larger one.

@@ -20,7 +20,7 @@ from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
 from layermask.removal.gaps import Valid, never_visible, valid_pixels
-from layermask.removal.query import Forward, Progress, asking, batches, extra_inputs, progress, query
+from layermask.removal.query import Forward, ProgressCallback, asking, batches, extra_inputs, progress, query
 from layermask.removal.reading import Output, output_kind
 from layermask.removal.targets import Columns, Targets, items, target_kind
 from layermask.segment.labels import relabel
@@ -67,7 +67,7 @@ class Explainer(Checked, ABC):
         image: Float[Tensor, "1 C *S"],
         target: Targets = None,
         feature_mask: Any = None,
-        show_progress: Progress = False,
+        show_progress: ProgressCallback = False,
         additional_forward_args: Any = None,
         *,
         valid: Valid = None,
@@ -97,7 +97,7 @@ class Explainer(Checked, ABC):
         images: Float[Tensor, "N C *S"],
         targets: Targets | Sequence[Targets] = None,
         feature_masks: Sequence[Any] | None = None,
-        show_progress: Progress = False,
+        show_progress: ProgressCallback = False,
         additional_forward_args: Any = None,
         *,
         valid: Valid = None,
@@ -123,7 +123,12 @@ class Explainer(Checked, ABC):
         )
 
     def _explained(
-        self, images: Tensor, targets: Any, maps: list[Segments], show_progress: Progress, more: Sequence[Any]
+        self,
+        images: Tensor,
+        targets: Any,
+        maps: list[Segments],
+        show_progress: ProgressCallback,
+        more: Sequence[Any],
     ) -> list[Attribution]:
         columns = self._columns(targets, len(images))
         begin = partial(query, self.removal, self.output, self.compares, columns.read)

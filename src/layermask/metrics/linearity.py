@@ -21,7 +21,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.arguments.refusal import shown
 from layermask.errors import InputError
-from layermask.removal.query import Progress, answers, progress
+from layermask.removal.query import ProgressCallback, answers, progress
 from layermask.segment.segmenters import Grid
 
 EPS = 1e-8
@@ -68,7 +68,7 @@ def measure_linearity(
     patch: int | tuple[int, ...] = 16,
     *,
     perturbations_per_eval: int = 32,
-    show_progress: Progress = False,
+    show_progress: ProgressCallback = False,
 ) -> Linearity:
     """Ask about each patch of `patch` pixels alone and about all of images (N, C, *S).
 

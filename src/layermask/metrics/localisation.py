@@ -19,7 +19,7 @@ from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.metrics.measure import classes_of, shown_by
 from layermask.removal.gaps import never_visible
-from layermask.removal.query import Progress, progress
+from layermask.removal.query import ProgressCallback, progress
 from layermask.segment.labels import NOWHERE, spread, sum_over
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def top_k_ablation(
     row: int = 0,
     *,
     batch_size: int = 32,
-    show_progress: Progress = False,
+    show_progress: ProgressCallback = False,
 ) -> Tensor:
     """Return which of N images (N, C, *S) are still right, (N,) bool, without their `k` highest segments.
 

@@ -15,7 +15,7 @@ from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
 from layermask.removal.gaps import Valid, never_visible, valid_pixels
-from layermask.removal.query import Forward, Progress, answers, batches, extra_inputs, progress, query
+from layermask.removal.query import Forward, ProgressCallback, answers, batches, extra_inputs, progress, query
 from layermask.removal.reading import Output, output_kind
 from layermask.removal.targets import Columns
 from layermask.segment.labels import NOWHERE, relabel
@@ -41,7 +41,7 @@ def measure(
     *,
     perturbations_per_eval: int = 32,
     output: Output = "probability",
-    show_progress: Progress = False,
+    show_progress: ProgressCallback = False,
     additional_forward_args: Any = None,
     valid: Valid = None,
 ) -> list[Any]:

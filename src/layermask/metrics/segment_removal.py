@@ -17,7 +17,7 @@ from layermask.metrics.measure import maps_of
 from layermask.metrics.operators import random_scores
 from layermask.metrics.predictions import Predictions
 from layermask.removal.gaps import Valid, never_visible, valid_pixels
-from layermask.removal.query import Progress, progress, query
+from layermask.removal.query import ProgressCallback, progress, query
 
 TENTHS = tuple(number / 10 for number in range(11))
 
@@ -45,7 +45,7 @@ def remove_segments(
     seed: int = 0,
     first: int = 0,
     perturbations_per_eval: int = 32,
-    show_progress: Progress = False,
+    show_progress: ProgressCallback = False,
     valid: Valid = None,
 ) -> Predictions:
     """Return the classes predicted for images (N, C, *S) with fractions of their segments removed.

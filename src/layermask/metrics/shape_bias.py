@@ -18,7 +18,7 @@ from layermask.arguments.declare import checked
 from layermask.errors import InputError
 from layermask.metrics.bootstrap import Estimate, mean_interval
 from layermask.metrics.measure import classes_of
-from layermask.removal.query import Progress, progress
+from layermask.removal.query import ProgressCallback, progress
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Shaped
@@ -119,7 +119,7 @@ def measure_shape_bias(
     labels: Int[Tensor, " N"] | None = None,
     *,
     batch_size: int = 32,
-    show_progress: Progress = False,
+    show_progress: ProgressCallback = False,
 ) -> ShapeBias:
     """Ask about images (N, C, *S) whole, without their objects (N, 1, *S) bool, and with the broken masks.
 

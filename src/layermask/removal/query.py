@@ -18,7 +18,7 @@ from layermask.zoo.outputs import flat_scores, scores
 
 Forward = Callable[..., Tensor]  # images (n or 1, C, *S), visible (n, 1, *S), more inputs -> (n, numbers)
 Batches = Iterable[tuple[Any, ...]]  # images, visible, more inputs
-Progress = bool | Callable[[int], None]
+ProgressCallback = bool | Callable[[int], None]
 
 
 def batches(images: Tensor, visible: Tensor, size: int, more: Sequence[Any] = ()) -> Batches:
@@ -138,7 +138,7 @@ def check_finite(values: Tensor, images: Tensor | None = None) -> None:
         raise ModelError(f"the model's scores are not finite for {bad} of {len(values)} masks: {advice}")
 
 
-def progress(show: Progress, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+def progress(show: ProgressCallback, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
     """Give `advance(done)`: a bar for True, the caller's own function, or silence."""
     if callable(show):
         return nullcontext(show)

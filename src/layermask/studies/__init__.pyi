@@ -2,7 +2,7 @@ from layermask.studies.lime.study import LimeStudy as LimeStudy
 from layermask.studies.linearity.study import LinearityStudy as LinearityStudy
 from layermask.studies.operators.study import OperatorStudy as OperatorStudy
 from layermask.studies.registry import EXPERIMENTS as EXPERIMENTS
-from layermask.studies.runner import Progress as Progress
+from layermask.studies.runner import StudyProgress as StudyProgress
 from layermask.studies.runner import run as run
 from layermask.studies.segments.study import SegmentStudy as SegmentStudy
 from layermask.studies.shape_bias.study import ShapeBiasStudy as ShapeBiasStudy

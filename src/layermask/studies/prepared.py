@@ -44,7 +44,7 @@ class PreparedSample:
     saliency: Tensor | None = None
 
 
-Ranking = list[tuple[int, float]]  # classes and answers, the most likely first
+TopClasses = list[tuple[int, float]]  # classes and answers, the most likely first
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class PreparedImage:
         return self.loaded.preprocessing.picture(self.x)
 
     @cached_property
-    def predictions(self) -> Ranking:
+    def predictions(self) -> TopClasses:
         from layermask.removal.query import Unmasked
 
         return rank(Unmasked(self.loaded.model), self.x, output=self.output) if self.scored else []
@@ -85,14 +85,14 @@ class PreparedImage:
             return str(index)  # a target that is no class
         return short(self.loaded.labels[index]) if index < len(self.loaded.labels) else f"class {index}"
 
-    def named(self, ranking: Ranking) -> list[tuple[str, float]]:
+    def named(self, ranking: TopClasses) -> list[tuple[str, float]]:
         return [(self.label(index), value) for index, value in ranking]
 
-    def listed(self, ranking: Ranking) -> str:
+    def listed(self, ranking: TopClasses) -> str:
         """Return a line per class: its answer and its name."""
         return "\n".join(f"  {said(value, self.output):>7}  {name}" for name, value in self.named(ranking))
 
-    def entries(self, ranking: Ranking) -> list[dict[str, Any]]:
+    def entries(self, ranking: TopClasses) -> list[dict[str, Any]]:
         unit = "logit" if self.output == "logit" else "probability"
         return [
             {**({"class": index} if isinstance(index, int) else {}), "label": self.label(index), unit: value}
@@ -151,7 +151,7 @@ def rank(
     count: int = 5,
     output: OutputName = "probability",
     valid: Tensor | None = None,
-) -> Ranking:
+) -> TopClasses:
     """Return the likeliest classes of a picture x (1, C, H, W), of which `visible` (1, 1, H, W) is shown.
 
     Of that, only what is `valid`. `output`: what their numbers are, a name in `removal.reading.OUTPUTS`.

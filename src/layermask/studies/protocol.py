@@ -13,7 +13,7 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import Kind, check_fields
-from layermask.data.source import Sample, Source
+from layermask.data.source import ImageSource, Sample
 from layermask.errors import InputError
 from layermask.io.record import engine_of
 from layermask.removal.query import Unmasked, answers, batches
@@ -80,14 +80,14 @@ class OverRemovals(ABC):
     def _segmenters(self) -> dict[str, Segmenter]:
         return {name: segmenter(name) for name in self._segmentations}
 
-    def check(self, source: Source, loaded: Loaded) -> None:
+    def check(self, source: ImageSource, loaded: Loaded) -> None:
         """Raise `InputError` if the experiment cannot be made with this data and model."""
         if self.objects:
             source.having("mask")
         if self.labelled:
             check_labels(source, loaded)
 
-    def settings(self, source: Source) -> dict[str, Any]:
+    def settings(self, source: ImageSource) -> dict[str, Any]:
         """Return what rows depend on besides the pictures and the model."""
         own = {k: list(v) if isinstance(v, tuple) else v for k, v in self._own_settings().items()}
         if self._segmentations:
@@ -153,7 +153,7 @@ def check_each_once(name: str, values: Sequence[Any]) -> None:
         raise InputError(f"{name} are {', '.join(map(str, values)) or 'none'}: give some, each once")
 
 
-def check_labels(source: Source, loaded: Loaded) -> None:
+def check_labels(source: ImageSource, loaded: Loaded) -> None:
     """Refuse labels that only some pictures have, or that the model has no class for."""
     if source.count("label"):
         source.having("label")
@@ -166,7 +166,7 @@ def check_labels(source: Source, loaded: Loaded) -> None:
         )
 
 
-def kind_of_labels(source: Source) -> str:
+def kind_of_labels(source: ImageSource) -> str:
     return OF_THE_DATA if source.count("label") else OF_THE_MODEL
 
 

@@ -17,14 +17,14 @@ from torch import nn
 from layermask.arguments import kinds
 from layermask.arguments.declare import Kind, checked
 from layermask.arguments.refusal import has, wrong_type
-from layermask.data.source import Sample, Source
+from layermask.data.source import ImageSource, Sample
 from layermask.errors import ImageError, InputError
 from layermask.io import record
 from layermask.io.ahead import ahead
 from layermask.studies.store import Row, Store
 from layermask.zoo.loaded import Loaded
 
-Progress = Callable[[Store, int], AbstractContextManager[Callable[[float], None]]]
+StudyProgress = Callable[[Store, int], AbstractContextManager[Callable[[float], None]]]
 """From the store and the number of pictures that are left: a context of `advance(pictures)`."""
 
 SHARD_IMAGES, SHARD_SECONDS = 64, 30.0
@@ -37,8 +37,8 @@ class Experiment(Protocol):
     name: ClassVar[str]
     columns: ClassVar[dict[str, str]]
 
-    def check(self, source: Source, loaded: Loaded) -> None: ...
-    def settings(self, source: Source) -> dict[str, Any]: ...
+    def check(self, source: ImageSource, loaded: Loaded) -> None: ...
+    def settings(self, source: ImageSource) -> dict[str, Any]: ...
     def prepare(self, sample: Sample, loaded: Loaded) -> Any: ...
     def rows(self, scene: Any, loaded: Loaded, device: torch.device, batch_size: int) -> list[Row]: ...
 
@@ -52,7 +52,7 @@ def _experiment(name: str, value: Any) -> Any:
 
 OF_A_RUN: dict[str, Kind] = {
     "loaded": partial(kinds.instance, kind=Loaded),
-    "source": partial(kinds.instance, kind=Source),
+    "source": partial(kinds.instance, kind=ImageSource),
     "folder": kinds.path,
     "weights": kinds.optional(kinds.path),
     "device": kinds.optional(kinds.device),
@@ -68,7 +68,7 @@ OF_A_RUN: dict[str, Kind] = {
 def run(
     experiment: Experiment,
     loaded: Loaded,
-    source: Source,
+    source: ImageSource,
     folder: str | Path,
     *,
     weights: Path | None = None,
@@ -76,7 +76,7 @@ def run(
     batch_size: int = 32,
     skip_unreadable: bool = False,
     force: bool = False,
-    progress: Progress = lambda store, left: nullcontext(lambda done: None),
+    progress: StudyProgress = lambda store, left: nullcontext(lambda done: None),
 ) -> Store:
     """Make the experiment with every picture, and write `folder`/results.parquet.
 
@@ -179,7 +179,7 @@ class _Shard:
 
 
 def describe(
-    experiment: Experiment, loaded: Loaded, source: Source, weights: Path | None, device: torch.device
+    experiment: Experiment, loaded: Loaded, source: ImageSource, weights: Path | None, device: torch.device
 ) -> dict[str, Any]:
     """Return all that the rows of a run depend on, for settings.json; batch sizes are not among it."""
     versions = {name: version for name, version in record.versions().items() if name != "python"}

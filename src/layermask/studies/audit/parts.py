@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from layermask.data.source import Source
+from layermask.data.source import ImageSource
 from layermask.errors import InputError
 from layermask.metrics.linearity import headless
 from layermask.removal.reading import OutputName
@@ -28,7 +28,7 @@ class Part:
 
     name: str
     experiment: Any
-    source: Source
+    source: ImageSource
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AuditParts:
 
 def plan(
     loaded: Loaded,
-    source: Source,
+    source: ImageSource,
     removals: Sequence[str],
     segmentations: Sequence[str],
     seed: int,

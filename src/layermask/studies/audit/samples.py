@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from layermask.data.source import Sample, Source
+from layermask.data.source import ImageSource, Sample
 from layermask.explain.query_plan import Segments
 from layermask.metrics.segment_removal import how_many
 from layermask.removal.painting import PixelFill
@@ -96,6 +96,6 @@ def _visible(labels: Tensor, sample: Sample, segmentation: str, hidden: float, s
     return shown.masks(rank[None] >= how_many(hidden, shown.count))
 
 
-def by_name(source: Source, names: Sequence[str]) -> list[Sample]:
+def by_name(source: ImageSource, names: Sequence[str]) -> list[Sample]:
     known = {sample.name: sample for sample in source}
     return [known[name] for name in names]

@@ -13,7 +13,7 @@ import torch
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-from layermask.data.source import Source
+from layermask.data.source import ImageSource
 from layermask.io import record as records
 from layermask.io.atomic import output_folder, write_all
 from layermask.removal.reading import OutputName
@@ -30,7 +30,7 @@ from layermask.studies.segments.answers import SegmentAnswers, read_answers
 from layermask.studies.store import Store, read_results
 from layermask.zoo.loaded import Loaded
 
-Progress = Callable[[str, Store, int], AbstractContextManager[Callable[[float], None]]]
+AuditProgress = Callable[[str, Store, int], AbstractContextManager[Callable[[float], None]]]
 """As that of `studies.run`, after the name of the experiment."""
 
 
@@ -72,7 +72,7 @@ class Audit:
 )
 def audit(
     loaded: Loaded,
-    source: Source,
+    source: ImageSource,
     folder: str | Path,
     *,
     removals: Sequence[str] = AUDIT_REMOVALS,
@@ -86,7 +86,7 @@ def audit(
     force: bool = False,
     operator: MakeOperator = from_table,
     output: OutputName = "probability",
-    progress: Progress = lambda name, store, left: nullcontext(lambda done: None),
+    progress: AuditProgress = lambda name, store, left: nullcontext(lambda done: None),
     planned: Callable[[AuditParts], None] = lambda made: None,
 ) -> Audit:
     """Measure the missingness bias of a model on a source, and write `folder`/audit.html and audit.json.
@@ -136,7 +136,7 @@ def audit(
 
 def _report(
     loaded: Loaded,
-    source: Source,
+    source: ImageSource,
     made: AuditParts,
     tables: dict[str, Table],
     seed: int,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from layermask.studies.hidden import Hidden, patches_of
-from layermask.studies.prepared import PreparedImage, Ranking, rank
+from layermask.studies.prepared import PreparedImage, TopClasses, rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ class Answer:
     """What entered the model, (H, W, 3) uint8, and what the model made of it, all classes."""
 
     picture: np.ndarray
-    ranking: Ranking
+    ranking: TopClasses
     engine: str | None = None
 
     @property

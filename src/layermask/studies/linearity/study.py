@@ -16,7 +16,7 @@ from torch import Tensor
 from layermask._private_torch import MadeFor
 from layermask.arguments import kinds
 from layermask.arguments.declare import Kind
-from layermask.data.source import Source
+from layermask.data.source import ImageSource
 from layermask.errors import InputError, out_of_memory
 from layermask.io.atomic import reason
 from layermask.metrics.linearity import headless, measure_linearity
@@ -64,7 +64,7 @@ class LinearityStudy(OverRemovals):
         if self.head and self.of == "logits":
             raise InputError(f"head {self.head!r} has no use, as logits are what it answers: leave it out")
 
-    def check(self, source: Source, loaded: Loaded) -> None:
+    def check(self, source: ImageSource, loaded: Loaded) -> None:
         """Raise `InputError` if the experiment cannot be made with this model."""
         crop = loaded.preprocessing.crop
         if max(self.patches) >= max(crop):

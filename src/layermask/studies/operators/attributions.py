@@ -47,7 +47,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Method:
+class Attributor:
     """What scores the segments of a case, (S,) float64. `asks`: the removal that it asks by, if any."""
 
     scores: Callable[[Case, str], Tensor]
@@ -89,19 +89,19 @@ def _input_times_gradient(case: Case, removal: str) -> Tensor:
     return sum_over(case.segments, product[0].sum(0).cpu().double())
 
 
-METHODS: dict[str, Method] = {
-    "random": Method(_random, "random numbers, which every other should beat"),
-    "gradient": Method(
+METHODS: dict[str, Attributor] = {
+    "random": Attributor(_random, "random numbers, which every other should beat"),
+    "gradient": Attributor(
         _gradient, "sum of the absolute input gradient (largest channel) of the plain model's largest score"
     ),
-    "input-x-gradient": Method(
+    "input-x-gradient": Attributor(
         _input_times_gradient, "sum of input times gradient, the input as normalised (Shrikumar et al. 2016)"
     ),
 }
 """By name. Every explainer of `layermask explain` is one, too: see `method`."""
 
 
-def method(name: str) -> Method:
+def method(name: str) -> Attributor:
     """Return the method of a name in `METHODS`, or EXPLAINER@REMOVAL, as lime@greyout.
 
     An explainer alone asks by the removal that judges: then the judges rank scores of their own.
@@ -118,7 +118,7 @@ def method(name: str) -> Method:
             f"unknown method {name!r}: choose from {', '.join(METHODS)}, or one of {', '.join(EXPLAINERS)} "
             f"with @REMOVAL{nearest(name, known)}"
         )
-    return Method(partial(_explained, kind), f"{kind} by {removal or 'the judge'}", removal)
+    return Attributor(partial(_explained, kind), f"{kind} by {removal or 'the judge'}", removal)
 
 
 def _explained(kind: str, case: Case, removal: str) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import Kind
-from layermask.data.source import Sample, Source
+from layermask.data.source import ImageSource, Sample
 from layermask.explain.query_plan import Segments
 from layermask.metrics.segment_removal import TENTHS, how_many
 from layermask.removal.reading import OutputName
@@ -107,18 +107,18 @@ class SegmentStudy(OverRemovals):
         """Whether salient orders follow a map that the data has."""
         return self._salient and sample.saliency is not None
 
-    def _ranking(self, source: Source) -> str:
+    def _ranking(self, source: ImageSource) -> str:
         if not self._salient:
             return UNUSED
         return MAPS if source.count("saliency") else GRADIENT
 
-    def check(self, source: Source, loaded: Loaded) -> None:
+    def check(self, source: ImageSource, loaded: Loaded) -> None:
         """Raise `InputError` if the experiment cannot be made with this data and model."""
         super().check(source, loaded)
         if self._ranking(source) == MAPS:
             source.having("saliency")
 
-    def settings(self, source: Source) -> dict[str, Any]:
+    def settings(self, source: ImageSource) -> dict[str, Any]:
         """Return what rows depend on besides the pictures and the model."""
         own = super().settings(source)
         labels = own.pop("labels")  # stands last
