@@ -295,7 +295,7 @@ def fault(call: list[str], changed: list[str], status: int, said: str) -> str | 
     """Return what is wrong with an outcome that is neither an answer nor a refusal that names the cause."""
     bare = _bare(said).replace("batchsize", "batch-size")
     words = [word.strip("-/") for word in changed] + [word for word in call if word.startswith(("--", "/"))]
-    words += [str(expanded(word)) for word in changed]
+    words += [name for word in changed for name in (str(expanded(word)), Path(word).stem)]
     words += [re.split(r"[,:.@]", word)[0] for word in words]
     named = any(_bare(word)[:30] in bare for word in words if word.strip())
     named |= any(repr(word) in said for word in changed) or "Usage:" in said
