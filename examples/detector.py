@@ -16,6 +16,7 @@ from torchvision.models import detection
 from torchvision.transforms.functional import pil_to_tensor
 
 import layermask as lm
+from layermask.check.randomise import randomise
 from layermask.io.demo import PHOTOGRAPH
 
 
@@ -27,7 +28,8 @@ def detector(trained: bool = False) -> torch.nn.Module:
     tiny = {"num_classes": 4, "min_size": 64, "max_size": 96, "box_score_thresh": 0.0}
     few = {"rpn_pre_nms_top_n_test": 50, "rpn_post_nms_top_n_test": 20, "box_detections_per_img": 10}
     made = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, **tiny, **few)
-    return made.eval()
+    # torchvision's own random weights are so small that no picture changes a score.
+    return randomise(made.eval(), torch.rand(4, 3, 64, 96))
 
 
 def explain(model: torch.nn.Module, image: torch.Tensor, n_samples: int = 500) -> lm.Attribution:
@@ -36,9 +38,7 @@ def explain(model: torch.nn.Module, image: torch.Tensor, n_samples: int = 500) -
         found = model(image)[0]
     best = int(found["scores"].argmax())
     target = lm.explain.Box(found["boxes"][best].tolist(), int(found["labels"][best]))
-    # Hidden pixels get the mean colour of the visible ones: the detector normalises by itself, so that a
-    # colour such as Greyout's, which is meant for normalised images, would be another one here.
-    removal = lm.removal.MeanFill(model)
+    removal = lm.LayerMasking(model)
     explainer = lm.Rise(removal, n_samples=n_samples, perturbations_per_eval=8)
     return explainer.attribute(image, target, lm.Grid(16)(image[0]))
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RECIPES = sorted(EXAMPLES.glob("*.py"))
-OF_TARGETS = {"clip", "detector", "segmenter"}
+OF_TARGETS = {"clip", "detector", "segmenter", "vlm"}
 """Scripts whose functions are tested one by one."""
 
 
@@ -67,3 +67,15 @@ def test_the_similarity_to_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(defined["explain"](clip, image, words).prediction[0]) == pytest.approx(
         float(cosine), abs=1e-5
     )
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers, about its own versions
+def test_the_next_word_of_a_vision_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    defined, _ = run("vlm", "transformers", monkeypatch)
+    model, image = defined["tiny_llava"](), torch.rand(1, 3, 64, 64)
+    words = torch.tensor([[1, *[defined["IMAGE_TOKEN"]] * 16, 9]])
+    word, found = defined["explain"](model, image, words)
+    with torch.no_grad():
+        last = model(input_ids=words, pixel_values=image).logits[0, -1].log_softmax(-1)
+    assert word == int(last.argmax())
+    assert float(found.prediction[0]) == pytest.approx(float(last[word]), abs=1e-5)

@@ -105,7 +105,7 @@ def _boxes(text: str) -> tuple[Box, ...]:
         boxes = ()
     if not boxes or any(len(box) != 4 or box[0] >= box[2] or box[1] >= box[3] for box in boxes):
         raise InputError(
-            f"boxes {text!r}: expected left,top,right,bottom in pixels, left < right and top < bottom; one box "
-            "after another, with ; between them"
+            f"boxes {text!r}: expected left,top,right,bottom in pixels, left < right and top < bottom, "
+            "with ; between boxes"
         )
     return boxes  # type: ignore[return-value]  # all are of 4
