@@ -3,8 +3,8 @@
     python examples/vlm.py [PICTURE]
 
 Hidden parts give no image tokens to the language model: their tokens get no attention weight. The target is
-the log-probability of a word, a function of the model's answer. The model here is a tiny random LLaVA, and its
-words are numbers; with `LlavaForConditionalGeneration.from_pretrained` and its processor they are real ones.
+the log-probability of a word, a function of the model's answer. The model here is a tiny random LLaVA, and
+its words are numbers; with `LlavaForConditionalGeneration.from_pretrained` and its processor they are real.
 """
 
 from __future__ import annotations
