@@ -236,3 +236,15 @@ def test_channels_that_stand_last_are_named() -> None:
         )
     with pytest.raises(InputError, match=r"images must be a torch.Tensor, not list. Use torch.stack."):
         lm.FeatureAblation(lm.LayerMasking(net(4))).attribute_batch([IMAGE[0]], 0, [CELLS])  # type: ignore[arg-type]
+
+
+def test_a_segmenter_that_ends_in_softmax_is_read_alike_whole_and_masked() -> None:
+    """Of a convolution of one pixel, only the region's own segment counts."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(1)).eval()
+    image = torch.rand(1, 3, 8, 8)
+    segments = torch.arange(8)[:, None] // 4 * 2 + torch.arange(8) // 4
+    explainer = lm.FeatureAblation(lm.LayerMasking(model))
+    found = explainer.attribute(image, lm.explain.Region(0, segments == 0), segments)
+    want = model(image)[0, 0, :4, :4].mean().item()
+    assert found.scores[0].tolist() == pytest.approx([want, 0, 0, 0], abs=1e-6)

@@ -254,6 +254,14 @@ def test_variances_are_corrected_as_torch_corrects_them(length: int, correction:
         assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["amax", "amin", "max", "min"])
+def test_extremes_of_truths_are_truths(name: str) -> None:
+    x, few = some(draw(2, 4, 3), -1)
+    ours = getattr(torch, name)(Masked(x.value > 0, x.visible), -1)
+    ours = ours if isinstance(ours, Masked) else ours[0]
+    assert ours.dtype is torch.bool and torch.equal(ours.value, getattr(few > 0, "a" + name[-3:])(-1))
+
+
 @pytest.mark.parametrize("length", [3, 7])
 @pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize("name", ["any", "all"])
@@ -359,6 +367,18 @@ def test_weights_padded_with_zeros_are_renormalised() -> None:
     ours = F.pad((asking @ keys.mT).softmax(-1), (0, 2)) @ v
     weights = F.pad((q @ keys.mT).softmax(-1), (0, 2))[..., LENGTHS[7]]
     agree(ours, weights / weights.sum(-1, keepdim=True) @ few)
+
+
+@pytest.mark.parametrize("factor", [3.0, 0.1, -2.0])
+@pytest.mark.parametrize("einsum", [False, True])
+def test_weights_keep_their_factor(factor: float, einsum: bool) -> None:
+    """Scaled, they are renormalised to what they summed to."""
+    asking = Masked(draw(2, 5, 3), torch.ones(1, 1, 1, dtype=torch.bool))
+    weights = (asking @ draw(2, 7, 3, seed=1).mT).softmax(-1)
+    v, _ = some(draw(2, 7, 4, seed=2), -2)
+    scaled = weights * factor
+    ours = torch.einsum("bqk,bkc->bqc", scaled, v) if einsum else scaled @ v
+    assert torch.allclose(ours.value, factor * (weights @ v).value, rtol=1e-12, atol=1e-12)
 
 
 # --- what few models do --------------------------------------------------------------------------------

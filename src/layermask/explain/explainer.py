@@ -6,7 +6,6 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
@@ -131,14 +130,15 @@ class Explainer(Checked, ABC):
         more: Sequence[Any],
     ) -> list[Attribution]:
         columns = self._columns(targets, len(images))
-        begin = partial(query, self.removal, self.output, self.compares, columns.read)
-        whole = self._whole(images, more, begin())
+        # One query throughout: what the model's numbers are is recognised by those of the whole pictures.
+        ask = query(self.removal, self.output, self.compares, columns.read)
+        whole = self._whole(images, more, ask)
         picked = [columns.picked(i, len(row)) or self._likeliest(row) for i, row in enumerate(whole)]
         predictions = [row[places].double().cpu() for row, places in zip(whole, picked, strict=True)]
         self._expect(whole, picked)
         plans = [self.plan(*each) for each in zip(maps, predictions, picked, strict=True)]
         with progress(show_progress, self.name, sum(map(self.cost, maps))) as advance:
-            found = run(plans, images, picked, begin(), self.perturbations_per_eval, advance, more)
+            found = run(plans, images, picked, ask, self.perturbations_per_eval, advance, more)
         shown = [columns.wanted[i] or places for i, places in enumerate(picked)]
         return [
             Attribution(

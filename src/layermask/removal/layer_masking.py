@@ -155,7 +155,7 @@ class LayerMasking(nn.Module):
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
         if name := next((n for n, m in self.model.named_modules() if has_backward_hooks(m)), None):
-            advice = "Register a hook on the tensors themselves (register_hook), or call it under no_grad."
+            advice = "Remove the hooks, or call it under torch.no_grad(); gradients of images need no hooks."
             raise NoMaskRule("torch.nn.Module.register_full_backward_hook", name, advice=advice)
 
     def extra_repr(self) -> str:

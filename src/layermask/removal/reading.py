@@ -145,24 +145,34 @@ def _softmax(found: Tensor) -> Tensor:
 
 
 def _as_it_is(found: Tensor) -> Tensor:
+    """The answers of a model that ends in a sigmoid."""
+    if not _between(found):
+        raise _changed(found)
     return found
 
 
 def _as_probabilities(found: Tensor) -> Tensor:
-    if not _sums_to_one(found):
-        raise ModelError(
-            f"the model's first answers are probabilities, and of shape {tuple(found.shape)} some are none: "
-            'say what they are, output="logit" for the numbers themselves'
-        )
+    """Rows that sum to 1; hidden cells of a dense map are 0 throughout."""
+    if not _sums_to_one(found, empty=True):
+        raise _changed(found)
     return found
+
+
+def _changed(found: Tensor) -> ModelError:
+    return ModelError(
+        f"the model's first answers are probabilities, and of shape {tuple(found.shape)} some are none: "
+        'say what they are, output="logit" for the numbers themselves'
+    )
 
 
 def _between(found: Tensor) -> bool:
     return bool(((found >= 0) & (found <= 1)).all())
 
 
-def _sums_to_one(found: Tensor) -> bool:
-    return _between(found) and bool(((found.sum(1) - 1).abs() <= _rounding(found)).all())
+def _sums_to_one(found: Tensor, empty: bool = False) -> bool:
+    """Whether numbers along the second axis are probabilities, or all 0 where that is `empty`."""
+    whole = (found.sum(1) - 1).abs() <= _rounding(found)
+    return _between(found) and bool((whole | (found == 0).all(1) if empty else whole).all())
 
 
 def _rounding(found: Tensor) -> float:

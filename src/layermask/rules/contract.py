@@ -94,7 +94,7 @@ def _outer(run: Any, a: Tensor, b: Tensor) -> Tensor:
 def _renormalised(
     product: Callable, out: Tensor, factors: tuple, summed: Sequence, values: tuple, masks: tuple
 ) -> Tensor:
-    """Weights whose softmax did not know of the other factor's hidden entries sum to less than one."""
+    """Divide by the share of softmax's weights whose other factor is visible: they did not know of it."""
     for place, (weights, dims) in enumerate(zip(factors, summed, strict=True)):
         other = 1 - place
         if (
@@ -103,11 +103,14 @@ def _renormalised(
             and not varies(masks[place], dims)
             and varies(masks[other], summed[other])
         ):
-            part = product(*_ordered(place, values[place], masks[other].to(out.dtype)))
+            shown = masks[other].to(out.dtype)
+            part, total = (
+                product(*_ordered(place, values[place], m)) for m in (shown, torch.ones_like(shown))
+            )
             each = torch.ones(_sizes_along(values[place], dims), dtype=out.dtype, device=out.device)
             whole = product(*_ordered(place, each, (~masks[other]).to(out.dtype))) == 0
-            tiny = torch.finfo(out.dtype).tiny
-            return out / torch.where(whole | (part <= tiny), torch.ones_like(part), part)
+            none = whole | (part.abs() <= torch.finfo(out.dtype).tiny) | (total == 0)
+            return out / torch.where(none, torch.ones_like(part), part / total)
     return out
 
 

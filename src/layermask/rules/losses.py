@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from layermask.core.masked import Masked, replace_masked, zero_hidden_pair, zero_undetermined
 from layermask.core.rule_table import built_in as rule
+from layermask.core.rule_table import name_of
+from layermask.errors import NoMaskRule
 from layermask.rules.pointwise import pointwise
 from layermask.rules.scatter import plain_only
 
@@ -19,6 +21,9 @@ _BY_ENTRY = """
     """.split()
 
 
+_OF_WEIGHTS = (F.mse_loss, F.l1_loss)
+
+
 def _by_entry(function: Callable) -> Callable:
     each, signature = pointwise(function), inspect.signature(function)
 
@@ -26,6 +31,8 @@ def _by_entry(function: Callable) -> Callable:
         """Some refuse values out of range, which hidden ones may be."""
         given = signature.bind(*args, **kwargs)
         reduction = _reduction(given.arguments)
+        if reduction == "mean" and given.arguments.get("weight") is not None and function in _OF_WEIGHTS:
+            raise NoMaskRule(name_of(function), why="Its mean is one of weights: use reduction='none'.")
         given.arguments["reduction"] = "none"
         out = each(
             *replace_masked(given.args, zero_hidden_pair), **replace_masked(given.kwargs, zero_hidden_pair)

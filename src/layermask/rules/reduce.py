@@ -97,13 +97,13 @@ def _extreme(function: Callable, worst: float) -> Callable:
         seen = _counts(input, dims, keepdim)
         out = function(hidden_last(input, worst, dims), *(() if dim is None else (dim, keepdim)))
         if isinstance(out, Tensor):
-            out = torch.where(seen, out, 0.0 if out.is_floating_point() else 0)
+            out = torch.where(seen, out, out.new_zeros(()))
             return reduced(input, out, dims, keepdim)
         values, places = out
         if not values.is_floating_point() and input.value.ndim:
             best = values if keepdim else values.unsqueeze(dim)
             places = _among_visible(input, input.value == best, places, dim, keepdim)
-        values = reduced(input, torch.where(seen, values, 0), dims, keepdim)
+        values = reduced(input, torch.where(seen, values, values.new_zeros(())), dims, keepdim)
         return type(out)((values, placed(input, places, dims, keepdim)))
 
     return rule
