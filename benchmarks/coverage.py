@@ -294,7 +294,7 @@ def families(results: list[Result], versions: dict[str, str]) -> str:
         "Written by `make coverage`: what was run under `LayerMasking`, with random weights, and whether",
         "laws 1, 2, 5 and 9 hold ([coverage.md](coverage.md) says what they are). The last column says what",
         "went wrong with the others: mostly an operation without a rule, which is an error that names it.",
-        f"{unbuilt} models are left out, because they do not run here even without masks; so are the largest.",
+        f"{unbuilt} models are left out, as they do not run here even without masks; so are the largest.",
         "",
         f"{time.strftime('%Y-%m-%d')}, " + ", ".join(f"{name} {number}" for name, number in versions.items()),
         "",

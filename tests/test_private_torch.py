@@ -192,3 +192,10 @@ def test_hooks_that_wait_for_gradients_are_seen(register: str) -> None:
     assert private.has_backward_hooks(module)
     handle.remove()
     assert not private.has_backward_hooks(module)
+
+
+def test_buffers_are_those_of_the_module_alone() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(2))
+    assert private.buffers_of(module) == {}
+    private.buffers_of(module[0])["running_mean"] = torch.ones(2)
+    assert module[0].running_mean.tolist() == [1, 1]

@@ -358,3 +358,37 @@ def test_exported_programs_answer_as_the_module(core: bool, engine: str) -> None
         ours, theirs = (LayerMasking(m, engine=engine)(X, M) for m in (program.module(), model))
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+class Running(nn.Module):
+    """Keeps a running mean in a buffer, by assignment or through `.data`."""
+
+    def __init__(self, through_data: bool) -> None:
+        super().__init__()
+        self.conv, self.through_data = nn.Conv2d(3, 4, 1), through_data
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Any) -> Any:
+        y = self.conv(x)
+        new = 0.9 * self.mean + 0.1 * y.mean((0, 2, 3)).detach()
+        if self.through_data:
+            self.mean.data = new
+        else:
+            self.mean = new
+        return y.mean((2, 3)) - self.mean
+
+
+def test_a_buffer_is_left_plain() -> None:
+    model, x = Running(False).eval(), torch.rand(1, 3, 8, 8)
+    visible = torch.arange(8).expand(1, 1, 8, 8) < 4
+    LayerMasking(model)(x, visible)
+    assert type(model.mean) is Tensor and model.mean.any()
+    assert type(model(x)) is Tensor and type(model.state_dict()["mean"]) is Tensor
+
+
+def test_memory_is_not_given_away_through_data() -> None:
+    """Torch's own error: a masked value has no memory that a plain tensor could take."""
+    model, x = Running(True).eval(), torch.rand(1, 3, 8, 8)
+    with pytest.raises(RuntimeError, match="incompatible tensor type"):
+        LayerMasking(model)(x, torch.ones(1, 1, 8, 8, dtype=torch.bool))
+    assert model.mean.shape == (4,)

@@ -41,7 +41,7 @@ def without_memory(cls: type[Tensor]) -> Any:
 
     It has dims, as C++ takes tensors without any for numbers, and looks for the axes that it is told of.
     """
-    return Tensor._make_wrapper_subclass(cls, (0, 0, 0, 0))  # type: ignore[attr-defined]
+    return Tensor._make_wrapper_subclass(cls, (0, 0, 0, 0), device="meta")  # type: ignore[attr-defined]
 
 
 def is_scripted(function: Any) -> bool:
@@ -52,6 +52,11 @@ def is_scripted(function: Any) -> bool:
 def has_backward_hooks(module: torch.nn.Module) -> bool:
     """Whether hooks of `register_full_backward_hook` or its kin wait for gradients of the module."""
     return bool(module._backward_hooks or module._backward_pre_hooks)
+
+
+def buffers_of(module: torch.nn.Module) -> dict[str, Any]:
+    """The buffers of a module alone, which may be written to."""
+    return module._buffers
 
 
 def taken_over(x: Tensor, cls: type[Tensor]) -> Tensor:

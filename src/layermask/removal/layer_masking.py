@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from layermask import rules as _rules
-from layermask._private_torch import has_backward_hooks
+from layermask._private_torch import buffers_of, has_backward_hooks
 from layermask.arguments import kinds
 from layermask.arguments.refusal import shown
 from layermask.core.forward_pass import ForwardPass
@@ -118,7 +118,7 @@ class LayerMasking(nn.Module):
         self._refuse_backward_hooks()
         self.notice()
         model = passable(self.model) if self.detects else self.model
-        with _ending(self.model, run), lending(run.sparse_engine):
+        with _ending(self.model, run), _plain_buffers(self.model), lending(run.sparse_engine):
             out = to_plain(answered(model, x, images, args, kwargs))
         if not torch.compiler.is_compiling():
             self.engine_used = "sparse" if run.rows else "dense"
@@ -192,6 +192,18 @@ def enter(images: Tensor, visible: Tensor, run: ForwardPass) -> Masked:
     x = Masked(zero_hidden(x), visible.clone())  # the caller may write to his, and hooks to ours
     x.run, x.made = run, x.value
     return x
+
+
+@contextlib.contextmanager
+def _plain_buffers(model: nn.Module) -> Iterator[None]:
+    """A model that keeps a running value of its own in a buffer is left with a plain tensor there."""
+    try:
+        yield
+    finally:
+        for buffers in () if torch.compiler.is_compiling() else map(buffers_of, model.modules()):
+            for name, value in buffers.items():
+                if isinstance(value, Masked):
+                    buffers[name] = zero_hidden(value)
 
 
 @contextlib.contextmanager
