@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layermask import Masked
+from layermask import Masked, NoMaskRule
 from layermask.core.rule_table import name_of
 from layermask.testing.rules import Arguments, difference
 
@@ -211,3 +211,13 @@ def test_only_the_likeness_of_a_masked_tensor_is_plain(method: str) -> None:
     """vit_dwee casts a plain scalar to the type of its masked queries."""
     out = getattr(X.double(), method)(Masked(X, MASK))
     assert isinstance(out, Tensor) and torch.equal(out, X.to(out.dtype))
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss])
+def test_a_mean_of_weights_is_refused(loss: Callable) -> None:
+    """Torch divides by the sum of the weights, and not by the number of entries."""
+    x = Masked(X, torch.ones(1, 1, 1, 1, dtype=torch.bool))
+    with pytest.raises(NoMaskRule, match="one of weights"):
+        loss(x, X.sin(), weight=X.abs())
+    ours = loss(x, X.sin(), weight=X.abs(), reduction="none")
+    torch.testing.assert_close(ours.value, loss(X, X.sin(), weight=X.abs(), reduction="none"))

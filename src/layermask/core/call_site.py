@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,11 @@ def user_line() -> str:
         if not frame.f_code.co_filename.startswith((*_LIBRARIES, "<")):
             return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
     return ""
+
+
+def argument_in_call(function: Callable, name: str) -> Any:
+    """What the call of `function` on the stack was given for an argument that torch does not hand on."""
+    return next((frame.f_locals.get(name) for frame in _frames() if frame.f_code is _code(function)), None)
 
 
 def autograd_function() -> str:

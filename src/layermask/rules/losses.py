@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 
+from layermask.core.call_site import argument_in_call
 from layermask.core.masked import Masked, replace_masked, zero_hidden_pair, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
@@ -30,6 +32,8 @@ def _by_entry(function: Callable) -> Callable:
     def loss(*args: Any, **kwargs: Any) -> Any:
         """Some refuse values out of range, which hidden ones may be."""
         given = signature.bind(*args, **kwargs)
+        if function is F.l1_loss and not torch.compiler.is_compiling():  # whose weight torch forgets
+            given.arguments["weight"] = argument_in_call(function, "weight")
         reduction = _reduction(given.arguments)
         if reduction == "mean" and given.arguments.get("weight") is not None and function in _OF_WEIGHTS:
             raise NoMaskRule(name_of(function), why="Its mean is one of weights: use reduction='none'.")
