@@ -227,9 +227,9 @@ def _own(part: float, x: Masked, reach: tuple[int, ...]) -> Tensor:
 
 def _enters(x: Masked) -> bool:
     """Whether this is the first convolution of the run."""
-    assert x.run is not None
-    first = "entered" not in x.run.memo
-    x.run.memo["entered"] = True
+    assert x.forward_pass is not None
+    first = "entered" not in x.forward_pass.memo
+    x.forward_pass.memo["entered"] = True
     return first
 
 
@@ -245,7 +245,7 @@ def _around(reach: tuple[int, ...]) -> Window:
 def _neighbors(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """Neighbour padding with zeros further away, as fewer rings than a window reads leave some."""
     clean = Masked(zero_hidden(x), x.visible, is_padding=x.is_padding)
-    clean.run = x.run
+    clean.forward_pass = x.forward_pass
     return neighbor(clean, reach)
 
 

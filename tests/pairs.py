@@ -32,7 +32,7 @@ def blotches(n: int, share: float = 0.35, size: tuple[int, ...] | None = None, s
 def pair(x: Tensor, visible: Tensor, **settings: object) -> Masked:
     """A pair with NaN wherever it is hidden: whatever a rule does, it may not read that."""
     masked = Masked(torch.where(visible, x, math.nan), visible)
-    masked.run = ForwardPass(Settings(**settings))  # type: ignore[arg-type]
+    masked.forward_pass = ForwardPass(Settings(**settings))  # type: ignore[arg-type]
     return masked
 
 

@@ -58,7 +58,7 @@ def masked(
     """A pair of the value's own layout, NaN where hidden."""
     visible = visible if is_padding is None else visible | is_padding
     x = Masked(value.masked_fill_(~visible, float("nan")), visible, is_padding=is_padding)
-    x.run = ForwardPass(Settings(compat=compat))
+    x.forward_pass = ForwardPass(Settings(compat=compat))
     return x
 
 

@@ -111,7 +111,7 @@ OPTIONS = [
 def outcome(apply: Callable, x: Tensor, visible: Tensor, **settings: object) -> Tensor:
     """What is visible of the result; hidden entries are blank."""
     masked = Masked(x, visible)
-    masked.run = ForwardPass(Settings(**settings))  # type: ignore[arg-type]
+    masked.forward_pass = ForwardPass(Settings(**settings))  # type: ignore[arg-type]
     out = apply(masked)
     return torch.where(out.visible, out.value, 0.0)
 

@@ -77,8 +77,8 @@ def _mask(x: Masked) -> Tensor:
 
 def _no_leak(graph: Graph, values: list[Masked], noise: Tensor, masks: Tensor) -> Iterator[str]:
     noisy, nothing = poisoned(Masked(noise, masks)), Masked(torch.where(masks, noise, math.nan), masks)
-    nothing.run = ForwardPass(graph.settings)
-    noisy.run.settings = graph.settings  # type: ignore[union-attr]  # of `poisoned`
+    nothing.forward_pass = ForwardPass(graph.settings)
+    noisy.forward_pass.settings = graph.settings  # type: ignore[union-attr]  # of `poisoned`
     for name, begin in (("noise", noisy), ("NaN", nothing)):
         for i, (x, y) in enumerate(zip(values, graph.trace(begin), strict=True)):
             if not torch.equal(x.visible, y.visible):

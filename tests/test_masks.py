@@ -229,7 +229,7 @@ def test_what_a_run_remembers_changes_nothing(settings: dict) -> None:
     outs = []
     for memo in ({}, Forgetful()):
         x = Masked(X, M)
-        x.run = ForwardPass(Settings(**settings), memo=memo)
+        x.forward_pass = ForwardPass(Settings(**settings), memo=memo)
         with torch.no_grad():
             outs.append(model(x).value)
     assert torch.equal(*outs)

@@ -66,7 +66,7 @@ def situation(window: Window, channels: int):
         3, 1, 1, 1
     )
     x = Masked(visible.float(), visible)
-    x.run = run
+    x.forward_pass = run
     grown = grow(x, window)[0]
     rows = torch.randn(active_sites(run, visible, 3).count, channels, generator=draw)
     return rows, plan_of(run, visible, grown, window, 3), run, visible, grown

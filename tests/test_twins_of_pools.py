@@ -170,7 +170,7 @@ def test_residual_join(join: str) -> None:
         [blotches(2, 0.5, (4, 5), seed=i) for i in range(2)],
     )
     a, b = (pair(x, m, join=join) for x, m in zip(xs, masks, strict=True))
-    b.run = a.run
+    b.forward_pass = a.forward_pass
     ours = a + b
     zeroed = [torch.where(m, x, 0).numpy() for x, m in zip(xs, masks, strict=True)]
     shown = [JOINS[join]([m[i, 0].numpy() for m in masks]) for i in range(2)]

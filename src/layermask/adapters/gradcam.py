@@ -66,7 +66,7 @@ def _plain_for_hooks(layer: nn.Module) -> Iterator[None]:
             return None
         before = pairs.pop()
         after = Masked(output, before.visible, is_padding=before.is_padding, softmax_axis=before.softmax_axis)
-        after.run, after.strided_slice = before.run, before.strided_slice
+        after.forward_pass, after.strided_slice = before.forward_pass, before.strided_slice
         after.aliased = True  # the hooks hold it
         return after
 

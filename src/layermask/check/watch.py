@@ -20,7 +20,7 @@ def watched(x: Masked, see: See) -> Masked:
     `call()` is what the rule returns; it raises NoMaskRule where there is none. What rules call of one
     another is not seen.
     """
-    x.run, x.aliased = ForwardPass(watch=see), True  # the caller holds the value too
+    x.forward_pass, x.aliased = ForwardPass(watch=see), True  # the caller holds the value too
     return x
 
 

@@ -22,9 +22,9 @@ from layermask.core.rule_table import BUILT_IN, OPERATORS, RULES, name_of, overr
 from layermask.errors import InputError, LostMask, NoMaskRule
 
 
-def rule_for(run: ForwardPass, function: Callable) -> Callable | None:
+def rule_for(forward_pass: ForwardPass, function: Callable) -> Callable | None:
     """The rule in force: of the model, of a block of `overriding`, or of the table; None if there is none."""
-    for rules in (run.rules, *overrides(), *run.overrides):
+    for rules in (forward_pass.rules, *overrides(), *forward_pass.overrides):
         if function in rules:
             return rules[function]
     return RULES.get(function) or OPERATORS.get(operator_name(function))
@@ -33,24 +33,24 @@ def rule_for(run: ForwardPass, function: Callable) -> Callable | None:
 def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     """Apply the rule of `function` to arguments of which at least one is `Masked`."""
     inputs = masked_in(args, kwargs)
-    run = _enter(inputs)
-    if run.ended:
+    forward_pass = _enter(inputs)
+    if forward_pass.ended:
         return function(*replace_masked(args, zero_hidden), **replace_masked(kwargs, zero_hidden))
     if "out" in kwargs and (target := kwargs.pop("out")) is not None:
-        return _into_out(target, function, args, kwargs, run)
+        return _into_out(target, function, args, kwargs, forward_pass)
     if writes(function) and args and not isinstance(args[0], Masked):
-        _adopt(args[0], function, run)
+        _adopt(args[0], function, forward_pass)
         inputs = masked_in(args, kwargs)
-    _refuse_lost_gradient(run, inputs)
-    if run.watch is not None:
-        return _watched(run, function, args, kwargs)
+    _refuse_lost_gradient(forward_pass, inputs)
+    if forward_pass.watch is not None:
+        return _watched(forward_pass, function, args, kwargs)
     options = {str(NUMPY_NAMES.get(name, name)): option for name, option in kwargs.items()}
     if (
-        run.sparse_engine is not None
-        and (out := run.sparse_engine(run, function, args, options)) is not NotImplemented
+        forward_pass.sparse_engine is not None
+        and (out := forward_pass.sparse_engine(forward_pass, function, args, options)) is not NotImplemented
     ):
-        return replace_masked(out, lambda x: _in_run(x, run))
-    body = rule_for(run, function)
+        return replace_masked(out, lambda x: _in_pass(x, forward_pass))
+    body = rule_for(forward_pass, function)
     if body is None:
         if (known := call_of(function, args, kwargs)) is not None:  # an operator of aten
             return dispatch(*known)
@@ -63,37 +63,37 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     out = body(*args, **(options if body is ours else kwargs))
     cut = any(x.cut for x in inputs)
     for x in masked_in(out):
-        x = _in_run(x, run)
+        x = _in_pass(x, forward_pass)
         x.cut |= cut and not has_positions(x)
         x.aliased |= body is not ours  # a rule of the user may keep what it gives
         _note_sharing(x, inputs)
     return out
 
 
-def _into_out(target: Any, function: Callable, args: tuple, kwargs: dict, run: ForwardPass) -> Any:
+def _into_out(target: Any, function: Callable, args: tuple, kwargs: dict, forward_pass: ForwardPass) -> Any:
     """The target of a call with `out=`, which takes the mask of what is written."""
     if not isinstance(target, Masked):
-        _adopt(target, function, run)
+        _adopt(target, function, forward_pass)
     answer = function(*args, **kwargs)
     if not isinstance(answer, Tensor) or answer.shape != target.shape:
         raise NoMaskRule(name_of(function), module_path(), user_line(), "Its out= has another shape.")
     return target.copy_(answer)
 
 
-def _watched(run: ForwardPass, function: Callable, args: tuple, kwargs: dict) -> Any:
+def _watched(forward_pass: ForwardPass, function: Callable, args: tuple, kwargs: dict) -> Any:
     """What the watcher of the pass answers; it does not see what rules call of one another."""
-    watch, run.watch = run.watch, None
+    watch, forward_pass.watch = forward_pass.watch, None
     try:
         out = watch(function, args, kwargs, lambda: dispatch(function, args, kwargs))  # type: ignore[misc]  # not None
     finally:
-        run.watch = watch
+        forward_pass.watch = watch
     for x in masked_in(out):
-        x.run = run
+        x.forward_pass = forward_pass
     return out
 
 
-def _in_run(x: Masked, run: ForwardPass) -> Masked:
-    x.run, x.made = run, x.present_value
+def _in_pass(x: Masked, forward_pass: ForwardPass) -> Masked:
+    x.forward_pass, x.made = forward_pass, x.present_value
     return x
 
 
@@ -102,22 +102,22 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}  # which torch takes as wel
 
 def _enter(inputs: list[Masked]) -> ForwardPass:
     """The run of the inputs. One that has none comes from outside, where its value is held too."""
-    run = next((x.run for x in inputs if x.run is not None), None) or ForwardPass(
+    forward_pass = next((x.forward_pass for x in inputs if x.forward_pass is not None), None) or ForwardPass(
         masks=_masks(inputs), outside=True
     )
     compiling = torch.compiler.is_compiling()  # in-place rules assume sharing there
     for x in inputs:
         if not compiling:
-            x.aliased |= x.run is None or x.made is not x.present_value
-            _refuse_changed_mask(run, x.visible)
-        x.run = run
-    return run
+            x.aliased |= x.forward_pass is None or x.made is not x.present_value
+            _refuse_changed_mask(forward_pass, x.visible)
+        x.forward_pass = forward_pass
+    return forward_pass
 
 
-def _refuse_changed_mask(run: ForwardPass, visible: Tensor) -> None:
+def _refuse_changed_mask(forward_pass: ForwardPass, visible: Tensor) -> None:
     """Masks are shared by values, and what was derived of them is kept, so nobody may write to one."""
     written = writes_so_far(visible)
-    before, _ = run.memo.setdefault(("written", *identities(visible)), (written, visible))
+    before, _ = forward_pass.memo.setdefault(("written", *identities(visible)), (written, visible))
     if before != written:
         raise InputError(
             f"a mask of shape {tuple(visible.shape)} was changed in place, and other values share it: give "
@@ -144,9 +144,9 @@ def _refuse_other_argument(function: Callable, args: tuple, kwargs: dict) -> Non
         raise NoMaskRule(name_of(function), module_path(), user_line(), why)
 
 
-def _adopt(target: Any, function: Callable, run: ForwardPass) -> None:
+def _adopt(target: Any, function: Callable, forward_pass: ForwardPass) -> None:
     """Make the target of a write masked. Other tensors than those made for it would lose the mask."""
-    if not adopted(target, run):
+    if not adopted(target, forward_pass):
         raise LostMask(name_of(function), module_path(), user_line())
 
 
@@ -167,9 +167,9 @@ _WRITING = {  # found once by name: some compilers cannot follow what is done wi
 }
 
 
-def _refuse_lost_gradient(run: ForwardPass, inputs: list[Masked]) -> None:
+def _refuse_lost_gradient(forward_pass: ForwardPass, inputs: list[Masked]) -> None:
     """`autograd.Function.apply` hands a Masked over without a gradient, and no torch hook sees it happen."""
-    if torch.compiler.is_compiling() or not run.grad or torch.is_grad_enabled():
+    if torch.compiler.is_compiling() or not forward_pass.grad or torch.is_grad_enabled():
         return
     if any(x.value.requires_grad for x in inputs):
         lost_gradient()

@@ -17,18 +17,18 @@ from layermask.core.forward_pass import ForwardPass
 from layermask.core.masked import MaskedTensor, is_plain
 
 
-def note(made: Tensor, run: ForwardPass | None) -> Tensor:
+def note(made: Tensor, forward_pass: ForwardPass | None) -> Tensor:
     """The same tensor, known to the pass as one that may become masked."""
-    if run is not None and not torch.compiler.is_compiling():
-        run.memo["likeness", identities(made)] = weakref.ref(made)
+    if forward_pass is not None and not torch.compiler.is_compiling():
+        forward_pass.memo["likeness", identities(made)] = weakref.ref(made)
     return made
 
 
-def adopted(target: Any, run: ForwardPass) -> bool:
+def adopted(target: Any, forward_pass: ForwardPass) -> bool:
     """Make a tensor masked that the pass knows, and say whether it was one."""
     if torch.compiler.is_compiling() or not is_plain(target):
         return False
-    found = run.memo.pop(("likeness", identities(target)), None)
+    found = forward_pass.memo.pop(("likeness", identities(target)), None)
     if found is None or found() is not target:
         return False
     del found  # none may have a weak reference to it then
@@ -38,5 +38,5 @@ def adopted(target: Any, run: ForwardPass) -> bool:
         return False
     masked: Any = target  # which is one from here on
     masked.__init__(value, torch.ones([1] * value.ndim, dtype=torch.bool, device=value.device))
-    masked.run, masked.made = run, value
+    masked.forward_pass, masked.made = forward_pass, value
     return True

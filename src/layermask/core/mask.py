@@ -21,32 +21,39 @@ from layermask.core.settings import JOINS
 
 
 def cached(
-    run: ForwardPass | None, name: str, masks: tuple[Tensor, ...], params: Any, compute: Callable[[], Any]
+    forward_pass: ForwardPass | None,
+    name: str,
+    masks: tuple[Tensor, ...],
+    params: Any,
+    compute: Callable[[], Any],
 ) -> Any:
     """`compute()`, or what it gave for the same masks and params earlier in this run."""
-    if run is None:
+    if forward_pass is None:
         return compute()
     if torch.compiler.is_compiling():
-        return _derive_traced(run, (name, params), masks, compute)
+        return _derive_traced(forward_pass, (name, params), masks, compute)
     key = (name, *identities(*masks), params)
-    if key not in run.memo:
-        run.memo[key] = (compute(), masks)  # the masks are kept, so that no other tensor gets their ids
-    return run.memo[key][0]
+    if key not in forward_pass.memo:
+        forward_pass.memo[key] = (
+            compute(),
+            masks,
+        )  # the masks are kept, so that no other tensor gets their ids
+    return forward_pass.memo[key][0]
 
 
 def _derive_traced(
-    run: ForwardPass, key: tuple, masks: tuple[Tensor, ...], compute: Callable[[], Any]
+    forward_pass: ForwardPass, key: tuple, masks: tuple[Tensor, ...], compute: Callable[[], Any]
 ) -> Any:
     """The same where tensors have no ids yet: they are compared one by one."""
-    found = _traced(run, key, masks)
+    found = _traced(forward_pass, key, masks)
     if found is None:
         found = compute()
-        run.memo.setdefault("traced", []).append((key, masks, found))
+        forward_pass.memo.setdefault("traced", []).append((key, masks, found))
     return found
 
 
-def _traced(run: ForwardPass, key: tuple, masks: tuple[Tensor, ...]) -> Any:
-    for known, others, found in run.memo.get("traced", []):
+def _traced(forward_pass: ForwardPass, key: tuple, masks: tuple[Tensor, ...]) -> Any:
+    for known, others, found in forward_pass.memo.get("traced", []):
         same = len(others) == len(masks) and all(a is b for a, b in zip(others, masks, strict=True))
         if same and known == key:
             return found
@@ -89,7 +96,7 @@ def narrow(visible: Tensor) -> Tensor:
     return visible
 
 
-def any_over(run: ForwardPass | None, visible: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+def any_over(forward_pass: ForwardPass | None, visible: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
     """Whether anything is visible along `dims`."""
     dims = tuple(sorted(d % visible.ndim for d in dims))
 
@@ -97,45 +104,45 @@ def any_over(run: ForwardPass | None, visible: Tensor, dims: Sequence[int], keep
         reduce = [d for d in dims if visible.shape[d] != 1]
         out = visible.any(dim=reduce, keepdim=True) if reduce else visible
         out = out if keepdim else out.reshape([n for d, n in enumerate(out.shape) if d not in dims])
-        return _contains(run, out, visible) if keepdim else out
+        return _contains(forward_pass, out, visible) if keepdim else out
 
-    return cached(run, "any", (visible,), (dims, keepdim), compute)
+    return cached(forward_pass, "any", (visible,), (dims, keepdim), compute)
 
 
-def _contains(run: ForwardPass | None, larger: Tensor, smaller: Tensor) -> Tensor:
-    if run is not None and larger is not smaller:
+def _contains(forward_pass: ForwardPass | None, larger: Tensor, smaller: Tensor) -> Tensor:
+    if forward_pass is not None and larger is not smaller:
         if torch.compiler.is_compiling():
-            run.memo.setdefault("traced", []).append((_CONTAINS, (larger,), smaller))
+            forward_pass.memo.setdefault("traced", []).append((_CONTAINS, (larger,), smaller))
         else:
-            run.memo[("contains", *identities(larger))] = (smaller, larger)
+            forward_pass.memo[("contains", *identities(larger))] = (smaller, larger)
     return larger
 
 
 _CONTAINS = ("contains", None)
 
 
-def _is_within(run: ForwardPass | None, smaller: Tensor, larger: Tensor | None) -> bool:
+def _is_within(forward_pass: ForwardPass | None, smaller: Tensor, larger: Tensor | None) -> bool:
     """Whether `larger` is known to have grown out of `smaller`."""
-    while run is not None and larger is not None and larger is not smaller:
+    while forward_pass is not None and larger is not None and larger is not smaller:
         if torch.compiler.is_compiling():
-            larger = _traced(run, _CONTAINS, (larger,))
+            larger = _traced(forward_pass, _CONTAINS, (larger,))
         else:
-            larger = run.memo.get(("contains", *identities(larger)), (None,))[0]
+            larger = forward_pass.memo.get(("contains", *identities(larger)), (None,))[0]
     return larger is smaller
 
 
-def intersection(run: ForwardPass | None, a: Tensor, b: Tensor) -> Tensor:
+def intersection(forward_pass: ForwardPass | None, a: Tensor, b: Tensor) -> Tensor:
     """Where both are visible (the paper's residual rule)."""
-    if _is_within(run, a, b):
+    if _is_within(forward_pass, a, b):
         return a
-    if _is_within(run, b, a):
+    if _is_within(forward_pass, b, a):
         return b
     if not torch.compiler.is_compiling() and identities(a) > identities(b):
         a, b = b, a
-    return cached(run, "and", (a, b), None, lambda: a & b)
+    return cached(forward_pass, "and", (a, b), None, lambda: a & b)
 
 
-def union(run: ForwardPass | None, *masks: Tensor) -> Tensor:
+def union(forward_pass: ForwardPass | None, *masks: Tensor) -> Tensor:
     """Where any is visible (the released code in SqueezeNet)."""
     out = masks[0]
     for mask in masks[1:]:
@@ -143,16 +150,16 @@ def union(run: ForwardPass | None, *masks: Tensor) -> Tensor:
     return out
 
 
-def majority(run: ForwardPass | None, *masks: Tensor) -> Tensor:
+def majority(forward_pass: ForwardPass | None, *masks: Tensor) -> Tensor:
     """Where more than half are visible (the released code in DenseNet)."""
     votes = sum((mask.to(torch.int16) for mask in masks[1:]), masks[0].to(torch.int16))
     return 2 * votes > len(masks)
 
 
-def _intersection(run: ForwardPass | None, *masks: Tensor) -> Tensor:
+def _intersection(forward_pass: ForwardPass | None, *masks: Tensor) -> Tensor:
     out = masks[0]
     for mask in masks[1:]:
-        out = intersection(run, out, mask)
+        out = intersection(forward_pass, out, mask)
     return out
 
 
@@ -165,7 +172,7 @@ def join(inputs: Sequence[Masked], ndim: int, how: Any = None) -> tuple[Tensor, 
 
     Under a join other than the intersection a hidden operand counts as zero.
     """
-    run, how = inputs[0].run, how or settings_of(inputs[0]).join
+    forward_pass, how = inputs[0].forward_pass, how or settings_of(inputs[0]).join
     masks = list(dict.fromkeys(align(x.visible, ndim) for x in inputs))
     values = [x.value for x in inputs]
     if len(masks) == 1:
@@ -173,7 +180,7 @@ def join(inputs: Sequence[Masked], ndim: int, how: Any = None) -> tuple[Tensor, 
     if how != "intersection":
         masks, values = [align(x.visible, ndim) for x in inputs], [zero_hidden(x) for x in inputs]
     combine: Callable = how if callable(how) else _JOINS[how]
-    visible, is_padding = combine(run, *masks), _joined_padding(inputs, ndim)
+    visible, is_padding = combine(forward_pass, *masks), _joined_padding(inputs, ndim)
     return visible, None if is_padding is None else is_padding & visible, values
 
 

@@ -70,7 +70,7 @@ class Masked:
         )
         self.strided_slice = False  # one phase of a grid, as a slice with a step gives it
         self.aliased = False  # something else may hold this value, or a view of it
-        self.run: ForwardPass | None = None
+        self.forward_pass: ForwardPass | None = None
 
     made: Tensor | None = None  # the value as a rule gave it: another one is somebody else's
     cut = False  # one position that was cut out of a map: where hidden, it holds anything
@@ -118,10 +118,10 @@ class Masked:
 
     def _like(self, *parts: Any) -> Masked:
         out = _paired(*parts)
-        out.strided_slice, out.cut, out.run, out.aliased = (
+        out.strided_slice, out.cut, out.forward_pass, out.aliased = (
             self.strided_slice,
             self.cut,
-            self.run,
+            self.forward_pass,
             self.aliased,
         )
         out.made = out.value
@@ -241,21 +241,21 @@ def same_mask(x: Masked, value: Tensor) -> Masked:
 def zero_hidden_pair(x: Masked) -> Masked:
     """The same pair with zero at every hidden entry."""
     out = same_mask(x, zero_hidden(x))
-    out.run = x.run
+    out.forward_pass = x.forward_pass
     return out
 
 
 def settings_of(x: Masked) -> Settings:
     """Those of the pass that the value belongs to."""
-    return x.run.settings if x.run else DEFAULTS
+    return x.forward_pass.settings if x.forward_pass else DEFAULTS
 
 
 def has_positions(x: Masked) -> bool:
     """Whether the mask varies along more than the batch; without positions it has one entry per image."""
     shape, count = x.visible.shape, x.visible.numel()
-    if x.run is None or x.run.masks is None:
+    if x.forward_pass is None or x.forward_pass.masks is None:
         return any(n != 1 for n in shape[1:])
-    return count != 1 and (count != x.run.masks or max(shape) != count)
+    return count != 1 and (count != x.forward_pass.masks or max(shape) != count)
 
 
 def determined(x: Masked, dims: Sequence[int]) -> bool:
@@ -265,7 +265,7 @@ def determined(x: Masked, dims: Sequence[int]) -> bool:
     the plain model would. A position that was cut out of a map is not determined, nor are the images of a
     batch, nor values from outside of a pass, whose hidden entries may be anything.
     """
-    if x.run is None or x.run.outside:
+    if x.forward_pass is None or x.forward_pass.outside:
         return False
     return not (x.cut or has_positions(x) or any(x.visible.shape[d] != 1 for d in dims))
 

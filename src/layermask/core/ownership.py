@@ -12,6 +12,6 @@ def exclusively_owned(x: Masked) -> bool:
 
     A pair that belongs to no run comes from outside, where its value is held too.
     """
-    if x.run is None or x.aliased or torch.is_grad_enabled():
+    if x.forward_pass is None or x.aliased or torch.is_grad_enabled():
         return False
     return all(step or n == 1 for n, step in zip(x.value.shape, x.value.stride(), strict=True))

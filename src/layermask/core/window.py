@@ -73,18 +73,18 @@ def on_grid(x: Masked, n: int) -> Masked:
         masks = tuple(m if m is None else m[None] for m in masks)
     value = x.value[None] if x.value.ndim == n + 1 else x.value
     spatial = tuple(value.shape[2:])
-    visible, is_padding = (m if m is None else _full(x.run, m, spatial) for m in masks)
+    visible, is_padding = (m if m is None else _full(x.forward_pass, m, spatial) for m in masks)
     if value is x.value and visible is x.visible:
         return x
     out = Masked(value, visible, is_padding=is_padding)  # type: ignore[arg-type]  # visible is not None
-    out.run, out.aliased, out.cut = x.run, x.aliased, x.cut
+    out.forward_pass, out.aliased, out.cut = x.forward_pass, x.aliased, x.cut
     return out
 
 
-def _full(run: ForwardPass | None, mask: Tensor, spatial: tuple[int, ...]) -> Tensor:
+def _full(forward_pass: ForwardPass | None, mask: Tensor, spatial: tuple[int, ...]) -> Tensor:
     if mask.shape[2:] == spatial or all(m == 1 for m in mask.shape[2:]):
         return mask
-    return cached(run, "full", (mask,), spatial, lambda: mask.expand(*mask.shape[:2], *spatial))
+    return cached(forward_pass, "full", (mask,), spatial, lambda: mask.expand(*mask.shape[:2], *spatial))
 
 
 def windowed(n: int, rule: Callable) -> Callable:
@@ -176,7 +176,7 @@ def grow(x: Masked, window: Window, growth: str | None = None) -> tuple[Tensor, 
     `x`: (N, C, *S), as `on_grid` gives it. Padding makes no window visible. A window that lies in padding
     alone hides nothing: it counts as visible, and as padding in turn.
     """
-    run, visible, is_padding = x.run, x.visible, x.is_padding
+    forward_pass, visible, is_padding = x.forward_pass, x.visible, x.is_padding
     growth = growth or settings_of(x).growth
     if window.pointlike or visible.shape[2:] != x.shape[2:]:  # one cell in, one out; or all cells alike
         return visible, is_padding
@@ -186,18 +186,22 @@ def grow(x: Masked, window: Window, growth: str | None = None) -> tuple[Tensor, 
         return visible, None
     masks = (visible,) if is_padding is None else (visible, is_padding)
     return cached(
-        run, "grow", masks, (window, growth), lambda: _grow(run, visible, is_padding, window, growth)
+        forward_pass,
+        "grow",
+        masks,
+        (window, growth),
+        lambda: _grow(forward_pass, visible, is_padding, window, growth),
     )
 
 
 def _grow(
-    run: ForwardPass | None, visible: Tensor, is_padding: Tensor | None, window: Window, growth: str
+    forward_pass: ForwardPass | None, visible: Tensor, is_padding: Tensor | None, window: Window, growth: str
 ) -> tuple[Tensor, Tensor | None]:
     image = torch.ones_like(visible[:1, :1]) if is_padding is None else ~is_padding
     real = visible if is_padding is None else visible & image
     out = _kept(real, image, window, growth)
     if is_padding is None and not window.may_miss_image:
-        return (_contains(run, out, visible) if window.centered and growth == "any" else out), None
+        return (_contains(forward_pass, out, visible) if window.centered and growth == "any" else out), None
     missed = ~window_sum(image, window)
     return out | missed, missed
 

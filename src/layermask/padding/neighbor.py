@@ -65,7 +65,7 @@ def _fill_by_kernel(x: Masked, reach: tuple[int, ...]) -> Tensor:
     kernel = custom_op if compiling else compiled_fill(x.value.device)
     if kernel is None or not any(reach):
         return x.value
-    rings = map_of(x.run, x.visible, x.is_padding, reach, kernel)
+    rings = map_of(x.forward_pass, x.visible, x.is_padding, reach, kernel)
     value = x.value if not compiling and exclusively_owned(x) else x.value.clone()
     kernel.fill_(value, rings, reach, epsilon(x))
     return value

@@ -40,7 +40,7 @@ def fill_edges(x: Masked, reach: tuple[int, ...]) -> Tensor:
     """
     value = x.value
     key = (reach, value.shape[0])
-    plan = cached(x.run, "plan", masks_of(x), key, lambda: _plan(x, reach, value.shape[0]))
+    plan = cached(x.forward_pass, "plan", masks_of(x), key, lambda: _plan(x, reach, value.shape[0]))
     if not plan:
         return value
     last_channels = value.movedim(1, -1)
@@ -56,7 +56,7 @@ def fill_edges(x: Masked, reach: tuple[int, ...]) -> Tensor:
 
 def _plan(x: Masked, reach: tuple[int, ...], batch: int) -> list[tuple[Tensor, ...]]:
     """Per ring: the cells to fill, the known cells each reads, their weights: `embedding_bag`'s arguments."""
-    rings, plan = map_of(x.run, x.visible, x.is_padding, reach, None), []
+    rings, plan = map_of(x.forward_pass, x.visible, x.is_padding, reach, None), []
     rings = rings.expand(batch, *rings.shape[1:])[:, 0]
     for ring in range(1, max(reach) + 1):
         cells = (rings == ring).flatten().nonzero()[:, 0]

@@ -37,7 +37,7 @@ def rounds(visible: Tensor, is_padding: Tensor | None, reach: tuple[int, ...]) -
 
 def rounds_of(x: Masked, reach: tuple[int, ...]) -> list[Round]:
     """The same of a pair, made once per mask."""
-    return cached(x.run, "rings", masks_of(x), reach, lambda: rounds(x.visible, x.is_padding, reach))
+    return cached(x.forward_pass, "rings", masks_of(x), reach, lambda: rounds(x.visible, x.is_padding, reach))
 
 
 def ring_map(visible: Tensor, is_padding: Tensor | None, reach: tuple[int, ...]) -> Tensor:
@@ -64,7 +64,7 @@ def epsilon(x: Masked) -> float:
 
 
 def map_of(
-    run: ForwardPass | None,
+    forward_pass: ForwardPass | None,
     visible: Tensor,
     is_padding: Tensor | None,
     reach: tuple[int, ...],
@@ -73,7 +73,7 @@ def map_of(
     """The map of rings, made once per mask of a pass, by a module with `rings` if one is given."""
     make = kernel.rings if kernel else ring_map
     masks = (visible,) if is_padding is None else (visible, is_padding)
-    return cached(run, "ring map", masks, reach, lambda: make(visible, is_padding, reach))
+    return cached(forward_pass, "ring map", masks, reach, lambda: make(visible, is_padding, reach))
 
 
 def earlier(rings: Tensor, cells: Tensor, ring: int, reach: tuple[int, ...]) -> tuple[Tensor, Tensor]:

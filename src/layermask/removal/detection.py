@@ -107,7 +107,7 @@ def _pointed(new: nn.Module, predictor: nn.Module) -> None:
 
 def _in_pass(out: Masked, inputs: list[Masked]) -> Masked:
     """The value as part of the pass that its inputs belong to, as a rule's result is."""
-    out.run, out.made = inputs[0].run, out.value
+    out.forward_pass, out.made = inputs[0].forward_pass, out.value
     return out
 
 

@@ -101,30 +101,34 @@ class LayerMasking(nn.Module):
     def _answer_each(self, images: Sequence[Tensor], visible: Any, *args: Any, **kwargs: Any) -> Any:
         """The answer of a detector to images of several sizes."""
         pairs = check_each(images, visible)
-        run = self._run()
-        each = [enter(image, mask, run)[0] for image, mask in pairs]
-        run.masks = len(each)
-        return self._run_on(each, pairs[0][0], run, args, kwargs)
+        forward_pass = self._forward_pass()
+        each = [enter(image, mask, forward_pass)[0] for image, mask in pairs]
+        forward_pass.masks = len(each)
+        return self._run_on(each, pairs[0][0], forward_pass, args, kwargs)
 
     def answer(
         self, images: Float[Tensor, "N C *S"], visible: Bool[Tensor, "M 1 *S"], *args: Any, **kwargs: Any
     ) -> Any:
         """The same, of images and masks (N or 1, 1, *S) bool that `check_inputs` has seen."""
-        run = self._run()
-        return self._run_on(enter(images, visible, run), images, run, args, kwargs)
+        forward_pass = self._forward_pass()
+        return self._run_on(enter(images, visible, forward_pass), images, forward_pass, args, kwargs)
 
-    def _run_on(self, x: Any, images: Tensor, run: ForwardPass, args: tuple, kwargs: dict) -> Any:
+    def _run_on(self, x: Any, images: Tensor, forward_pass: ForwardPass, args: tuple, kwargs: dict) -> Any:
         self._check_model_takes(images)
         self._refuse_backward_hooks()
         self.notice()
         model = passable(self.model) if self.detects else self.model
-        with _ending(self.model, run), _plain_buffers(self.model), lending(run.sparse_engine):
+        with (
+            _ending(self.model, forward_pass),
+            _plain_buffers(self.model),
+            lending(forward_pass.sparse_engine),
+        ):
             out = to_plain(answered(model, x, images, args, kwargs))
         if not torch.compiler.is_compiling():
-            self.engine_used = "sparse" if run.rows else "dense"
+            self.engine_used = "sparse" if forward_pass.rows else "dense"
         return out
 
-    def _run(self) -> ForwardPass:
+    def _forward_pass(self) -> ForwardPass:
         release = release_rules(self.model) if self.settings.compat == "release" else {}
         kept = tuple(dict(each) for each in overrides())  # a block may end before the pass is differentiated
         sparse_engine = None if torch.compiler.is_compiling() else self.sparse_engine
@@ -185,12 +189,12 @@ def _changed(settings: Settings, changes: dict[str, Any]) -> Settings:
     return replace(settings, **changes)
 
 
-def enter(images: Tensor, visible: Tensor, run: ForwardPass) -> Masked:
+def enter(images: Tensor, visible: Tensor, forward_pass: ForwardPass) -> Masked:
     """The pair that enters a model, with zero at hidden pixels, so that what they hold is gone."""
-    run.masks, batch = visible.shape[0], max(images.shape[0], visible.shape[0])
+    forward_pass.masks, batch = visible.shape[0], max(images.shape[0], visible.shape[0])
     x = Masked(images.expand(batch, *images.shape[1:]), visible)
     x = Masked(zero_hidden(x), visible.clone())  # the caller may write to his, and hooks to ours
-    x.run, x.made = run, x.value
+    x.forward_pass, x.made = forward_pass, x.value
     return x
 
 
@@ -207,17 +211,17 @@ def _plain_buffers(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ending(model: nn.Module, run: ForwardPass) -> Iterator[None]:
+def _ending(model: nn.Module, forward_pass: ForwardPass) -> Iterator[None]:
     """Within the block, masking ends when the submodule `until` returns for the first time."""
-    until = run.settings.until
+    until = forward_pass.settings.until
     if until is None:
         yield
         return
 
     def end(module: nn.Module, args: Any, output: Any) -> Any:
-        if not any(x.run is run for x in masked_within(output)):
+        if not any(x.forward_pass is forward_pass for x in masked_within(output)):
             return output  # of another call, in another thread
-        run.ended = True
+        forward_pass.ended = True
         return to_plain(output)
 
     handle = _module(model, until).register_forward_hook(end)

@@ -40,8 +40,8 @@ def _cast(x: Masked, options: Iterable[Any]) -> Masked:
 
 def _least(x: Masked, dim: int) -> Tensor:
     """What stands for hidden: -inf, so that even a key masked by the least finite number wins over it."""
-    seen = any_over(x.run, x.visible, (dim,), keepdim=True)
-    return cached(x.run, "least", (seen,), x.value.dtype, lambda: _infinite(seen, x.value.dtype))
+    seen = any_over(x.forward_pass, x.visible, (dim,), keepdim=True)
+    return cached(x.forward_pass, "least", (seen,), x.value.dtype, lambda: _infinite(seen, x.value.dtype))
 
 
 def _infinite(seen: Tensor, dtype: torch.dtype) -> Tensor:
@@ -68,12 +68,12 @@ def softmin(input: Any, dim: int | None = None, *args: Any, **kwargs: Any) -> An
 
 def _keys(key: Any, value: Any) -> tuple[Tensor, Any]:
     """Which keys are visible, (..., L, 1), in both key and value; and the run."""
-    shown, run = [], None
+    shown, forward_pass = [], None
     for x in (key, value):
         if isinstance(x, Masked):
-            shown.append(any_over(x.run, x.visible, (-1,), keepdim=True))
-            run = x.run
-    return (intersection(run, *shown) if len(shown) == 2 else shown[0]), run
+            shown.append(any_over(x.forward_pass, x.visible, (-1,), keepdim=True))
+            forward_pass = x.forward_pass
+    return (intersection(forward_pass, *shown) if len(shown) == 2 else shown[0]), forward_pass
 
 
 def _refuse_unless_masked(function: Callable, *inputs: Any) -> None:
@@ -104,17 +104,17 @@ def scaled_dot_product_attention(
             _zero_hidden(query), key, value, _zero_hidden(attn_mask), dropout_p, is_causal, **extra
         )
         return Masked(out, align(_seen_by(query, None, None), out.ndim))
-    keys, run = _keys(key, value)
+    keys, forward_pass = _keys(key, value)
     if enable_gqa and keys.shape[-3] not in (1, query.shape[-3]):
         keys = keys.repeat_interleave(query.shape[-3] // keys.shape[-3], -3)
-    some = any_over(run, keys, (-2,), keepdim=True)
+    some = any_over(forward_pass, keys, (-2,), keepdim=True)
     open_keys = (keys | ~some).transpose(-2, -1)  # with none visible all zeros are attended to: finite
     mask = _merged(attn_mask, open_keys, is_causal, query.shape[-2], key.shape[-2])
     mask = mask.expand(*mask.shape[:-2], query.shape[-2], key.shape[-2])
     out = F.scaled_dot_product_attention(
         _asking(query), _tokens(key), _tokens(value), mask, dropout_p, **extra
     )
-    return Masked(out, align(_seen_by(query, some, run), out.ndim))
+    return Masked(out, align(_seen_by(query, some, forward_pass), out.ndim))
 
 
 def _tokens(x: Any) -> Tensor:
@@ -146,20 +146,22 @@ def multi_head_attention_forward(
 ) -> tuple[Masked, Any]:
     """Hidden keys go in as the key padding mask. Inputs are (L, N, E), or (L, E) unbatched."""
     _refuse_unless_masked(F.multi_head_attention_forward, query, key, value)
-    keys, run = (
-        _keys(key, value) if isinstance(key, Masked) or isinstance(value, Masked) else (None, query.run)
+    keys, forward_pass = (
+        _keys(key, value)
+        if isinstance(key, Masked) or isinstance(value, Masked)
+        else (None, query.forward_pass)
     )
     bound = {name: _zero_hidden(option) for name, option in _bind_key_padding(args, kwargs).items()}
     some = None
     if keys is not None:
-        some = any_over(run, keys, (0,), keepdim=True)
+        some = any_over(forward_pass, keys, (0,), keepdim=True)
         hidden = ~(keys | ~some)[..., 0].transpose(0, -1)  # (N or 1, L)
         hidden = hidden.expand(key.shape[1::-1] if key.ndim == 3 else key.shape[:1])
         bound["key_padding_mask"] = _padding(bound.get("key_padding_mask"), hidden)
     out, weights = F.multi_head_attention_forward(
         _zero_hidden(query), _zero_hidden(key), _zero_hidden(value), *args[:_BEFORE], **bound
     )
-    return Masked(out, _seen_by(query, some, run)), weights
+    return Masked(out, _seen_by(query, some, forward_pass)), weights
 
 
 _BEFORE = 10  # positional parameters between value and training: embed_dim_to_check ... out_proj_bias
@@ -179,8 +181,12 @@ def _padding(given: Tensor | None, hidden: Tensor) -> Tensor:
     return torch.where(hidden, float("-inf"), given)
 
 
-def _seen_by(query: Any, some: Tensor | None, run: Any) -> Tensor:
-    shown = any_over(query.run, query.visible, (-1,), keepdim=True) if isinstance(query, Masked) else None
+def _seen_by(query: Any, some: Tensor | None, forward_pass: Any) -> Tensor:
+    shown = (
+        any_over(query.forward_pass, query.visible, (-1,), keepdim=True)
+        if isinstance(query, Masked)
+        else None
+    )
     if shown is None or some is None:
         return shown if some is None else some  # type: ignore[return-value]  # one of them is masked
-    return intersection(run, shown, some)
+    return intersection(forward_pass, shown, some)

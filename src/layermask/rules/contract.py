@@ -43,7 +43,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
             if input.softmax_axis is None or input.softmax_axis.shape[-1] != 1
             else input.softmax_axis,
         )
-    visible = any_over(input.run, input.visible, (-1,), keepdim=weight.ndim > 1)
+    visible = any_over(input.forward_pass, input.visible, (-1,), keepdim=weight.ndim > 1)
     return Masked(F.linear(zero_hidden(input), weight, bias), visible)
 
 
@@ -67,8 +67,10 @@ def matmul(input: Any, other: Any) -> Masked:
         return matmul(input, other.unsqueeze(-1)).squeeze(-1)
     (a, seen_a), (b, seen_b) = _operand(input, (-1,)), _operand(other, (-2,))
     out = torch.matmul(a, b)
-    run = (input if isinstance(input, Masked) else other).run
-    visible = cached(run, "matmul", (seen_a, seen_b), None, lambda: _outer(run, seen_a, seen_b))
+    forward_pass = (input if isinstance(input, Masked) else other).forward_pass
+    visible = cached(
+        forward_pass, "matmul", (seen_a, seen_b), None, lambda: _outer(forward_pass, seen_a, seen_b)
+    )
     out = _renormalised(torch.matmul, out, (input, other), ((-1,), (-2,)), (a, b), (seen_a, seen_b))
     return Masked(out, visible)
 
@@ -78,12 +80,12 @@ def rmatmul(input: Any, other: Any) -> Masked:
     return matmul(other, input)
 
 
-def _outer(run: Any, a: Tensor, b: Tensor) -> Tensor:
+def _outer(forward_pass: Any, a: Tensor, b: Tensor) -> Tensor:
     """Where any visible term meets: rows x columns, narrow where both factors are."""
     if a.shape[-1] == 1:
-        b = any_over(run, b, (-2,), keepdim=True)
+        b = any_over(forward_pass, b, (-2,), keepdim=True)
     elif b.shape[-2] == 1:
-        a = any_over(run, a, (-1,), keepdim=True)
+        a = any_over(forward_pass, a, (-1,), keepdim=True)
     if a.shape[-1] == 1:
         n = max(a.ndim, b.ndim)
         a, b = (m.reshape((1,) * (n - m.ndim) + m.shape) for m in (a, b))
@@ -181,10 +183,10 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Mask
     """The angle between the entries that both show, whose number cancels."""
     a, b = (x if isinstance(x, Masked) else Masked(*_operand(x, ())) for x in (x1, x2))
     a, b = a + torch.zeros_like(b.value), b + torch.zeros_like(a.value)
-    visible = intersection(a.run, a.visible, b.visible)
-    run = a.run or b.run
+    visible = intersection(a.forward_pass, a.visible, b.visible)
+    forward_pass = a.forward_pass or b.forward_pass
     a, b = Masked(a.value, visible), Masked(b.value, visible)
-    a.run = b.run = run
+    a.forward_pass = b.forward_pass = forward_pass
     lengths = [x.norm(2, dim, keepdim=True).clamp_min(eps) for x in (a, b)]
     return (a / lengths[0] * (b / lengths[1])).sum(dim)
 

@@ -46,12 +46,12 @@ def filled(x: Masked, window: Window) -> Tensor:
     return neighbor(x, window.reach) if settings_of(x).fill == "neighbor" else zero_hidden(x)
 
 
-def _channels(run: ForwardPass | None, visible: Tensor, groups: int, out_channels: int) -> Tensor:
+def _channels(forward_pass: ForwardPass | None, visible: Tensor, groups: int, out_channels: int) -> Tensor:
     """A mask that varies along channels, as seen by each output channel: anything visible in its group."""
     if visible.shape[1] == 1:
         return visible
     if groups == 1:
-        return any_over(run, visible, (1,), keepdim=True)
+        return any_over(forward_pass, visible, (1,), keepdim=True)
     grouped = visible.reshape(visible.shape[0], groups, -1, *visible.shape[2:]).any(2)
     return grouped.repeat_interleave(out_channels // groups, dim=1)
 
@@ -79,9 +79,9 @@ def _convolution(conv: Callable) -> Callable:
         if settings_of(x).fill == "renormalize":
             out = _renormalized(out, x, window, _plain(bias), groups)
         visible, is_padding = grow(x, window, growth)
-        visible = _channels(x.run, visible, groups, out.shape[1])
+        visible = _channels(x.forward_pass, visible, groups, out.shape[1])
         if is_padding is not None:  # padding, if all that is read is
-            is_padding = ~_channels(x.run, ~is_padding, groups, out.shape[1])
+            is_padding = ~_channels(x.forward_pass, ~is_padding, groups, out.shape[1])
         return _with_kernel_mask(zero_if_empty(x, Masked(out, visible, is_padding=is_padding)), weight)
 
     return convolution
@@ -102,11 +102,13 @@ def _with_kernel_mask(out: Masked | Tensor, weight: Masked | Tensor) -> Masked |
     """Output channels whose whole kernel is hidden are hidden."""
     if not isinstance(weight, Masked):
         return out
-    seen = any_over(weight.run, weight.visible, range(1, weight.visible.ndim), keepdim=True)
+    seen = any_over(weight.forward_pass, weight.visible, range(1, weight.visible.ndim), keepdim=True)
     ndim = out.value.ndim if isinstance(out, Masked) else out.ndim
     seen = seen.reshape([1] * (ndim - weight.visible.ndim + 1) + [-1] + [1] * (weight.visible.ndim - 2))
     if isinstance(out, Masked):
-        return Masked(out.value, intersection(weight.run, out.visible, seen), is_padding=out.is_padding)
+        return Masked(
+            out.value, intersection(weight.forward_pass, out.visible, seen), is_padding=out.is_padding
+        )
     return Masked(out, seen)
 
 
@@ -118,7 +120,11 @@ def _renormalized(out: Tensor, x: Masked, window: Window, bias: Tensor | None, g
     """
     release = settings_of(x).compat == "release"
     share = cached(
-        x.run, "share", (x.visible,), (window, groups, release, out.dtype), lambda: _share(x, window, release)
+        x.forward_pass,
+        "share",
+        (x.visible,),
+        (window, groups, release, out.dtype),
+        lambda: _share(x, window, release),
     )
     share = share.to(out.dtype)
     shift = 0 if bias is None else bias.reshape(-1, *[1] * (out.ndim - 2))
@@ -173,10 +179,10 @@ def _scatter(conv: Callable, x: Masked, weight: Masked | Tensor, geometry: tuple
     )
     gaps = any(per_axis(output_padding, weight.ndim - 2)) or any(d > 1 or s > k for k, s, d in sizes)
     if not gaps and x.is_padding is None and all(n == 1 for n in x.visible.shape[2:]):
-        return _channels(x.run, x.visible, groups, out_channels), None
+        return _channels(x.forward_pass, x.visible, groups, out_channels), None
     image = torch.ones_like(x.visible[:1, :1]) if x.is_padding is None else ~x.is_padding
     seen, image = (
-        _channels(x.run, mask, groups, groups).expand(-1, -1, *x.value.shape[2:])
+        _channels(x.forward_pass, mask, groups, groups).expand(-1, -1, *x.value.shape[2:])
         for mask in (x.visible & image, image)
     )
     tap = torch.ones(

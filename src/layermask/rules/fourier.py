@@ -24,7 +24,7 @@ def _transform(function: Callable, last: tuple[int, ...] | None) -> Callable:
         over = (over,) if isinstance(over, int) else over
         dim = dim[0] if last == (-1,) and isinstance(dim, tuple) else dim
         value = function(zero_undetermined(input, over), s, dim, norm)
-        return Masked(value, any_over(input.run, input.visible, over, keepdim=True))
+        return Masked(value, any_over(input.forward_pass, input.visible, over, keepdim=True))
 
     return rule
 

@@ -73,7 +73,7 @@ def _of_classes(function: Callable) -> Callable:
         axis = 0 if input.ndim == 1 else 1
         given.arguments.update(input=zero_undetermined(input, (axis,)), reduction="none")
         out = Masked(function(*given.args, **given.kwargs), input.visible.all(axis))
-        out.run = input.run
+        out.forward_pass = input.forward_pass
         if reduction == "mean" and not target.is_floating_point():
             return out.sum() / _weights(out, target, weight, given.arguments.get("ignore_index", -100)).sum()
         return out if reduction == "none" else getattr(out, reduction)()
@@ -87,7 +87,7 @@ def _weights(out: Masked, target: Any, weight: Any, ignored: int) -> Masked:
     if weight is not None:
         counts = counts * weight[target.clamp(min=0)]
     x = Masked(counts, out.visible)
-    x.run = out.run
+    x.forward_pass = out.forward_pass
     return x
 
 

@@ -41,7 +41,7 @@ def in_the_likeness(function: Callable) -> Callable:
     def rule(input: Masked, *args: Any, **kwargs: Any) -> Any:
         if masked_in(args, kwargs):
             raise NoMaskRule(name_of(function), why="Only its first argument may be masked.")
-        return note(function(input.value, *args, **kwargs), input.run)
+        return note(function(input.value, *args, **kwargs), input.forward_pass)
 
     return rule
 

@@ -147,7 +147,7 @@ def _harmless(x: Masked) -> Masked:
     out = Masked(
         torch.where(x.visible, x.value, 1), x.visible, is_padding=x.is_padding, softmax_axis=x.softmax_axis
     )
-    out.run = x.run
+    out.forward_pass = x.forward_pass
     return out
 
 

@@ -128,7 +128,7 @@ def bins(x: Masked, n: int, output_size: Any) -> tuple[Tensor, Tensor | None]:
         return ADAPTIVE_MAX[n](mask.to(torch.float32), wanted) > 0
 
     if x.is_padding is None:
-        return cached(x.run, "bins", (x.visible,), wanted, lambda: any_in(x.visible)), None
+        return cached(x.forward_pass, "bins", (x.visible,), wanted, lambda: any_in(x.visible)), None
     missed = ~any_in(~x.is_padding)
     return any_in(x.visible & ~x.is_padding) | missed, missed
 
@@ -147,7 +147,9 @@ def _adaptive_avg(n: int, pool: Callable) -> Callable:
         mean = pool(zero_hidden(input), output_size)
         wanted = _wanted(input, n, output_size)
         key = (wanted, mean.dtype)
-        share = cached(input.run, "bin share", (input.visible,), key, lambda: _bin_share(input, wanted, pool))
+        share = cached(
+            input.forward_pass, "bin share", (input.visible,), key, lambda: _bin_share(input, wanted, pool)
+        )
         visible, is_padding = bins(input, n, output_size)
         mean = mean / (share.to(mean.dtype) + epsilon(input))
         return zero_if_empty(input, Masked(mean, visible, is_padding=is_padding))

@@ -40,7 +40,7 @@ def _ranked(x: Masked, out: Any, rank: Tensor, dim: int, keepdim: bool) -> Any:
         dim, (~counts).gather(dim, by_value).to(torch.uint8).argsort(dim=dim, stable=True)
     )
     place = order.gather(dim, rank.clamp(0, x.value.shape[dim] - 1))
-    enough = (rank < counts.sum(dim, keepdim=True)) & any_over(x.run, x.visible, (dim,), True)
+    enough = (rank < counts.sum(dim, keepdim=True)) & any_over(x.forward_pass, x.visible, (dim,), True)
     values, places = (t if keepdim else t.unsqueeze(dim) for t in out)
     whole = counts.all(dim, keepdim=True)
     value = torch.where(
@@ -95,7 +95,7 @@ def _quantile(function: Callable, skips_nan: bool) -> Callable:
         """Hidden entries are left out as `nanquantile` leaves out NaN."""
         plain_only(function, q)
         dims = axes(input, dim)
-        seen = any_over(input.run, input.visible, dims, keepdim)
+        seen = any_over(input.forward_pass, input.visible, dims, keepdim)
         seen = seen[None] if isinstance(q, Tensor) and q.ndim else seen
         out = function(zero_undetermined(input, dims), q, dim, keepdim, interpolation=interpolation)
         if not varies(input.visible, dims):

@@ -22,7 +22,7 @@ def _recurrent(function: Callable) -> Callable:
         """
         *rest, batch_first = options
         value = zero_hidden(input) if batch_first else zero_hidden(input).transpose(0, 1)  # (N, L, C)
-        steps = any_over(input.run, input.visible, (-1,), keepdim=True)
+        steps = any_over(input.forward_pass, input.visible, (-1,), keepdim=True)
         mask = (steps if batch_first else steps.transpose(0, 1))[..., 0].expand(value.shape[:2])
         order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
         lengths = mask.sum(1).clamp(min=1).cpu()
@@ -61,9 +61,11 @@ def _cell(function: Callable) -> Callable:
         masked = [x for x in (input, *states) if isinstance(x, Masked)]
         plain = [zero_undetermined(x, (-1,)) if isinstance(x, Masked) else x for x in (input, *states)]
         out = function(plain[0], tuple(plain[1:]) if isinstance(hx, (tuple, list)) else plain[1], *weights)
-        seen = any_over(masked[0].run, masked[0].visible, (-1,), keepdim=True)
+        seen = any_over(masked[0].forward_pass, masked[0].visible, (-1,), keepdim=True)
         for x in masked[1:]:
-            seen = intersection(x.run, seen, any_over(x.run, x.visible, (-1,), keepdim=True))
+            seen = intersection(
+                x.forward_pass, seen, any_over(x.forward_pass, x.visible, (-1,), keepdim=True)
+            )
         return tuple(Masked(h, seen) for h in out) if isinstance(out, tuple) else Masked(out, seen)
 
     return cell

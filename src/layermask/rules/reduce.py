@@ -48,15 +48,17 @@ def visible_share(x: Masked, dims: Sequence[int], keepdim: bool, dtype: torch.dt
             else out.reshape([n for d, n in enumerate(out.shape) if d not in dims])
         )
 
-    return cached(x.run, "share along", (x.visible,), (tuple(dims), keepdim, dtype), compute)
+    return cached(x.forward_pass, "share along", (x.visible,), (tuple(dims), keepdim, dtype), compute)
 
 
 def reduced(x: Masked, value: Tensor, dims: Sequence[int], keepdim: bool) -> Masked:
     """A reduction's result: visible where anything it read was."""
-    visible = any_over(x.run, x.visible, dims, keepdim)
+    visible = any_over(x.forward_pass, x.visible, dims, keepdim)
     if x.is_padding is None or varies(x.is_padding, dims):
         return Masked(value, visible)
-    return Masked(value, visible, is_padding=any_over(x.run, x.is_padding, dims, keepdim))  # of channels
+    return Masked(
+        value, visible, is_padding=any_over(x.forward_pass, x.is_padding, dims, keepdim)
+    )  # of channels
 
 
 def epsilon(x: Masked) -> float:
@@ -111,7 +113,7 @@ def _extreme(function: Callable, worst: float) -> Callable:
 
 def _counts(x: Masked, dims: Sequence[int], keepdim: bool) -> Tensor:
     """Where the result of a reduction counts: anything is visible, or what is hidden is determined."""
-    seen = any_over(x.run, x.visible, dims, keepdim)
+    seen = any_over(x.forward_pass, x.visible, dims, keepdim)
     return torch.ones_like(seen) if determined(x, dims) else seen
 
 
@@ -156,7 +158,7 @@ def placed(x: Masked, places: Tensor, dims: Sequence[int], keepdim: bool) -> Any
     """Places along `dims`: plain, or masked as the cells are if each cell has its own, as a pixel's class."""
     if varies(x.visible, dims) or not has_positions(x):
         return places
-    return Masked(places, any_over(x.run, x.visible, dims, keepdim))
+    return Masked(places, any_over(x.forward_pass, x.visible, dims, keepdim))
 
 
 def _among_visible(x: Masked, wanted: Tensor, chosen: Tensor, dim: int | None, keepdim: bool) -> Tensor:
@@ -166,7 +168,7 @@ def _among_visible(x: Masked, wanted: Tensor, chosen: Tensor, dim: int | None, k
     """
     shown = (wanted & x.visible).to(torch.uint8).argmax(dim, keepdim)
     dims = axes(x, dim)
-    asis = everything(x, dims, keepdim) | ~any_over(x.run, x.visible, dims, keepdim)
+    asis = everything(x, dims, keepdim) | ~any_over(x.forward_pass, x.visible, dims, keepdim)
     return torch.where(asis, chosen, shown)
 
 
@@ -183,13 +185,15 @@ def moments(x: Masked, dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     scale = part.to(value.dtype)
     center = value.mean(tuple(dims), keepdim=True) / scale
     spread = torch.where(x.visible, value - center, 0.0).square().mean(tuple(dims), keepdim=True) / scale
-    seen = any_over(x.run, x.visible, dims, True)
+    seen = any_over(x.forward_pass, x.visible, dims, True)
     return center, spread, torch.where(seen, part * total, 0.0)
 
 
 def everything(x: Masked, dims: Sequence[int], keepdim: bool = True) -> Tensor:
     """Whether nothing is hidden along `dims`: there the plain kernel decides, bit for bit."""
-    whole = ~any_over(x.run, cached(x.run, "not", (x.visible,), None, lambda: ~x.visible), dims, keepdim)
+    whole = ~any_over(
+        x.forward_pass, cached(x.forward_pass, "not", (x.visible,), None, lambda: ~x.visible), dims, keepdim
+    )
     return whole
 
 
@@ -277,7 +281,7 @@ def logsumexp(input: Masked, dim: Dims, keepdim: bool = False) -> Masked:
     dims = axes(input, dim)
     value = input.value if input.value.is_floating_point() else input.value.to(torch.get_default_dtype())
     if not determined(input, dims):
-        seen = any_over(input.run, input.visible, dims, True)
+        seen = any_over(input.forward_pass, input.visible, dims, True)
         value = torch.where(input.visible, value, torch.where(seen, -math.inf, 0.0).to(value.dtype))
     return reduced(input, value.logsumexp(dims, keepdim), dims, keepdim)
 

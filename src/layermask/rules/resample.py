@@ -42,7 +42,11 @@ def interpolate(
     key = (str(size), str(scale_factor), mode, *options, tuple(out.shape[2:]))
     masks = (input.visible,) if input.is_padding is None else (input.visible, input.is_padding)
     visible, is_padding = cached(
-        input.run, "interpolate", masks, key, lambda: _resampled(input, mode, options, (size, scale_factor))
+        input.forward_pass,
+        "interpolate",
+        masks,
+        key,
+        lambda: _resampled(input, mode, options, (size, scale_factor)),
     )
     return zero_if_empty(input, Masked(out, visible, is_padding=is_padding))
 
@@ -137,7 +141,7 @@ def grid_sample(
         return out
     shown = grid.visible.all(-1, keepdim=True).movedim(-1, 1)
     is_padding = None if out.is_padding is None else out.is_padding & shown
-    return Masked(out.value, intersection(grid.run, out.visible, shown), is_padding=is_padding)
+    return Masked(out.value, intersection(grid.forward_pass, out.visible, shown), is_padding=is_padding)
 
 
 @rule(F.affine_grid)

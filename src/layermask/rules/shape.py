@@ -20,14 +20,16 @@ from layermask.errors import NoMaskRule
 
 def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any = None) -> Masked:
     """`value` with mask and padding moved likewise; the same move of the same mask is made once (`key`)."""
-    visible = cached(x.run, "move", (x.visible,), key, lambda: move(x.visible)) if key else move(x.visible)
+    visible = (
+        cached(x.forward_pass, "move", (x.visible,), key, lambda: move(x.visible)) if key else move(x.visible)
+    )
     is_padding, softmax_axis = (m if m is None else move(m) for m in (x.is_padding, x.softmax_axis))
     return _noted(x, Masked(value, visible, is_padding=is_padding, softmax_axis=softmax_axis))
 
 
 def _noted(x: Masked, out: Masked) -> Masked:
     """Note whether a move cut single positions out of a map."""
-    out.run = x.run
+    out.forward_pass = x.forward_pass
     out.cut = has_positions(x) and not has_positions(out)
     return out
 
@@ -115,21 +117,23 @@ def _to_shape(function: Callable) -> Callable:
             raise NoMaskRule("Tensor.view(dtype)", why="Its entries are no longer those of the mask.")
         value = function(input.value, *args, **kwargs)
         old, new = tuple(input.value.shape), tuple(value.shape)
-        return moved(input, value, lambda m: _reshaped(input.run, m, old, new))
+        return moved(input, value, lambda m: _reshaped(input.forward_pass, m, old, new))
 
     return rule
 
 
-def _reshaped(run: ForwardPass | None, mark: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+def _reshaped(
+    forward_pass: ForwardPass | None, mark: Tensor, old: tuple[int, ...], new: tuple[int, ...]
+) -> Tensor:
     """The mark reshaped, from what it was itself reshaped from, if it was.
 
     Flattening a map mixes axes along which its mask varies with others. Only the origin tells them apart when
     the map is restored.
     """
-    memo = None if run is None or torch.compiler.is_compiling() else run.memo
+    memo = None if forward_pass is None or torch.compiler.is_compiling() else forward_pass.memo
     if memo is not None:
         mark, old, _ = memo.get(("reshaped", *identities(mark), old), (mark, old, None))
-    out = cached(run, "move", (mark,), (old, new), lambda: reshaped_mask(mark, old, new))
+    out = cached(forward_pass, "move", (mark,), (old, new), lambda: reshaped_mask(mark, old, new))
     if memo is not None:
         memo[("reshaped", *identities(out), new)] = mark, old, out
     return out

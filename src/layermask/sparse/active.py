@@ -40,9 +40,11 @@ class ActiveSites:
         return self.cells // self.visible[0].numel()
 
 
-def active_sites(run: ForwardPass, mask: Tensor, batch: int) -> ActiveSites:
+def active_sites(forward_pass: ForwardPass, mask: Tensor, batch: int) -> ActiveSites:
     """The sites of a mask (N or 1, 1, H, W)."""
-    return cached(run, "sites", (mask,), batch, lambda: _active_sites(mask.expand(batch, *mask.shape[1:])))
+    return cached(
+        forward_pass, "sites", (mask,), batch, lambda: _active_sites(mask.expand(batch, *mask.shape[1:]))
+    )
 
 
 def _active_sites(mask: Tensor) -> ActiveSites:
@@ -54,34 +56,38 @@ def _active_sites(mask: Tensor) -> ActiveSites:
     return ActiveSites(visible, cells, number)
 
 
-def plan_of(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int) -> FillPlan:
+def plan_of(
+    forward_pass: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int
+) -> FillPlan:
     """What a window op at the sites of `wanted` reads of those of `source` (masks, as in `active_sites`)."""
 
     def compute() -> FillPlan:
-        here, there = active_sites(run, source, batch), active_sites(run, wanted, batch)
+        here, there = active_sites(forward_pass, source, batch), active_sites(forward_pass, wanted, batch)
         read = window_cells(there.cells, tuple(source.shape[2:]), tuple(wanted.shape[2:]), window)
-        rings = map_of(run, source, None, window.reach, compiled_fill(source.device))
+        rings = map_of(forward_pass, source, None, window.reach, compiled_fill(source.device))
         rings = rings.expand(batch, *source.shape[1:])[:, 0].contiguous()
         return plan(rings, here.count, here.number, read, there.begins, window.reach)
 
-    return cached(run, "row plan", (source, wanted), (window, batch), compute)
+    return cached(forward_pass, "row plan", (source, wanted), (window, batch), compute)
 
 
-def window_rows(run: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int) -> Tensor:
+def window_rows(
+    forward_pass: ForwardPass, source: Tensor, wanted: Tensor, window: Window, batch: int
+) -> Tensor:
     """(M, T) int32: the visible row that each kernel offset reads, -1 where it reads none."""
 
     def compute() -> Tensor:
-        here, there = active_sites(run, source, batch), active_sites(run, wanted, batch)
+        here, there = active_sites(forward_pass, source, batch), active_sites(forward_pass, wanted, batch)
         read = window_cells(there.cells, tuple(source.shape[2:]), tuple(wanted.shape[2:]), window)
         return torch.where(read < 0, -1, here.number[read.clamp(min=0).flatten()].view_as(read))
 
-    return cached(run, "window rows", (source, wanted), (window, batch), compute)
+    return cached(forward_pass, "window rows", (source, wanted), (window, batch), compute)
 
 
-def rows_within(run: ForwardPass, outer: Tensor, inner: Tensor, batch: int) -> Tensor:
+def rows_within(forward_pass: ForwardPass, outer: Tensor, inner: Tensor, batch: int) -> Tensor:
     """(V,) int32: the row among the sites of `outer` of each site of `inner`, which lies within it."""
 
     def compute() -> Tensor:
-        return active_sites(run, outer, batch).number[active_sites(run, inner, batch).cells]
+        return active_sites(forward_pass, outer, batch).number[active_sites(forward_pass, inner, batch).cells]
 
-    return cached(run, "rows within", (outer, inner), batch, compute)
+    return cached(forward_pass, "rows within", (outer, inner), batch, compute)

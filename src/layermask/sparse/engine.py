@@ -35,11 +35,11 @@ class SparseEngine:
     def __reduce__(self) -> tuple:  # copies prepare their own
         return SparseEngine, (self.wherever,)
 
-    def __call__(self, run: ForwardPass, function: Callable, args: tuple, kwargs: dict) -> Any:
+    def __call__(self, forward_pass: ForwardPass, function: Callable, args: tuple, kwargs: dict) -> Any:
         body, stands_for = SPARSE_FORMS.get(function, (None, None))
-        if body is None or rule_for(run, function) is not stands_for or _is_changed():
+        if body is None or rule_for(forward_pass, function) is not stands_for or _is_changed():
             return NotImplemented
-        run.function = function
+        forward_pass.function = function
         try:
             return body(*args, **kwargs)
         except NoRows:

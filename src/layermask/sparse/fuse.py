@@ -29,7 +29,7 @@ class Affine(_Absorbed):
     """A batch norm in evaluation, or a scale."""
 
     def __init__(self, source: Node, norm: Norm | Scale) -> None:
-        super().__init__(source.run, source.mask, source.batch, source.kind, source)
+        super().__init__(source.forward_pass, source.mask, source.batch, source.kind, source)
         self.norm = norm
 
     @property
@@ -41,7 +41,7 @@ class Affine(_Absorbed):
 
     def ended(self, mask: Tensor, end: Activation) -> Tensor:
         norm, (source,) = self.norm, self.sources
-        kind, prepared = to_compute_dtype(self.kind), self.run.sparse_engine.prepared
+        kind, prepared = to_compute_dtype(self.kind), self.forward_pass.sparse_engine.prepared
         vectors: tuple[Tensor, Tensor] = prepared.get(
             (norm.weights,), ("affine", norm.eps), lambda: tuple(v.to(kind) for v in norm.scale_and_shift())
         )
@@ -54,7 +54,7 @@ class ActivationNode(_Absorbed):
     """An activation."""
 
     def __init__(self, source: Node, end: Activation) -> None:
-        super().__init__(source.run, source.mask, source.batch, source.kind, source)
+        super().__init__(source.forward_pass, source.mask, source.batch, source.kind, source)
         self.end = end
 
     def alone(self, mask: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class ActivationNode(_Absorbed):
 
 class Sum(_Absorbed):
     def __init__(self, mask: Tensor, a: Node, b: Node) -> None:
-        super().__init__(a.run, mask, a.batch, a.kind, a, b)
+        super().__init__(a.forward_pass, mask, a.batch, a.kind, a, b)
 
     def alone(self, mask: Tensor) -> Tensor:
         a, b = self.sources

@@ -37,9 +37,11 @@ class Node:
     of `to_compute_dtype(kind)`'s.
     """
 
-    def __init__(self, run: ForwardPass, mask: Tensor, batch: int, kind: Tensor, *sources: Node) -> None:
-        self.run, self.mask, self.batch, self.kind = run, mask, batch, kind
-        self.function = run.function  # for errors: what is put off fails later
+    def __init__(
+        self, forward_pass: ForwardPass, mask: Tensor, batch: int, kind: Tensor, *sources: Node
+    ) -> None:
+        self.forward_pass, self.mask, self.batch, self.kind = forward_pass, mask, batch, kind
+        self.function = forward_pass.function  # for errors: what is put off fails later
         self.sources: tuple[Node, ...] = sources
         self.uses = 0  # how many nodes read this one
         self.holders: list[weakref.ref] = []  # the values that stand for it, outside
@@ -75,7 +77,7 @@ class Node:
         assert self.rows_mask is not None
         if self.rows_mask is mask:
             return self.rows, None
-        return self.rows, rows_within(self.run, self.rows_mask, mask, self.batch)
+        return self.rows, rows_within(self.forward_pass, self.rows_mask, mask, self.batch)
 
     def _computed(self, mask: Tensor) -> Tensor:
         """`compute`, with errors that name the operator that was called, and not the one that asks now."""
@@ -110,9 +112,9 @@ class Node:
 class Input(Node):
     """A dense map (N, C, H, W), read at once: it may be written to later."""
 
-    def __init__(self, run: ForwardPass, mask: Tensor, value: Tensor) -> None:
-        super().__init__(run, mask, len(value), value.new_empty(0, value.shape[1]))
-        cells = active_sites(run, mask, len(value)).cells
+    def __init__(self, forward_pass: ForwardPass, mask: Tensor, value: Tensor) -> None:
+        super().__init__(forward_pass, mask, len(value), value.new_empty(0, value.shape[1]))
+        cells = active_sites(forward_pass, mask, len(value)).cells
         self.rows = to_compute_dtype(
             value.permute(0, 2, 3, 1).reshape(-1, value.shape[1]).index_select(0, cells)
         )
@@ -126,7 +128,7 @@ class Conv(Node):
         self, source: Node, mask: Tensor, window: Window, weights: Captured, groups: int = 1
     ) -> None:
         """`weights`: the weight, (K, C / groups, *kernel) or (K, C), and the bias, (K,) or None."""
-        super().__init__(source.run, mask, source.batch, _kind(source.kind, weights), source)
+        super().__init__(source.forward_pass, mask, source.batch, _kind(source.kind, weights), source)
         self.window, self.captured, self.groups = window, weights, groups
         if not window.pointlike:
             source.at(source.mask)  # of which it reads all in any case; so nothing piles up
@@ -162,13 +164,13 @@ class Conv(Node):
         if self.window.pointlike:
             rows, at = source.chosen(mask)
             return RowSource(rows), None if at is None else at[:, None]
-        plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
+        plan = plan_of(self.forward_pass, source.mask, mask, self.window, self.batch)
         return ops.fill(source.at(source.mask), plan), plan.table
 
     def weights(self, norms: list[Norm | Scale]) -> Weights:
         captured = (self.captured, *(norm.weights for norm in norms))
         params = (type(self), self.groups, *((type(norm), norm.eps) for norm in norms))
-        return self.run.sparse_engine.prepared.get(captured, params, lambda: self.prepare(norms))
+        return self.forward_pass.sparse_engine.prepared.get(captured, params, lambda: self.prepare(norms))
 
     def prepare(self, norms: list[Norm | Scale]) -> Weights:
         return ops.prepare(*folded_weights(self.captured, norms), self.groups)
@@ -178,10 +180,10 @@ class InputConv(Conv):
     """A convolution of an image of few channels: what one row of a window reads lies side by side."""
 
     def __init__(
-        self, run: ForwardPass, image: Tensor, mask: Tensor, window: Window, weights: Captured
+        self, forward_pass: ForwardPass, image: Tensor, mask: Tensor, window: Window, weights: Captured
     ) -> None:
         """`image`: (N, C, H, W), filled as far as the window reads."""
-        Node.__init__(self, run, mask, len(image), _kind(image, weights))
+        Node.__init__(self, forward_pass, mask, len(image), _kind(image, weights))
         self.window, self.captured, self.groups = window, weights, 1
         (top, left), (bottom, right) = window.before, window.after
         self.image = to_compute_dtype(
@@ -193,7 +195,7 @@ class InputConv(Conv):
         down, along = self.window.kernel
         rows = Window((down, 1), self.window.stride, (0, 0), (0, 0), (self.window.dilation[0], 1))
         table = window_cells(
-            active_sites(self.run, mask, self.batch).cells, (h, w), tuple(mask.shape[2:]), rows
+            active_sites(self.forward_pass, mask, self.batch).cells, (h, w), tuple(mask.shape[2:]), rows
         )
         return RowSource(self.image.view(-1).as_strided((n * h * w - along + 1, along * c), (c, 1))), table
 
@@ -211,12 +213,12 @@ def _kind(like: Tensor, weights: Captured) -> Tensor:
 
 class MaxPool(Node):
     def __init__(self, source: Node, mask: Tensor, window: Window) -> None:
-        super().__init__(source.run, mask, source.batch, source.kind, source)
+        super().__init__(source.forward_pass, mask, source.batch, source.kind, source)
         self.window = window
 
     def compute(self, mask: Tensor) -> Tensor:
         (source,) = self.sources
-        table = window_rows(self.run, source.mask, mask, self.window, self.batch)
+        table = window_rows(self.forward_pass, source.mask, mask, self.window, self.batch)
         return ops.maximum(source.at(source.mask), table)
 
 
@@ -224,12 +226,12 @@ class MeanPool(Node):
     """The mean over windows that lie within the map, hidden cells filled."""
 
     def __init__(self, source: Node, mask: Tensor, window: Window) -> None:
-        super().__init__(source.run, mask, source.batch, source.kind, source)
+        super().__init__(source.forward_pass, mask, source.batch, source.kind, source)
         self.window = window
 
     def compute(self, mask: Tensor) -> Tensor:
         (source,) = self.sources
-        plan = plan_of(self.run, source.mask, mask, self.window, self.batch)
+        plan = plan_of(self.forward_pass, source.mask, mask, self.window, self.batch)
         size = math.prod(self.window.kernel)
         values = to_compute_dtype(self.kind).new_full((size, self.channels), 1 / size)
         weights = Weights((self.channels, 1, size, 1), values, None)
@@ -242,7 +244,7 @@ class Cat(Node):
     def __init__(self, mask: Tensor, *sources: Node) -> None:
         first = sources[0]
         channels = sum(source.channels for source in sources)
-        super().__init__(first.run, mask, first.batch, first.kind.new_empty(0, channels), *sources)
+        super().__init__(first.forward_pass, mask, first.batch, first.kind.new_empty(0, channels), *sources)
 
     def compute(self, mask: Tensor) -> Tensor:
         return self.scaled(mask, None, NOTHING)
@@ -255,7 +257,7 @@ class Slice(Node):
     """Some channels that follow each other."""
 
     def __init__(self, source: Node, begin: int, end: int) -> None:
-        super().__init__(source.run, source.mask, source.batch, source.kind[:, begin:end], source)
+        super().__init__(source.forward_pass, source.mask, source.batch, source.kind[:, begin:end], source)
         self.begin, self.end = begin, end
 
     def compute(self, mask: Tensor) -> Tensor:
@@ -271,12 +273,12 @@ class ChannelScale(Node):
     """Every channel times a number of its image (N, C), or of all (1, C)."""
 
     def __init__(self, source: Node, mask: Tensor, vectors: Tensor) -> None:
-        super().__init__(source.run, mask, source.batch, source.kind, source)
+        super().__init__(source.forward_pass, mask, source.batch, source.kind, source)
         self.vectors = vectors
 
     def compute(self, mask: Tensor) -> Tensor:
         rows, at = self.sources[0].chosen(mask)
-        images = None if len(self.vectors) == 1 else active_sites(self.run, mask, self.batch).images
+        images = None if len(self.vectors) == 1 else active_sites(self.forward_pass, mask, self.batch).images
         return ops.affine(rows, at, to_compute_dtype(self.vectors), None, NOTHING, scale_at=images)
 
 
@@ -284,7 +286,7 @@ class LayerNorm(Node):
     """Over the channels of each cell."""
 
     def __init__(self, source: Node, weight: Tensor | None, bias: Tensor | None, eps: float) -> None:
-        super().__init__(source.run, source.mask, source.batch, source.kind, source)
+        super().__init__(source.forward_pass, source.mask, source.batch, source.kind, source)
         self.weight, self.bias, self.eps = weight, bias, eps
 
     def compute(self, mask: Tensor) -> Tensor:
@@ -297,7 +299,7 @@ class Pointwise(Node):
 
     def __init__(self, function: Callable[..., Tensor], mask: Tensor, *sources: Node) -> None:
         first = sources[0]
-        super().__init__(first.run, mask, first.batch, first.kind, *sources)
+        super().__init__(first.forward_pass, mask, first.batch, first.kind, *sources)
         self.apply = function
 
     def compute(self, mask: Tensor) -> Tensor:

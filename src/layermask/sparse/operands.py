@@ -37,14 +37,14 @@ def meet(inputs: Sequence[SparseMasked], others: Sequence[Any]) -> tuple[Tensor,
         form, mask = _form(other, first)
         forms.append(form)
         masks += [] if mask is None else [mask]
-    return joined(first.node.run, masks), forms  # type: ignore[union-attr]
+    return joined(first.node.forward_pass, masks), forms  # type: ignore[union-attr]
 
 
-def joined(run: ForwardPass, masks: Sequence[Tensor]) -> Tensor:
+def joined(forward_pass: ForwardPass, masks: Sequence[Tensor]) -> Tensor:
     """The intersection; one of the masks themselves where it is the same, as their sites are known."""
     out = masks[0]
     for mask in masks[1:]:
-        out = intersection(run, out, mask)
+        out = intersection(forward_pass, out, mask)
     if any(out is mask for mask in masks):
         return out
     full = [mask for mask in masks if mask.shape[2:] == out.shape[2:]]
@@ -77,7 +77,7 @@ def _form(other: Any, first: SparseMasked) -> tuple[Node | AtSites, Tensor | Non
     if grid.shape[2:] != node.mask.shape[2:]:
         raise NoRows
     whole = grid.expand(node.batch, *grid.shape[1:])
-    return Input(node.run, node.mask if mask is None else mask, whole), mask
+    return Input(node.forward_pass, node.mask if mask is None else mask, whole), mask
 
 
 def _first(grid: Tensor, order: str) -> Tensor:
@@ -117,4 +117,4 @@ class PerImage:
         vectors = to_compute_dtype(self.vectors)
         if len(vectors) == 1:
             return vectors
-        return vectors.index_select(0, active_sites(self.node.run, mask, self.node.batch).images)
+        return vectors.index_select(0, active_sites(self.node.forward_pass, mask, self.node.batch).images)

@@ -36,7 +36,7 @@ class SparseMasked(MaskedTensor):
         self.order, self.strided_last = order, strided_last
         self.is_padding = self.softmax_axis = None
         self.strided_slice, self.aliased = False, False
-        self.run: ForwardPass | None = node.run
+        self.forward_pass: ForwardPass | None = node.forward_pass
         self.aliases: AliasGroup | None = None
         self.node: Node | None = None
         self.replace_node(node)
@@ -47,7 +47,7 @@ class SparseMasked(MaskedTensor):
         node.holders.append(weakref.ref(self))
         self.aliases, self.node = None, node
         self._value: Tensor | None = None
-        self._visible = in_order(node.run, node.mask, self.order)
+        self._visible = in_order(node.forward_pass, node.mask, self.order)
         return self
 
     def replace_by_map(self, value: Tensor, *, shared: bool) -> None:
@@ -167,18 +167,18 @@ SparseMasked.dim = lambda self: self.ndim  # type: ignore  # asked for by every 
 SparseMasked.ndim = property(lambda self: 4 if self.node is not None else self.value.ndim)  # type: ignore
 
 
-def in_order(run: ForwardPass, mask: Tensor, order: str) -> Tensor:
+def in_order(forward_pass: ForwardPass, mask: Tensor, order: str) -> Tensor:
     """A mask (N, 1, H, W) with its axes as the value has them."""
     if order == "first":
         return mask
-    return cached(run, "channels last", (mask,), None, lambda: mask.permute(ORDERS[order]))
+    return cached(forward_pass, "channels last", (mask,), None, lambda: mask.permute(ORDERS[order]))
 
 
 def laid_out(node: Node, strided_last: bool) -> Tensor:
     """(N, C, H, W), zero where hidden."""
     size = tuple(node.mask.shape[2:])
     flat = node.kind.new_zeros(node.batch * size[0] * size[1], node.channels)
-    cells = active_sites(node.run, node.mask, node.batch).cells.long()
+    cells = active_sites(node.forward_pass, node.mask, node.batch).cells.long()
     flat.index_copy_(0, cells, node.at(node.mask).to(flat.dtype))
     value = flat.view(node.batch, *size, node.channels).permute(0, 3, 1, 2)
     return value if strided_last else value.contiguous()

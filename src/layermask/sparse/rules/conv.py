@@ -52,7 +52,7 @@ def conv2d(
         window = _widened(window, input.pads)
     last = input.strided_last or _strided_last(weight)
     return SparseMasked(
-        Conv(node, visible, window, captured(node.run, weight, bias), groups), strided_last=last
+        Conv(node, visible, window, captured(node.forward_pass, weight, bias), groups), strided_last=last
     )
 
 
@@ -106,22 +106,26 @@ def _strided_last(x: Tensor) -> bool:
 
 def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, groups: int) -> SparseMasked:
     """From here on only what is visible is computed."""
-    value, run = x.value, x.run
-    decline_unless(run is not None and run.sparse_engine.takes(value), x.softmax_axis is None)
-    assert run is not None
+    value, forward_pass = x.value, x.forward_pass
+    decline_unless(
+        forward_pass is not None and forward_pass.sparse_engine.takes(value), x.softmax_axis is None
+    )
+    assert forward_pass is not None
     decline_unless(len(x.visible) > 0)  # a detector that found no box
     decline_unless(
         x.visible.shape[1] == 1, x.visible.shape[2:] == value.shape[2:], math.prod(value.shape[2:]) > 1
     )
     visible = _grown(x, window)
-    run.rows = True
+    forward_pass.rows = True
     last = _strided_last(value) or _strided_last(weight)
     if value.shape[1] <= FEW_CHANNELS and groups == 1 and window.dilation[1] == 1:
-        node: Node = InputConv(run, filled(x, window), visible, window, captured(run, weight, bias))
+        node: Node = InputConv(
+            forward_pass, filled(x, window), visible, window, captured(forward_pass, weight, bias)
+        )
     else:
         decline_unless(x.is_padding is None)
-        given = Input(run, x.visible, value)
-        node = Conv(given, visible, window, captured(run, weight, bias), groups)
+        given = Input(forward_pass, x.visible, value)
+        node = Conv(given, visible, window, captured(forward_pass, weight, bias), groups)
     return SparseMasked(node, strided_last=last)
 
 
@@ -131,7 +135,7 @@ def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> SparseMask
     constant(node.kind, weight, bias)
     decline_unless(weight.ndim == 2, weight.shape[1] == node.channels, _is_vector(bias, len(weight)))
     point = Window((1, 1), (1, 1), (0, 0), (0, 0), (1, 1))
-    conv = Conv(node, node.mask, point, captured(node.run, weight, bias))
+    conv = Conv(node, node.mask, point, captured(node.forward_pass, weight, bias))
     return SparseMasked(conv, "last", strided_last=True)  # torch lays the result out in this order
 
 
@@ -152,7 +156,7 @@ def batch_norm(
     constant(node.kind, *vectors)
     decline_unless(not training, running_mean is not None, running_var is not None, momentum is not None)
     decline_unless(all(_is_vector(vector, node.channels) for vector in vectors))
-    norm = Norm(captured(node.run, *vectors), eps)
+    norm = Norm(captured(node.forward_pass, *vectors), eps)
     return SparseMasked(Affine(node, norm), strided_last=input.strided_last)
 
 

@@ -35,7 +35,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> SparseMasked:
     decline_unless(dim in (1, -3), any(type(t) is SparseMasked for t in tensors))
     nodes = [rows_of(t) for t in tensors]
     decline_unless(len({(n.batch, n.mask.shape[2:], n.kind.dtype) for n in nodes}) == 1)
-    mask = joined(nodes[0].run, [node.mask for node in nodes])
+    mask = joined(nodes[0].forward_pass, [node.mask for node in nodes])
     return SparseMasked(Cat(mask, *nodes), strided_last=all(t.strided_last for t in tensors))
 
 
@@ -86,7 +86,7 @@ def pad(input: Any, pad: Sequence[int], mode: Any = "constant", value: float | N
     decline_unless(len(pad) == 4, mode == "constant", not value, min(pad) >= 0, any(pad))
     flat = node.mask.new_empty(1).expand(node.batch, 1, *node.mask.shape[2:])
     shell = Masked(flat, node.mask)
-    shell.run = node.run
+    shell.forward_pass = node.forward_pass
     left, right, top, bottom = pad
     return Padded(input, (left, right, top, bottom), padding_rule(shell, pad))
 

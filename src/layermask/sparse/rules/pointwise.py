@@ -126,7 +126,7 @@ def _met(function: Callable, args: tuple, kwargs: dict, inputs: list[SparseMaske
         (other,) = (part for part in parts if part is not nodes[0])
         if isinstance(other, PerImage) and other.vectors.shape[1] == channels:
             if other.parameter is not None and len(other.vectors) == 1:
-                return Affine(nodes[0], Scale(captured(nodes[0].run, other.parameter)))
+                return Affine(nodes[0], Scale(captured(nodes[0].forward_pass, other.parameter)))
             return ChannelScale(nodes[0], mask, other.vectors)
 
     def apply(mask: Tensor, *rows: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def max_pool2d(
     return_indices: bool = False,
 ) -> SparseMasked:
     node = rows_of(input)
-    decline_unless(not return_indices, node.run.settings.pool in (None, "nothing"))
+    decline_unless(not return_indices, node.forward_pass.settings.pool in (None, "nothing"))
     window = pool_window(input, 2, kernel_size, stride, padding, dilation, ceil_mode)
     decline_unless(all(0 <= 2 * b <= k for b, k in zip(window.before, window.kernel, strict=True)))
     visible = _grown(input, window)
@@ -93,9 +93,9 @@ def _global_mean(
     behind: Callable[[Tensor], Tensor] = _same,
 ) -> Masked:
     """Over what is visible (section 3.2, h_m)."""
-    sites = active_sites(node.run, node.mask, node.batch)
+    sites = active_sites(node.forward_pass, node.mask, node.batch)
     value = behind(ops.image_means(before(node.at(node.mask)), sites.begins, sites.images))
-    visible = any_over(node.run, node.mask, (2, 3), True)
+    visible = any_over(node.forward_pass, node.mask, (2, 3), True)
     shape = list(value.shape)
     for axis in dims if keepdim else ():
         shape.insert(axis, 1)
@@ -108,7 +108,7 @@ def norm(input: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: 
     """The length of each channel over what is visible (global response normalisation)."""
     node = rows_of(input, None)
     decline_unless(p in (2, 2.0, "fro"), dtype is None, dim is not None)
-    count = active_sites(node.run, node.mask, node.batch).begins.diff()[:, None]
+    count = active_sites(node.forward_pass, node.mask, node.batch).begins.diff()[:, None]
     return _global_mean(
         node, _spatial(input, dim), keepdim, lambda x: x.square(), lambda x: (x * count).sqrt()
     )

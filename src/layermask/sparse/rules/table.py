@@ -42,9 +42,9 @@ def rows_of(x: Any, order: str | None = "first") -> Node:
     return x.node
 
 
-def captured(run: ForwardPass, *weights: Tensor | None) -> Captured:
+def captured(forward_pass: ForwardPass, *weights: Tensor | None) -> Captured:
     """Weights as they are now, for an operator that may be computed later."""
-    return run.sparse_engine.prepared.capture(*weights)
+    return forward_pass.sparse_engine.prepared.capture(*weights)
 
 
 def constant(kind: Tensor, *tensors: Tensor | None) -> None:
