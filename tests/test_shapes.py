@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import sys
-from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import Any, get_type_hints
-
 import pytest
 import torch
 from torch import nn
+from watching import jaxtyping
+from watching import watched as watched
 
 from layermask.explain.registry import EXPLAINERS
 from layermask.metrics import localisation, operators, predictions, shape_bias
@@ -22,42 +17,6 @@ from layermask.removal.registry import REMOVALS, removal
 from layermask.testing import ExplainerLaws, FillLaws, RemovalLaws
 from layermask.testing.explainers import smooth_game, stripes
 from layermask.zoo.preprocessing import Preprocessing
-
-jaxtyping = pytest.importorskip("jaxtyping", reason="what checks shapes is not installed: jaxtyping")
-beartype = pytest.importorskip("beartype", reason="what checks shapes is not installed: beartype")
-
-ROOMS = ("removal", "explain", "metrics")
-
-
-def modules() -> Iterator[ModuleType]:
-    for name, module in sorted(sys.modules.items()):
-        if name.startswith(tuple(f"layermask.{room}." for room in ROOMS)):
-            yield module
-
-
-def annotated(holder: Any, module: ModuleType) -> Iterator[tuple[str, Callable]]:
-    """The functions of a module or class that have a shape in their annotations."""
-    for name, found in list(vars(holder).items()):
-        ours = inspect.isfunction(found) and found.__module__ == module.__name__
-        if ours and any("[Tensor, " in str(hint) for hint in found.__annotations__.values()):
-            yield name, found
-
-
-@pytest.fixture(autouse=True)
-def watched(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Have the shapes checked in every function that names any; return those functions."""
-    names: set[str] = set()
-    check = functools.partial(jaxtyping.jaxtyped, typechecker=beartype.beartype)
-    for module in modules():
-        for kind in ("Bool", "Float", "Int", "Shaped"):
-            monkeypatch.setattr(module, kind, getattr(jaxtyping, kind), raising=False)
-        classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
-        for holder in (module, *classes):
-            for name, function in annotated(holder, module):
-                get_type_hints(function)  # names that are not there would be found in the middle of a law
-                names.add(function.__qualname__)
-                monkeypatch.setattr(holder, name, check(function))
-    return names
 
 
 def test_shapes_are_watched(watched: set[str]) -> None:

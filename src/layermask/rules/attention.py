@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,16 @@ from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.errors import NoMaskRule
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
+
 
 def _softmax(function: Callable) -> Callable:
     logarithmic = "log" in function.__name__
 
-    def softmax(input: Masked, dim: int | None = None, *args: Any, **kwargs: Any) -> Masked:
+    def softmax(
+        input: Shaped[Masked, "*S"], dim: int | None = None, *args: Any, **kwargs: Any
+    ) -> Float[Masked, "*S"]:
         """Over visible entries; a row that has none stays finite."""
         dim = (0 if input.value.ndim in (0, 1, 3) else 1) if dim is None else dim  # as torch picks it
         input = _cast(input, [*args, *kwargs.values()])
@@ -88,15 +93,15 @@ def _zero_hidden(x: Any) -> Tensor:
 
 @rule(F.scaled_dot_product_attention)
 def scaled_dot_product_attention(
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
+    query: Float[Any, "*B L E"],
+    key: Float[Any, "*H K E"],
+    value: Float[Any, "*H K V"],
+    attn_mask: Shaped[Any, "*M L #K"] | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Masked:
+) -> Float[Masked, "*B L V"]:
     extra: dict[str, Any] = {"scale": scale} | ({"enable_gqa": True} if enable_gqa else {})
     _refuse_unless_masked(F.scaled_dot_product_attention, query, key, value)
     if not isinstance(key, Masked) and not isinstance(value, Masked):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from layermask.core.rule_table import name_of
 from layermask.core.window import Window, count, grow, windowed
 from layermask.errors import NoMaskRule
 from layermask.padding.neighbor import neighbor
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Shaped
 
 Sizes = int | Sequence[int]
 
@@ -39,14 +43,16 @@ def conv_window(weight: Tensor, stride: Sizes, padding: Sizes | str, dilation: S
     return Window(kernel, per_axis(stride, n), before, after, dilation)
 
 
-def filled(x: Masked, window: Window) -> Tensor:
+def filled(x: Shaped[Masked, "N C *S"], window: Window) -> Shaped[Tensor, "N C *S"]:
     """The value as a window op is to read it, by the fill in force."""
     if window.pointlike and x.visible.shape[1] == 1:
         return x.value
     return neighbor(x, window.reach) if settings_of(x).fill == "neighbor" else zero_hidden(x)
 
 
-def _channels(forward_pass: ForwardPass | None, visible: Tensor, groups: int, out_channels: int) -> Tensor:
+def _channels(
+    forward_pass: ForwardPass | None, visible: Bool[Tensor, "N C *S"], groups: int, out_channels: int
+) -> Bool[Tensor, "N D *S"]:
     """A mask that varies along channels, as seen by each output channel: anything visible in its group."""
     if visible.shape[1] == 1:
         return visible
@@ -58,16 +64,16 @@ def _channels(forward_pass: ForwardPass | None, visible: Tensor, groups: int, ou
 
 def _convolution(conv: Callable) -> Callable:
     def convolution(
-        input: Masked | Tensor,
-        weight: Masked | Tensor,
-        bias: Masked | Tensor | None = None,
+        input: Shaped[Masked | Tensor, "N C *S"],
+        weight: Shaped[Masked | Tensor, "D G *K"],
+        bias: Shaped[Masked | Tensor, " D"] | None = None,
         stride: Sizes = 1,
         padding: Sizes | str = 0,
         dilation: Sizes = 1,
         groups: int = 1,
         *,
         growth: str | None = None,
-    ) -> Masked | Tensor:
+    ) -> Shaped[Masked, "N D *T"]:
         if not isinstance(input, Masked):  # only the kernel is masked: its hidden entries read nothing
             return _with_kernel_mask(
                 conv(input, _plain(weight), _plain(bias), stride, padding, dilation, groups), weight
@@ -142,15 +148,15 @@ def _share(x: Masked, window: Window, release: bool) -> Tensor:
 
 def _transposed(conv: Callable) -> Callable:
     def convolution(
-        input: Masked,
-        weight: Masked | Tensor,
-        bias: Masked | Tensor | None = None,
+        input: Shaped[Masked, "N C *S"],
+        weight: Shaped[Masked | Tensor, "C G *K"],
+        bias: Shaped[Masked | Tensor, " D"] | None = None,
         stride: Sizes = 1,
         padding: Sizes = 0,
         output_padding: Sizes = 0,
         groups: int = 1,
         dilation: Sizes = 1,
-    ) -> Masked | Tensor:
+    ) -> Shaped[Masked, "N D *T"]:
         geometry = (stride, padding, output_padding, groups, dilation)
         if not isinstance(input, Masked):
             why = "Its input must be the masked argument: a masked kernel or bias has no meaning here."

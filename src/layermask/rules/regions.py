@@ -6,7 +6,7 @@ They are known by name, so torchvision need not be there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from layermask.core.rule_table import operator
 from layermask.core.window import on_grid
 from layermask.padding.neighbor import neighbor
 from layermask.rules.convolve import conv_window
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Shaped
 
 _LEAST = 1e-6  # the weight of what counts as read
 
@@ -70,7 +73,7 @@ def _cut_out(name: str, shares: bool, grouped: bool) -> None:
     """Give `torchvision.<name>(input, boxes, *geometry)` a rule."""
 
     @operator(f"torchvision.{name}")
-    def rule(input: Any, rois: Any, *geometry: Any) -> Any:
+    def rule(input: Float[Any, "N C H W"], rois: Float[Any, "K 5"], *geometry: Any) -> Any:
         function, boxes = getattr(torch.ops.torchvision, name), _plain(rois)
         cut = lambda maps: function(maps[0], boxes.to(maps[0].dtype), *geometry)  # noqa: E731
         out, *rest = bins_of(cut, [input], rois, shares, grouped)
@@ -95,7 +98,14 @@ for name, shares, grouped in (
 
 
 @operator("torchvision.deform_conv2d")
-def deform_conv2d(input: Any, weight: Any, offset: Any, mask: Any, bias: Any, *geometry: Any) -> Masked:
+def deform_conv2d(
+    input: Float[Any, "N C H W"],
+    weight: Float[Tensor, "D G R Q"],
+    offset: Float[Any, "N O P T"],
+    mask: Float[Any, "N M P T"],
+    bias: Float[Tensor, " D"],
+    *geometry: Any,
+) -> Float[Masked, "N D P T"]:
     """A convolution whose cells are moved: filled as for one that is not, and 0 further away.
 
     `geometry`: stride, padding and dilation (rows and columns of each), groups, groups of offsets, whether
@@ -116,7 +126,13 @@ def deform_conv2d(input: Any, weight: Any, offset: Any, mask: Any, bias: Any, *g
     return Masked(out, visible, is_padding=~inside & visible)
 
 
-def _touched(cells: Tensor, weight: Tensor, moves: Tensor, sizes: Sequence[int], movers: int) -> Tensor:
+def _touched(
+    cells: Shaped[Tensor, "#N C H W"],
+    weight: Float[Tensor, "D G R Q"],
+    moves: Float[Tensor, "N O P T"],
+    sizes: Sequence[int],
+    movers: int,
+) -> Bool[Tensor, "N 1 P T"]:
     """Which windows read any of the cells, given as numbers: (N or 1, 1 or C, H, W) to (N, 1, H', W')."""
     cells = cells.amax(1, keepdim=True).expand(len(moves), movers, -1, -1).to(moves.dtype)
     ones = cells.new_ones((1, movers, *weight.shape[2:]))
@@ -125,7 +141,7 @@ def _touched(cells: Tensor, weight: Tensor, moves: Tensor, sizes: Sequence[int],
 
 
 @operator("torchvision.nms")
-def nms(dets: Any, scores: Any, iou_threshold: float) -> Tensor:
+def nms(dets: Float[Any, "K 4"], scores: Float[Any, " K"], iou_threshold: float) -> Int[Tensor, " P"]:
     """The places of the boxes that stay. Hidden boxes, and those of a hidden score, are no boxes at all."""
     shown = [
         x.visible.expand(x.value.shape).reshape(len(x), -1).all(1)

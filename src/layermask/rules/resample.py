@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,20 +17,23 @@ from layermask.core.window import on_grid
 from layermask.padding.neighbor import neighbor
 from layermask.rules.convolve import zero_if_empty
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
+
 _NEAREST = ("nearest", "nearest-exact")
 _SUPPORT = {"linear": 1, "bilinear": 1, "trilinear": 1, "area": 1, "bicubic": 2}
 
 
 @rule(F.interpolate)
 def interpolate(
-    input: Masked,
+    input: Shaped[Masked, "N C *S"],
     size: Any = None,
     scale_factor: Any = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
-) -> Masked:
+) -> Shaped[Masked, "N C *T"]:
     input = on_grid(input, input.value.ndim - 2)
     options = (align_corners, recompute_scale_factor, antialias)
     value = (
@@ -124,12 +127,12 @@ def _sampled(x: Masked, grid: Tensor, mode: str, padding_mode: str, align_corner
 
 @rule(F.grid_sample)
 def grid_sample(
-    input: Any,
-    grid: Any,
+    input: Float[Any, "N C *S"],
+    grid: Float[Any, " N *T D"],
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool | None = None,
-) -> Masked:
+) -> Float[Masked, "N C *T"]:
     """A sample is visible if its place is, and what is read there."""
     places = zero_undetermined(grid, (-1,)) if isinstance(grid, Masked) else grid
     if isinstance(input, Masked):
@@ -145,7 +148,9 @@ def grid_sample(
 
 
 @rule(F.affine_grid)
-def affine_grid(theta: Masked, size: Any, align_corners: bool | None = None) -> Masked:
+def affine_grid(
+    theta: Float[Masked, "N D D+1"], size: Any, align_corners: bool | None = None
+) -> Float[Masked, " N *S D"]:
     """The places of an image are visible if all of its transform is."""
     grid = F.affine_grid(zero_undetermined(theta, (-2, -1)), size, align_corners)
     shown = theta.visible.flatten(1).all(1)
