@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
-from torch import nn
-from watching import jaxtyping
+from PIL import Image
+from test_rules_by_hand import SAMPLES
+from torch import Tensor, nn
+from watching import held, jaxtyping, shaped
 from watching import watched as watched
 
+from layermask import LayerMasking, Masked
+from layermask.core.rule_table import RULES, name_of
+from layermask.data.images import load_labels
 from layermask.explain.registry import EXPLAINERS
+from layermask.io import demo, pixels
+from layermask.io.notebook import masked_map
 from layermask.metrics import localisation, operators, predictions, shape_bias
 from layermask.metrics.flipping import curve
+from layermask.padding import cpu, custom_op, hide, neighbor, reference, rings
+from layermask.removal import gaps, targets
 from layermask.removal.fills.constant import Constant
 from layermask.removal.painting import PixelFill
+from layermask.removal.reading import Reading
 from layermask.removal.registry import REMOVALS, removal
+from layermask.rules import normalise
+from layermask.segment import labels
+from layermask.segment.presets import SEGMENTERS, segmented
 from layermask.testing import ExplainerLaws, FillLaws, RemovalLaws
 from layermask.testing.explainers import smooth_game, stripes
+from layermask.testing.rules import Arguments, Trial, random_masks
+from layermask.zoo import outputs, tried
+from layermask.zoo.loaded import Loaded
 from layermask.zoo.preprocessing import Preprocessing
 
 
@@ -86,3 +107,118 @@ def test_metrics() -> None:
     right = torch.rand(2, 5) < 0.5
     whole = labels.where(right[0], labels + 1)
     assert shape_bias.shape_bias(labels, whole, labels, labels).difference.shape == (int(right[0].sum()),)
+
+
+def with_shapes() -> Iterator[Callable]:
+    """The torch functions whose rule names shapes."""
+    for function, body in RULES.items():
+        if any(map(shaped, (body, *(inner for *_, inner in held([body]))))):
+            yield function
+
+
+def calls(function: Callable) -> list[Arguments]:
+    """What to call a torch function with: samples written by hand, or PyTorch's own."""
+    if function in SAMPLES:
+        return [each if isinstance(each, Arguments) else Arguments(*each) for each in SAMPLES[function]]
+    opinfo = pytest.importorskip("test_rules_opinfo")
+    name = opinfo.stems(function)
+    ops = [op for op in opinfo.RULED if op.name.split(".")[-1] in name and function in opinfo.spellings(op)]
+    return [each for op in ops for each in opinfo.samples(op, opinfo.dtypes(op)[0], 12)]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # torch's, of its own samples
+@pytest.mark.parametrize("function", [*with_shapes()], ids=name_of)
+def test_rules(function: Callable) -> None:
+    answered = 0
+    for number, arguments in enumerate(calls(function)):
+        for places in (arguments.places[:1], arguments.places):
+            masks = random_masks(arguments, places, number, narrow=bool(number % 2))
+            try:
+                Trial(function, arguments, masks).answer  # noqa: B018
+            except jaxtyping.TypeCheckError:
+                raise
+            except Exception:  # which is judged in test_rules_opinfo.py
+                continue
+            answered += 1
+    assert answered, "no sample has an answer"
+
+
+MASK = torch.rand(2, 1, 12, 9, generator=torch.Generator().manual_seed(0)) < 0.4
+
+
+@pytest.mark.parametrize(
+    "is_padding", [None, torch.arange(9).expand(1, 1, 12, 9) > 6], ids=["whole", "padded"]
+)
+def test_every_way_to_fill_names_the_same_shapes(is_padding: Tensor | None) -> None:
+    value, reach = torch.randn(2, 9, 12, 9), (2, 1)
+    visible = MASK if is_padding is None else MASK | is_padding
+    x, ring = Masked(value, visible, is_padding=is_padding), rings.ring_map(visible, is_padding, reach)
+    near, wanted = ring != rings.NEVER, neighbor.neighbor(x, reach)
+    for fill in (reference.fill_dense, reference.fill_edges):
+        torch.testing.assert_close(fill(x, reach) * near, wanted * near)
+    for way in (custom_op, cpu) if cpu.available() else (custom_op,):
+        assert way.rings(visible, is_padding, reach).equal(ring)
+        way.fill_(filled := value.clone(), ring, reach, 0.0)
+        assert filled.shape == value.shape
+    assert hide.hide_(value, MASK, 0.0).shape == hide.hide_(value.double(), MASK, 0.0).shape
+
+
+def test_layers_of_torchvision_and_folded_norms() -> None:
+    ops = pytest.importorskip("torchvision.ops")
+    x, boxes = Masked(torch.randn(2, 8, 12, 9), MASK), torch.tensor([[0.0, 1, 1, 7, 8], [1, 0, 0, 5, 5]])
+    assert ops.roi_align(x, boxes, 2).shape == ops.roi_pool(x, boxes, 2).shape == (2, 8, 2, 2)
+    assert ops.ps_roi_align(x, boxes, 2).shape == (2, 2, 2, 2)
+    offset, weight = torch.randn(2, 18, 12, 9), torch.randn(4, 8, 3, 3)
+    assert ops.deform_conv2d(x, offset, weight, padding=1).shape == (2, 4, 12, 9)
+    shown = Masked(boxes[:, 1:], torch.tensor([[True], [False]]))
+    norm = normalise.scale_and_shift(torch.zeros(4), torch.ones(4), None, None, 0.0)
+    assert [each.shape for each in normalise.fold_batch_norms(weight, None, [norm])] == [weight.shape, (4,)]
+    assert ops.nms(shown, torch.tensor([0.5, 0.9]), 0.5).tolist() == [0]
+
+
+def test_segmenters_and_label_maps(tmp_path: Path) -> None:
+    picture = torch.rand(3, 24, 30).movedim(0, -1).numpy()
+    for name in (*SEGMENTERS, "boxes:0,0,9,9;5,5,20,20"):
+        found = segmented(name, picture, torch.arange(30).expand(24, 30) > 3)
+        assert found.shape == (24, 30)
+        assert labels.restore_segments(labels.of_segments(found)).equal(found)
+        assert labels.sum_over(found, torch.ones(2, 24, 30)).shape == (2, int(found.max()) + 1)
+    np.save(tmp_path / "labels.npy", found.numpy().clip(0))
+    assert load_labels(tmp_path / "labels.npy").shape == (24, 30)
+    png = pixels.png(pixels.bordered(demo.pixels(demo.photograph()), demo.holes()[0, 0].long()))
+    assert png.startswith(b"\x89PNG") and masked_map(torch.rand(3, 24, 30), found[None] > 1).shape == (
+        24,
+        30,
+        3,
+    )
+
+
+def test_models_and_preprocessing(builtin: Loaded, picture: Image.Image) -> None:
+    images, mask = builtin.preprocessing(picture), builtin.preprocessing.mask(picture.convert("L"))
+    assert builtin.preprocessing.valid(picture.convert("L")).shape == mask.shape == (1, 1, 224, 224)
+    assert builtin.preprocessing.labels(np.zeros((30, 20), int)).shape == (224, 224)
+    assert builtin.preprocessing.picture(images).shape == (224, 224, 3)
+    assert tried(builtin).labels == builtin.labels
+    assert outputs.dense_scores({"out": images}, 1).shape == images.shape
+    assert outputs.flat_scores(images, 1).shape == (1, 3 * 224 * 224)
+
+
+def test_targets_and_gaps() -> None:
+    answer, boxes = torch.randn(2, 5, 6, 4), torch.tensor([[0.0, 0, 9, 9], [3, 3, 9, 9]])
+    found = [{"boxes": boxes, "scores": torch.rand(2), "labels": torch.tensor([1, 2])}] * 2
+    queries = SimpleNamespace(logits=torch.randn(2, 7, 3), pred_boxes=torch.rand(2, 7, 4))
+    for target, given in (
+        (targets.Region.polygon(3, [0, 0, 9, 0, 9, 9], (12, 8)), answer),
+        (targets.Box([0, 0, 8, 8], 1), found),
+        (targets.Box([0, 0, 8, 8], 1, (12, 8)), queries),
+        (targets.Similarity(torch.ones(5)), answer[:, :, 0, 0]),
+        (4, answer[:, :, 0, 0]),
+    ):
+        columns = targets.Columns.of_all([target] * 3)
+        assert targets.values(columns, given, 2, Reading(None, "sigmoid")).shape == (2, 3)
+    images = answer.where(MASK[:1, :, :6, :4], torch.nan)
+    assert gaps.valid_pixels(images, "nan").shape == (2, 1, 6, 4)
+    assert gaps.NaNHidden(LayerMasking(nn.Flatten()))(gaps.mark_hidden(images, MASK[:, :, :6, :4])).shape == (
+        2,
+        120,
+    )

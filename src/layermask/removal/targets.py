@@ -26,7 +26,7 @@ from layermask.removal.reading import Reading
 from layermask.zoo.labels import find_class
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Float32
+    from jaxtyping import Bool, Float, Float32, Shaped
 
 Read = Callable[[Any, int, Reading], Tensor]  # the answer, the number of pictures in it -> (N,)
 _size = partial(kinds.pair, of="(height, width)")
@@ -400,7 +400,7 @@ def _pair(name: str, item: Any) -> list[Any]:
     return kinds.sequence(name, item) if has_items(item) else [item]
 
 
-def _within(corners: Float[Tensor, "P 2"], height: int, width: int) -> Bool[Tensor, "{height} {width}"]:
+def _within(corners: Shaped[Tensor, "P 2"], height: int, width: int) -> Bool[Tensor, "{height} {width}"]:
     """Return the pixels whose centres lie within a polygon, by the even-odd rule."""
     x, y = (torch.arange(length) + 0.5 for length in (width, height))
     inside = torch.zeros(height, width, dtype=torch.bool)

@@ -73,7 +73,7 @@ def _convolution(conv: Callable) -> Callable:
         groups: int = 1,
         *,
         growth: str | None = None,
-    ) -> Shaped[Masked, "N D *T"]:
+    ) -> Shaped[Masked | Tensor, "N D *T"]:
         if not isinstance(input, Masked):  # only the kernel is masked: its hidden entries read nothing
             return _with_kernel_mask(
                 conv(input, _plain(weight), _plain(bias), stride, padding, dilation, groups), weight

@@ -102,7 +102,7 @@ def deform_conv2d(
     input: Float[Any, "N C H W"],
     weight: Float[Tensor, "D G R Q"],
     offset: Float[Any, "N O P T"],
-    mask: Float[Any, "N M P T"],
+    mask: Float[Any, " N ..."],
     bias: Float[Tensor, " D"],
     *geometry: Any,
 ) -> Float[Masked, "N D P T"]:

@@ -52,9 +52,7 @@ class Preprocessing(Checked):
     def channels(self) -> int:
         return len(self.mean)
 
-    def __call__(
-        self, image: Image.Image
-    ) -> Float32[Tensor, "1 C {self.crop[0]} {self.crop[1]}"]:
+    def __call__(self, image: Image.Image) -> Float32[Tensor, "1 C {self.crop[0]} {self.crop[1]}"]:
         """Return the (1, C, H, W) float tensor for a picture of any mode; C is 1 or 3."""
         image = kinds.picture("image", image)
         pixels = self._frame(image.convert(self._mode()), self.interpolation, self._pad_colour())
