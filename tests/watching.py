@@ -26,6 +26,7 @@ jaxtyping = pytest.importorskip("jaxtyping", reason="what checks shapes is not i
 beartype = pytest.importorskip("beartype", reason="what checks shapes is not installed: beartype")
 
 SHAPE = re.compile(r"\b(Annotated|Bool|Complex|Float|Int|Shaped|UInt)\d*\[(Tensor|Masked|Any|np)\b")
+CHECK = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  # an int may be a float
 TABLES: tuple[dict, ...] = (RULES, BUILT_IN, OPERATORS, SPARSE_FORMS)
 
 
@@ -91,7 +92,7 @@ def watch(patch: pytest.MonkeyPatch) -> dict[Callable, Callable]:
     @functools.cache
     def checked(function: Callable) -> Callable:
         get_type_hints(function)  # names that are not there would be found in the middle of a law
-        return jaxtyping.jaxtyped(function, typechecker=beartype.beartype)
+        return jaxtyping.jaxtyped(function, typechecker=CHECK)
 
     def swapped(found: Any) -> Any:
         if isinstance(found, tuple):
@@ -101,15 +102,15 @@ def watch(patch: pytest.MonkeyPatch) -> dict[Callable, Callable]:
     places = list(attributes())
     known = [each for *_, each in places]
     known += [each for table in TABLES for entry in table.values() for each in functions(entry)]
-    originals = {}
-    for holder, name, function in [*places, *held(known)]:
+    places += held(known.copy())
+    for holder, name, function in places:
         if shaped(function):
-            originals[checked(function)] = function
             patch.setattr(holder, name, checked(function))
     for table in TABLES:
         for key, entry in list(table.items()):
             patch.setitem(table, key, swapped(entry))
-    return originals
+    every = {*known, *(function for *_, function in places)}
+    return {checked(function): function for function in every if shaped(function)}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -101,7 +101,7 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Float[Masked, "*B L V"]:
+) -> Float[Masked, "*A L V"]:
     extra: dict[str, Any] = {"scale": scale} | ({"enable_gqa": True} if enable_gqa else {})
     _refuse_unless_masked(F.scaled_dot_product_attention, query, key, value)
     if not isinstance(key, Masked) and not isinstance(value, Masked):

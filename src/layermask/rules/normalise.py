@@ -83,7 +83,7 @@ def fold_batch_norms(
 
 @rule(F.batch_norm)
 def batch_norm(
-    input: Shaped[Masked, "N C *S"],
+    input: Shaped[Masked, " N *S"],
     running_mean: Float[Tensor, " C"] | None,
     running_var: Float[Tensor, " C"] | None,
     weight: Float[Tensor, " C"] | None = None,
@@ -92,7 +92,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     *_: Any,
-) -> Shaped[Masked, "N C *S"]:
+) -> Shaped[Masked, " N *S"]:
     """Pointwise in evaluation; in training the statistics, running ones too, are of visible entries."""
     if not training and running_mean is not None:
         return same_mask(

@@ -372,12 +372,12 @@ def sliding(input: Masked, dimension: int, size: int, step: int) -> Shaped[Maske
 
 @rule(F.unfold)
 def unfold(
-    input: Shaped[Masked, "N C H W"],
+    input: Shaped[Masked, "*B C H W"],
     kernel_size: Any,
     dilation: Any = 1,
     padding: Any = 0,
     stride: Any = 1,
-) -> Shaped[Masked, "N K L"]:
+) -> Shaped[Masked, "*B K L"]:
     """Every entry of a column keeps its own mask; padded cells are visible, as any padding."""
     args = (kernel_size, dilation, 0, stride)
     pads = (padding, padding) if isinstance(padding, int) else padding
