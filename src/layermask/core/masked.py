@@ -236,6 +236,16 @@ def zero_hidden(x: Shaped[Masked, "*S"]) -> Shaped[Tensor, "*S"]:
     return torch.where(x.visible, x.value, zero) if x.value.dtype is not torch.bool else x.value & x.visible
 
 
+def plain_of(x: Any) -> Any:
+    """What is read of any argument: of a masked one zero at every hidden entry, another one as it is."""
+    return zero_hidden(x) if isinstance(x, Masked) else x
+
+
+def everywhere(x: Tensor) -> Tensor:
+    """The mask of a tensor that is all visible, of size 1 along every axis."""
+    return torch.ones([1] * x.ndim, dtype=torch.bool, device=x.device)
+
+
 def same_mask(x: Shaped[Masked, "*S"], value: Shaped[Tensor, "*S"]) -> Shaped[Masked, "*S"]:
     """A value of the same shape, visible where `x` is."""
     return Masked(value, x.visible, is_padding=x.is_padding)

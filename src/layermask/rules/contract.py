@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, cached, intersection, varies, weighs
-from layermask.core.masked import Masked, zero_hidden, zero_undetermined
+from layermask.core.masked import Masked, everywhere, zero_hidden, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _operand(x: Any, summed: Sequence[int]) -> tuple[Tensor, Tensor]:
     """What a product that sums along these axes reads of an operand, masked or plain; and its narrow mask."""
     if isinstance(x, Masked):
         return zero_undetermined(x, summed), x.visible
-    return x, torch.ones([1] * x.ndim, dtype=torch.bool, device=x.device)
+    return x, everywhere(x)
 
 
 @rule(F.linear)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import any_over, cached, intersection
-from layermask.core.masked import Masked, settings_of, zero_hidden
+from layermask.core.masked import Masked, plain_of, settings_of, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.core.window import Window, count, grow, windowed
@@ -76,14 +76,14 @@ def _convolution(conv: Callable) -> Callable:
     ) -> Shaped[Masked | Tensor, "N D *T"]:
         if not isinstance(input, Masked):  # only the kernel is masked: its hidden entries read nothing
             return _with_kernel_mask(
-                conv(input, _plain(weight), _plain(bias), stride, padding, dilation, groups), weight
+                conv(input, plain_of(weight), plain_of(bias), stride, padding, dilation, groups), weight
             )
         x = input
-        window = conv_window(_plain(weight), stride, padding, dilation)
+        window = conv_window(plain_of(weight), stride, padding, dilation)
         value = filled(x, window)
-        out = conv(value, _plain(weight), _plain(bias), stride, padding, dilation, groups)
+        out = conv(value, plain_of(weight), plain_of(bias), stride, padding, dilation, groups)
         if settings_of(x).fill == "renormalize":
-            out = _renormalized(out, x, window, _plain(bias), groups)
+            out = _renormalized(out, x, window, plain_of(bias), groups)
         visible, is_padding = grow(x, window, growth)
         visible = _channels(x.forward_pass, visible, groups, out.shape[1])
         if is_padding is not None:  # padding, if all that is read is
@@ -98,10 +98,6 @@ def zero_if_empty(x: Masked, out: Masked) -> Masked:
     if math.prod(x.value.shape[2:]) > 1 and math.prod(out.value.shape[2:]) == 1:
         out.value = zero_hidden(out)
     return out
-
-
-def _plain(x: Masked | Tensor | None) -> Tensor:
-    return zero_hidden(x) if isinstance(x, Masked) else x  # type: ignore[return-value]  # None stays None
 
 
 def _with_kernel_mask(out: Masked | Tensor, weight: Masked | Tensor) -> Masked | Tensor:
@@ -162,7 +158,9 @@ def _transposed(conv: Callable) -> Callable:
             why = "Its input must be the masked argument: a masked kernel or bias has no meaning here."
             raise NoMaskRule(name_of(conv), why=why)
         x = input
-        out = conv(_read_by_transposed(x, weight, stride, dilation), _plain(weight), _plain(bias), *geometry)
+        out = conv(
+            _read_by_transposed(x, weight, stride, dilation), plain_of(weight), plain_of(bias), *geometry
+        )
         visible, is_padding = _scatter(conv, x, weight, geometry, out.shape[1])
         return zero_if_empty(x, Masked(out, visible, is_padding=is_padding))
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import cached, intersection
-from layermask.core.masked import Masked, zero_hidden_pair, zero_undetermined
+from layermask.core.masked import Masked, everywhere, zero_hidden_pair, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 from layermask.core.window import on_grid
 from layermask.padding.neighbor import neighbor
@@ -100,14 +100,14 @@ def _read(
     A bicubic kernel has negative weights. Its linear core decides, and the rest of it where that is padding.
     """
     core = "bilinear" if mode == "bicubic" else mode
-    seen, inside = (sample(mask, core) > _LEAST for mask in (real, image))
+    seen, inside = (sample(mask, core) > LEAST for mask in (real, image))
     if core != mode:
-        seen_about, inside_about = (sample(mask, mode).abs() > _LEAST for mask in (real, image))
+        seen_about, inside_about = (sample(mask, mode).abs() > LEAST for mask in (real, image))
         seen, inside = seen | (seen_about & ~inside), inside | inside_about
     return seen | ~inside, ~inside
 
 
-_LEAST = 1e-6  # the weight of what counts as read
+LEAST = 1e-6  # the weight of what counts as read
 
 
 def _sampled(x: Masked, grid: Tensor, mode: str, padding_mode: str, align_corners: bool | None) -> Masked:
@@ -139,7 +139,7 @@ def grid_sample(
         out = _sampled(input, places, mode, padding_mode, align_corners)
     else:
         value = F.grid_sample(input, places, mode, padding_mode, align_corners)
-        out = Masked(value, torch.ones([1] * value.ndim, dtype=torch.bool, device=value.device))
+        out = Masked(value, everywhere(value))
     if not isinstance(grid, Masked):
         return out
     shown = grid.visible.all(-1, keepdim=True).movedim(-1, 1)
