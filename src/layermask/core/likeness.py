@@ -14,7 +14,7 @@ from torch import Tensor
 
 from layermask._private_torch import identities, taken_over
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.masked import MaskedTensor, is_plain
+from layermask.core.masked import MaskedTensor, everywhere, is_plain
 
 
 def note(made: Tensor, forward_pass: ForwardPass | None) -> Tensor:
@@ -37,6 +37,6 @@ def adopted(target: Any, forward_pass: ForwardPass) -> bool:
     except ValueError:
         return False
     masked: Any = target  # which is one from here on
-    masked.__init__(value, torch.ones([1] * value.ndim, dtype=torch.bool, device=value.device))
+    masked.__init__(value, everywhere(value))
     masked.forward_pass, masked.made = forward_pass, value
     return True

@@ -26,6 +26,9 @@ from layermask.core.forward_pass import ForwardPass
 from layermask.core.settings import DEFAULTS, Settings
 from layermask.io.notebook import card, masked_map
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Shaped
+
 _Kind = TypeVar("_Kind", bound="Masked")
 _PICTURES = 4  # of a batch, in notebooks
 
@@ -53,11 +56,11 @@ class Masked:
 
     def __init__(
         self,
-        value: Tensor,
-        visible: Tensor,
+        value: Shaped[Tensor, "*S"],
+        visible: Bool[Tensor, "*#S"],
         *,
-        is_padding: Tensor | None = None,
-        softmax_axis: Tensor | None = None,
+        is_padding: Bool[Tensor, "*#S"] | None = None,
+        softmax_axis: Bool[Tensor, "*#S"] | None = None,
     ) -> None:
         _check_pair(value, visible)
         if is_padding is not None or softmax_axis is not None:
@@ -227,13 +230,23 @@ def replace_masked(tree: Any, change: Callable[[Masked], Any]) -> Any:
     return tree
 
 
-def zero_hidden(x: Masked) -> Tensor:
+def zero_hidden(x: Shaped[Masked, "*S"]) -> Shaped[Tensor, "*S"]:
     """The value with zero at every hidden entry, chosen and not multiplied: hidden NaN must not leak."""
     zero = 0.0 if x.value.is_floating_point() or x.value.is_complex() else 0
     return torch.where(x.visible, x.value, zero) if x.value.dtype is not torch.bool else x.value & x.visible
 
 
-def same_mask(x: Masked, value: Tensor) -> Masked:
+def plain_of(x: Any) -> Any:
+    """What is read of any argument: of a masked one zero at every hidden entry, another one as it is."""
+    return zero_hidden(x) if isinstance(x, Masked) else x
+
+
+def everywhere(x: Tensor) -> Tensor:
+    """The mask of a tensor that is all visible, of size 1 along every axis."""
+    return torch.ones([1] * x.ndim, dtype=torch.bool, device=x.device)
+
+
+def same_mask(x: Shaped[Masked, "*S"], value: Shaped[Tensor, "*S"]) -> Shaped[Masked, "*S"]:
     """A value of the same shape, visible where `x` is."""
     return Masked(value, x.visible, is_padding=x.is_padding)
 

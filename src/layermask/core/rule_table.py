@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import get_type_hints
 
 from torch.overrides import resolve_name
 
 from layermask.arguments import kinds
-from layermask.core.masked import Masked
 
 RULES: dict[Callable, Callable] = {}
 """What each torch function does to `Masked` arguments: torch function -> rule. It only grows."""
@@ -71,9 +69,10 @@ def _add(function: Callable, body: Callable) -> None:
 
 
 def _takes_masked_first(body: Callable) -> bool:
-    """Whether the type of the first parameter is Masked and nothing else."""
-    hints = get_type_hints(getattr(body, "func", body))  # of a functools.partial
-    return next(iter(hints.values()), None) is Masked
+    """Whether the type of the first parameter is Masked and nothing else, with a shape or without."""
+    hints = getattr(getattr(body, "func", body), "__annotations__", {})  # of a functools.partial
+    first = next(iter(hints.values()), "")
+    return first == "Masked" or "[Masked, " in first
 
 
 _OVERRIDES: ContextVar[tuple[Mapping, ...]] = ContextVar("layermask overrides", default=())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from layermask.core.masked import Masked, settings_of
 from layermask.core.settings import GROWTHS
 from layermask.io import demo
 from layermask.io.notebook import masked_map
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int32, Shaped
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Window:
         return all(n + before + after > reach for n, before, after, reach in sides)
 
 
-def on_grid(x: Masked, n: int) -> Masked:
+def on_grid(x: Masked, n: int) -> Shaped[Masked, "N C *S"]:
     """The input as window ops over n axes take it: (N, C, *S), the mask full along S if it varies there."""
     masks = (x.visible, x.is_padding)
     if x.value.ndim == n + 1:
@@ -103,12 +106,12 @@ def windowed(n: int, rule: Callable) -> Callable:
     return apply
 
 
-def count(visible: Tensor, window: Window) -> Tensor:
+def count(visible: Bool[Tensor, "N C *S"], window: Window) -> Int32[Tensor, "N C *T"]:
     """How many cells of each window are visible: (N, C, *S) bool to (N, C, *S') int32, so exactly."""
     return window_sum(visible.to(torch.int32), window)
 
 
-def window_sum(x: Tensor, window: Window) -> Tensor:
+def window_sum(x: Shaped[Tensor, "N C *S"], window: Window) -> Shaped[Tensor, "N C *T"]:
     """The sum over each window, (N, C, *S) to (N, C, *S'): shifted slices added up, axis by axis.
 
     Of a bool mask: whether anything in the window is True.
@@ -127,7 +130,7 @@ def neighborhood(reach: tuple[int, ...], ring: int) -> Window:
     return Window(tuple(1 + 2 * o for o in on), (1,) * len(on), on, on, (1,) * len(on))
 
 
-def box_sum(value: Tensor, box: Window) -> Tensor:
+def box_sum(value: Shaped[Tensor, "N C *S"], box: Window) -> Shaped[Tensor, "N C *S"]:
     """The sum over each cell's neighbourhood: shifted slices for few channels, else a depthwise conv."""
     channels = value.shape[1]
     if channels <= MOST_SLICED_CHANNELS:
@@ -170,7 +173,9 @@ def _central(window: Window) -> Window:
     )
 
 
-def grow(x: Masked, window: Window, growth: str | None = None) -> tuple[Tensor, Tensor | None]:
+def grow(
+    x: Shaped[Masked, "N C *S"], window: Window, growth: str | None = None
+) -> tuple[Bool[Tensor, "#N #C *T"], Bool[Tensor, "#N #C *T"] | None]:
     """The mask, and the padding if any, behind a window op (the paper's MaxPool_k(m), section 3.2).
 
     `x`: (N, C, *S), as `on_grid` gives it. Padding makes no window visible. A window that lies in padding

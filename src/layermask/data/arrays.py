@@ -24,11 +24,11 @@ from layermask.io.atomic import exists, reason
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Float
+    from jaxtyping import Float32, Shaped
 
 
 @checked(path=path_kind)
-def load_pixels(path: str | Path) -> Float[Tensor, "1 C H W"]:
+def load_pixels(path: str | Path) -> Float32[Tensor, "1 C H W"]:
     """Read a picture of any bits as (1, C, H, W) float32, upright: 1 or 3 channels, 0 to 255 or 65535.
 
     Pixels that alpha says are wholly transparent are NaN; alpha itself is no channel.
@@ -44,14 +44,14 @@ def load_pixels(path: str | Path) -> Float[Tensor, "1 C H W"]:
     return _channels_first(np.atleast_3d(np.asarray(image).astype(np.float32)))
 
 
-def _alpha(image: Any) -> np.ndarray | None:
+def _alpha(image: Any) -> Shaped[np.ndarray, "H W"] | None:
     import numpy as np
 
     return np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else None
 
 
 @checked(path=path_kind, bands=optional(partial(several, kind=count)))
-def load_raster(path: str | Path, bands: Sequence[int] | None = None) -> Float[Tensor, "1 C H W"]:
+def load_raster(path: str | Path, bands: Sequence[int] | None = None) -> Float32[Tensor, "1 C H W"]:
     """Read a GeoTIFF, or any raster that rasterio reads, as (1, C, H, W) float32, its numbers as stored.
 
     A band's pixels are NaN where the file says that it holds no data: by its nodata value, mask or alpha.
@@ -87,7 +87,7 @@ def _quietly(rasterio: Any) -> Iterator[None]:
 
 
 @checked(path=path_kind)
-def load_volume(path: str | Path) -> Float[Tensor, "1 C X Y Z"]:
+def load_volume(path: str | Path) -> Float32[Tensor, "1 C X Y Z"]:
     """Read a NIfTI volume as (1, C, X, Y, Z) float32, its scale applied and its axes as they are stored.
 
     A fourth axis of the file (time, or channels) becomes C. NIfTI has no word for no data: what is NaN in
@@ -112,7 +112,7 @@ def load_volume(path: str | Path) -> Float[Tensor, "1 C X Y Z"]:
     return _channels_first(values)
 
 
-def _channels_first(values: np.ndarray) -> Tensor:
+def _channels_first(values: Shaped[np.ndarray, "*S C"]) -> Float32[Tensor, "1 C *S"]:
     import numpy as np
 
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 0), dtype=np.float32))[None]

@@ -16,6 +16,7 @@ from layermask.io.atomic import open_file, reason
 
 if TYPE_CHECKING:
     import numpy as np
+    from jaxtyping import Int64
     from PIL import Image
 
 # A file of a few kilobytes can unpack to gigabytes; 100 million pixels take 0.3 GB as RGB.
@@ -45,7 +46,7 @@ def load_mask(path: str | Path, size: tuple[int, int] | None = None) -> Image.Im
 
 
 @checked(path=path_kind, size=_SIZE)
-def load_labels(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+def load_labels(path: str | Path, size: tuple[int, int] | None = None) -> Int64[np.ndarray, "H W"]:
     """Read a label map, one integer per pixel, as an (H, W) int64 array: .npy, or a PNG or TIFF of integers.
 
     `size`: (width, height) of the image, as in `load_mask`.

@@ -14,6 +14,7 @@ from layermask.errors import ImageError
 
 if TYPE_CHECKING:
     import numpy as np
+    from jaxtyping import Bool
     from PIL import Image
 
 
@@ -48,7 +49,7 @@ def load_valid(path: str | Path, nodata: str) -> Image.Image:
     return Image.fromarray(np.where(data, np.uint8(255), np.uint8(0)))
 
 
-def _holds_data(image: Image.Image, nodata: str, path: str | Path) -> np.ndarray:
+def _holds_data(image: Image.Image, nodata: str, path: str | Path) -> Bool[np.ndarray, "H W"]:
     import numpy as np
 
     if nodata == "alpha":

@@ -15,6 +15,7 @@ from layermask.errors import ImageError
 
 if TYPE_CHECKING:
     import numpy as np
+    from jaxtyping import Bool, UInt8
     from PIL import Image
 
 
@@ -105,7 +106,7 @@ class Shapes:
         plain = [shape.segmentation for shape in self.shapes]
         return hashlib.sha256(json.dumps([plain, self.size]).encode()).hexdigest()
 
-    def _decoded(self, shape: Shape) -> np.ndarray:
+    def _decoded(self, shape: Shape) -> Bool[np.ndarray, "H W"]:
         found = shape.segmentation
         try:
             return self._runs(found) if isinstance(found, dict) else self._polygons(found)
@@ -115,7 +116,7 @@ class Shapes:
                 f"lengths ({error})"
             ) from error
 
-    def _polygons(self, polygons: Any) -> np.ndarray:
+    def _polygons(self, polygons: Any) -> Bool[np.ndarray, "H W"]:
         import numpy as np
         from PIL import Image, ImageDraw
 
@@ -128,7 +129,7 @@ class Shapes:
             ImageDraw.Draw(picture).polygon([_coordinate(value) for value in polygon], fill=1)
         return np.asarray(picture)
 
-    def _runs(self, encoded: dict[str, Any]) -> np.ndarray:
+    def _runs(self, encoded: dict[str, Any]) -> Bool[np.ndarray, "H W"]:
         """Decode runs of background and object in turn, down the columns."""
         import numpy as np
 
@@ -176,7 +177,7 @@ def _uncompressed(text: str) -> list[int]:
     return runs
 
 
-def _white(where: np.ndarray) -> np.ndarray:
+def _white(where: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     import numpy as np
 
     return np.where(where, np.uint8(255), np.uint8(0))

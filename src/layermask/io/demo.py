@@ -8,17 +8,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from layermask.errors import import_optional
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, UInt8
+
 SIDE, CAPTION, COLUMNS = 224, 16, 4  # of a picture and the line below it, in pixels; pictures side by side
 PHOTOGRAPH = Path(__file__).parents[1] / "assets" / "chelsea.jpg"
 
 
-def photograph() -> Tensor:
+def photograph() -> Float[Tensor, "1 3 H W"]:
     """Return the bundled photograph, its middle, as (1, 3, SIDE, SIDE) from 0 to 1."""
     numpy, image = import_optional("numpy", "cli"), import_optional("PIL.Image", "cli")
     picture = image.open(PHOTOGRAPH).convert("RGB")
@@ -27,7 +31,7 @@ def photograph() -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
 
 
-def holes() -> Tensor:
+def holes() -> Bool[Tensor, "1 1 H W"]:
     """Return a mask (1, 1, SIDE, SIDE): a large hole, and random cells of 16 pixels in its right half."""
     cells = torch.rand(14, 14, generator=torch.Generator().manual_seed(0)) < 0.5
     cells[:, :7] = True
@@ -35,7 +39,7 @@ def holes() -> Tensor:
     return cells.repeat_interleave(16, 0).repeat_interleave(16, 1)[None, None]
 
 
-def pixels(x: Tensor) -> Tensor:
+def pixels(x: Float[Tensor, "1 3 H W"]) -> UInt8[Tensor, "H W 3"]:
     """Return (1, 3, H, W) from 0 to 1 as pixels (H, W, 3) uint8."""
     return (255 * x[0].clamp(0, 1)).round().to(torch.uint8).permute(1, 2, 0)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from layermask.io.pixels import checkered, png
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Shaped, UInt8
 
 WIDTH = 160  # of a picture, in pixels of the screen
 Pictures = Sequence[tuple[str, Tensor]]  # captions and pixels (H, W, 3) uint8
@@ -42,7 +46,7 @@ def _figure(caption: str, pixels: Tensor) -> str:
     )
 
 
-def masked_map(values: Tensor, visible: Tensor) -> Tensor:
+def masked_map(values: Shaped[Tensor, "C H W"], visible: Bool[Tensor, "#C #H #W"]) -> UInt8[Tensor, "P Q 3"]:
     """Return one map (C, H, W) as pixels, from its lowest visible value, black, to its highest, white.
 
     Maps of other than three channels are shown as the mean over channels. visible (C or 1, H, W).

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int, Shaped, UInt8
 
 SUPPORTS, DETRACTS = (0.0, 0.50, 0.22), (0.80, 0.08, 0.12)
 TINT = 0.8  # how much of the colour there is at the end of the scale
 
 
-def tinted(base: Tensor, heatmap: Tensor, limit: float) -> Tensor:
+def tinted(
+    base: Shaped[Tensor, "H W"], heatmap: Shaped[Tensor, "H W"], limit: float
+) -> UInt8[Tensor, "H W 3"]:
     """Tint grey pixels (H, W), 0 to 255: green where scores (H, W) support, red where not.
 
     Returns (H, W, 3) uint8. The tint is full at a score of `limit`, in the units of the scores, none at 0.
@@ -25,7 +31,9 @@ def tinted(base: Tensor, heatmap: Tensor, limit: float) -> Tensor:
     return (base[..., None] * (1 - alpha) + color * alpha).round().to(torch.uint8)
 
 
-def checkered(pixels: Tensor, visible: Tensor, cell: int = 8) -> Tensor:
+def checkered(
+    pixels: UInt8[Tensor, "H W 3"], visible: Bool[Tensor, "H W"], cell: int = 8
+) -> UInt8[Tensor, "H W 3"]:
     """Return pixels (H, W, 3) uint8 with a checkerboard, the sign for "not there", where (H, W) is False."""
     height, width = visible.shape
     board = (torch.arange(height)[:, None] // cell + torch.arange(width) // cell) % 2
@@ -33,7 +41,7 @@ def checkered(pixels: Tensor, visible: Tensor, cell: int = 8) -> Tensor:
     return torch.where(visible.cpu()[..., None], pixels, board)
 
 
-def bordered(pixels: Tensor, segments: Tensor) -> Tensor:
+def bordered(pixels: UInt8[Tensor, "H W 3"], segments: Int[Tensor, "H W"]) -> UInt8[Tensor, "H W 3"]:
     """Return pixels (H, W, 3) uint8 with the borders of segments (H, W) drawn into them."""
     border = torch.zeros_like(segments, dtype=torch.bool)
     border[1:] |= segments[1:] != segments[:-1]
@@ -41,7 +49,7 @@ def bordered(pixels: Tensor, segments: Tensor) -> Tensor:
     return torch.where(border[..., None], torch.tensor([255, 230, 0], dtype=torch.uint8), pixels)
 
 
-def png(pixels: Tensor) -> bytes:
+def png(pixels: UInt8[Tensor, "H W 3"]) -> bytes:
     """Return pixels (H, W, 3) uint8 as a PNG file."""
     height, width, _ = pixels.shape
     rows = torch.cat([torch.zeros(height, 1, dtype=torch.uint8), pixels.reshape(height, -1)], 1)

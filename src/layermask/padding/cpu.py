@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from layermask.kernels.loader import library
 from layermask.kernels.operands import three, whole
 from layermask.kernels.signatures import KINDS
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Shaped, UInt8
+
 __all__ = ["KINDS", "available", "fill_", "hide_", "rings"]
 
 
@@ -19,7 +23,9 @@ def available() -> bool:
     return library() is not None
 
 
-def rings(visible: Tensor, is_padding: Tensor | None, reach: Sequence[int]) -> Tensor:
+def rings(
+    visible: Bool[Tensor, "#N 1 *S"], is_padding: Bool[Tensor, "#N 1 *S"] | None, reach: Sequence[int]
+) -> UInt8[Tensor, "N 1 *S"]:
     """Each cell's ring: 0 = to fill from, r = filled in round r, 255 = neither. Masks are (N or 1, 1, *S)."""
     visible, is_padding = whole(visible, is_padding)
     out = torch.empty(visible.shape, dtype=torch.uint8)
@@ -28,12 +34,14 @@ def rings(visible: Tensor, is_padding: Tensor | None, reach: Sequence[int]) -> T
     return out
 
 
-def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
+def fill_(
+    value: Shaped[Tensor, "N C *S"], rings: UInt8[Tensor, "#N 1 *S"], reach: Sequence[int], eps: float
+) -> None:
     """Fill `value` (N, C, *S), of a type in KINDS and of any strides without overlap, in place."""
     _kernels().fill_values(_cells(value), _cells(rings), *three(reach), eps)
 
 
-def hide_(value: Tensor, visible: Tensor, number: float) -> None:
+def hide_(value: Shaped[Tensor, "N C *S"], visible: Bool[Tensor, "#N 1 *S"], number: float) -> None:
     """Write `number` where `visible` (N or 1, 1, *S) is False, in place; `value` as `fill_` takes it."""
     _kernels().hide_values(_cells(value), _cells(visible.contiguous()), number)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from layermask.kernels.signatures import KINDS
 from layermask.padding.devices import compiled_fill
 from layermask.padding.reference import filled
 from layermask.padding.rings import NEVER, ring_map, rounds_in
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Shaped, UInt8
 
 
 def wanted() -> bool:
@@ -55,12 +59,16 @@ define(
 )
 
 
-def rings(visible: Tensor, is_padding: Tensor | None, reach: Sequence[int]) -> Tensor:
+def rings(
+    visible: Bool[Tensor, "#N 1 *S"], is_padding: Bool[Tensor, "#N 1 *S"] | None, reach: Sequence[int]
+) -> UInt8[Tensor, "N 1 *S"]:
     """Each cell's ring: 0 = to fill from, r = filled in round r, 255 = neither. Masks are (N or 1, 1, *S)."""
     return torch.ops.layermask.rings(visible, is_padding, reach)
 
 
-def fill_(value: Tensor, rings: Tensor, reach: Sequence[int], eps: float) -> None:
+def fill_(
+    value: Shaped[Tensor, "N C *S"], rings: UInt8[Tensor, "#N 1 *S"], reach: Sequence[int], eps: float
+) -> None:
     """Fill `value` (N, C, *S) in place by its map of rings; `eps` is added to the number of neighbours."""
     torch.ops.layermask.fill_(value, rings, reach, eps)
 

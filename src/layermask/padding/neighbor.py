@@ -8,6 +8,7 @@ rings give the same windows, bit for bit, as the paper's k.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,8 +23,11 @@ from layermask.padding.devices import compiled_fill
 from layermask.padding.reference import fill_dense, fill_edges
 from layermask.padding.rings import NEVER, epsilon, map_of
 
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
-def neighbor(x: Masked, reach: tuple[int, ...]) -> Tensor:
+
+def neighbor(x: Shaped[Masked, "N C *S"], reach: tuple[int, ...]) -> Shaped[Tensor, "N C *S"]:
     """The value with the hidden cells within `reach` (cells per spatial axis) of a visible one filled.
 
     `x.value`: (N, C, *S) with len(S) == len(reach); the mask varies along all of S or along none of it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import cached
 from layermask.core.masked import Masked, settings_of
 from layermask.core.window import Window, count, neighborhood
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int, UInt8
 
 NEVER = 255  # in a map of rings: neither to fill from nor to be filled
 EPSILON: dict[str | None, float] = {"paper": 1e-8, "release": 1e-5, None: 0.0}
@@ -22,7 +26,9 @@ Round = tuple[Window, Tensor, Tensor, Tensor]
 """Of one ring: the neighbourhood, the known cells, the count of known neighbours, the cells to fill."""
 
 
-def rounds(visible: Tensor, is_padding: Tensor | None, reach: tuple[int, ...]) -> list[Round]:
+def rounds(
+    visible: Bool[Tensor, "#N #C *S"], is_padding: Bool[Tensor, "#N #C *S"] | None, reach: tuple[int, ...]
+) -> list[Round]:
     """Return the rings in order. Padding, which is visible, is nothing to fill from; masks are (N, C, *S)."""
     found, known = [], visible if is_padding is None else visible & ~is_padding
     open_cells = ~visible
@@ -40,7 +46,9 @@ def rounds_of(x: Masked, reach: tuple[int, ...]) -> list[Round]:
     return cached(x.forward_pass, "rings", masks_of(x), reach, lambda: rounds(x.visible, x.is_padding, reach))
 
 
-def ring_map(visible: Tensor, is_padding: Tensor | None, reach: tuple[int, ...]) -> Tensor:
+def ring_map(
+    visible: Bool[Tensor, "#N #C *S"], is_padding: Bool[Tensor, "#N #C *S"] | None, reach: tuple[int, ...]
+) -> UInt8[Tensor, "N C *S"]:
     """Return each cell's ring, uint8: 0 = to fill from, r = filled in round r, NEVER = neither."""
     out = torch.where(visible if is_padding is None else visible & ~is_padding, 0, NEVER)
     for ring, (_, _, _, cells) in enumerate(rounds(visible, is_padding, reach), 1):
@@ -76,7 +84,9 @@ def map_of(
     return cached(forward_pass, "ring map", masks, reach, lambda: make(visible, is_padding, reach))
 
 
-def earlier(rings: Tensor, cells: Tensor, ring: int, reach: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def earlier(
+    rings: UInt8[Tensor, " N *S"], cells: Int[Tensor, " R"], ring: int, reach: tuple[int, ...]
+) -> tuple[Int[Tensor, "R K"], Bool[Tensor, "R K"]]:
     """The neighbourhood (R, 3^d) of each of the `cells` of a ring, and which of it the ring is filled from.
 
     Cells are numbered over the map `rings` (N, *S).

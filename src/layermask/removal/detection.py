@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layermask.core.masked import Masked, masked_in, replace_masked, zero_hidden
+from layermask.core.masked import Masked, masked_in, plain_of, replace_masked, zero_hidden
 from layermask.core.outputs import to_plain
 from layermask.core.rule_table import RULES
 from layermask.rules.regions import bins_of
@@ -76,7 +76,7 @@ def _pooled(new: nn.Module, pooler: nn.Module) -> None:
     def forward(x: Mapping[str, Any], boxes: Sequence[Any], image_shapes: Any) -> Any:
         if not masked_in(dict(x), list(boxes)):
             return pooler(x, boxes, image_shapes)
-        plain = [zero_hidden(b) if isinstance(b, Masked) else b for b in boxes]
+        plain = list(map(plain_of, boxes))
 
         def cut(maps: list[Tensor]) -> Tensor:
             kind = maps[0].dtype

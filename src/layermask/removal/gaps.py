@@ -6,7 +6,7 @@ The one owner of `valid=`: explainers, metrics and adapters mark what is not val
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from layermask.arguments import kinds
 from layermask.arguments.refusal import has
 from layermask.errors import InputError
 from layermask.zoo.outputs import scores
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Shaped
 
 Valid = Tensor | Literal["nan"] | None
 """Which pixels may be visible: bool (*S) or (N or 1, 1, *S); "nan" for those without NaN; None for all."""
@@ -47,7 +50,13 @@ class NaNHidden(nn.Module):
         layers = [m for m in self.modules() if not list(m.children())]
         self.training = any(m.training for m in layers if m is not self)
 
-    def forward(self, images: Tensor, visible: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        images: Float[Tensor, "N C *S"],
+        visible: Shaped[Tensor, "M 1 *S"] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """Return the removal's output for images (N, C, *S) float, without their pixels that hold NaN.
 
         With `visible` (N or 1, 1, *S), as of any removal, it is what the removal gives. With images alone it
@@ -62,9 +71,9 @@ class NaNHidden(nn.Module):
 
 
 def never_visible(
-    removal: Callable[..., Any], images: Tensor, valid: Valid
-) -> tuple[Callable[..., Any], Tensor]:
-    """Return what to ask, and about which images (N, C, *S), so that only `valid` pixels are ever shown.
+    removal: Callable[..., Any], images: Float[Tensor, "N C *S"], valid: Valid
+) -> tuple[Callable[..., Any], Float[Tensor, "N C *S"]]:
+    """Return what to ask, and about which images, so that only `valid` pixels are ever shown.
 
     Raises:
         InputError: as `valid_pixels`; or the removal paints from what hidden pixels held.
@@ -74,8 +83,8 @@ def never_visible(
     return NaNHidden(removal), mark_hidden(images, valid_pixels(images, valid))
 
 
-def valid_pixels(images: Tensor, valid: Tensor | Literal["nan"]) -> Tensor:
-    """Return `valid` as (N or 1, 1, *S) bool, for images (N, C, *S).
+def valid_pixels(images: Float[Tensor, "#N C *S"], valid: Tensor | Literal["nan"]) -> Bool[Tensor, "#N 1 *S"]:
+    """Return `valid` as the mask of a batch, of one image or of as many as `images` has.
 
     Raises:
         InputError: it is of another shape, shows pixels that hold NaN, or nothing of an image.
@@ -98,8 +107,10 @@ def valid_pixels(images: Tensor, valid: Tensor | Literal["nan"]) -> Tensor:
     return mask
 
 
-def mark_hidden(images: Tensor, visible: Tensor) -> Tensor:
-    """Return the images (N, C, *S) with NaN where visible (N or 1, 1, *S) is False; see `NaNHidden`."""
+def mark_hidden(
+    images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "#N 1 *S"]
+) -> Float[Tensor, "N C *S"]:
+    """Return the images with NaN where `visible` is False; see `NaNHidden`."""
     images, visible = kinds.images("images", images), kinds.mask("visible", visible)
     _check_shape("visible", images, visible)
     return torch.where(visible, images, torch.nan)

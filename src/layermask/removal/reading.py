@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from layermask.arguments import kinds
 from layermask.errors import ModelError
 from layermask.zoo.labels import class_names
 from layermask.zoo.outputs import class_scores, compared_scores, dense_scores
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float32
 
 OutputName = Literal["probability", "sigmoid", "logit"]
 Output = OutputName | Callable[[Any], Tensor]
@@ -47,8 +50,8 @@ class Reading:
         self.problem = _problem(self.model)
         self._activation: Callable[[Tensor], Tensor] | None = None
 
-    def table(self, answer: Any, count: int) -> Tensor:
-        """Return the (count, K) float32 numbers for an answer to so many masked pictures.
+    def table(self, answer: Any, count: int) -> Float32[Tensor, "{count} K"]:
+        """Return the numbers for an answer to so many masked pictures.
 
         Raises:
             ModelError: the answer is no table of scores, or it is unknown what its scores are.
@@ -58,14 +61,14 @@ class Reading:
             return read(_columns(self.output(answer)), count).float()
         return self.activated(read(answer, count).float())
 
-    def dense(self, answer: Any, count: int) -> Tensor:
-        """Return the (count, K, *S) float32 numbers for the dense answer to so many masked pictures."""
+    def dense(self, answer: Any, count: int) -> Float32[Tensor, "{count} K *S"]:
+        """Return the numbers for the dense answer to so many masked pictures."""
         if callable(self.output):
             return dense_scores(self.output(answer), count).float()
         return self.activated(dense_scores(answer, count).float())
 
-    def activated(self, found: Tensor) -> Tensor:
-        """Return scores (N, K, *S) as the output has them, probabilities along the second axis."""
+    def activated(self, found: Float[Tensor, "N K *S"]) -> Float[Tensor, "N K *S"]:
+        """Return scores as the output has them, probabilities along the second axis."""
         if self.compared or self.output == "probability":
             self._refuse_regression()
         if callable(self.output) or self.output == "logit":

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,9 @@ from layermask.arguments.tensors import has_items
 from layermask.errors import InputError, ModelError
 from layermask.removal.reading import Reading
 from layermask.zoo.labels import find_class
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float32, Shaped
 
 Read = Callable[[Any, int, Reading], Tensor]  # the answer, the number of pictures in it -> (N,)
 _size = partial(kinds.pair, of="(height, width)")
@@ -42,8 +45,8 @@ class AnswerTarget(Checked, ABC):
     """A target that reads the answer as the explainer's `output` has it."""
 
     @abstractmethod
-    def read(self, answer: Any, count: int, reading: Reading) -> Tensor:
-        """Return (count,) numbers of the answer to so many pictures."""
+    def read(self, answer: Any, count: int, reading: Reading) -> Float[Tensor, " {count}"]:
+        """Return one number for each of the pictures, `count` of them, of the answer to them."""
 
 
 Target = int | str | AnswerTarget | Callable[[Any], Tensor]
@@ -56,7 +59,7 @@ class ClassScore(AnswerTarget):
 
     target: Class
 
-    def read(self, answer: Any, count: int, reading: Reading) -> Tensor:
+    def read(self, answer: Any, count: int, reading: Reading) -> Float[Tensor, " {count}"]:
         table = reading.table(answer, count)
         return table[:, class_index(self.target, reading, table.shape[1])]
 
@@ -101,7 +104,7 @@ class Region(AnswerTarget):
             raise refused("points", points, "a polygon has three corners (x, y) or more")
         return cls(target, _within(torch.tensor(corners).view(-1, 2), *_size("size", size)))
 
-    def read(self, answer: Any, count: int, reading: Reading) -> Tensor:
+    def read(self, answer: Any, count: int, reading: Reading) -> Float[Tensor, " {count}"]:
         maps = reading.dense(answer, count)
         weights = _resized(self.region.to(maps.device), maps)
         one = maps[:, class_index(self.target, reading, maps.shape[1])]
@@ -130,14 +133,14 @@ class Box(AnswerTarget):
         if len(self.box) != 4 or self.box[0] >= self.box[2] or self.box[1] >= self.box[3]:
             raise refused("box", self.box, "give its corners (x1, y1, x2, y2), x1 < x2 and y1 < y2")
 
-    def read(self, answer: Any, count: int, reading: Reading) -> Tensor:
+    def read(self, answer: Any, count: int, reading: Reading) -> Float[Tensor, " {count}"]:
         found = self._detections(answer, reading)
         if len(found) != count:
             raise ModelError(f"the detector answers for {len(found)} pictures, and {count} were given")
         return torch.stack([self._best(boxes.float(), scores.float()) for boxes, scores in found])
 
-    def _best(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """Return the best score × overlap of boxes (Q, 4) with scores (Q,) of the class."""
+    def _best(self, boxes: Float[Tensor, "Q 4"], scores: Float[Tensor, " Q"]) -> Float[Tensor, ""]:
+        """Return the best score × overlap of boxes with scores of the class."""
         products = scores * _overlap(boxes, boxes.new_tensor(self.box))
         return products.amax() if len(products) else scores.new_zeros(())
 
@@ -154,8 +157,8 @@ class Box(AnswerTarget):
             )
         return list(zip(self._in_pixels(boxes), self._scores(logits, reading), strict=True))
 
-    def _in_pixels(self, boxes: Tensor) -> Tensor:
-        """Return the corners of boxes (N, Q, 4): centre, width and height as shares of the image."""
+    def _in_pixels(self, boxes: Float[Tensor, "N Q 4"]) -> Float[Tensor, "N Q 4"]:
+        """Return the corners of boxes: centre, width and height as shares of the image."""
         if self.size is None:
             raise InputError(
                 "size: this model's boxes are shares of the image, give Box(..., size=(height, width))"
@@ -164,8 +167,8 @@ class Box(AnswerTarget):
         height, width = self.size
         return torch.cat([centre - half, centre + half], -1) * boxes.new_tensor([width, height] * 2)
 
-    def _scores(self, logits: Tensor, reading: Reading) -> Tensor:
-        """Return the scores (N, Q) of the class: by softmax where the last class means no object."""
+    def _scores(self, logits: Float[Tensor, "N Q K"], reading: Reading) -> Float[Tensor, "N Q"]:
+        """Return the scores of the class: by softmax where the last class means no object."""
         classes = len(reading.names())
         chances = logits.float().softmax(-1)[..., :-1] if logits.shape[-1] == classes + 1 else None
         if chances is None and (reading.output == "sigmoid" or logits.shape[-1] == classes):
@@ -197,7 +200,7 @@ class Similarity(AnswerTarget):
         if not bool(self.embedding.any()):
             raise refused("embedding", self.embedding, "all of it is 0, give one that has a direction")
 
-    def read(self, answer: Any, count: int, reading: Reading) -> Tensor:
+    def read(self, answer: Any, count: int, reading: Reading) -> Float[Tensor, " {count}"]:
         found = next((x for name in _FEATURES if (x := getattr(answer, name, None)) is not None), answer)
         if not isinstance(found, Tensor) or tuple(found.shape) != (count, len(self.embedding)):
             kind = tuple(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
@@ -356,7 +359,7 @@ class _Column:
 
     target: Any
 
-    def __call__(self, answer: Any, count: int, reading: Reading) -> Tensor:
+    def __call__(self, answer: Any, count: int, reading: Reading) -> Float32[Tensor, " {count}"]:
         target = self.target if callable(self.target) else self._object()
         found = target.read(answer, count, reading) if isinstance(target, AnswerTarget) else target(answer)
         if not isinstance(found, Tensor) or tuple(found.shape) not in {(count,), (count, 1)}:
@@ -371,14 +374,16 @@ class _Column:
         return self.target if isinstance(self.target, AnswerTarget) else ClassScore(self.target)
 
 
-def values(targets: Sequence[Read], answer: Any, count: int, reading: Reading) -> Tensor:
-    """Return the (count, T) float32 numbers of targets for an answer to so many pictures."""
+def values(
+    targets: Sequence[Read], answer: Any, count: int, reading: Reading
+) -> Float32[Tensor, "{count} {len(targets)}"]:
+    """Return the numbers of targets for an answer to so many pictures."""
     columns = [read(answer, count, reading) for read in targets]
     return torch.stack([each.to(columns[0].device) for each in columns], 1)
 
 
-def _resized(region: Tensor, maps: Tensor) -> Tensor:
-    """Return the weights (*M) of the cells of maps (N, K, *M): the part of each that a region (*S) covers."""
+def _resized(region: Bool[Tensor, "*S"], maps: Float[Tensor, "N K *M"]) -> Float[Tensor, "*M"]:
+    """Return the weights of the cells of maps: the part of each that a region covers."""
     if region.ndim != maps.ndim - 2:
         raise InputError(
             f"region is of shape {tuple(region.shape)} and the model's map {tuple(maps.shape)}: give one of "
@@ -395,8 +400,8 @@ def _pair(name: str, item: Any) -> list[Any]:
     return kinds.sequence(name, item) if has_items(item) else [item]
 
 
-def _within(corners: Tensor, height: int, width: int) -> Tensor:
-    """Return the pixels (height, width) whose centres lie within a polygon (P, 2), by the even-odd rule."""
+def _within(corners: Shaped[Tensor, "P 2"], height: int, width: int) -> Bool[Tensor, "{height} {width}"]:
+    """Return the pixels whose centres lie within a polygon, by the even-odd rule."""
     x, y = (torch.arange(length) + 0.5 for length in (width, height))
     inside = torch.zeros(height, width, dtype=torch.bool)
     for (x1, y1), (x2, y2) in zip(corners.tolist(), corners.roll(-1, 0).tolist(), strict=True):
@@ -406,8 +411,8 @@ def _within(corners: Tensor, height: int, width: int) -> Tensor:
     return inside
 
 
-def _overlap(boxes: Tensor, box: Tensor) -> Tensor:
-    """Return the intersection over union (Q,) of boxes (Q, 4) and a box (4,)."""
+def _overlap(boxes: Float[Tensor, "Q 4"], box: Float[Tensor, " 4"]) -> Float[Tensor, " Q"]:
+    """Return the intersection over union of each of the boxes and a box."""
     low, high = torch.maximum(boxes[:, :2], box[:2]), torch.minimum(boxes[:, 2:], box[2:])
     common = (high - low).clamp(min=0).prod(1)
     areas = [(each[..., 2:] - each[..., :2]).prod(-1) for each in (boxes, box)]

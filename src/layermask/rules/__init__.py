@@ -1,6 +1,6 @@
 """The rules, one file per kind of operation. Importing this package fills `layermask.core.RULES`."""
 
-from layermask.rules import (
+from layermask.rules import (  # noqa: F401  # they fill the table
     assemble,
     aten,
     attention,
@@ -23,27 +23,3 @@ from layermask.rules import (
     shape,
     sorting,
 )
-
-__all__ = [
-    "assemble",
-    "aten",
-    "attention",
-    "contract",
-    "convolve",
-    "fourier",
-    "indexing",
-    "losses",
-    "metadata",
-    "normalise",
-    "overwrite",
-    "pointwise",
-    "pool",
-    "ranks",
-    "recurrent",
-    "reduce",
-    "regions",
-    "resample",
-    "scatter",
-    "shape",
-    "sorting",
-]

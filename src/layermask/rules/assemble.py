@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from layermask._private_torch import ASSERT, called_for_lists
 from layermask.core.masked import Masked
 from layermask.core.rule_table import built_in as rule
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
 
 def _each(tensors: tuple) -> tuple:
@@ -119,5 +122,7 @@ def check(condition: Any, message: str) -> None:
 
 
 @rule(torch.linalg.diagonal)
-def linalg_diagonal(A: Masked, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Masked:
+def linalg_diagonal(
+    A: Shaped[Masked, "*S"], *, offset: int = 0, dim1: int = -2, dim2: int = -1
+) -> Shaped[Masked, "*B D"]:
     return A.diagonal(offset, dim1, dim2)

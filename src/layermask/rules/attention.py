@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import align, any_over, cached, intersection
-from layermask.core.masked import Masked, zero_hidden, zero_undetermined
+from layermask.core.masked import Masked, plain_of, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.errors import NoMaskRule
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 
 def _softmax(function: Callable) -> Callable:
     logarithmic = "log" in function.__name__
 
-    def softmax(input: Masked, dim: int | None = None, *args: Any, **kwargs: Any) -> Masked:
+    def softmax(
+        input: Shaped[Masked, "*S"], dim: int | None = None, *args: Any, **kwargs: Any
+    ) -> Float[Masked, "*S"]:
         """Over visible entries; a row that has none stays finite."""
         dim = (0 if input.value.ndim in (0, 1, 3) else 1) if dim is None else dim  # as torch picks it
         input = _cast(input, [*args, *kwargs.values()])
@@ -82,26 +87,22 @@ def _refuse_unless_masked(function: Callable, *inputs: Any) -> None:
         raise NoMaskRule(name_of(function), why=why)
 
 
-def _zero_hidden(x: Any) -> Tensor:
-    return zero_hidden(x) if isinstance(x, Masked) else x
-
-
 @rule(F.scaled_dot_product_attention)
 def scaled_dot_product_attention(
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
+    query: Float[Any, "*B L E"],
+    key: Float[Any, "*H K E"],
+    value: Float[Any, "*H K V"],
+    attn_mask: Shaped[Any, "*M L #K"] | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Masked:
+) -> Float[Masked, "*A L V"]:
     extra: dict[str, Any] = {"scale": scale} | ({"enable_gqa": True} if enable_gqa else {})
     _refuse_unless_masked(F.scaled_dot_product_attention, query, key, value)
     if not isinstance(key, Masked) and not isinstance(value, Masked):
         out = F.scaled_dot_product_attention(
-            _zero_hidden(query), key, value, _zero_hidden(attn_mask), dropout_p, is_causal, **extra
+            plain_of(query), key, value, plain_of(attn_mask), dropout_p, is_causal, **extra
         )
         return Masked(out, align(_seen_by(query, None, None), out.ndim))
     keys, forward_pass = _keys(key, value)
@@ -124,7 +125,7 @@ def _tokens(x: Any) -> Tensor:
 def _asking(query: Any) -> Tensor:
     """The queries. A hidden one answers for itself alone: only gradients ask that it be finite."""
     if not isinstance(query, Masked) or query.visible.shape[-1] != 1 or query.value.requires_grad:
-        return _zero_hidden(query)
+        return plain_of(query)
     return query.value
 
 
@@ -134,7 +135,7 @@ def _merged(attn_mask: Any, keys: Tensor, is_causal: bool, queries: int, length:
         keys = keys & torch.ones(queries, length, dtype=torch.bool, device=keys.device).tril()
     if attn_mask is None:
         return keys
-    attn_mask = _zero_hidden(attn_mask)
+    attn_mask = plain_of(attn_mask)
     if attn_mask.dtype is torch.bool:
         return attn_mask & keys
     return torch.where(keys, attn_mask, -torch.inf)
@@ -151,7 +152,7 @@ def multi_head_attention_forward(
         if isinstance(key, Masked) or isinstance(value, Masked)
         else (None, query.forward_pass)
     )
-    bound = {name: _zero_hidden(option) for name, option in _bind_key_padding(args, kwargs).items()}
+    bound = {name: plain_of(option) for name, option in _bind_key_padding(args, kwargs).items()}
     some = None
     if keys is not None:
         some = any_over(forward_pass, keys, (0,), keepdim=True)
@@ -159,7 +160,7 @@ def multi_head_attention_forward(
         hidden = hidden.expand(key.shape[1::-1] if key.ndim == 3 else key.shape[:1])
         bound["key_padding_mask"] = _padding(bound.get("key_padding_mask"), hidden)
     out, weights = F.multi_head_attention_forward(
-        _zero_hidden(query), _zero_hidden(key), _zero_hidden(value), *args[:_BEFORE], **bound
+        plain_of(query), plain_of(key), plain_of(value), *args[:_BEFORE], **bound
     )
     return Masked(out, _seen_by(query, some, forward_pass)), weights
 
@@ -175,7 +176,7 @@ def _bind_key_padding(args: tuple, kwargs: dict) -> dict:
 def _padding(given: Tensor | None, hidden: Tensor) -> Tensor:
     if given is None:
         return hidden
-    given = _zero_hidden(given)
+    given = plain_of(given)
     if given.dtype is torch.bool:
         return given | hidden
     return torch.where(hidden, float("-inf"), given)

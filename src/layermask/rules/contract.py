@@ -10,26 +10,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import any_over, cached, intersection, varies, weighs
-from layermask.core.masked import Masked, zero_hidden, zero_undetermined
+from layermask.core.masked import Masked, everywhere, zero_hidden, zero_undetermined
 from layermask.core.rule_table import built_in as rule
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 
 def _operand(x: Any, summed: Sequence[int]) -> tuple[Tensor, Tensor]:
     """What a product that sums along these axes reads of an operand, masked or plain; and its narrow mask."""
     if isinstance(x, Masked):
         return zero_undetermined(x, summed), x.visible
-    return x, torch.ones([1] * x.ndim, dtype=torch.bool, device=x.device)
+    return x, everywhere(x)
 
 
 @rule(F.linear)
-def linear(input: Any, weight: Any, bias: Any = None) -> Any:
+def linear(
+    input: Shaped[Any, "*B I"], weight: Shaped[Any, "*O I"], bias: Shaped[Any, "*O"] | None = None
+) -> Shaped[Masked, " ..."]:
     if isinstance(weight, Masked) or isinstance(bias, Masked):
         product: Any = torch.matmul  # which dispatches, if one of these two is masked
         out = product(input, weight.transpose(-2, -1) if weight.ndim > 1 else weight)
@@ -143,12 +148,12 @@ for name, product in (("addmm", torch.mm), ("baddbmm", torch.bmm), ("addmv", tor
 
 
 @rule(torch.dot, torch.Tensor.dot)
-def dot(input: Any, tensor: Any) -> Masked:
+def dot(input: Shaped[Any, " N"], tensor: Shaped[Any, " N"]) -> Shaped[Masked, ""]:
     return matmul(input, tensor)
 
 
 @rule(torch.outer, torch.Tensor.outer)
-def outer(input: Any, vec2: Any) -> Any:
+def outer(input: Shaped[Any, " N"], vec2: Shaped[Any, " M"]) -> Shaped[Masked, "N M"]:
     return input[:, None] * vec2
 
 
@@ -197,7 +202,9 @@ def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepd
 
 
 @rule(torch.functional.cdist)
-def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Masked:
+def cdist(
+    x1: Float[Any, "*#B P M"], x2: Float[Any, "*#B R M"], p: float = 2.0, compute_mode: Any = None
+) -> Float[Masked, "*B P R"]:
     """Of every row to every other, over the features that both show."""
     if any(isinstance(x, Masked) and x.visible.shape[-1] != 1 for x in (x1, x2)):
         return (x1.unsqueeze(-2) - x2.unsqueeze(-3)).norm(p, -1)

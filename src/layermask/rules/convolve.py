@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,15 @@ from torch import Tensor
 
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import any_over, cached, intersection
-from layermask.core.masked import Masked, settings_of, zero_hidden
+from layermask.core.masked import Masked, plain_of, settings_of, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.core.rule_table import name_of
 from layermask.core.window import Window, count, grow, windowed
 from layermask.errors import NoMaskRule
 from layermask.padding.neighbor import neighbor
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Shaped
 
 Sizes = int | Sequence[int]
 
@@ -39,14 +43,16 @@ def conv_window(weight: Tensor, stride: Sizes, padding: Sizes | str, dilation: S
     return Window(kernel, per_axis(stride, n), before, after, dilation)
 
 
-def filled(x: Masked, window: Window) -> Tensor:
+def filled(x: Shaped[Masked, "N C *S"], window: Window) -> Shaped[Tensor, "N C *S"]:
     """The value as a window op is to read it, by the fill in force."""
     if window.pointlike and x.visible.shape[1] == 1:
         return x.value
     return neighbor(x, window.reach) if settings_of(x).fill == "neighbor" else zero_hidden(x)
 
 
-def _channels(forward_pass: ForwardPass | None, visible: Tensor, groups: int, out_channels: int) -> Tensor:
+def _channels(
+    forward_pass: ForwardPass | None, visible: Bool[Tensor, "N C *S"], groups: int, out_channels: int
+) -> Bool[Tensor, "N D *S"]:
     """A mask that varies along channels, as seen by each output channel: anything visible in its group."""
     if visible.shape[1] == 1:
         return visible
@@ -58,26 +64,26 @@ def _channels(forward_pass: ForwardPass | None, visible: Tensor, groups: int, ou
 
 def _convolution(conv: Callable) -> Callable:
     def convolution(
-        input: Masked | Tensor,
-        weight: Masked | Tensor,
-        bias: Masked | Tensor | None = None,
+        input: Shaped[Masked | Tensor, "N C *S"],
+        weight: Shaped[Masked | Tensor, "D G *K"],
+        bias: Shaped[Masked | Tensor, " D"] | None = None,
         stride: Sizes = 1,
         padding: Sizes | str = 0,
         dilation: Sizes = 1,
         groups: int = 1,
         *,
         growth: str | None = None,
-    ) -> Masked | Tensor:
+    ) -> Shaped[Masked | Tensor, "N D *T"]:
         if not isinstance(input, Masked):  # only the kernel is masked: its hidden entries read nothing
             return _with_kernel_mask(
-                conv(input, _plain(weight), _plain(bias), stride, padding, dilation, groups), weight
+                conv(input, plain_of(weight), plain_of(bias), stride, padding, dilation, groups), weight
             )
         x = input
-        window = conv_window(_plain(weight), stride, padding, dilation)
+        window = conv_window(plain_of(weight), stride, padding, dilation)
         value = filled(x, window)
-        out = conv(value, _plain(weight), _plain(bias), stride, padding, dilation, groups)
+        out = conv(value, plain_of(weight), plain_of(bias), stride, padding, dilation, groups)
         if settings_of(x).fill == "renormalize":
-            out = _renormalized(out, x, window, _plain(bias), groups)
+            out = _renormalized(out, x, window, plain_of(bias), groups)
         visible, is_padding = grow(x, window, growth)
         visible = _channels(x.forward_pass, visible, groups, out.shape[1])
         if is_padding is not None:  # padding, if all that is read is
@@ -92,10 +98,6 @@ def zero_if_empty(x: Masked, out: Masked) -> Masked:
     if math.prod(x.value.shape[2:]) > 1 and math.prod(out.value.shape[2:]) == 1:
         out.value = zero_hidden(out)
     return out
-
-
-def _plain(x: Masked | Tensor | None) -> Tensor:
-    return zero_hidden(x) if isinstance(x, Masked) else x  # type: ignore[return-value]  # None stays None
 
 
 def _with_kernel_mask(out: Masked | Tensor, weight: Masked | Tensor) -> Masked | Tensor:
@@ -142,21 +144,23 @@ def _share(x: Masked, window: Window, release: bool) -> Tensor:
 
 def _transposed(conv: Callable) -> Callable:
     def convolution(
-        input: Masked,
-        weight: Masked | Tensor,
-        bias: Masked | Tensor | None = None,
+        input: Shaped[Masked, "N C *S"],
+        weight: Shaped[Masked | Tensor, "C G *K"],
+        bias: Shaped[Masked | Tensor, " D"] | None = None,
         stride: Sizes = 1,
         padding: Sizes = 0,
         output_padding: Sizes = 0,
         groups: int = 1,
         dilation: Sizes = 1,
-    ) -> Masked | Tensor:
+    ) -> Shaped[Masked, "N D *T"]:
         geometry = (stride, padding, output_padding, groups, dilation)
         if not isinstance(input, Masked):
             why = "Its input must be the masked argument: a masked kernel or bias has no meaning here."
             raise NoMaskRule(name_of(conv), why=why)
         x = input
-        out = conv(_read_by_transposed(x, weight, stride, dilation), _plain(weight), _plain(bias), *geometry)
+        out = conv(
+            _read_by_transposed(x, weight, stride, dilation), plain_of(weight), plain_of(bias), *geometry
+        )
         visible, is_padding = _scatter(conv, x, weight, geometry, out.shape[1])
         return zero_if_empty(x, Masked(out, visible, is_padding=is_padding))
 

@@ -6,13 +6,16 @@ What comes out reads every position: it is visible where anything along the tran
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layermask.core.mask import any_over, narrow
 from layermask.core.masked import Masked, zero_undetermined
 from layermask.core.rule_table import built_in as rule
+
+if TYPE_CHECKING:
+    from jaxtyping import Complex, Float
 
 
 def _transform(function: Callable, last: tuple[int, ...] | None) -> Callable:
@@ -48,11 +51,11 @@ for function in (torch.fft.fftshift, torch.fft.ifftshift):
 
 
 @rule(torch.view_as_real)
-def view_as_real(input: Masked) -> Masked:
+def view_as_real(input: Complex[Masked, "*S"]) -> Float[Masked, "*S 2"]:
     return Masked(torch.view_as_real(input.value), input.visible[..., None])
 
 
 @rule(torch.view_as_complex)
-def view_as_complex(input: Masked) -> Masked:
+def view_as_complex(input: Float[Masked, "*S 2"]) -> Complex[Masked, "*S"]:
     """A number is visible if both its parts are."""
     return Masked(torch.view_as_complex(input.value), narrow(input.visible.all(-1)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 from layermask.rules.overwrite import overwrite
 from layermask.rules.shape import moved
+
+if TYPE_CHECKING:
+    from jaxtyping import Int, Shaped
 
 
 @rule(Tensor.__getitem__)
@@ -55,12 +58,14 @@ _NO_INDEX = "Use torch.where, or decide on .value and .visible."
 
 
 @rule(F.embedding)
-def embedding(input: Masked, weight: Tensor, *options: Any, **more: Any) -> Masked:
+def embedding(
+    input: Int[Masked, "*S"], weight: Shaped[Tensor, "K D"], *options: Any, **more: Any
+) -> Shaped[Masked, "*S D"]:
     return Masked(F.embedding(zero_hidden(input), weight, *options, **more), input.visible[..., None])
 
 
 @rule(F.one_hot)
-def one_hot(tensor: Masked, num_classes: int = -1) -> Masked:
+def one_hot(tensor: Int[Masked, "*S"], num_classes: int = -1) -> Int[Masked, "*S {num_classes}"]:
     if num_classes < 0:
         why = "How many classes there are would rest on hidden entries: give num_classes."
         raise NoMaskRule("torch.nn.functional.one_hot", module_path(), user_line(), why)
@@ -151,7 +156,7 @@ def _by_axis(input: Masked, dim: int, read: Any) -> Masked:
 
 
 @rule(torch.index_select, Tensor.index_select)
-def index_select(input: Masked, dim: int, index: Tensor) -> Masked:
+def index_select(input: Masked, dim: int, index: Int[Tensor, "*L"]) -> Masked:
     return _by_axis(input, dim, lambda t: t.index_select(dim, index))
 
 
@@ -183,10 +188,10 @@ def take_along_dim(input: Any, indices: Tensor, dim: int | None = None) -> Maske
 
 
 @rule(torch.tril, Tensor.tril)
-def tril(input: Masked, diagonal: int = 0) -> Masked:
+def tril(input: Shaped[Masked, "*B M N"], diagonal: int = 0) -> Shaped[Masked, "*B M N"]:
     return Masked(input.value.tril(diagonal), input.visible)
 
 
 @rule(torch.triu, Tensor.triu)
-def triu(input: Masked, diagonal: int = 0) -> Masked:
+def triu(input: Shaped[Masked, "*B M N"], diagonal: int = 0) -> Shaped[Masked, "*B M N"]:
     return Masked(input.value.triu(diagonal), input.visible)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from layermask.core.mask import varies
 from layermask.core.masked import Masked, determined, same_mask, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.rules.reduce import everything, moments, visible_share
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64, Shaped
 
 
 def _affine(value: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int | None = None) -> Tensor:
@@ -47,9 +50,13 @@ def _update_running(
 
 
 def scale_and_shift(
-    mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor]:
-    """(C,) each, in float64: a batch norm in evaluation is x * scale + shift."""
+    mean: Float[Tensor, " C"],
+    var: Float[Tensor, " C"],
+    weight: Float[Tensor, " C"] | None,
+    bias: Float[Tensor, " C"] | None,
+    eps: float,
+) -> tuple[Float64[Tensor, " C"], Float64[Tensor, " C"]]:
+    """In float64: a batch norm in evaluation is x * scale + shift."""
     scale = torch.rsqrt(var.double() + eps)
     scale = scale if weight is None else scale * weight.double()
     shift = -mean.double() * scale
@@ -57,11 +64,11 @@ def scale_and_shift(
 
 
 def fold_batch_norms(
-    weight: Tensor,
-    bias: Tensor | None,
+    weight: Float[Tensor, "*W"],
+    bias: Float[Tensor, " D"] | None,
     norms: Iterable[tuple[Tensor, Tensor]],
     shaped: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float[Tensor, "*W"], Float[Tensor, " D"]]:
     """Return a layer's weight and bias with the norms behind it folded in, computed in float64.
 
     `norms`: the scale and shift of each, (C,). `shaped` gives a scale the shape that multiplies the weight;
@@ -76,16 +83,16 @@ def fold_batch_norms(
 
 @rule(F.batch_norm)
 def batch_norm(
-    input: Masked,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    input: Shaped[Masked, " N *S"],
+    running_mean: Float[Tensor, " C"] | None,
+    running_var: Float[Tensor, " C"] | None,
+    weight: Float[Tensor, " C"] | None = None,
+    bias: Float[Tensor, " C"] | None = None,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
     *_: Any,
-) -> Masked:
+) -> Shaped[Masked, " N *S"]:
     """Pointwise in evaluation; in training the statistics, running ones too, are of visible entries."""
     if not training and running_mean is not None:
         return same_mask(
@@ -104,13 +111,13 @@ def batch_norm(
 
 @rule(F.layer_norm, torch.layer_norm)
 def layer_norm(
-    input: Masked,
+    input: Shaped[Masked, "*S"],
     normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    weight: Float[Tensor, "*E"] | None = None,
+    bias: Float[Tensor, "*E"] | None = None,
     eps: float = 1e-5,
     *_: Any,
-) -> Masked:
+) -> Shaped[Masked, "*S"]:
     dims = range(input.value.ndim - len(normalized_shape), input.value.ndim)
     if not varies(input.visible, dims):
         return same_mask(input, F.layer_norm(input.value, normalized_shape, weight, bias, eps))
@@ -121,8 +128,11 @@ def layer_norm(
 
 @rule(F.rms_norm, torch.rms_norm)
 def rms_norm(
-    input: Masked, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
-) -> Masked:
+    input: Shaped[Masked, "*S"],
+    normalized_shape: Sequence[int],
+    weight: Float[Tensor, "*E"] | None = None,
+    eps: float | None = None,
+) -> Shaped[Masked, "*S"]:
     dims = tuple(range(input.value.ndim - len(normalized_shape), input.value.ndim))
     if not varies(input.visible, dims):
         return same_mask(input, F.rms_norm(input.value, normalized_shape, weight, eps))
@@ -136,13 +146,13 @@ def rms_norm(
 
 @rule(F.group_norm, torch.group_norm)
 def group_norm(
-    input: Masked,
+    input: Shaped[Masked, "N C *S"],
     num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    weight: Float[Tensor, " C"] | None = None,
+    bias: Float[Tensor, " C"] | None = None,
     eps: float = 1e-5,
     *_: Any,
-) -> Masked:
+) -> Shaped[Masked, "N C *S"]:
     if determined(input, range(1, input.value.ndim)):
         return same_mask(input, F.group_norm(input.value, num_groups, weight, bias, eps))
     value = zero_hidden(input)
@@ -157,16 +167,16 @@ def group_norm(
 
 @rule(F.instance_norm)
 def instance_norm(
-    input: Masked,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    input: Shaped[Masked, "N C *S"],
+    running_mean: Float[Tensor, " C"] | None = None,
+    running_var: Float[Tensor, " C"] | None = None,
+    weight: Float[Tensor, " C"] | None = None,
+    bias: Float[Tensor, " C"] | None = None,
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
     *_: Any,
-) -> Masked:
+) -> Shaped[Masked, "N C *S"]:
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     dims = range(2, input.value.ndim)

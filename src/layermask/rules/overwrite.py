@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layermask.core.mask import align
-from layermask.core.masked import Masked, zero_hidden
+from layermask.core.masked import Masked, everywhere, zero_hidden
 from layermask.core.rule_table import built_in as rule
 
 
@@ -43,7 +43,7 @@ def copy_(input: Masked, other: Any, non_blocking: bool = False) -> Masked:
     """As `input[...] = other`: every entry takes the mask of what is written, and a plain one is visible."""
     target = input
     if not isinstance(other, Masked):
-        shown = torch.ones([1] * target.value.ndim, dtype=torch.bool, device=target.value.device)
+        shown = everywhere(target.value)
         return overwrite(target, other, Masked(target.value, shown))
     visible, is_padding = (
         m if m is None else align(m, target.value.ndim).to(target.value.device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from layermask.core.masked import Masked, masked_in, replace_masked, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
 from layermask.rules.overwrite import become, overwrite, writable
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
 _NAMESPACES = (torch, Tensor, F, torch.special)
 _NOT_POINTWISE = {"equal", "max", "min", "frexp"}  # tagged for one overload; `reduce` has max and min
@@ -236,7 +239,7 @@ rule(torch.where)(_where(pointwise(torch.where)))
 
 
 @rule(*dict.fromkeys((F.prelu, torch.prelu, Tensor.prelu)))
-def prelu(input: Masked, weight: Tensor) -> Masked:
+def prelu(input: Shaped[Masked, "*S"], weight: Shaped[Any, "*W"]) -> Shaped[Masked, "*S"]:
     """The slope lies along axis 1, so its own mask could not join by broadcasting."""
     if isinstance(weight, Masked):
         raise NoMaskRule("torch.nn.functional.prelu", why="Its weight must be plain.")
@@ -251,8 +254,8 @@ def glu(input: Any, dim: int = -1) -> Any:
 
 @rule(F.local_response_norm)
 def local_response_norm(
-    input: Masked, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Masked:
+    input: Shaped[Masked, "N C *S"], size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Shaped[Masked, "N C *S"]:
     """Reads across channels only, which share a mask."""
     return _with_mask_of(input, F.local_response_norm(_zero_hidden_channels(input), size, alpha, beta, k))
 

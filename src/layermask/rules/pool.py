@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from layermask.padding.hide import hide_
 from layermask.padding.neighbor import neighbor
 from layermask.rules.convolve import Sizes, filled, per_axis, zero_if_empty
 from layermask.rules.reduce import epsilon, hidden_last, visible_share
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int, Shaped
 
 
 def pool_window(
@@ -45,14 +48,14 @@ def pool_window(
 
 def _max_pool(n: int, pool: Callable) -> Callable:
     def max_pool(
-        input: Masked,
+        input: Shaped[Masked, "N C *S"],
         kernel_size: Sizes,
         stride: Sizes | None = None,
         padding: Sizes = 0,
         dilation: Sizes = 1,
         ceil_mode: bool = False,
         return_indices: bool = False,
-    ) -> Any:
+    ) -> Shaped[Masked, "N C *T"] | tuple[Shaped[Masked, "N C *T"], Int[Tensor, "N C *T"]]:
         window = pool_window(input, n, kernel_size, stride, padding, dilation, ceil_mode)
         visible, is_padding = grow(input, window)
         value, restore = _below_maximum(input, window)
@@ -61,7 +64,7 @@ def _max_pool(n: int, pool: Callable) -> Callable:
         out, indices = out if return_indices else (out, None)
         # in place: the pool's backward needs its indices only
         masked = Masked(hide_(out, visible, 0.0), visible, is_padding=is_padding)
-        return (masked, indices) if return_indices else masked
+        return (masked, indices) if return_indices else masked  # type: ignore[return-value]  # indices are there
 
     return max_pool
 
@@ -86,14 +89,14 @@ _POOL_OF: dict[str | None, str] = {None: "nothing", "paper": "neighbor", "releas
 
 def _avg_pool(n: int, pool: Callable) -> Callable:
     def avg_pool(
-        input: Masked,
+        input: Shaped[Masked, "N C *S"],
         kernel_size: Sizes,
         stride: Sizes | None = None,
         padding: Sizes = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
-    ) -> Masked:
+    ) -> Shaped[Masked, "N C *T"]:
         window = pool_window(input, n, kernel_size, stride, padding, 1, ceil_mode)
         visible, is_padding = grow(input, window)
         options = (
@@ -120,7 +123,9 @@ def _covers_map(x: Masked, window: Window) -> bool:
     return window.kernel == tuple(x.value.shape[2:]) and not any(window.before + window.after)
 
 
-def bins(x: Masked, n: int, output_size: Any) -> tuple[Tensor, Tensor | None]:
+def bins(
+    x: Shaped[Masked, "N C *S"], n: int, output_size: Any
+) -> tuple[Bool[Tensor, "#N #C *T"], Bool[Tensor, "#N #C *T"] | None]:
     """The mask and padding of the bins of an adaptive pool; size 1 where nothing varies."""
     wanted = _wanted(x, n, output_size)
 
@@ -142,7 +147,7 @@ def _wanted(x: Masked, n: int, output_size: Any) -> tuple[int, ...]:
 
 
 def _adaptive_avg(n: int, pool: Callable) -> Callable:
-    def adaptive_avg_pool(input: Masked, output_size: Any) -> Masked:
+    def adaptive_avg_pool(input: Shaped[Masked, "N C *S"], output_size: Any) -> Shaped[Masked, "N C *T"]:
         """The mean of the visible cells of each bin; 0 where a bin has none (section 3.2, h_m)."""
         mean = pool(zero_hidden(input), output_size)
         wanted = _wanted(input, n, output_size)
@@ -166,7 +171,9 @@ def _bin_share(x: Masked, wanted: tuple[int, ...], pool: Callable) -> Tensor:
 
 
 def _adaptive_max(n: int, pool: Callable) -> Callable:
-    def adaptive_max_pool(input: Masked, output_size: Any, return_indices: bool = False) -> Any:
+    def adaptive_max_pool(
+        input: Shaped[Masked, "N C *S"], output_size: Any, return_indices: bool = False
+    ) -> Shaped[Masked, "N C *T"] | tuple[Shaped[Masked, "N C *T"], Int[Tensor, "N C *T"]]:
         visible, is_padding = bins(input, n, output_size)
         out, indices = pool(hidden_last(input, -math.inf), output_size, return_indices=True)
         masked = Masked(torch.where(visible, out, 0), visible, is_padding=is_padding)
@@ -177,12 +184,12 @@ def _adaptive_max(n: int, pool: Callable) -> Callable:
 
 def _lp_pool(n: int, pool: Callable) -> Callable:
     def lp_pool(
-        input: Masked,
+        input: Shaped[Masked, "N C *S"],
         norm_type: float,
         kernel_size: Sizes,
         stride: Sizes | None = None,
         ceil_mode: bool = False,
-    ) -> Masked:
+    ) -> Shaped[Masked, "N C *T"]:
         window = pool_window(input, n, kernel_size, stride, 0, 1, ceil_mode)
         visible, is_padding = grow(input, window)
         out = pool(filled(input, window), norm_type, kernel_size, stride, ceil_mode)

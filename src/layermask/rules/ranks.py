@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from layermask.core.masked import (
 from layermask.core.rule_table import built_in as rule
 from layermask.rules.reduce import axes, everything, hidden_last, reduced
 from layermask.rules.scatter import plain_only
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 
 def _counting(x: Masked, dim: int) -> Tensor:
@@ -185,5 +188,5 @@ def nonzero(input: Masked, *, as_tuple: bool = False) -> Any:
 
 
 @rule(torch.argwhere, Tensor.argwhere)
-def argwhere(input: Masked) -> Tensor:
+def argwhere(input: Masked) -> Int[Tensor, "P D"]:
     return zero_hidden(input).argwhere()

@@ -6,22 +6,20 @@ They are known by name, so torchvision need not be there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from layermask.core.masked import Masked, zero_hidden, zero_hidden_pair
+from layermask.core.masked import Masked, everywhere, plain_of, zero_hidden, zero_hidden_pair
 from layermask.core.rule_table import operator
 from layermask.core.window import on_grid
 from layermask.padding.neighbor import neighbor
 from layermask.rules.convolve import conv_window
+from layermask.rules.resample import LEAST
 
-_LEAST = 1e-6  # the weight of what counts as read
-
-
-def _plain(x: Any) -> Any:
-    return zero_hidden(x) if isinstance(x, Masked) else x
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Shaped
 
 
 def _shown(x: Any, ndim: int) -> Tensor | None:
@@ -46,14 +44,14 @@ def bins_of(
     `shares`: it is a mean over the cells of a bin, of which the visible ones count; else their maximum.
     `grouped`: each bin reads channels of its own. `rois`: what the boxes come from, one row each.
     """
-    maps = [x if isinstance(x, Masked) else Masked(x, _everywhere(x)) for x in inputs]
+    maps = [x if isinstance(x, Masked) else Masked(x, everywhere(x)) for x in inputs]
     value, *rest = _several(function([_readable(x, shares) for x in maps]))
     alike = grouped or any(x.visible.shape[1] != 1 for x in maps)
     pictures = zip(*(_pictures(x, alike) for x in maps), strict=True)
     seen, inside = (_several(function(list(each)))[0] for each in pictures)
-    visible = (seen > _LEAST) | (inside <= _LEAST)
+    visible = (seen > LEAST) | (inside <= LEAST)
     if shares:
-        whole = inside / seen.clamp(min=_LEAST)
+        whole = inside / seen.clamp(min=LEAST)
         value = value * torch.where(visible & (seen < inside), whole, 1.0).to(value.dtype)
     if grouped and all(x.visible.shape[1] == 1 for x in maps):
         visible = visible[:, :1]
@@ -70,15 +68,11 @@ def _cut_out(name: str, shares: bool, grouped: bool) -> None:
     """Give `torchvision.<name>(input, boxes, *geometry)` a rule."""
 
     @operator(f"torchvision.{name}")
-    def rule(input: Any, rois: Any, *geometry: Any) -> Any:
-        function, boxes = getattr(torch.ops.torchvision, name), _plain(rois)
+    def rule(input: Float[Any, "N C H W"], rois: Float[Any, "K 5"], *geometry: Any) -> Any:
+        function, boxes = getattr(torch.ops.torchvision, name), plain_of(rois)
         cut = lambda maps: function(maps[0], boxes.to(maps[0].dtype), *geometry)  # noqa: E731
         out, *rest = bins_of(cut, [input], rois, shares, grouped)
         return (out, *rest) if rest else out
-
-
-def _everywhere(x: Tensor) -> Tensor:
-    return torch.ones([1] * x.ndim, dtype=torch.bool, device=x.device)
 
 
 def _readable(x: Masked, shares: bool) -> Tensor:
@@ -95,7 +89,14 @@ for name, shares, grouped in (
 
 
 @operator("torchvision.deform_conv2d")
-def deform_conv2d(input: Any, weight: Any, offset: Any, mask: Any, bias: Any, *geometry: Any) -> Masked:
+def deform_conv2d(
+    input: Float[Any, "N C H W"],
+    weight: Float[Tensor, "D G R Q"],
+    offset: Float[Any, "N O P T"],
+    mask: Float[Any, " N ..."],
+    bias: Float[Tensor, " D"],
+    *geometry: Any,
+) -> Float[Masked, "N D P T"]:
     """A convolution whose cells are moved: filled as for one that is not, and 0 further away.
 
     `geometry`: stride, padding and dilation (rows and columns of each), groups, groups of offsets, whether
@@ -104,10 +105,10 @@ def deform_conv2d(input: Any, weight: Any, offset: Any, mask: Any, bias: Any, *g
     *sizes, _, movers, weighs = geometry
     stride, padding, dilation = (tuple(sizes[i : i + 2]) for i in (0, 2, 4))
     window = conv_window(weight, stride, padding, dilation)
-    x = on_grid(input if isinstance(input, Masked) else Masked(input, _everywhere(input)), 2)
+    x = on_grid(input if isinstance(input, Masked) else Masked(input, everywhere(input)), 2)
     value = neighbor(zero_hidden_pair(x), tuple(r + 1 for r in window.reach))  # bilinear: a cell further
-    moves = _plain(offset)
-    out = torch.ops.torchvision.deform_conv2d(value, weight, moves, _plain(mask), bias, *geometry)
+    moves = plain_of(offset)
+    out = torch.ops.torchvision.deform_conv2d(value, weight, moves, plain_of(mask), bias, *geometry)
     seen, inside = (_touched(m, weight, moves, sizes, movers) for m in _pictures(x, False))
     visible = seen | ~inside
     for given in (offset, mask if weighs else None):
@@ -116,16 +117,22 @@ def deform_conv2d(input: Any, weight: Any, offset: Any, mask: Any, bias: Any, *g
     return Masked(out, visible, is_padding=~inside & visible)
 
 
-def _touched(cells: Tensor, weight: Tensor, moves: Tensor, sizes: Sequence[int], movers: int) -> Tensor:
+def _touched(
+    cells: Shaped[Tensor, "#N C H W"],
+    weight: Float[Tensor, "D G R Q"],
+    moves: Float[Tensor, "N O P T"],
+    sizes: Sequence[int],
+    movers: int,
+) -> Bool[Tensor, "N 1 P T"]:
     """Which windows read any of the cells, given as numbers: (N or 1, 1 or C, H, W) to (N, 1, H', W')."""
     cells = cells.amax(1, keepdim=True).expand(len(moves), movers, -1, -1).to(moves.dtype)
     ones = cells.new_ones((1, movers, *weight.shape[2:]))
     rest = (cells.new_zeros(len(moves), 1, 1, 1), cells.new_zeros(1), *sizes, 1, movers, False)
-    return torch.ops.torchvision.deform_conv2d(cells, ones, moves, *rest) > _LEAST
+    return torch.ops.torchvision.deform_conv2d(cells, ones, moves, *rest) > LEAST
 
 
 @operator("torchvision.nms")
-def nms(dets: Any, scores: Any, iou_threshold: float) -> Tensor:
+def nms(dets: Float[Any, "K 4"], scores: Float[Any, " K"], iou_threshold: float) -> Int[Tensor, " P"]:
     """The places of the boxes that stay. Hidden boxes, and those of a hidden score, are no boxes at all."""
     shown = [
         x.visible.expand(x.value.shape).reshape(len(x), -1).all(1)
@@ -133,5 +140,5 @@ def nms(dets: Any, scores: Any, iou_threshold: float) -> Tensor:
         if isinstance(x, Masked)
     ]
     places = torch.stack(shown).all(0).nonzero()[:, 0]
-    boxes, scores = (_plain(x)[places] for x in (dets, scores))
+    boxes, scores = (plain_of(x)[places] for x in (dets, scores))
     return places[torch.ops.torchvision.nms(boxes, scores, iou_threshold)]

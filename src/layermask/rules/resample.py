@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.mask import cached, intersection
-from layermask.core.masked import Masked, zero_hidden_pair, zero_undetermined
+from layermask.core.masked import Masked, everywhere, zero_hidden_pair, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 from layermask.core.window import on_grid
 from layermask.padding.neighbor import neighbor
 from layermask.rules.convolve import zero_if_empty
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 _NEAREST = ("nearest", "nearest-exact")
 _SUPPORT = {"linear": 1, "bilinear": 1, "trilinear": 1, "area": 1, "bicubic": 2}
@@ -23,14 +26,14 @@ _SUPPORT = {"linear": 1, "bilinear": 1, "trilinear": 1, "area": 1, "bicubic": 2}
 
 @rule(F.interpolate)
 def interpolate(
-    input: Masked,
+    input: Shaped[Masked, "N C *S"],
     size: Any = None,
     scale_factor: Any = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
-) -> Masked:
+) -> Shaped[Masked, "N C *T"]:
     input = on_grid(input, input.value.ndim - 2)
     options = (align_corners, recompute_scale_factor, antialias)
     value = (
@@ -97,14 +100,14 @@ def _read(
     A bicubic kernel has negative weights. Its linear core decides, and the rest of it where that is padding.
     """
     core = "bilinear" if mode == "bicubic" else mode
-    seen, inside = (sample(mask, core) > _LEAST for mask in (real, image))
+    seen, inside = (sample(mask, core) > LEAST for mask in (real, image))
     if core != mode:
-        seen_about, inside_about = (sample(mask, mode).abs() > _LEAST for mask in (real, image))
+        seen_about, inside_about = (sample(mask, mode).abs() > LEAST for mask in (real, image))
         seen, inside = seen | (seen_about & ~inside), inside | inside_about
     return seen | ~inside, ~inside
 
 
-_LEAST = 1e-6  # the weight of what counts as read
+LEAST = 1e-6  # the weight of what counts as read
 
 
 def _sampled(x: Masked, grid: Tensor, mode: str, padding_mode: str, align_corners: bool | None) -> Masked:
@@ -124,19 +127,19 @@ def _sampled(x: Masked, grid: Tensor, mode: str, padding_mode: str, align_corner
 
 @rule(F.grid_sample)
 def grid_sample(
-    input: Any,
-    grid: Any,
+    input: Float[Any, "N C *S"],
+    grid: Float[Any, " N *T D"],
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool | None = None,
-) -> Masked:
+) -> Float[Masked, "N C *T"]:
     """A sample is visible if its place is, and what is read there."""
     places = zero_undetermined(grid, (-1,)) if isinstance(grid, Masked) else grid
     if isinstance(input, Masked):
         out = _sampled(input, places, mode, padding_mode, align_corners)
     else:
         value = F.grid_sample(input, places, mode, padding_mode, align_corners)
-        out = Masked(value, torch.ones([1] * value.ndim, dtype=torch.bool, device=value.device))
+        out = Masked(value, everywhere(value))
     if not isinstance(grid, Masked):
         return out
     shown = grid.visible.all(-1, keepdim=True).movedim(-1, 1)
@@ -145,7 +148,9 @@ def grid_sample(
 
 
 @rule(F.affine_grid)
-def affine_grid(theta: Masked, size: Any, align_corners: bool | None = None) -> Masked:
+def affine_grid(
+    theta: Float[Masked, "N D D+1"], size: Any, align_corners: bool | None = None
+) -> Float[Masked, " N *S D"]:
     """The places of an image are visible if all of its transform is."""
     grid = F.affine_grid(zero_undetermined(theta, (-2, -1)), size, align_corners)
     shown = theta.visible.flatten(1).all(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from layermask.core.mask import reshape as reshaped_mask
 from layermask.core.masked import Masked, has_positions, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
 
 def moved(x: Masked, value: Tensor, move: Callable[[Tensor], Tensor], key: Any = None) -> Masked:
@@ -330,7 +333,9 @@ def _padded(mask: Tensor, pads: list[int], mode: str, value: bool) -> Tensor:
 
 
 @rule(F.pixel_shuffle)
-def pixel_shuffle(input: Masked, upscale_factor: int) -> Masked:
+def pixel_shuffle(
+    input: Shaped[Masked, "*B C H W"], upscale_factor: int
+) -> Shaped[Masked, "*B D {upscale_factor}*H {upscale_factor}*W"]:
     def move(mask: Tensor) -> Tensor:
         if mask.shape[-3] != 1:
             return F.pixel_shuffle(mask.expand(input.value.shape), upscale_factor)
@@ -342,20 +347,22 @@ def pixel_shuffle(input: Masked, upscale_factor: int) -> Masked:
 
 
 @rule(F.pixel_unshuffle)
-def pixel_unshuffle(input: Masked, downscale_factor: int) -> Masked:
+def pixel_unshuffle(
+    input: Shaped[Masked, "*B C H W"], downscale_factor: int
+) -> Shaped[Masked, "*B C*{downscale_factor}**2 H//{downscale_factor} W//{downscale_factor}"]:
     """Each channel of the result holds one phase of the grid, under its own mask."""
     move = lambda m: F.pixel_unshuffle(m.expand(input.value.shape), downscale_factor)  # noqa: E731
     return moved(input, F.pixel_unshuffle(input.value, downscale_factor), move)
 
 
 @rule(F.channel_shuffle)
-def channel_shuffle(input: Masked, groups: int) -> Masked:
+def channel_shuffle(input: Shaped[Masked, "N C *S"], groups: int) -> Shaped[Masked, "N C *S"]:
     move = lambda m: m if m.shape[1] == 1 else F.channel_shuffle(m.expand(input.value.shape), groups)  # noqa: E731
     return moved(input, F.channel_shuffle(input.value, groups), move)
 
 
 @rule(Tensor.unfold)
-def sliding(input: Masked, dimension: int, size: int, step: int) -> Masked:
+def sliding(input: Masked, dimension: int, size: int, step: int) -> Shaped[Masked, "*T {size}"]:
     def move(mask: Tensor) -> Tensor:
         whole = mask.ndim == 0 or mask.shape[dimension] == 1
         return mask[..., None] if whole else mask.unfold(dimension, size, step)
@@ -364,7 +371,13 @@ def sliding(input: Masked, dimension: int, size: int, step: int) -> Masked:
 
 
 @rule(F.unfold)
-def unfold(input: Masked, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Masked:
+def unfold(
+    input: Shaped[Masked, "*B C H W"],
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> Shaped[Masked, "*B K L"]:
     """Every entry of a column keeps its own mask; padded cells are visible, as any padding."""
     args = (kernel_size, dilation, 0, stride)
     pads = (padding, padding) if isinstance(padding, int) else padding
@@ -383,8 +396,13 @@ def unfold(input: Masked, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
 
 @rule(F.fold)
 def fold(
-    input: Masked, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
-) -> Masked:
+    input: Shaped[Masked, "N K L"],
+    output_size: Any,
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> Shaped[Masked, "N C H W"]:
     """A sum over the columns that cover a cell, rescaled by the visible share of them."""
     geometry = (output_size, kernel_size, dilation, padding, stride)
     value = F.fold(zero_hidden(input), *geometry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,11 +12,14 @@ from layermask._private_torch import is_readable
 from layermask.arguments import kinds
 from layermask.errors import InputError
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int, Int64, Shaped
+
 NOWHERE = -1
 """The label of a pixel that is in no segment: it is never visible."""
 
 
-def relabel(labels: Any, valid: Tensor | None = None) -> Tensor:
+def relabel(labels: Any, valid: Bool[Tensor, "*S"] | None = None) -> Int64[Tensor, "*S"]:
     """Return a label map (*S) of any integers as int64 labels 0..n-1, in the same order.
 
     Explainers index features by label: a gap or an offset of one leaves a feature that hides nothing.
@@ -33,7 +36,7 @@ def relabel(labels: Any, valid: Tensor | None = None) -> Tensor:
     return found
 
 
-def spread(values: Tensor, labels: Tensor, nowhere: Any) -> Tensor:
+def spread(values: Shaped[Tensor, " K"], labels: Int[Tensor, "*S"], nowhere: Any) -> Shaped[Tensor, "*S"]:
     """Return each pixel's value (*S) of segment values (S,), and `nowhere` where it is in no segment."""
     labels = labels.to(values.device)
     inside = labels != NOWHERE
@@ -41,12 +44,14 @@ def spread(values: Tensor, labels: Tensor, nowhere: Any) -> Tensor:
     return found if bool(inside.all()) else found.masked_fill(~inside, nowhere)
 
 
-def sizes_of(labels: Tensor, count: int) -> Tensor:
+def sizes_of(labels: Int[Tensor, "*S"], count: int) -> Int[Tensor, " {count}"]:
     """Return how many pixels each of `count` segments has."""
     return (labels.flatten() + 1).bincount(minlength=count + 1)[1:]
 
 
-def sum_over(labels: Tensor, values: Tensor, count: int | None = None) -> Tensor:
+def sum_over(
+    labels: Int[Tensor, "*S"], values: Shaped[Tensor, " ..."], count: int | None = None
+) -> Shaped[Tensor, "... K"]:
     """Return the sums (..., segments) of values (..., *S) over each segment of labels (*S).
 
     `count`: of the segments, where it is known.
@@ -58,14 +63,14 @@ def sum_over(labels: Tensor, values: Tensor, count: int | None = None) -> Tensor
     return nothing.index_add(-1, where, flat)
 
 
-def of_segments(segments: Tensor) -> dict[str, Any]:
+def of_segments(segments: Int[Tensor, "H W"]) -> dict[str, Any]:
     """Return a label map (H, W) as runs [label, length] in reading order, for `restore_segments`."""
     labels, lengths = torch.unique_consecutive(segments.flatten(), return_counts=True)
     runs = torch.stack([labels, lengths], 1).tolist()
     return {"shape": list(segments.shape), "count": int(segments.max()) + 1, "runs": runs}
 
 
-def restore_segments(record: Mapping[str, Any]) -> Tensor:
+def restore_segments(record: Mapping[str, Any]) -> Int64[Tensor, "H W"]:
     """Return the label map (H, W) int64 of a record that `of_segments` made."""
     labels, lengths = torch.tensor(record["runs"]).unbind(1)
     return labels.repeat_interleave(lengths).reshape(record["shape"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -20,6 +20,9 @@ from layermask.segment.segmenters import (
     Slic,
     Watershed,
 )
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
 
 SEGMENTERS: dict[str, Callable[..., Segmenter]] = {
     "grid": Grid,
@@ -58,7 +61,7 @@ def segmenter(text: str) -> Segmenter:
     return _with_values(SEGMENTERS[name], text, values)
 
 
-def segmented(text: str, image: Any, valid: Any = None) -> Tensor:
+def segmented(text: str, image: Any, valid: Any = None) -> Int64[Tensor, "H W"]:
     """Return the labels (H, W) that the segmenter of a name gives for a picture; `valid` as of segmenters.
 
     Raises:

@@ -27,6 +27,7 @@ from layermask.segment.labels import relabel
 
 if TYPE_CHECKING:
     import numpy as np
+    from jaxtyping import Bool, Int64, Shaped
 
 Segmenter = Callable[[Any], Tensor]
 Box = tuple[int, int, int, int]
@@ -48,12 +49,12 @@ class Grid(Checked):
 
     size: Annotated[int | tuple[int, ...], kinds.sizes] = 16
 
-    def __call__(self, image: Any, valid: Any = None) -> Tensor:
+    def __call__(self, image: Any, valid: Any = None) -> Int64[Tensor, "H W"]:
         """Return the labels; of the picture only height and width matter."""
         size = _extent(image)
         return self.labels(size) if valid is None else relabel(self.labels(size), _shown(image, valid))
 
-    def labels(self, shape: tuple[int, ...]) -> Tensor:
+    def labels(self, shape: tuple[int, ...]) -> Int64[Tensor, "*S"]:
         """Return the labels of a signal, picture or volume of this shape."""
         shape = kinds.several("shape", shape, kinds.count)
         sizes = (self.size,) * len(shape) if isinstance(self.size, int) else self.size
@@ -73,7 +74,7 @@ class Slic(Checked):
     compactness: Positive = 10.0
     sigma: Pixels = 0.0
 
-    def __call__(self, image: Any, valid: Any = None) -> Tensor:
+    def __call__(self, image: Any, valid: Any = None) -> Int64[Tensor, "H W"]:
         (pixels, shown), options = _pixels(image, valid), dataclasses.asdict(self)
         mask = None if shown is None else shown.numpy()
         labels = _skimage().slic(pixels, start_label=1, channel_axis=-1, mask=mask, **options)
@@ -89,7 +90,7 @@ class Quickshift(Checked):
     ratio: Annotated[float, partial(kinds.number, low=0, high=1)] = 0.2
     seed: Annotated[int, partial(kinds.seed, high=2**31 - 1)] = 0  # all that scikit-image takes
 
-    def __call__(self, image: Any, valid: Any = None) -> Tensor:
+    def __call__(self, image: Any, valid: Any = None) -> Int64[Tensor, "H W"]:
         pixels, shown = _pixels(image, valid)
         pixels = pixels.repeat(3, -1) if pixels.shape[2] == 1 else pixels
         in_lab = pixels.shape[2] == 3  # a colour space, which other numbers of channels do not have
@@ -106,7 +107,7 @@ class Felzenszwalb(Checked):
     sigma: Pixels = 0.8
     min_size: Annotated[int, partial(kinds.count, low=0)] = 50
 
-    def __call__(self, image: Any, valid: Any = None) -> Tensor:
+    def __call__(self, image: Any, valid: Any = None) -> Int64[Tensor, "H W"]:
         pixels, shown = _pixels(image, valid)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Got image with third dimension")  # which is intended
@@ -121,7 +122,7 @@ class Watershed(Checked):
     markers: Count = 100
     compactness: NotNegative = 0.0001
 
-    def __call__(self, image: Any, valid: Any = None) -> Tensor:
+    def __call__(self, image: Any, valid: Any = None) -> Int64[Tensor, "H W"]:
         sobel = import_optional("skimage.filters", "cli").sobel
         pixels, shown = _pixels(image, valid)
         mask = None if shown is None else shown.numpy()
@@ -136,7 +137,7 @@ class Boxes(Checked):
 
     boxes: Annotated[tuple[Box, ...], partial(kinds.several, kind=_box)]
 
-    def __call__(self, image: Any, valid: Any = None) -> Tensor:
+    def __call__(self, image: Any, valid: Any = None) -> Int64[Tensor, "H W"]:
         height, width = _extent(image)
         labels = torch.zeros(height, width, dtype=torch.int64)
         for number, box in enumerate(self.boxes, 1):
@@ -161,7 +162,7 @@ def _extent(image: Any) -> tuple[int, ...]:
     return _array(image).shape[:2]
 
 
-def _pixels(image: Any, valid: Any) -> tuple[np.ndarray, Tensor | None]:
+def _pixels(image: Any, valid: Any) -> tuple[Shaped[np.ndarray, "H W C"], Bool[Tensor, "H W"] | None]:
     """Return the picture as an array (H, W, C), and where it is valid (H, W), None for everywhere.
 
     Where it is not, the array holds the mean of the rest: scikit-image reads it there too.
@@ -178,7 +179,7 @@ def _pixels(image: Any, valid: Any) -> tuple[np.ndarray, Tensor | None]:
     return pixels, shown
 
 
-def _shown(image: Any, valid: Any) -> Tensor:
+def _shown(image: Any, valid: Any) -> Bool[Tensor, "H W"]:
     """Return where a picture is valid, (H, W) bool."""
     valid = kinds.valid("valid", valid)
     if isinstance(valid, str):
@@ -196,7 +197,7 @@ def _shown(image: Any, valid: Any) -> Tensor:
     return shown.reshape(size)
 
 
-def _array(image: Any) -> np.ndarray:
+def _array(image: Any) -> Shaped[np.ndarray, "H W C"]:
     """Return the picture as an array (H, W, C)."""
     import numpy as np
 

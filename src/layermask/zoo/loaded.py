@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from layermask.io.record import sha256
 from layermask.zoo.labels import numbered, remember
 from layermask.zoo.outputs import class_scores, compared_scores, scores
 from layermask.zoo.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def _other_precision(model: nn.Module, x: Tensor) -> str:
     return f"its weights are {', '.join(sorted(kinds))} and pictures {x.dtype}, return it as model.float()"
 
 
-def _black(loaded: Loaded) -> Tensor:
+def _black(loaded: Loaded) -> Float32[Tensor, "1 C H W"]:
     """Return a black picture as the model takes it."""
     picture = import_optional("PIL.Image", "cli").new("RGB", (64, 48))
     with blamed(f"the preprocessing of model {loaded.name!r} cannot be used:"):
@@ -144,7 +147,7 @@ def _black(loaded: Loaded) -> Tensor:
     return x
 
 
-def _empty(preprocessing: Preprocessing, name: str) -> Tensor:
+def _empty(preprocessing: Preprocessing, name: str) -> Float32[Tensor, "1 C H W"]:
     if min(preprocessing.crop) < 1:
         raise ModelError(
             f"model {name!r} takes pictures of {preprocessing.crop} pixels: give a crop of 1 or more"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from layermask.errors import ModelError
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
 
 def scores(output: Any) -> Tensor:
@@ -23,7 +26,7 @@ def scores(output: Any) -> Tensor:
     return found
 
 
-def flat_scores(output: Any, count: int) -> Tensor:
+def flat_scores(output: Any, count: int) -> Shaped[Tensor, "{count} D"]:
     """Return the answers (count, D) for so many pictures, scores or any features, flattened.
 
     Raises:
@@ -37,7 +40,7 @@ def flat_scores(output: Any, count: int) -> Tensor:
     return found
 
 
-def class_scores(output: Any, count: int) -> Tensor:
+def class_scores(output: Any, count: int) -> Shaped[Tensor, "{count} K"]:
     """Return the (count, classes) scores for so many pictures.
 
     Raises:
@@ -65,7 +68,7 @@ def _instead(found: Tensor, count: int) -> str:
     return ""
 
 
-def dense_scores(output: Any, count: int) -> Tensor:
+def dense_scores(output: Any, count: int) -> Shaped[Tensor, "{count} K *S"]:
     """Return the map (count, classes, *S) of scores of a segmenter; torchvision's is the entry "out".
 
     Raises:
@@ -80,7 +83,7 @@ def dense_scores(output: Any, count: int) -> Tensor:
     return found
 
 
-def compared_scores(output: Any, count: int) -> Tensor:
+def compared_scores(output: Any, count: int) -> Shaped[Tensor, "{count} K"]:
     """Return the (count, classes) scores of two classes or more: one class alone is always the likeliest.
 
     Raises:

@@ -16,6 +16,7 @@ from layermask.errors import ImageError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    from jaxtyping import Bool, Float, Float32, Int64, Shaped, UInt8
     from PIL import Image
 
 MOST_PIXELS = 20_000  # along a side: as RGB, a square of that size has over 1 GB
@@ -51,7 +52,7 @@ class Preprocessing(Checked):
     def channels(self) -> int:
         return len(self.mean)
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image) -> Float32[Tensor, "1 C {self.crop[0]} {self.crop[1]}"]:
         """Return the (1, C, H, W) float tensor for a picture of any mode; C is 1 or 3."""
         image = kinds.picture("image", image)
         pixels = self._frame(image.convert(self._mode()), self.interpolation, self._pad_colour())
@@ -59,13 +60,13 @@ class Preprocessing(Checked):
         x = x.flip(1) if self.order == "BGR" else x
         return (x.float().div(255) - self._row(self.mean)) / self._row(self.std)
 
-    def mask(self, mask: Image.Image) -> Tensor:
+    def mask(self, mask: Image.Image) -> Bool[Tensor, "1 1 {self.crop[0]} {self.crop[1]}"]:
         """Return the (1, 1, H, W) bool tensor of a picture of 0 and 255, by nearest neighbour only."""
         # Padding of the crop is visible, so that an all-white mask gives the plain model.
         mask = kinds.picture("mask", mask)
         return _tensor(self._frame(mask.convert("L"), "nearest", 255))[None, None] > 0
 
-    def valid(self, mask: Image.Image) -> Tensor:
+    def valid(self, mask: Image.Image) -> Bool[Tensor, "1 1 {self.crop[0]} {self.crop[1]}"]:
         """Return the (1, 1, H, W) bool tensor of pixels that are made of data alone, of 255 in a picture of 0
         and 255: what resizing mixes with a pixel without data holds no data either."""
         import numpy as np
@@ -75,7 +76,7 @@ class Preprocessing(Checked):
         frame = self._frame(Image.fromarray(gaps.astype(np.float32)), self.interpolation, 0)
         return ~_tensor(frame).isnan()[None, None]
 
-    def labels(self, labels: np.ndarray) -> Tensor:
+    def labels(self, labels: Shaped[np.ndarray, "H W"]) -> Int64[Tensor, "{self.crop[0]} {self.crop[1]}"]:
         """Return the (H, W) int64 crop of an integer label map, nearest neighbour only."""
         from PIL import Image
 
@@ -86,7 +87,7 @@ class Preprocessing(Checked):
         picture = Image.fromarray(labels.astype("int32"))
         return _tensor(self._frame(picture, "nearest", int(labels.max()) + 1)).long()
 
-    def picture(self, x: Tensor) -> np.ndarray:
+    def picture(self, x: Float[Tensor, "*N C H W"]) -> UInt8[np.ndarray, "H W 3"]:
         """Return the (H, W, 3) uint8 picture of a normalised (1, C, H, W) or (C, H, W) tensor."""
         x = kinds.values("x", x)
         if x.ndim not in (3, 4) or x.numel() != self.channels * x.shape[-2] * x.shape[-1]:
