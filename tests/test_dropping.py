@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layermask import LayerMasking, Masked
+from layermask import LayerMasking, Masked, NoMaskRule
 
 BATCH, TOKENS, WIDTH, HEADS = 3, 7, 8, 2
 
@@ -283,6 +284,49 @@ def test_weights_that_knew_nothing_of_the_mask_are_renormalised(side: str) -> No
     for row, seen in enumerate(KEPT):
         part = weights.value[row, seen]
         assert torch.allclose(out.value[row], (part / part.sum()) @ x[row, seen], atol=1e-12, rtol=0)
+
+
+CUTS: dict[str, Callable[[Any], list[Any]]] = {
+    "slices": lambda w: [w[..., :3], w[..., 3:]],
+    "chunks": lambda w: [*w.chunk(2, -1)],
+    "split": lambda w: [*w.split([3, TOKENS - 3], -1)],
+    "one by one": lambda w: [w[..., i : i + 1] for i in range(TOKENS)],
+    "narrow": lambda w: [w.narrow(-1, 0, 3), w.narrow(-1, 3, TOKENS - 3)],
+    "index": lambda w: [w[..., torch.tensor([0, 1])], w.index_select(-1, torch.arange(2, TOKENS))],
+    "scaled": lambda w: [2 * part.mT.mT.clone() for part in w.chunk(2, -1)],
+}
+PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
+    "matmul": torch.matmul,
+    "einsum": lambda w, v: torch.einsum("bqk,bkc->bqc", w, v),
+    "transposed": lambda w, v: (v.mT @ w.mT).mT,
+}
+
+
+def _in_parts(weights: Any, values: Any, cut: Callable, product: Callable) -> Any:
+    parts = cut(weights)
+    sizes = [part.shape[-1] for part in parts]
+    return sum(product(w, v) for w, v in zip(parts, values.split(sizes, 1), strict=True))
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_part_of_softmax_weights_that_knew_nothing_of_the_mask_is_refused(cut: str, product: str) -> None:
+    """What is visible of the whole row decides by what its weights grow: a part of it cannot tell."""
+    hidden = masked(tokens())
+    weights = (hidden.mean(1, keepdim=True) @ tokens(4)[0].mT).softmax(-1)
+    PRODUCTS[product](weights, hidden)  # whole rows
+    with pytest.raises(NoMaskRule, match=r"softmax weights were cut along their axis.*Multiply whole rows"):
+        _in_parts(weights, hidden, CUTS[cut], PRODUCTS[product])
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("cut", CUTS)
+def test_parts_of_softmax_weights_that_knew_the_mask_sum_to_the_whole(cut: str, product: str) -> None:
+    hidden = masked(tokens())
+    weights = (hidden @ hidden.mT).softmax(-1)
+    factor = 2 if cut == "scaled" else 1
+    parts, whole = _in_parts(weights, hidden, CUTS[cut], PRODUCTS[product]), weights @ hidden * factor
+    assert torch.allclose(parts.value, whole.value, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("way", POOLINGS)

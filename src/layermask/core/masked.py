@@ -74,6 +74,7 @@ class Masked:
 
     made: Tensor | None = None  # the value as a rule gave it: another one is somebody else's
     cut = False  # one position that was cut out of a map: where hidden, it holds anything
+    part_of_rows = False  # softmax weights without those of other positions, that knew of no mask
 
     def __repr__(self) -> str:
         shape, visible = tuple(self.value.shape), tuple(self.visible.shape)
@@ -124,7 +125,7 @@ class Masked:
             self.forward_pass,
             self.aliased,
         )
-        out.made = out.value
+        out.made, out.part_of_rows = out.value, self.part_of_rows
         return out
 
     __array_ufunc__ = None  # numpy scalars leave the operation to us

@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.core.call_site import module_path, user_line
 from layermask.core.mask import any_over, cached, intersection, varies, weighs
 from layermask.core.masked import Masked, zero_hidden, zero_undetermined
 from layermask.core.rule_table import built_in as rule
+from layermask.errors import NoMaskRule
 
 
 def _operand(x: Any, summed: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -99,6 +101,7 @@ def _renormalised(
     """Divide by the share of softmax's weights whose other factor is visible: they did not know of it."""
     for place, (weights, dims) in enumerate(zip(factors, summed, strict=True)):
         other = 1 - place
+        _refuse_part_of_rows(weights, dims, factors[other], summed[other])
         if (
             isinstance(weights, Masked)
             and weighs(weights, dims)
@@ -114,6 +117,21 @@ def _renormalised(
             none = whole | (part.abs() <= torch.finfo(out.dtype).tiny) | (total == 0)
             return out / torch.where(none, torch.ones_like(part), part / total)
     return out
+
+
+def _refuse_part_of_rows(weights: Any, dims: Sequence[int], other: Any, summed: Sequence[int]) -> None:
+    """What is visible of a whole row decides by what its weights grow, and the rest is not here."""
+    if not (isinstance(weights, Masked) and isinstance(other, Masked) and weights.part_of_rows):
+        return
+    if not varies(weights.visible, dims) and (varies(other.visible, summed) or other.cut):
+        raise NoMaskRule("torch.matmul", module_path(), user_line(), _PART_OF_ROWS, _WHOLE_ROWS)
+
+
+_PART_OF_ROWS = (
+    "Its softmax weights were cut along their axis, and the positions that they weigh are masked: how much "
+    "weight hidden positions leave to the others is known of whole rows only."
+)
+_WHOLE_ROWS = "Multiply whole rows, and cut what comes out; or mask the logits before the softmax."
 
 
 def _ordered(place: int, weights: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
