@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layermask import Masked
+from layermask import Masked, NoMaskRule
 
 LENGTHS = {2: [1], 3: [0, 2], 7: [1, 2, 6]}  # of sets -> who is visible
 
@@ -498,3 +498,55 @@ def test_vectors_of_a_batch_are_normalised_over_the_visible_ones(length: int) ->
     x, few = some(draw(length, 4), 0)
     ours = F.batch_norm(x, None, None, W, B, training=True)
     assert torch.allclose(ours.value[LENGTHS[length]], F.batch_norm(few, None, None, W, B, training=True))
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+@pytest.mark.parametrize("weights", [None, torch.tensor([1, 2, 1, 3, 1, 1, 2])])
+@pytest.mark.parametrize("rows", [0, 3])
+def test_covariances_are_over_the_visible_columns(rows: int, weights: Any, correction: int) -> None:
+    x, few = some(draw(rows, 7) if rows else draw(7), -1)
+    left = None if weights is None else weights[LENGTHS[7]]
+    agree(
+        torch.cov(x, fweights=weights, correction=correction),
+        torch.cov(few, fweights=left, correction=correction),
+    )
+    agree(x.corrcoef(), few.corrcoef())
+    none = Masked(x.value, torch.zeros_like(x.visible))
+    single = Masked(x.value, torch.arange(7).reshape(x.visible.shape) == 2)
+    for found, seen in ((none.cov(), False), (none.corrcoef(), False), (single.cov(), True)):
+        assert found.value.isfinite().all() and bool(found.visible.all()) == seen
+    whole = Masked(draw(3, 7), torch.ones(1, 7, dtype=torch.bool))
+    assert torch.equal(whole.cov().value, draw(3, 7).cov())
+    assert torch.equal(whole.corrcoef().value, draw(3, 7).corrcoef())
+    with pytest.raises(NoMaskRule, match="columns of its own"):
+        Masked(draw(3, 7), torch.rand(3, 7) < 0.5).cov()
+
+
+@pytest.mark.parametrize("function", [torch.cov, torch.corrcoef])
+def test_covariances_of_images_show_where_both_do(function: Callable) -> None:
+    x = draw(3, 7)
+    shown = torch.tensor([True, False, True])
+    found = function(Masked(torch.where(shown[:, None], x, math.nan), shown[:, None]))
+    assert torch.equal(found.visible.expand(3, 3), shown[:, None] & shown)
+    kept = torch.tensor([0, 2])
+    assert torch.allclose(found.value[kept][:, kept], function(x[kept]), rtol=1e-12, atol=1e-12)
+
+
+OF_COMPLEX: dict[str, Callable] = {
+    "var": lambda x: x.var(1),
+    "biased var": lambda x: x.var(1, correction=0),
+    "std": lambda x: x.std(1),
+    "var and mean": lambda x: torch.var_mean(x, 1)[0],
+    "logsumexp": lambda x: x.logsumexp(1),
+    "mean": lambda x: x.mean(1),
+}
+
+
+@pytest.mark.parametrize("name", OF_COMPLEX)
+def test_statistics_of_complex_numbers(name: str) -> None:
+    x, few = some(torch.complex(draw(2, 7, 3), draw(2, 7, 3, seed=1)), 1)
+    ours, theirs = OF_COMPLEX[name](x), OF_COMPLEX[name](few)
+    assert ours.value.dtype is theirs.dtype
+    agree(ours, theirs)
+    whole = Masked(few, torch.ones(1, 3, 1, dtype=torch.bool))
+    assert torch.equal(OF_COMPLEX[name](whole).value, theirs)

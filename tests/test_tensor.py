@@ -269,6 +269,42 @@ def test_advice_for_checkpoints() -> None:
 # --- tensors made in the likeness of a masked one ----------------------------------------------------------
 
 
+def test_what_becomes_masked_stays_in_dicts_and_sets() -> None:
+    def body(y: Tensor) -> Tensor:
+        made = y.new_zeros(y.shape)
+        known, several = {made: 1}, {made}
+        made[:] = y
+        assert isinstance(made, Masked) and known[made] == 1 and made in several
+        return made
+
+    LayerMasking(Way(body), engine="dense")(X, M)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_what_somebody_keeps_the_memory_of_stays_plain(typed: bool) -> None:
+    def body(y: Tensor, keep: bool) -> Tensor:
+        made = y.new_zeros(y.shape)
+        kept: Any = made.untyped_storage() if keep else None
+        kept = (
+            torch.TypedStorage(wrap_storage=kept, dtype=y.dtype, _internal=True) if keep and typed else kept
+        )
+        made[:] = y
+        return made
+
+    with pytest.raises(LostMask):
+        LayerMasking(Way(lambda y: body(y, True)), engine="dense")(X, M)
+    LayerMasking(Way(lambda y: body(y, False)), engine="dense")(X, M)
+
+
+@pytest.mark.parametrize(
+    "name", ["data_ptr", "untyped_storage", "storage", "as_strided", "set_", "is_shared", "resize_"]
+)
+def test_memory_is_not_given_away(name: str) -> None:
+    arguments: tuple = {"as_strided": ((2,), (1,)), "set_": (torch.zeros(2),), "resize_": (2,)}.get(name, ())
+    with pytest.raises(NoMaskRule, match=r"takes numbers or memory out of a masked value.*\.value"):
+        LayerMasking(Way(lambda y: getattr(y, name)(*arguments)), engine="dense")(X, M)
+
+
 def test_what_is_made_in_the_likeness_stays_plain_until_it_is_written_to() -> None:
     seen = []
 

@@ -147,6 +147,8 @@ class Masked:
 class MaskedTensor(Masked, Tensor):  # type: ignore[misc]  # its interface is given to Masked by name
     """The pair as a torch.Tensor, which Python and C++ both take it for. Its own memory is empty."""
 
+    __hash__ = Tensor.__hash__  # that of a plain tensor which becomes one while it is in a dict or a set
+
     def __new__(cls, *args: Any, **marks: Any) -> Any:
         return without_memory(cls)
 

@@ -165,6 +165,39 @@ def dot(input: Any, tensor: Any) -> Masked:
     return matmul(input, tensor)
 
 
+@rule(torch.cov, torch.Tensor.cov)
+def cov(
+    input: Masked, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
+) -> Masked:
+    """Of rows, over the columns that are visible, the same for all rows; a pair shows if both rows do."""
+    options: dict[str, Any] = {"correction": correction, "aweights": aweights}
+    plain = torch.cov(zero_undetermined(input, ()), fweights=fweights, **options)
+    if not varies(input.visible, (-1,)):
+        shown = input.visible
+        return Masked(plain, shown & shown.mT if input.ndim == 2 else shown.reshape(()))
+    if input.ndim == 2 and input.visible.shape[0] != 1:
+        raise NoMaskRule("torch.cov", module_path(), user_line(), "Each row shows columns of its own.")
+    columns = input.visible.reshape(-1)
+    times = columns.long() if fweights is None else fweights * columns
+    enough = times.sum() > correction  # with fewer torch answers NaN; this stays finite
+    ours = torch.cov(zero_hidden(input), fweights=torch.where(enough, times, correction + 1), **options)
+    ours = torch.where(columns.all(), plain, torch.where(enough, ours, 0.0))
+    return Masked(ours, columns.any().reshape([1] * ours.ndim))
+
+
+@rule(torch.corrcoef, torch.Tensor.corrcoef)
+def corrcoef(input: Masked) -> Masked:
+    """Of rows, as `cov`."""
+    found, plain = input.cov(), torch.corrcoef(zero_undetermined(input, ()))
+    if not varies(input.visible, (-1,)):
+        return Masked(plain, found.visible)
+    of_row = found.value.reshape(-1) if found.ndim == 0 else found.value.diagonal()
+    lengths = of_row.real.sqrt()
+    out = (found.value / lengths / lengths[:, None]).reshape(found.shape)
+    whole = input.visible.all()
+    return Masked(torch.where(whole, plain, torch.where(found.visible, out, 0.0)), found.visible)
+
+
 @rule(torch.outer, torch.Tensor.outer)
 def outer(input: Any, vec2: Any) -> Any:
     return input[:, None] * vec2

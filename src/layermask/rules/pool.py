@@ -59,6 +59,9 @@ def _max_pool(n: int, pool: Callable) -> Callable:
         out = pool(value, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         restore()
         out, indices = out if return_indices else (out, None)
+        if indices is not None:
+            places = pool(_shown_cells(input), kernel_size, stride, padding, dilation, ceil_mode, True)[1]
+            indices = _of_visible(input, out, indices, places)
         # in place: the pool's backward needs its indices only
         masked = Masked(hide_(out, visible, 0.0), visible, is_padding=is_padding)
         return (masked, indices) if return_indices else masked
@@ -70,7 +73,8 @@ def _below_maximum(x: Masked, window: Window) -> tuple[Tensor, Callable]:
     """The value with hidden cells as a max pool is to read them, and what to call when it has."""
     settings = settings_of(x)
     how = settings.pool or _POOL_OF[settings.compat]
-    if how == "nothing" and not is_traced(x.value) and exclusively_owned(x):
+    writes = x.value.is_floating_point() and not is_traced(x.value)
+    if how == "nothing" and writes and exclusively_owned(x):
         return hide_(x.value, x.visible, -math.inf), lambda: hide_(x.value, x.visible, 0.0)  # finite again
     if how == "neighbor":
         return neighbor(x, window.reach), _nothing
@@ -170,9 +174,23 @@ def _adaptive_max(n: int, pool: Callable) -> Callable:
         visible, is_padding = bins(input, n, output_size)
         out, indices = pool(hidden_last(input, -math.inf), output_size, return_indices=True)
         masked = Masked(torch.where(visible, out, 0), visible, is_padding=is_padding)
-        return (masked, indices) if return_indices else masked
+        if not return_indices:
+            return masked
+        places = pool(_shown_cells(input), output_size, return_indices=True)[1]
+        return masked, _of_visible(input, out, indices, places)
 
     return adaptive_max_pool
+
+
+def _shown_cells(x: Masked) -> Tensor:
+    """1 at the visible cells of a map, whose maximum in a window is its first visible cell."""
+    return x.visible.expand(x.value.shape).to(torch.float32)
+
+
+def _of_visible(x: Masked, out: Tensor, indices: Tensor, shown: Tensor) -> Tensor:
+    """The places of maxima, `shown` where no visible cell is larger than what stands for hidden ones."""
+    least = -math.inf if x.value.is_floating_point() else torch.iinfo(x.value.dtype).min
+    return torch.where(out == least, shown, indices)
 
 
 def _lp_pool(n: int, pool: Callable) -> Callable:
