@@ -10,6 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import (
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+    pad_sequence,
+)
 
 from layermask import LayerMasking, Masked, NoMaskRule
 
@@ -364,6 +370,51 @@ def test_recurrent_layers_skip_hidden_steps(cls: type, options: dict, batch_firs
         theirs = theirs[0] if cls is nn.LSTM else theirs
         last_here = last.value[:, row] if isinstance(last, Masked) else last[:, row]
         assert torch.allclose(last_here, theirs[:, 0], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("sorted_already", [True, False])
+@pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU, nn.RNN])
+def test_packed_sequences_skip_hidden_steps(cls: type, sorted_already: bool, batch_first: bool) -> None:
+    torch.manual_seed(0)
+    layer = cls(WIDTH, 5, bidirectional=True, batch_first=batch_first).double()
+    lengths = torch.tensor([7, 6, 4] if sorted_already else [6, 7, 4])
+
+    def model(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        x = x if batch_first else x.transpose(0, 1)
+        packed = pack_padded_sequence(x, lengths, batch_first, enforce_sorted=sorted_already)
+        out, state = layer(packed)
+        out, _ = pad_packed_sequence(out, batch_first, padding_value=0.5, total_length=TOKENS)
+        return (out if batch_first else out.transpose(0, 1)), state[0] if cls is nn.LSTM else state
+
+    ours, last = model(masked(tokens()), lengths)
+    whole, whole_last = model(Masked(tokens(), torch.ones(1, 1, 1, dtype=torch.bool)), lengths)
+    plain, plain_last = model(tokens(), lengths)
+    assert whole.visible.all() and torch.allclose(whole.value, plain, atol=1e-12)
+    assert torch.allclose(whole_last, plain_last, atol=1e-12)
+    for row, (seen, length) in enumerate(zip(KEPT, lengths.tolist(), strict=True)):
+        left = seen & (torch.arange(TOKENS) < length)
+        theirs, theirs_last = model(tokens()[row : row + 1, left], left.sum()[None])
+        count = int(left.sum())
+        assert torch.equal(ours.visible[row, :, 0], seen | (torch.arange(TOKENS) >= length))
+        assert torch.allclose(ours.value[row, left], theirs[0, :count], atol=1e-12)
+        assert (ours.value[row, length:] == 0.5).all()
+        assert torch.allclose(last[:, row], theirs_last[:, 0], atol=1e-12)
+
+
+def test_sequences_of_several_lengths_are_laid_side_by_side() -> None:
+    x = tokens()
+    parts = [masked(x)[i, :length] for i, length in enumerate((3, 7, 5))]
+    for lay in (
+        pad_sequence,
+        lambda parts, first: pad_packed_sequence(pack_sequence(parts, False), first)[0],
+    ):
+        out = lay(parts, True)
+        for row, length in enumerate((3, 7, 5)):
+            shown = KEPT[row, :length]
+            assert torch.equal(out.visible[row, :length, 0], shown) and out.visible[row, length:].all()
+            assert torch.equal(out.value[row, :length][shown], x[row, :length][shown])
+            assert not out.value[row, length:].any()
 
 
 class PatchViT(nn.Module):

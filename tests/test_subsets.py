@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layermask import Masked, NoMaskRule
+from layermask import Masked
 
 LENGTHS = {2: [1], 3: [0, 2], 7: [1, 2, 6]}  # of sets -> who is visible
 
@@ -518,8 +519,20 @@ def test_covariances_are_over_the_visible_columns(rows: int, weights: Any, corre
     whole = Masked(draw(3, 7), torch.ones(1, 7, dtype=torch.bool))
     assert torch.equal(whole.cov().value, draw(3, 7).cov())
     assert torch.equal(whole.corrcoef().value, draw(3, 7).corrcoef())
-    with pytest.raises(NoMaskRule, match="columns of its own"):
-        Masked(draw(3, 7), torch.rand(3, 7) < 0.5).cov()
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+def test_covariances_of_rows_with_columns_of_their_own(correction: int) -> None:
+    """Over the columns that both show, each row less its own mean, as numpy has it."""
+    x, visible = draw(4, 9), torch.rand(4, 9, generator=torch.Generator().manual_seed(3)) < 0.6
+    visible[3] = True
+    given = Masked(torch.where(visible, x, math.nan), visible)
+    array = np.ma.masked_array(x.numpy(), ~visible.numpy())
+    agree(given.cov(correction=correction), torch.tensor(np.ma.cov(array, ddof=correction).data))
+    lengths = torch.tensor([x[i, visible[i]].var(correction=1) for i in range(4)]).sqrt()
+    wanted = torch.tensor(np.ma.cov(array).data) / lengths / lengths[:, None]
+    agree(given.corrcoef(), wanted.clip(-1, 1))
+    assert float(given.cov(correction=correction).value[3, 3]) == float(x[3].cov(correction=correction))
 
 
 @pytest.mark.parametrize("function", [torch.cov, torch.corrcoef])
@@ -550,3 +563,26 @@ def test_statistics_of_complex_numbers(name: str) -> None:
     agree(ours, theirs)
     whole = Masked(few, torch.ones(1, 3, 1, dtype=torch.bool))
     assert torch.equal(OF_COMPLEX[name](whole).value, theirs)
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("length", [16, 6])
+@pytest.mark.parametrize("way", ["function", "method", "real"])
+@pytest.mark.filterwarnings("ignore:stft with return_complex=False is deprecated:UserWarning")
+def test_spectrograms_read_hidden_samples_as_zero(way: str, length: int, center: bool) -> None:
+    """A frame is visible if its window reads a visible sample."""
+    x = draw(3, 64)
+    visible = torch.rand(3, 64, generator=torch.Generator().manual_seed(1)) < 0.1
+    options = {"hop_length": 3, "win_length": length, "window": torch.ones(length).double(), "center": center}
+    call = torch.Tensor.stft if way == "method" else torch.stft
+    read = lambda given: call(given, 16, **options, return_complex=True)  # noqa: E731
+    ours: Any = read(Masked(torch.where(visible, x, math.nan), visible))
+    assert torch.equal(ours.value, read(torch.where(visible, x, 0)))
+    # a frame reads nothing of what it does not see: its spectrum of those samples is zero
+    seen = read(visible.double()).abs().amax(1, keepdim=True) > 1e-9
+    assert torch.equal(ours.visible, seen)
+    if way == "real":
+        pairs: Any = torch.stft(Masked(x, visible), 16, **options, return_complex=False)
+        assert torch.equal(pairs.visible[..., 0], seen)
+    whole = Masked(x, torch.ones(1, 1, dtype=torch.bool))
+    assert torch.equal(read(whole).value, read(x)) and read(whole).visible.shape == (1, 1, 1)

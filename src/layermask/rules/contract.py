@@ -169,20 +169,25 @@ def dot(input: Any, tensor: Any) -> Masked:
 def cov(
     input: Masked, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
 ) -> Masked:
-    """Of rows, over the columns that are visible, the same for all rows; a pair shows if both rows do."""
-    options: dict[str, Any] = {"correction": correction, "aweights": aweights}
-    plain = torch.cov(zero_undetermined(input, ()), fweights=fweights, **options)
+    """Of rows, over the columns that both show, each less its own mean, as `numpy.ma.cov` has it."""
+    plain = torch.cov(
+        zero_undetermined(input, ()), correction=correction, fweights=fweights, aweights=aweights
+    )
     if not varies(input.visible, (-1,)):
         shown = input.visible
-        return Masked(plain, shown & shown.mT if input.ndim == 2 else shown.reshape(()))
-    if input.ndim == 2 and input.visible.shape[0] != 1:
-        raise NoMaskRule("torch.cov", module_path(), user_line(), "Each row shows columns of its own.")
-    columns = input.visible.reshape(-1)
-    times = columns.long() if fweights is None else fweights * columns
-    enough = times.sum() > correction  # with fewer torch answers NaN; this stays finite
-    ours = torch.cov(zero_hidden(input), fweights=torch.where(enough, times, correction + 1), **options)
-    ours = torch.where(columns.all(), plain, torch.where(enough, ours, 0.0))
-    return Masked(ours, columns.any().reshape([1] * ours.ndim))
+        return Masked(plain, shown & shown.mT if plain.ndim else shown.reshape(()))
+    x, shown = (m.reshape(-1, m.shape[-1]) for m in (zero_hidden(input), input.visible))
+    kind = x.real.dtype if x.is_floating_point() or x.is_complex() else plain.dtype
+    each = shown.to(kind)
+    times = each * (1 if fweights is None else fweights) * (1 if aweights is None else aweights)
+    x = (x - (x * times).sum(1, keepdim=True) / times.sum(1, keepdim=True).clamp(min=1e-30)) * each
+    total = times @ each.mT
+    squares = total if aweights is None else (times * aweights) @ each.mT
+    left = total - correction * squares / total.clamp(min=1e-30)
+    ours = (x * times) @ x.mH / torch.where(left > 0, left, 1)  # with fewer torch answers NaN
+    whole = shown.all(1)
+    ours = torch.where(whole[:, None] & whole, plain, torch.where(left > 0, ours, 0))
+    return Masked(ours.reshape(plain.shape), (total > 0).reshape([m for m in total.shape][: plain.ndim]))
 
 
 @rule(torch.corrcoef, torch.Tensor.corrcoef)
@@ -191,11 +196,13 @@ def corrcoef(input: Masked) -> Masked:
     found, plain = input.cov(), torch.corrcoef(zero_undetermined(input, ()))
     if not varies(input.visible, (-1,)):
         return Masked(plain, found.visible)
-    of_row = found.value.reshape(-1) if found.ndim == 0 else found.value.diagonal()
-    lengths = of_row.real.sqrt()
-    out = (found.value / lengths / lengths[:, None]).reshape(found.shape)
-    whole = input.visible.all()
-    return Masked(torch.where(whole, plain, torch.where(found.visible, out, 0.0)), found.visible)
+    value = found.value.reshape(-1, found.shape[-1] if found.ndim else 1)
+    lengths = value.diagonal().real.sqrt()
+    out = value / lengths / lengths[:, None]
+    out = out if out.is_complex() else out.clip(-1, 1)
+    whole = input.visible.all(-1).reshape(-1)
+    out = torch.where(whole[:, None] & whole, plain, torch.where(lengths[:, None] * lengths > 0, out, 0))
+    return Masked(out.reshape(plain.shape), found.visible)
 
 
 @rule(torch.outer, torch.Tensor.outer)
