@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import (
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+    pad_sequence,
+)
 
-from layermask import LayerMasking, Masked
+from layermask import LayerMasking, Masked, NoMaskRule
 
 BATCH, TOKENS, WIDTH, HEADS = 3, 7, 8, 2
 
@@ -285,6 +292,49 @@ def test_weights_that_knew_nothing_of_the_mask_are_renormalised(side: str) -> No
         assert torch.allclose(out.value[row], (part / part.sum()) @ x[row, seen], atol=1e-12, rtol=0)
 
 
+CUTS: dict[str, Callable[[Any], list[Any]]] = {
+    "slices": lambda w: [w[..., :3], w[..., 3:]],
+    "chunks": lambda w: [*w.chunk(2, -1)],
+    "split": lambda w: [*w.split([3, TOKENS - 3], -1)],
+    "one by one": lambda w: [w[..., i : i + 1] for i in range(TOKENS)],
+    "narrow": lambda w: [w.narrow(-1, 0, 3), w.narrow(-1, 3, TOKENS - 3)],
+    "index": lambda w: [w[..., torch.tensor([0, 1])], w.index_select(-1, torch.arange(2, TOKENS))],
+    "scaled": lambda w: [2 * part.mT.mT.clone() for part in w.chunk(2, -1)],
+}
+PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
+    "matmul": torch.matmul,
+    "einsum": lambda w, v: torch.einsum("bqk,bkc->bqc", w, v),
+    "transposed": lambda w, v: (v.mT @ w.mT).mT,
+}
+
+
+def _in_parts(weights: Any, values: Any, cut: Callable, product: Callable) -> Any:
+    parts = cut(weights)
+    sizes = [part.shape[-1] for part in parts]
+    return sum(product(w, v) for w, v in zip(parts, values.split(sizes, 1), strict=True))
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_part_of_softmax_weights_that_knew_nothing_of_the_mask_is_refused(cut: str, product: str) -> None:
+    """What is visible of the whole row decides by what its weights grow: a part of it cannot tell."""
+    hidden = masked(tokens())
+    weights = (hidden.mean(1, keepdim=True) @ tokens(4)[0].mT).softmax(-1)
+    PRODUCTS[product](weights, hidden)  # whole rows
+    with pytest.raises(NoMaskRule, match=r"softmax weights were cut along their axis.*Multiply whole rows"):
+        _in_parts(weights, hidden, CUTS[cut], PRODUCTS[product])
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("cut", CUTS)
+def test_parts_of_softmax_weights_that_knew_the_mask_sum_to_the_whole(cut: str, product: str) -> None:
+    hidden = masked(tokens())
+    weights = (hidden @ hidden.mT).softmax(-1)
+    factor = 2 if cut == "scaled" else 1
+    parts, whole = _in_parts(weights, hidden, CUTS[cut], PRODUCTS[product]), weights @ hidden * factor
+    assert torch.allclose(parts.value, whole.value, atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("way", POOLINGS)
 def test_pooling_of_nothing_is_hidden_and_finite(way: str) -> None:
     out = POOLINGS[way](masked(tokens(), torch.zeros(BATCH, TOKENS, dtype=torch.bool)))
@@ -320,6 +370,51 @@ def test_recurrent_layers_skip_hidden_steps(cls: type, options: dict, batch_firs
         theirs = theirs[0] if cls is nn.LSTM else theirs
         last_here = last.value[:, row] if isinstance(last, Masked) else last[:, row]
         assert torch.allclose(last_here, theirs[:, 0], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("sorted_already", [True, False])
+@pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU, nn.RNN])
+def test_packed_sequences_skip_hidden_steps(cls: type, sorted_already: bool, batch_first: bool) -> None:
+    torch.manual_seed(0)
+    layer = cls(WIDTH, 5, bidirectional=True, batch_first=batch_first).double()
+    lengths = torch.tensor([7, 6, 4] if sorted_already else [6, 7, 4])
+
+    def model(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        x = x if batch_first else x.transpose(0, 1)
+        packed = pack_padded_sequence(x, lengths, batch_first, enforce_sorted=sorted_already)
+        out, state = layer(packed)
+        out, _ = pad_packed_sequence(out, batch_first, padding_value=0.5, total_length=TOKENS)
+        return (out if batch_first else out.transpose(0, 1)), state[0] if cls is nn.LSTM else state
+
+    ours, last = model(masked(tokens()), lengths)
+    whole, whole_last = model(Masked(tokens(), torch.ones(1, 1, 1, dtype=torch.bool)), lengths)
+    plain, plain_last = model(tokens(), lengths)
+    assert whole.visible.all() and torch.allclose(whole.value, plain, atol=1e-12)
+    assert torch.allclose(whole_last, plain_last, atol=1e-12)
+    for row, (seen, length) in enumerate(zip(KEPT, lengths.tolist(), strict=True)):
+        left = seen & (torch.arange(TOKENS) < length)
+        theirs, theirs_last = model(tokens()[row : row + 1, left], left.sum()[None])
+        count = int(left.sum())
+        assert torch.equal(ours.visible[row, :, 0], seen | (torch.arange(TOKENS) >= length))
+        assert torch.allclose(ours.value[row, left], theirs[0, :count], atol=1e-12)
+        assert (ours.value[row, length:] == 0.5).all()
+        assert torch.allclose(last[:, row], theirs_last[:, 0], atol=1e-12)
+
+
+def test_sequences_of_several_lengths_are_laid_side_by_side() -> None:
+    x = tokens()
+    parts = [masked(x)[i, :length] for i, length in enumerate((3, 7, 5))]
+    for lay in (
+        pad_sequence,
+        lambda parts, first: pad_packed_sequence(pack_sequence(parts, False), first)[0],
+    ):
+        out = lay(parts, True)
+        for row, length in enumerate((3, 7, 5)):
+            shown = KEPT[row, :length]
+            assert torch.equal(out.visible[row, :length, 0], shown) and out.visible[row, length:].all()
+            assert torch.equal(out.value[row, :length][shown], x[row, :length][shown])
+            assert not out.value[row, length:].any()
 
 
 class PatchViT(nn.Module):

@@ -139,3 +139,27 @@ def test_softmax_of_integers_hides_as_that_of_floats(dtype: torch.dtype) -> None
         ours, theirs = function(Masked(x, SEEN)), function(Masked(x.to(torch.float64), SEEN))
         seen = ours.visible.expand(ours.shape)
         assert torch.allclose(ours.value[seen], theirs.value[seen])
+
+
+@pytest.mark.parametrize("owned", [False, True])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float32])
+def test_max_pools_take_the_largest_visible_cell(dtype: torch.dtype, owned: bool) -> None:
+    """Also where it is as small as what stands for hidden cells."""
+    generator = torch.Generator().manual_seed(2)
+    least = -torch.inf if dtype is torch.float32 else torch.iinfo(dtype).min
+    x = torch.randint(0, 3, (4, 3, 8, 8), generator=generator).to(dtype)
+    x[x == 0] = least
+    visible = torch.rand(4, 1, 8, 8, generator=generator) < 0.4
+    with torch.no_grad():
+        given: Any = Masked(x, visible) + 0 if owned else Masked(x, visible)
+        found, places = F.max_pool2d(given, 2, return_indices=True)
+        assert torch.equal(found.value, F.max_pool2d(given, 2).value)
+    windows = F.unfold(visible.float(), 2, stride=2).reshape(4, 1, 4, 16) > 0
+    cells = x.reshape(4, 3, 4, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(4, 3, 4, 16)
+    best = torch.where(windows, cells, least).amax(2).reshape(4, 3, 4, 4)
+    seen = windows.any(2).reshape(4, 1, 4, 4).expand(4, 3, 4, 4)
+    assert torch.equal(found.visible.expand(4, 3, 4, 4), seen)
+    assert torch.equal(found.value[seen], best[seen]) and not found.value[~seen].any()
+    flat = places.flatten(2)
+    assert torch.equal(x.flatten(2).gather(2, flat).reshape(seen.shape)[seen], best[seen])
+    assert visible.expand(x.shape).flatten(2).gather(2, flat).reshape(seen.shape)[seen].all()

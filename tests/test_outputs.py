@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import layermask as lm
 from layermask.errors import InputError, ModelError
 from layermask.metrics import deletion, remove_segments
+from layermask.removal.evidence import problem_of
 from layermask.removal.query import Halving, Unmasked
 from layermask.removal.reading import OUTPUTS, Reading
 from layermask.studies.prepared import rank
@@ -143,6 +144,8 @@ def test_one_logit() -> None:
         assert rank(removal, IMAGE, output=output) == [(0, pytest.approx(float(right)))]
     with pytest.raises(ModelError, match=r'the model has one class.*output="sigmoid".*output="logit"'):
         lm.FeatureAblation(removal).attribute(IMAGE, None, CELLS)
+    with pytest.raises(ModelError, match=r'the model has one class, and output="softmax"'):
+        lm.FeatureAblation(removal, output="softmax").attribute(IMAGE, None, CELLS)
     for output in OUTPUTS:  # where classes are compared, one will not do
         with pytest.raises(ModelError, match="one score for each picture, and classes are compared"):
             lm.GreedyInsertion(removal, output=output).attribute(IMAGE, None, CELLS)
@@ -248,3 +251,129 @@ def test_a_segmenter_that_ends_in_softmax_is_read_alike_whole_and_masked() -> No
     found = explainer.attribute(image, lm.explain.Region(0, segments == 0), segments)
     want = model(image)[0, 0, :4, :4].mean().item()
     assert found.scores[0].tolist() == pytest.approx([want, 0, 0, 0], abs=1e-6)
+
+
+class Known(nn.Module):
+    """A model that holds its loss, as Lightning's modules do, or the record of timm."""
+
+    def __init__(self, model: nn.Module, *losses: nn.Module, classes: int | None = None) -> None:
+        super().__init__()
+        self.model, self.losses = model, nn.ModuleList(losses)
+        if classes is not None:
+            self.pretrained_cfg = {"num_classes": classes}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+def transformers_classifier() -> nn.Module:
+    """A classifier of transformers that was loaded without a `problem_type`."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=4, layer_type="basic", hidden_act="relu"
+    )
+    return ResNetForImageClassification(config).eval()
+
+
+HIGH = (9.0, 0.3, -7.0, 2.0)
+DECIDED: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor]]] = {
+    "loss of classes": (lambda: Known(net(4, bias=HIGH), nn.CrossEntropyLoss()), lambda raw: raw.softmax(1)),
+    "loss of labels": (lambda: Known(net(4, bias=HIGH), nn.BCEWithLogitsLoss()), torch.sigmoid),
+    "loss of one label": (lambda: Known(net(1, bias=(0.3,)), nn.BCEWithLogitsLoss()), torch.sigmoid),
+    "loss of probabilities": (
+        lambda: Known(nn.Sequential(Functional(net(4, bias=HIGH)), nn.Dropout()).eval(), nn.BCELoss()),
+        lambda raw: raw,
+    ),
+    "log-probabilities": (lambda: net(4, nn.LogSoftmax(1), bias=HIGH), torch.exp),
+    "probabilities": (lambda: net(4, nn.Softmax(1), bias=HIGH), lambda raw: raw),
+    "ImageNet's classes": (lambda: net(1000), lambda raw: raw.softmax(1)),
+    "timm's record": (lambda: Known(net(4, bias=HIGH), classes=4), lambda raw: raw.softmax(1)),
+    "transformers": (transformers_classifier, lambda raw: raw.softmax(1)),
+}
+UNDECIDED: dict[str, Callable[[], nn.Module]] = {
+    "plain": lambda: net(4, bias=HIGH),
+    "two numbers": lambda: net(2),
+    "another head on timm's": lambda: Known(net(4, bias=HIGH), classes=1000),
+    "losses that disagree": lambda: Known(net(4, bias=HIGH), nn.CrossEntropyLoss(), nn.BCEWithLogitsLoss()),
+    "sigmoid in a place of its own": lambda: nn.Sequential(
+        Functional(net(4, bias=HIGH)), nn.Dropout()
+    ).eval(),
+}
+
+
+@pytest.mark.filterwarnings("error:nothing shows")
+@pytest.mark.parametrize("kind", DECIDED)
+@pytest.mark.parametrize("removal", [lm.LayerMasking, lm.removal.MeanFill])
+def test_what_the_evidence_decides_is_read_without_a_word(kind: str, removal: Any) -> None:
+    make, right = DECIDED[kind]
+    model = make()
+    found = lm.FeatureAblation(removal(model)).attribute(IMAGE, 0, CELLS)
+    with torch.no_grad():
+        raw = model(IMAGE)
+    expected = right(raw.logits if hasattr(raw, "logits") else raw)[0, :1]
+    torch.testing.assert_close(found.prediction.float(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("error:nothing shows")
+@pytest.mark.parametrize("kind", UNDECIDED)
+def test_what_nothing_decides_is_asked_about_once(kind: str) -> None:
+    model = UNDECIDED[kind]()
+    removal = lm.LayerMasking(model)
+    words = rf'what the model\'s {model(IMAGE).shape[1]} numbers are.*"softmax".*"sigmoid".*"logit"'
+    with pytest.warns(UserWarning, match=words) as told:
+        found = lm.FeatureAblation(removal).attribute(IMAGE, 0, CELLS)
+    assert [each.filename for each in told] == [__file__]
+    assert ("all are between 0 and 1" in str(told[0].message)) == kind.startswith("sigmoid")
+    with torch.no_grad():
+        assert float(found.prediction) == pytest.approx(float(model(IMAGE).softmax(1)[0, 0]), rel=1e-5)
+    lm.Lime(lm.LayerMasking(model), n_samples=8).attribute(IMAGE, 0, CELLS)  # the same model: not again
+
+
+@pytest.mark.filterwarnings("error:nothing shows")
+def test_who_says_what_the_numbers_are_is_not_asked() -> None:
+    for output, right in (
+        ("softmax", lambda z: z.softmax(1)),
+        ("sigmoid", torch.sigmoid),
+        ("logit", lambda z: z),
+    ):
+        model = net(4, bias=HIGH)
+        found = lm.FeatureAblation(lm.LayerMasking(model), output=output).attribute(IMAGE, 0, CELLS)
+        assert float(found.prediction) == pytest.approx(float(right(model(IMAGE))[0, 0].detach()), rel=1e-5)
+    says_otherwise = Configured(net(4, bias=HIGH), "multi_label_classification")
+    found = lm.FeatureAblation(lm.LayerMasking(says_otherwise), output="softmax").attribute(IMAGE, 0, CELLS)
+    raw = says_otherwise(IMAGE).logits.detach()
+    assert float(found.prediction) == pytest.approx(float(raw.softmax(1)[0, 0]), rel=1e-5)
+
+
+def test_a_loss_of_regression_is_asked_about() -> None:
+    model = Known(net(3), nn.SmoothL1Loss())
+    assert problem_of(model) == ("regression", "loss is SmoothL1Loss")
+    with pytest.raises(ModelError, match=r'loss is SmoothL1Loss.*output="logit"'):
+        lm.FeatureAblation(lm.LayerMasking(model)).attribute(IMAGE, None, CELLS)
+
+
+@pytest.mark.filterwarnings("error:nothing shows")
+def test_classifiers_of_libraries_are_known() -> None:
+    import timm
+    from torchvision.models import mobilenet_v3_small
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+    from torchvision.transforms.v2 import Normalize
+
+    timm_own = timm.create_model("test_resnet.r160_in1k", num_classes=1000)
+    assert not Reading(timm_own)._is_of_classes(torch.zeros(1, 7))
+    for model, classes in (
+        (timm_own, 1000),
+        (nn.Sequential(Normalize([0.5] * 3, [0.5] * 3), mobilenet_v3_small()), 1000),
+        (lraspp_mobilenet_v3_large(weights_backbone=None), 21),
+    ):
+        assert Reading(model)._is_of_classes(torch.zeros(1, classes) + 3)
+
+
+@pytest.mark.filterwarnings("error:nothing shows")
+def test_a_removal_without_a_model_is_asked_about_once() -> None:
+    answers = lambda images, visible: torch.tensor([[3.0, -1.0]]).repeat(len(visible), 1)  # noqa: E731
+    with pytest.warns(UserWarning, match="nothing shows"):
+        lm.FeatureAblation(answers).attribute(IMAGE, 0, CELLS)
+    lm.FeatureAblation(answers).attribute(IMAGE, 0, CELLS)

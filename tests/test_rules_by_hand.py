@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layermask import Masked, NoMaskRule
+from layermask._private_torch import functions_of_name
 from layermask.core.rule_table import name_of
 from layermask.testing.rules import Arguments, difference
 
@@ -108,9 +109,14 @@ SAMPLES: dict[Callable, list[tuple | Arguments]] = {
     torch.gru: [_recurrent(nn.GRU, 1)],
     torch.rnn_tanh: [_recurrent(nn.RNN, 1)],
     torch.rnn_relu: [_recurrent(nn.RNN, 1)],
+    torch._VF._pack_padded_sequence: [(X[:, 0], torch.tensor([6, 4]), True)],
+    torch._VF._pad_packed_sequence: [(X[0, 0], torch.tensor([3, 2, 1]), True, 0.5, 4)],
+    next(functions_of_name("max_unpool2d")): [],
+    next(functions_of_name("max_unpool3d")): [],
+    next(functions_of_name("pad_sequence")): [([X[0, 0], X[1, 0, :4]], True, 0.5)],
 }
 """Rules that no OpInfo names: function -> argument lists, the first argument being the masked one. Empty:
-writing by index is judged in test_mechanism.py, and CUDA elsewhere."""
+writing by index is judged in test_mechanism.py, CUDA elsewhere, and unpooling without windows is refused."""
 RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 
 CASES = [

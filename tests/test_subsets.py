@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -498,3 +499,90 @@ def test_vectors_of_a_batch_are_normalised_over_the_visible_ones(length: int) ->
     x, few = some(draw(length, 4), 0)
     ours = F.batch_norm(x, None, None, W, B, training=True)
     assert torch.allclose(ours.value[LENGTHS[length]], F.batch_norm(few, None, None, W, B, training=True))
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+@pytest.mark.parametrize("weights", [None, torch.tensor([1, 2, 1, 3, 1, 1, 2])])
+@pytest.mark.parametrize("rows", [0, 3])
+def test_covariances_are_over_the_visible_columns(rows: int, weights: Any, correction: int) -> None:
+    x, few = some(draw(rows, 7) if rows else draw(7), -1)
+    left = None if weights is None else weights[LENGTHS[7]]
+    agree(
+        torch.cov(x, fweights=weights, correction=correction),
+        torch.cov(few, fweights=left, correction=correction),
+    )
+    agree(x.corrcoef(), few.corrcoef())
+    none = Masked(x.value, torch.zeros_like(x.visible))
+    single = Masked(x.value, torch.arange(7).reshape(x.visible.shape) == 2)
+    for found, seen in ((none.cov(), False), (none.corrcoef(), False), (single.cov(), True)):
+        assert found.value.isfinite().all() and bool(found.visible.all()) == seen
+    whole = Masked(draw(3, 7), torch.ones(1, 7, dtype=torch.bool))
+    assert torch.equal(whole.cov().value, draw(3, 7).cov())
+    assert torch.equal(whole.corrcoef().value, draw(3, 7).corrcoef())
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+def test_covariances_of_rows_with_columns_of_their_own(correction: int) -> None:
+    """Over the columns that both show, each row less its own mean, as numpy has it."""
+    x, visible = draw(4, 9), torch.rand(4, 9, generator=torch.Generator().manual_seed(3)) < 0.6
+    visible[3] = True
+    given = Masked(torch.where(visible, x, math.nan), visible)
+    array = np.ma.masked_array(x.numpy(), ~visible.numpy())
+    agree(given.cov(correction=correction), torch.tensor(np.ma.cov(array, ddof=correction).data))
+    lengths = torch.tensor([x[i, visible[i]].var(correction=1) for i in range(4)]).sqrt()
+    wanted = torch.tensor(np.ma.cov(array).data) / lengths / lengths[:, None]
+    agree(given.corrcoef(), wanted.clip(-1, 1))
+    assert float(given.cov(correction=correction).value[3, 3]) == float(x[3].cov(correction=correction))
+
+
+@pytest.mark.parametrize("function", [torch.cov, torch.corrcoef])
+def test_covariances_of_images_show_where_both_do(function: Callable) -> None:
+    x = draw(3, 7)
+    shown = torch.tensor([True, False, True])
+    found = function(Masked(torch.where(shown[:, None], x, math.nan), shown[:, None]))
+    assert torch.equal(found.visible.expand(3, 3), shown[:, None] & shown)
+    kept = torch.tensor([0, 2])
+    assert torch.allclose(found.value[kept][:, kept], function(x[kept]), rtol=1e-12, atol=1e-12)
+
+
+OF_COMPLEX: dict[str, Callable] = {
+    "var": lambda x: x.var(1),
+    "biased var": lambda x: x.var(1, correction=0),
+    "std": lambda x: x.std(1),
+    "var and mean": lambda x: torch.var_mean(x, 1)[0],
+    "logsumexp": lambda x: x.logsumexp(1),
+    "mean": lambda x: x.mean(1),
+}
+
+
+@pytest.mark.parametrize("name", OF_COMPLEX)
+def test_statistics_of_complex_numbers(name: str) -> None:
+    x, few = some(torch.complex(draw(2, 7, 3), draw(2, 7, 3, seed=1)), 1)
+    ours, theirs = OF_COMPLEX[name](x), OF_COMPLEX[name](few)
+    assert ours.value.dtype is theirs.dtype
+    agree(ours, theirs)
+    whole = Masked(few, torch.ones(1, 3, 1, dtype=torch.bool))
+    assert torch.equal(OF_COMPLEX[name](whole).value, theirs)
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("length", [16, 6])
+@pytest.mark.parametrize("way", ["function", "method", "real"])
+@pytest.mark.filterwarnings("ignore:stft with return_complex=False is deprecated:UserWarning")
+def test_spectrograms_read_hidden_samples_as_zero(way: str, length: int, center: bool) -> None:
+    """A frame is visible if its window reads a visible sample."""
+    x = draw(3, 64)
+    visible = torch.rand(3, 64, generator=torch.Generator().manual_seed(1)) < 0.1
+    options = {"hop_length": 3, "win_length": length, "window": torch.ones(length).double(), "center": center}
+    call = torch.Tensor.stft if way == "method" else torch.stft
+    read = lambda given: call(given, 16, **options, return_complex=True)  # noqa: E731
+    ours: Any = read(Masked(torch.where(visible, x, math.nan), visible))
+    assert torch.equal(ours.value, read(torch.where(visible, x, 0)))
+    # a frame reads nothing of what it does not see: its spectrum of those samples is zero
+    seen = read(visible.double()).abs().amax(1, keepdim=True) > 1e-9
+    assert torch.equal(ours.visible, seen)
+    if way == "real":
+        pairs: Any = torch.stft(Masked(x, visible), 16, **options, return_complex=False)
+        assert torch.equal(pairs.visible[..., 0], seen)
+    whole = Masked(x, torch.ones(1, 1, dtype=torch.bool))
+    assert torch.equal(read(whole).value, read(x)) and read(whole).visible.shape == (1, 1, 1)

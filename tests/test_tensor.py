@@ -269,6 +269,42 @@ def test_advice_for_checkpoints() -> None:
 # --- tensors made in the likeness of a masked one ----------------------------------------------------------
 
 
+def test_what_becomes_masked_stays_in_dicts_and_sets() -> None:
+    def body(y: Tensor) -> Tensor:
+        made = y.new_zeros(y.shape)
+        known, several = {made: 1}, {made}
+        made[:] = y
+        assert isinstance(made, Masked) and known[made] == 1 and made in several
+        return made
+
+    LayerMasking(Way(body), engine="dense")(X, M)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_what_somebody_keeps_the_memory_of_stays_plain(typed: bool) -> None:
+    def body(y: Tensor, keep: bool) -> Tensor:
+        made = y.new_zeros(y.shape)
+        kept: Any = made.untyped_storage() if keep else None
+        kept = (
+            torch.TypedStorage(wrap_storage=kept, dtype=y.dtype, _internal=True) if keep and typed else kept
+        )
+        made[:] = y
+        return made
+
+    with pytest.raises(LostMask):
+        LayerMasking(Way(lambda y: body(y, True)), engine="dense")(X, M)
+    LayerMasking(Way(lambda y: body(y, False)), engine="dense")(X, M)
+
+
+@pytest.mark.parametrize(
+    "name", ["data_ptr", "untyped_storage", "storage", "as_strided", "set_", "is_shared", "resize_"]
+)
+def test_memory_is_not_given_away(name: str) -> None:
+    arguments: tuple = {"as_strided": ((2,), (1,)), "set_": (torch.zeros(2),), "resize_": (2,)}.get(name, ())
+    with pytest.raises(NoMaskRule, match=r"takes numbers or memory out of a masked value.*\.value"):
+        LayerMasking(Way(lambda y: getattr(y, name)(*arguments)), engine="dense")(X, M)
+
+
 def test_what_is_made_in_the_likeness_stays_plain_until_it_is_written_to() -> None:
     seen = []
 
@@ -317,6 +353,46 @@ def test_other_plain_tensors_are_not_written_to(name: str) -> None:
 def test_a_masked_number_to_fill_with_is_refused() -> None:
     with pytest.raises(NoMaskRule, match=r"new_full .* Only its first argument may be masked"):
         LayerMasking(Way(lambda y: y.new_full((2, 2), y.mean())))(X, M)
+
+
+NUMBERS: dict[str, Callable[[Any], Any]] = {
+    "full": lambda n: torch.full((2, 2), n),
+    "full_like": lambda n: torch.full_like(X, n),
+    "new_full": lambda n: X.new_full((2,), fill_value=n),
+    "arange": lambda n: torch.arange(0, n, 2),
+    "pad": lambda n: F.pad(X, (1, 1), value=n),
+    "normal": lambda n: torch.normal(n, 1.0, (2,)),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_masked_number_where_torch_takes_numbers_is_refused(name: str) -> None:
+    words = rf"{name} has no rule .* at test_tensor.py:\d+\. It takes numbers.* torch.ones\(\.\.\.\) \* x"
+    with pytest.raises(NoMaskRule, match=words) as refusal:
+        LayerMasking(nn.Sequential(Way(lambda y: NUMBERS[name](y.mean()))))(X, M)
+    assert refusal.value.module == "0"
+
+
+def test_errors_of_the_models_own_stay() -> None:
+    with pytest.raises(TypeError, match=r"^unsupported operand") as error:
+        LayerMasking(Way(lambda y: {} + y))(X, M)  # type: ignore[operator]  # the error is what is tested
+    assert type(error.value) is TypeError
+
+
+WRITES: dict[str, Callable[[Any, Any], Any]] = {
+    "index_add": lambda y, at: y.index_add(0, at, torch.ones(2, 3)),
+    "index_put": lambda y, at: torch.index_put(y, (at,), torch.tensor(1.0)),
+    "scatter": lambda y, at: y.scatter(0, at[:, None], 1.0),
+    "__setitem__": lambda y, at: y.new_zeros(y.shape).__setitem__(at, 1.0),
+    "index_fill": lambda y, at: Masked(y, torch.ones(1, 1).bool()).index_fill(0, at, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_writes_where_a_masked_index_says_are_refused(name: str) -> None:
+    at = Masked(torch.tensor([0, 2]), torch.tensor([True, False]))
+    with pytest.raises(NoMaskRule, match=rf"{name}.* at test_tensor.py:\d+.*(masked index|one_hot)"):
+        WRITES[name](torch.zeros(5, 3), at)
 
 
 def test_gradients_flow_through_what_is_written() -> None:

@@ -17,6 +17,7 @@ from layermask import LayerMasking
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+UNPOOL = {1: F.max_unpool1d, 2: F.max_unpool2d, 3: F.max_unpool3d}
 AVG = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 LP = {1: F.lp_pool1d, 2: F.lp_pool2d, 3: F.lp_pool3d}
 
@@ -56,6 +57,35 @@ def test_max_pool(
         filled = twins.pad_k(a, m, windows.rings, 1e-8) if compat == "paper" else a * m
         theirs.append(twins.slide(filled, m, windows, _highest(None if compat else m)))
     agrees(MAX[n](pair(x, visible, compat=compat), kernel, stride, padding, 1, ceil), theirs)
+
+
+@pytest.mark.parametrize("growth", ["center", "keep"])
+@pytest.mark.parametrize("n, kernel, stride, padding, ceil", [each for each in POOLS if not each[-1]])
+def test_max_unpool(n: int, kernel: tuple, stride: tuple, padding: tuple, ceil: bool, growth: str) -> None:
+    """Visible maxima go back to their places; what only hidden windows reach is hidden."""
+    x, visible = draw(2, 4, *SIZES[n]), blotches(n)
+    found, places = MAX[n](pair(x, visible, growth=growth), kernel, stride, padding, return_indices=True)
+    doubled = found * 2 - 9
+    ours = UNPOOL[n](doubled, places, kernel, stride, padding, x.shape)
+    want, seen = torch.zeros_like(x), torch.zeros(2, 4, *SIZES[n], dtype=torch.bool)
+    reached = torch.zeros(SIZES[n], dtype=torch.bool)
+    cells = torch.cartesian_prod(*[torch.arange(m) for m in found.shape[2:]]).reshape(-1, n).tolist()
+    for cell in cells:
+        starts = [c * s - p for c, s, p in zip(cell, stride, padding, strict=True)]
+        window = tuple(slice(max(a, 0), a + k) for a, k in zip(starts, kernel, strict=True))
+        reached[window] = True
+        for image in range(2):
+            if bool(found.visible[(image, 0, *cell)]):
+                seen[(image, slice(None), *window)] = True
+                for c in range(4):
+                    want[image, c].view(-1)[places[(image, c, *cell)]] = doubled.value[(image, c, *cell)]
+    assert torch.equal(ours.visible.expand(x.shape), seen | ~reached)
+    assert torch.equal(ours.value, want)
+    whole = pair(x, torch.ones_like(visible))
+    values, there = MAX[n](whole, kernel, stride, padding, return_indices=True)
+    plain = UNPOOL[n](values.value, there, kernel, stride, padding, x.shape)
+    found = UNPOOL[n](values, there, kernel, stride, padding, x.shape)
+    assert torch.equal(found.value, plain) and found.visible.all()
 
 
 @pytest.mark.parametrize("dilation", [2, 3])

@@ -7,6 +7,7 @@ test of each function here, which fails when torch changes what it stands on.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
@@ -65,13 +66,18 @@ def taken_over(x: Tensor, cls: type[Tensor]) -> Tensor:
     Raises:
         ValueError: something else shares that memory, and would not follow.
     """
-    storage = x.untyped_storage()
-    if torch._C._storage_Use_Count(storage._cdata) > 2:  # `x` and `storage`
-        raise ValueError("other tensors share its memory")
+    if _holders(x) != _holders(torch.empty(1)):
+        raise ValueError("something else shares its memory")
     other = without_memory(cls)
     x.__class__, other.__class__ = cls, type(x)
     torch._C._swap_tensor_impl(x, other)
     return other
+
+
+def _holders(x: Tensor) -> tuple[int, int]:
+    """How many tensors share the memory of `x`, and how often its storage is held in Python."""
+    storage = x.untyped_storage()
+    return torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(storage)
 
 
 def modes_are_active() -> bool:

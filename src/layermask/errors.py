@@ -117,7 +117,8 @@ class LostMask(NoMaskRule):
     def message(self) -> str:
         return (
             f"{self.function}{self.place()} would write a masked value into a plain tensor, which has no "
-            "mask. Write out of place, or into a tensor made from the masked one, as by x.new_zeros(...)."
+            "mask; a masked index counts as one. Write out of place, or into a tensor made from the masked "
+            "one, as by x.new_zeros(...)."
         )
 
 

@@ -27,9 +27,12 @@ def wrong_type(name: str, value: Any, wanted: str) -> WrongType:
 
 
 def warn(message: str) -> None:
-    """Warn at the line outside of this package that called it."""
+    """Warn at the line outside of this package, and of torch, that called it."""
+    import torch  # here, as the command line does without it where it can
+
+    ours = _PACKAGE, str(Path(torch.__file__).parent)  # torch's decorators run functions of ours
     frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back and frame.f_code.co_filename.startswith(ours):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
 

@@ -293,12 +293,13 @@ def load_model(
     scored: bool = True,
 ) -> tuple[Loaded, torch.device]:
     """Return the model and the device. The model is tried on a picture, so that errors come early."""
+    from layermask.removal.reading import OF_CLASSES
     from layermask.zoo import load, tried
     from layermask.zoo.device import torch_device
 
     where = torch_device(device)
     loaded = load(model, weights, where)
-    return tried(loaded, compared=output == "probability") if scored else loaded, where
+    return tried(loaded, compared=output in OF_CLASSES) if scored else loaded, where
 
 
 def nodata_of(nodata: str, job: Job) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -24,19 +25,22 @@ def _frames() -> Iterator[FrameType]:
 
 def module_path() -> str:
     """The path, within the outermost module on the stack, of the innermost one ("" if there is none)."""
-    modules = _running()
+    return _path(_running(_frames()))
+
+
+def _path(modules: list[nn.Module]) -> str:
     return next((name for name, m in modules[-1].named_modules() if m is modules[0]), "") if modules else ""
 
 
-def _running() -> list[nn.Module]:
+def _running(frames: Iterable[FrameType]) -> list[nn.Module]:
     """The modules on the stack, the innermost first."""
-    modules = [m for frame in _frames() if isinstance(m := frame.f_locals.get("self"), nn.Module)]
+    modules = [m for frame in frames if isinstance(m := frame.f_locals.get("self"), nn.Module)]
     return [m for m in modules if not type(m).__module__.startswith("layermask.removal")]
 
 
 def owner_path(weights: Sequence[Tensor | None]) -> str:
     """The path of the submodule whose own parameters or buffers are among `weights` ("" if there is none)."""
-    running = _running()
+    running = _running(_frames())
     for name, module in running[-1].named_modules() if running else ():
         own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
         if any(x is weight for x in own for weight in weights):
@@ -46,10 +50,20 @@ def owner_path(weights: Sequence[Tensor | None]) -> str:
 
 def user_line() -> str:
     """`file:line` of the innermost frame that is neither torch's nor this library's."""
-    for frame in _frames():
+    return _line((frame, frame.f_lineno) for frame in _frames())
+
+
+def _line(places: Iterable[tuple[FrameType, int]]) -> str:
+    for frame, number in places:
         if not frame.f_code.co_filename.startswith((*_LIBRARIES, "<")):
-            return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+            return f"{Path(frame.f_code.co_filename).name}:{number}"
     return ""
+
+
+def raised_at(error: BaseException) -> tuple[str, str]:
+    """`module_path()` and `user_line()` of where an error came from, which has left there."""
+    places = [*traceback.walk_tb(error.__traceback__)][::-1]
+    return _path(_running(frame for frame, _ in places)), _line(places)
 
 
 def argument_in_call(function: Callable, name: str) -> Any:

@@ -65,6 +65,7 @@ def dispatch(function: Callable, args: tuple, kwargs: dict) -> Any:
     for x in masked_in(out):
         x = _in_pass(x, forward_pass)
         x.cut |= cut and not has_positions(x)
+        x.part_of_rows |= x.softmax_axis is not None and any(_leaves_out(y, x.softmax_axis) for y in inputs)
         x.aliased |= body is not ours  # a rule of the user may keep what it gives
         _note_sharing(x, inputs)
     return out
@@ -135,6 +136,14 @@ def _note_sharing(out: Masked, inputs: list[Masked]) -> None:
     for x in inputs:
         if x is not out and same_storage(x.value, out.value):
             x.aliased = out.aliased = True
+
+
+def _leaves_out(x: Masked, kept: Tensor) -> bool:
+    """Whether the mark `kept` is of a part of the rows of weights `x` that knew of no mask."""
+    if x.softmax_axis is None or x.part_of_rows:
+        return x.part_of_rows
+    knew = any(m > 1 and n > 1 for m, n in zip(x.softmax_axis.shape, x.visible.shape, strict=True))
+    return not knew and x.softmax_axis.numel() > kept.numel()
 
 
 def _refuse_other_argument(function: Callable, args: tuple, kwargs: dict) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from layermask._private_torch import is_readable
 from layermask.arguments import kinds
+from layermask.core.call_site import raised_at
 from layermask.core.mask import narrow
 from layermask.core.masked import Masked
 from layermask.core.refuse import GIVE_THE_MODULE
@@ -131,6 +133,10 @@ def answered(model: nn.Module, x: Any, images: Tensor, args: tuple, kwargs: dict
         return model(x, *args, **kwargs)
     try:
         return model(x, *args, **kwargs)
+    except TypeError as error:
+        if taken := _WANTS_A_NUMBER.match(str(error)):
+            raise NoMaskRule(taken[1], *raised_at(error), _NO_NUMBER, _NUMBERS) from error
+        raise
     except RuntimeError as error:
         if type(error) is RuntimeError and "TorchScript interpreter" in str(error):
             raise NoMaskRule("a scripted function", advice=GIVE_THE_MODULE) from error
@@ -152,4 +158,8 @@ def _advice(images: Tensor, channels: int) -> str:
     return f"the channels seem to stand last, give images.permute({order})"
 
 
+_WANTS_A_NUMBER = re.compile(r"(\w+)\(\)(?: received|: argument).*\bMaskedTensor", re.DOTALL)
+"""What torch says of a call that reads numbers only, as `torch.full`; it does not ask for a rule then."""
+_NO_NUMBER = "It takes numbers, and a masked value is none."
+_NUMBERS = "Use what takes tensors, as torch.ones(...) * x or torch.where."
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

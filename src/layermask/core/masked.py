@@ -77,6 +77,7 @@ class Masked:
 
     made: Tensor | None = None  # the value as a rule gave it: another one is somebody else's
     cut = False  # one position that was cut out of a map: where hidden, it holds anything
+    part_of_rows = False  # softmax weights without those of other positions, that knew of no mask
 
     def __repr__(self) -> str:
         shape, visible = tuple(self.value.shape), tuple(self.visible.shape)
@@ -127,7 +128,7 @@ class Masked:
             self.forward_pass,
             self.aliased,
         )
-        out.made = out.value
+        out.made, out.part_of_rows = out.value, self.part_of_rows
         return out
 
     __array_ufunc__ = None  # numpy scalars leave the operation to us
@@ -148,6 +149,8 @@ class Masked:
 
 class MaskedTensor(Masked, Tensor):  # type: ignore[misc]  # its interface is given to Masked by name
     """The pair as a torch.Tensor, which Python and C++ both take it for. Its own memory is empty."""
+
+    __hash__ = Tensor.__hash__  # that of a plain tensor which becomes one while it is in a dict or a set
 
     def __new__(cls, *args: Any, **marks: Any) -> Any:
         return without_memory(cls)

@@ -17,14 +17,16 @@ _NUMBERS = """
     __array__ __bool__ __complex__ __contains__ __dlpack__ __float__ __format__ __index__ __int__ __len__
     __reversed__
     _assert _assert_async allclose argwhere equal is_nonzero item masked_select nonzero numpy tolist unique
+    _typed_storage as_strided data_ptr is_set_to is_shared resize_ resize_as_ set_ share_memory_ storage
+    storage_type untyped_storage
     """.split()
 _READ = {getattr(space, name): True for name in _NUMBERS for space in (torch, Tensor) if hasattr(space, name)}
-"""They give numbers to Python, or entries whose count depends on them."""
+"""They give numbers or memory to Python, or entries whose count depends on them."""
 
 _KEEP_THE_MASK = (
-    "It takes numbers out of a masked value, whose mask would be lost. Use torch operations in its place, "
-    "as torch.where, or read .value and .visible. For hooks that call numpy, as those of pytorch-grad-cam, "
-    "there is layermask.adapters.CamModel."
+    "It takes numbers or memory out of a masked value, whose mask would be lost. Use torch operations in its "
+    "place, as torch.where, or read .value and .visible. For hooks that call numpy, as those of "
+    "pytorch-grad-cam, there is layermask.adapters.CamModel."
 )
 GIVE_THE_MODULE = (
     "Scripted, traced and quantised models run where no rule is seen: give the nn.Module that they were made "

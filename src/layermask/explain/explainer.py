@@ -34,9 +34,10 @@ class Explainer(Checked, ABC):
 
     `perturbations_per_eval`: masks in one forward pass; memory follows it, and results do not depend on it,
     up to the rounding of the model's kernels. Masks that show about as much share a pass.
-    `output`: what of the model's scores is explained: "probability", "sigmoid" (one logit, or labels that do
-    not exclude each other), "logit" (its numbers as they are), or a function of its answer that returns
-    (N, K). See `removal.reading.OUTPUTS`.
+    `output`: what of the model's scores is explained: "probability" (as the model shows it, else softmax
+    with a warning), "softmax" (one class is right), "sigmoid" (one logit, or labels that do not exclude each
+    other), "logit" (its numbers as they are), or a function of its answer that returns (N, K). See
+    `removal.reading.OUTPUTS`.
     """
 
     removal: Annotated[Callable[..., Any], kinds.removal]

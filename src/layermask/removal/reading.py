@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from layermask.arguments import kinds
+from layermask.arguments.refusal import warn
 from layermask.errors import ModelError
+from layermask.removal.evidence import (
+    MULTI,
+    PROBABILITIES,
+    REGRESSION,
+    SINGLE,
+    ends_in_sigmoid,
+    is_known_classifier,
+    modules_of,
+    problem_of,
+)
 from layermask.zoo.labels import class_names
 from layermask.zoo.outputs import class_scores, compared_scores, dense_scores
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32
 
-OutputName = Literal["probability", "sigmoid", "logit"]
+OutputName = Literal["probability", "softmax", "sigmoid", "logit"]
 Output = OutputName | Callable[[Any], Tensor]
 
 OUTPUTS: dict[str, str] = {
-    "probability": "softmax over the classes; of multi-label models of Hugging Face the sigmoid, and of "
-    "models that answer probabilities already those",
+    "probability": "what the model's own numbers and parts show it to be: probabilities as they are, softmax "
+    "over classes, the sigmoid of labels. Where nothing shows it, softmax, with a warning",
+    "softmax": "softmax over the classes, of which one is right",
     "sigmoid": "the sigmoid of each score: for models of one logit, and of labels that do not exclude "
     "each other",
     "logit": "the model's own numbers, whatever they are",
 }
 """By name. A function of the model's answer that returns (N, K) will do as well."""
+OF_CLASSES = ("probability", "softmax")
+"""The outputs that compare classes, of which a model has two or more."""
+
+_asked: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The models, and removals without one, of which a user was asked already what their numbers are."""
 
 
 def output_kind(name: str, value: Any) -> Output:
@@ -40,14 +57,14 @@ def output_kind(name: str, value: Any) -> Output:
 class Reading:
     """Makes numbers of the answers of one removal operator.
 
-    What the model ends in is recognised once, at its first answers: by `problem_type` of a Hugging Face
-    model; by a sigmoid at its end and answers between 0 and 1; and by rows that are probabilities.
+    What the model's numbers are is recognised once, at its first answers, by the numbers themselves and by
+    what `evidence` finds in the model. docs/explaining.md has the table.
     """
 
     def __init__(self, removal: Any, output: Output = "probability", compared: bool = False) -> None:
         self.output, self.compared = output, compared
-        self.model = model_of(removal)
-        self.problem = _problem(self.model)
+        self.removal, self.model = removal, model_of(removal)
+        self.problem, self.says = problem_of(self.model)
         self._activation: Callable[[Tensor], Tensor] | None = None
 
     def table(self, answer: Any, count: int) -> Float32[Tensor, "{count} K"]:
@@ -69,7 +86,7 @@ class Reading:
 
     def activated(self, found: Float[Tensor, "N K *S"]) -> Float[Tensor, "N K *S"]:
         """Return scores as the output has them, probabilities along the second axis."""
-        if self.compared or self.output == "probability":
+        if self.output == "probability" or (self.compared and self.output != "softmax"):
             self._refuse_regression()
         if callable(self.output) or self.output == "logit":
             return found
@@ -78,30 +95,51 @@ class Reading:
 
     def names(self) -> Sequence[str]:
         """Return the model's class names, none if they are unknown."""
-        return next((names for each in _modules(self.model) if (names := class_names(each))), ())
+        return next((names for each in modules_of(self.model) if (names := class_names(each))), ())
 
     def _recognised(self, found: Tensor) -> Callable[[Tensor], Tensor]:
-        if self._ends_in_sigmoid() and _between(found):
-            return _as_it_is
-        if self.output == "sigmoid" or self.problem == "multi_label_classification":
-            return Tensor.sigmoid
+        if self.output != "softmax":
+            if _between(found) and (self.problem == PROBABILITIES or ends_in_sigmoid(self.model)):
+                return _as_it_is
+            if self.output == "sigmoid" or self.problem == MULTI:
+                return Tensor.sigmoid
         if found.shape[1] < 2:
             raise ModelError(
-                'the model has one class, and output="probability" compares classes: give output="sigmoid" '
-                'if its number is a logit, or output="logit" for the number itself'
+                f'the model has one class, and output="{self.output}" compares classes: give '
+                'output="sigmoid" if its number is a logit, or output="logit" for the number itself'
             )
-        return _as_probabilities if _sums_to_one(found) else _softmax
+        if _sums_to_one(found):
+            return _as_probabilities
+        if self.output == "probability" and not self._is_of_classes(found):
+            self._ask(found)
+        return _softmax
+
+    def _is_of_classes(self, found: Tensor) -> bool:
+        """Whether something shows that one class of several is right: log-probabilities, or the model."""
+        shown = self.problem == SINGLE or is_known_classifier(self.model, found.shape[1])
+        return shown or _sums_to_one(found.exp())
+
+    def _ask(self, found: Tensor) -> None:
+        """Warn once of a model whose numbers may be anything."""
+        one = self.removal if self.model is None else self.model
+        try:
+            if one in _asked:
+                return
+            _asked.add(one)
+        except TypeError:  # of a class that cannot be remembered
+            pass
+        seen = ' (all are between 0 and 1: output="logit" if they are probabilities)' * _between(found)
+        warn(
+            f"nothing shows what the model's {found.shape[1]} numbers are, so softmax is taken: say "
+            'output="softmax" if one class of them is right, output="sigmoid" if they are labels that do not '
+            f'exclude each other, output="logit" if they are no classes, as those of a regression{seen}'
+        )
 
     def _refuse_regression(self) -> None:
-        if self.problem == "regression":
+        if self.problem == REGRESSION:
             raise ModelError(
-                'the model\'s problem_type is "regression", and its numbers are no classes: explain them by '
-                'output="logit"'
+                f'the model\'s {self.says}, and its numbers are no classes: explain them by output="logit"'
             )
-
-    def _ends_in_sigmoid(self) -> bool:
-        path = [] if self.model is None else _last_path(self.model)
-        return any(isinstance(each, nn.Sigmoid) or "sigmoid" in _names_in_forward(each) for each in path)
 
 
 def model_of(removal: Any) -> nn.Module | None:
@@ -120,27 +158,6 @@ def takes(removal: Any, inputs: int) -> bool:
     if model is None or model is removal:
         return kinds.binds(removal, 2 + inputs)
     return kinds.binds(model, 1 + inputs)
-
-
-def _modules(model: nn.Module | None) -> Iterator[nn.Module]:
-    return iter(()) if model is None else model.modules()
-
-
-def _last_path(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield a model, its last submodule, the last of that, and so on."""
-    yield model
-    for child in [*model.children()][-1:]:
-        yield from _last_path(child)
-
-
-def _names_in_forward(module: nn.Module) -> Sequence[str]:
-    forward = inspect.unwrap(type(module).forward)
-    return getattr(getattr(forward, "__code__", None), "co_names", ())
-
-
-def _problem(model: nn.Module | None) -> str | None:
-    found = (getattr(getattr(each, "config", None), "problem_type", None) for each in _modules(model))
-    return next((each for each in found if isinstance(each, str)), None)
 
 
 def _softmax(found: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from layermask.errors import import_optional
 from layermask.explain.attribution import Attribution
 from layermask.io.pixels import bordered, checkered, tinted
+from layermask.removal.reading import OF_CLASSES
 from layermask.render.figure import CELL, place_axes
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def scale_end(found: Iterable[Attribution], row: int) -> float:
 def predicted(found: Attribution, row: int) -> str:
     """Return what the model says of the whole picture, in the unit that is explained."""
     prediction, unit = float(found.prediction[row]), explained_unit(found)
-    return f"{100 * prediction:.1f} %" if unit == "probability" else f"{unit} {prediction:.3g}"
+    return f"{100 * prediction:.1f} %" if unit in OF_CLASSES else f"{unit} {prediction:.3g}"
 
 
 def explained_unit(found: Attribution) -> str:

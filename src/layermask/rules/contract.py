@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.core.call_site import module_path, user_line
 from layermask.core.mask import any_over, cached, intersection, varies, weighs
 from layermask.core.masked import Masked, everywhere, zero_hidden, zero_undetermined
 from layermask.core.rule_table import built_in as rule
+from layermask.errors import NoMaskRule
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
@@ -104,6 +106,7 @@ def _renormalised(
     """Divide by the share of softmax's weights whose other factor is visible: they did not know of it."""
     for place, (weights, dims) in enumerate(zip(factors, summed, strict=True)):
         other = 1 - place
+        _refuse_part_of_rows(weights, dims, factors[other], summed[other])
         if (
             isinstance(weights, Masked)
             and weighs(weights, dims)
@@ -119,6 +122,21 @@ def _renormalised(
             none = whole | (part.abs() <= torch.finfo(out.dtype).tiny) | (total == 0)
             return out / torch.where(none, torch.ones_like(part), part / total)
     return out
+
+
+def _refuse_part_of_rows(weights: Any, dims: Sequence[int], other: Any, summed: Sequence[int]) -> None:
+    """What is visible of a whole row decides by what its weights grow, and the rest is not here."""
+    if not (isinstance(weights, Masked) and isinstance(other, Masked) and weights.part_of_rows):
+        return
+    if not varies(weights.visible, dims) and (varies(other.visible, summed) or other.cut):
+        raise NoMaskRule("torch.matmul", module_path(), user_line(), _PART_OF_ROWS, _WHOLE_ROWS)
+
+
+_PART_OF_ROWS = (
+    "Its softmax weights were cut along their axis, and the positions that they weigh are masked: how much "
+    "weight hidden positions leave to the others is known of whole rows only."
+)
+_WHOLE_ROWS = "Multiply whole rows, and cut what comes out; or mask the logits before the softmax."
 
 
 def _ordered(place: int, weights: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,6 +168,46 @@ for name, product in (("addmm", torch.mm), ("baddbmm", torch.bmm), ("addmv", tor
 @rule(torch.dot, torch.Tensor.dot)
 def dot(input: Shaped[Any, " N"], tensor: Shaped[Any, " N"]) -> Shaped[Masked, ""]:
     return matmul(input, tensor)
+
+
+@rule(torch.cov, torch.Tensor.cov)
+def cov(
+    input: Masked, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
+) -> Masked:
+    """Of rows, over the columns that both show, each less its own mean, as `numpy.ma.cov` has it."""
+    plain = torch.cov(
+        zero_undetermined(input, ()), correction=correction, fweights=fweights, aweights=aweights
+    )
+    if not varies(input.visible, (-1,)):
+        shown = input.visible
+        return Masked(plain, shown & shown.mT if plain.ndim else shown.reshape(()))
+    x, shown = (m.reshape(-1, m.shape[-1]) for m in (zero_hidden(input), input.visible))
+    kind = x.real.dtype if x.is_floating_point() or x.is_complex() else plain.dtype
+    each = shown.to(kind)
+    times = each * (1 if fweights is None else fweights) * (1 if aweights is None else aweights)
+    x = (x - (x * times).sum(1, keepdim=True) / times.sum(1, keepdim=True).clamp(min=1e-30)) * each
+    total = times @ each.mT
+    squares = total if aweights is None else (times * aweights) @ each.mT
+    left = total - correction * squares / total.clamp(min=1e-30)
+    ours = (x * times) @ x.mH / torch.where(left > 0, left, 1)  # with fewer torch answers NaN
+    whole = shown.all(1)
+    ours = torch.where(whole[:, None] & whole, plain, torch.where(left > 0, ours, 0))
+    return Masked(ours.reshape(plain.shape), (total > 0).reshape([m for m in total.shape][: plain.ndim]))
+
+
+@rule(torch.corrcoef, torch.Tensor.corrcoef)
+def corrcoef(input: Masked) -> Masked:
+    """Of rows, as `cov`."""
+    found, plain = input.cov(), torch.corrcoef(zero_undetermined(input, ()))
+    if not varies(input.visible, (-1,)):
+        return Masked(plain, found.visible)
+    value = found.value.reshape(-1, found.shape[-1] if found.ndim else 1)
+    lengths = value.diagonal().real.sqrt()
+    out = value / lengths / lengths[:, None]
+    out = out if out.is_complex() else out.clip(-1, 1)
+    whole = input.visible.all(-1).reshape(-1)
+    out = torch.where(whole[:, None] & whole, plain, torch.where(lengths[:, None] * lengths > 0, out, 0))
+    return Masked(out.reshape(plain.shape), found.visible)
 
 
 @rule(torch.outer, torch.Tensor.outer)

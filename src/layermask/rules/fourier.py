@@ -9,10 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 
+from layermask.core.call_site import module_path, user_line
 from layermask.core.mask import any_over, narrow
 from layermask.core.masked import Masked, zero_undetermined
 from layermask.core.rule_table import built_in as rule
+from layermask.errors import NoMaskRule
 
 if TYPE_CHECKING:
     from jaxtyping import Complex, Float
@@ -48,6 +51,44 @@ def _shift(function: Callable) -> Callable:
 
 for function in (torch.fft.fftshift, torch.fft.ifftshift):
     rule(function)(_shift(function))
+
+
+def _stft(function: Callable) -> Callable:
+    def rule(
+        input: Masked,
+        n_fft: int,
+        hop_length: int | None = None,
+        win_length: int | None = None,
+        window: Any = None,
+        center: bool = True,
+        pad_mode: str = "reflect",
+        *options: Any,
+        **more: Any,
+    ) -> Masked:
+        """Hidden samples count as zero; a frame is visible if the window reads a visible sample."""
+        if isinstance(window, Masked) or more.get("align_to_window"):
+            why = "Its window must be plain, and not aligned to."
+            raise NoMaskRule("torch.stft", module_path(), user_line(), why)
+        hop, length = hop_length or n_fft // 4, win_length or n_fft
+        value = function(
+            zero_undetermined(input, (-1,)), n_fft, hop, length, window, center, pad_mode, *options, **more
+        )
+        frames = value.ndim - (not value.is_complex()) - 1
+        if input.visible.shape[-1] == 1:
+            shown = input.visible[..., None]
+        else:
+            samples = input.visible.to(torch.float32).reshape(-1, 1, input.shape[-1])
+            samples = F.pad(samples, [n_fft // 2] * 2, pad_mode) if center else samples
+            start = (n_fft - length) // 2
+            seen = samples.unfold(-1, n_fft, hop)[..., start : start + length].amax(-1) > 0
+            shown = seen.reshape(*input.visible.shape[:-1], 1, value.shape[frames])
+        return Masked(value, shown if value.is_complex() else shown[..., None])
+
+    return rule
+
+
+for function in (torch.functional.stft, torch.Tensor.stft):
+    rule(function)(_stft(function))
 
 
 @rule(torch.view_as_real)

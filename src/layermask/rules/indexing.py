@@ -54,7 +54,7 @@ def _looked_up(table: Any, index: Any) -> Masked:
 
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8)  # torch takes uint8 for a mask
 _INDEX = "Its index is masked: which entries it means may be hidden."
-_NO_INDEX = "Use torch.where, or decide on .value and .visible."
+_NO_INDEX = "Use torch.where, F.one_hot and a product, or decide on .value and .visible."
 
 
 @rule(F.embedding)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask.core.mask import cached
+from layermask._private_torch import functions_of_name
+from layermask.core.call_site import module_path, user_line
+from layermask.core.mask import any_over, cached
 from layermask.core.masked import Masked, settings_of, zero_hidden
 from layermask.core.ownership import exclusively_owned
 from layermask.core.rule_table import built_in as rule
 from layermask.core.tracing import is_traced
 from layermask.core.window import Window, grow, windowed
+from layermask.errors import NoMaskRule
 from layermask.padding.hide import hide_
 from layermask.padding.neighbor import neighbor
 from layermask.rules.convolve import Sizes, filled, per_axis, zero_if_empty
 from layermask.rules.reduce import epsilon, hidden_last, visible_share
+from layermask.rules.scatter import plain_only
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int, Shaped
@@ -62,6 +66,9 @@ def _max_pool(n: int, pool: Callable) -> Callable:
         out = pool(value, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         restore()
         out, indices = out if return_indices else (out, None)
+        if indices is not None:
+            places = pool(_shown_cells(input), kernel_size, stride, padding, dilation, ceil_mode, True)[1]
+            indices = _of_visible(input, out, indices, places)
         # in place: the pool's backward needs its indices only
         masked = Masked(hide_(out, visible, 0.0), visible, is_padding=is_padding)
         return (masked, indices) if return_indices else masked  # type: ignore[return-value]  # indices are there
@@ -73,7 +80,8 @@ def _below_maximum(x: Masked, window: Window) -> tuple[Tensor, Callable]:
     """The value with hidden cells as a max pool is to read them, and what to call when it has."""
     settings = settings_of(x)
     how = settings.pool or _POOL_OF[settings.compat]
-    if how == "nothing" and not is_traced(x.value) and exclusively_owned(x):
+    writes = x.value.is_floating_point() and not is_traced(x.value)
+    if how == "nothing" and writes and exclusively_owned(x):
         return hide_(x.value, x.visible, -math.inf), lambda: hide_(x.value, x.visible, 0.0)  # finite again
     if how == "neighbor":
         return neighbor(x, window.reach), _nothing
@@ -177,9 +185,23 @@ def _adaptive_max(n: int, pool: Callable) -> Callable:
         visible, is_padding = bins(input, n, output_size)
         out, indices = pool(hidden_last(input, -math.inf), output_size, return_indices=True)
         masked = Masked(torch.where(visible, out, 0), visible, is_padding=is_padding)
-        return (masked, indices) if return_indices else masked
+        if not return_indices:
+            return masked
+        places = pool(_shown_cells(input), output_size, return_indices=True)[1]
+        return masked, _of_visible(input, out, indices, places)
 
     return adaptive_max_pool
+
+
+def _shown_cells(x: Masked) -> Tensor:
+    """1 at the visible cells of a map, whose maximum in a window is its first visible cell."""
+    return x.visible.expand(x.value.shape).to(torch.float32)
+
+
+def _of_visible(x: Masked, out: Tensor, indices: Tensor, shown: Tensor) -> Tensor:
+    """The places of maxima, `shown` where no visible cell is larger than what stands for hidden ones."""
+    least = -math.inf if x.value.is_floating_point() else torch.iinfo(x.value.dtype).min
+    return torch.where(out == least, shown, indices)
 
 
 def _lp_pool(n: int, pool: Callable) -> Callable:
@@ -196,6 +218,59 @@ def _lp_pool(n: int, pool: Callable) -> Callable:
         return zero_if_empty(input, Masked(out, visible, is_padding=is_padding))
 
     return lp_pool
+
+
+def _max_unpool(n: int, function: Callable) -> Callable:
+    def max_unpool(
+        input: Masked,
+        indices: Any,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        output_size: Sequence[int] | None = None,
+    ) -> Masked:
+        """Hidden maxima are not written. What no visible window reaches is hidden."""
+        plain_only(function, indices)
+        at = (kernel_size, stride, padding, output_size)
+        size = function(torch.zeros_like(input.value), indices, *at).shape[-n:]
+        cells, nowhere = math.prod(size), ~input.visible.expand(input.value.shape)
+        places = torch.where(nowhere, cells, indices).flatten(-n)  # one cell more takes them
+        out = input.value.new_zeros(*input.shape[:-n], cells + 1)
+        out = out.scatter(-1, places, input.value.flatten(-n))[..., :-1].unflatten(-1, size)
+        return Masked(out, _unpooled(input, n, at, size))
+
+    return max_unpool
+
+
+def _unpooled(x: Masked, n: int, at: tuple, size: Sequence[int]) -> Tensor:
+    """The mask of what windows are spread over; cells within none show if anything of the map does."""
+    if all(m == 1 for m in x.visible.shape[-n:]):
+        return x.visible
+    visible = x.visible.expand(*x.visible.shape[:-n], *x.value.shape[-n:])
+    kernel, padding = per_axis(at[0], n), per_axis(at[2], n)
+    stride = kernel if at[1] is None else per_axis(at[1], n)
+    spread = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[n]
+    ones = torch.ones(1, 1, *kernel, device=visible.device)
+
+    def reached(mask: Tensor) -> Tensor:
+        found = spread(mask.float().reshape(-1, 1, *mask.shape[-n:]), ones, None, stride) > 0
+        crops: list[int] = []
+        for d in reversed(range(n)):
+            crops += [-padding[d], size[d] + padding[d] - found.shape[d - n]]
+        return F.pad(found, crops).unflatten(0, mask.shape[:-n]).squeeze(-n - 1)
+
+    constant = ~reached(torch.ones_like(visible))
+    return reached(visible) | (constant & any_over(x.forward_pass, x.visible, range(-n, 0), True))
+
+
+def _unpooled_without_windows(input: Any, indices: Any, output_size: Any) -> NoReturn:
+    """What the functions above call, and exported programs, says nothing of windows."""
+    raise NoMaskRule(
+        "max_unpool", module_path(), user_line(), _NO_WINDOWS, "Call F.max_unpool2d or its like."
+    )
+
+
+_NO_WINDOWS = "Which cells its windows reach is not given, or its indices are masked."
 
 
 def _with_indices(pool: Callable) -> Callable:
@@ -222,3 +297,7 @@ for n, (maximum, average, adaptive, lp) in _POOLS.items():
     rule(ADAPTIVE_MAX[n])(bin_maximum)
     rule(getattr(F, f"adaptive_max_pool{n}d_with_indices"))(_with_indices(bin_maximum))
     rule(lp)(windowed(n, _lp_pool(n, lp)))
+    unpool = getattr(F, f"max_unpool{n}d")
+    rule(unpool)(_max_unpool(n, unpool))
+    for function in set(functions_of_name(unpool.__name__)) - {unpool}:
+        rule(function)(_unpooled_without_windows)

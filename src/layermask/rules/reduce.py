@@ -181,10 +181,12 @@ def moments(x: Masked, dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, biased variance and number of the visible entries along `dims`, which are kept."""
     value = zero_hidden(x)
     total = math.prod([x.value.shape[d] for d in dims])
-    part = visible_share(x, dims, True, torch.promote_types(value.dtype, torch.float32))
-    scale = part.to(value.dtype)
+    part = visible_share(x, dims, True, torch.promote_types(value.dtype.to_real(), torch.float32))
+    scale = part.to(value.dtype.to_real())
     center = value.mean(tuple(dims), keepdim=True) / scale
-    spread = torch.where(x.visible, value - center, 0.0).square().mean(tuple(dims), keepdim=True) / scale
+    away = torch.where(x.visible, value - center, 0.0)
+    away = torch.view_as_real(away).square().sum(-1) if away.is_complex() else away.square()
+    spread = away.mean(tuple(dims), keepdim=True) / scale
     seen = any_over(x.forward_pass, x.visible, dims, True)
     return center, spread, torch.where(seen, part * total, 0.0)
 
@@ -278,8 +280,9 @@ def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out:
 
 @rule(torch.logsumexp, Tensor.logsumexp)
 def logsumexp(input: Masked, dim: Dims, keepdim: bool = False) -> Masked:
-    dims = axes(input, dim)
-    value = input.value if input.value.is_floating_point() else input.value.to(torch.get_default_dtype())
+    dims, value = axes(input, dim), input.value
+    if not (value.is_floating_point() or value.is_complex()):
+        value = value.to(torch.get_default_dtype())
     if not determined(input, dims):
         seen = any_over(input.forward_pass, input.visible, dims, True)
         value = torch.where(input.visible, value, torch.where(seen, -math.inf, 0.0).to(value.dtype))

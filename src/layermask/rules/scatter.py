@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layermask.core.call_site import module_path, user_line
 from layermask.core.mask import align, axis_of, narrow
 from layermask.core.masked import Masked, zero_hidden_pair, zero_undetermined
 from layermask.core.rule_table import built_in as rule
@@ -35,7 +36,11 @@ def parts(x: Any, like: Tensor, dims: Sequence[int]) -> tuple[Any, Tensor]:
 def plain_only(function: Callable, *arguments: Any) -> None:
     """Refuse masked values where a rule needs plain ones: they decide what is read or written."""
     if any(isinstance(x, Masked) for x in arguments):
-        raise NoMaskRule(name_of(function), why="Its indices and masks must be plain.")
+        raise NoMaskRule(name_of(function), module_path(), user_line(), _PLAIN, _OTHERWISE)
+
+
+_PLAIN = "Its indices, masks and the like must be plain: what is hidden there may mean anything."
+_OTHERWISE = "Use F.one_hot and a product, torch.where, or decide on .value and .visible."
 
 
 def _counts(add: Add, size: Sequence[int], shown: Tensor) -> Tensor:

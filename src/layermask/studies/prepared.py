@@ -160,10 +160,11 @@ def rank(
 
     from layermask.removal.gaps import never_visible
     from layermask.removal.query import answers
+    from layermask.removal.reading import OF_CLASSES
 
     removal, x = never_visible(removal, x, valid)
 
     visible = torch.ones_like(x[:, :1], dtype=torch.bool) if visible is None else visible
-    (found,) = answers(removal, [(x, visible)], output, compared=output == "probability")
+    (found,) = answers(removal, [(x, visible)], output, compared=output in OF_CLASSES)
     numbers, classes = found[0].topk(min(count, found.shape[1]))
     return list(zip(classes.tolist(), numbers.tolist(), strict=True))

@@ -94,7 +94,7 @@ def audit(
     The experiments' results lie in `folder`/segments, shape (with masks) and linearity; a run that was
     stopped goes on there. `removals` that the model cannot have are left out and named. `linearity_images`
     are those of the costliest part, 0 for none. `operator` makes the removal of a name: give your own, with
-    names of your own, for variants. `output`: what confidences are, "probability", "sigmoid" or "logit".
+    names of your own, for variants. `output`: what confidences are, a name in `removal.reading.OUTPUTS`.
     `planned` hears what will be done. The rest is as in `studies.run`.
 
     Raises:
