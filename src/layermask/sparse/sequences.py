@@ -93,7 +93,8 @@ class Sequences:
 
     rows: Tensor | None  # (V,) int64: the rows in the order of sequences; None: in their own
     places: Tensor  # (V,) int64: where in its sequence each of them lies
-    lengths: list[int]  # of sequences that show anything
+    numbers: Tensor  # (S,) int64: which sequences they are, of those that show anything
+    lengths: list[int]  # of these
 
     @property
     def bounds(self) -> Iterator[tuple[int, int]]:
@@ -102,14 +103,16 @@ class Sequences:
             yield begin, begin + length
             begin += length
 
-    def padded(self) -> tuple[Tensor, Tensor]:
-        """(S, K) bool: which places of sequences that are as long as the longest hold a row; and the row."""
+    def padded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Sequences as long as the longest, (S, K): whether there is a row, which, and where it lies."""
         device = self.places.device
         lengths = torch.tensor(self.lengths, device=device)
         there = torch.arange(max(self.lengths), device=device) < lengths[:, None]
         number = torch.zeros(there.shape, dtype=torch.long, device=device)
         number[there] = torch.arange(len(self.places), device=device) if self.rows is None else self.rows
-        return there, number
+        places = torch.zeros_like(number)
+        places[there] = self.places
+        return there, number, places
 
 
 def sequences(
@@ -131,13 +134,16 @@ def _sequences(
     cells = active_sites(forward_pass, mask, batch).cells.long()
     height, width = mask.shape[2:]
     index = {"n": cells // (height * width), "h": cells // width % height, "w": cells % width}
-    places, each = _read(along, index), _read(tuple(d for one in leading for d in one if d.kind != "c"), index)
+    places, each = (
+        _read(along, index),
+        _read(tuple(d for one in leading for d in one if d.kind != "c"), index),
+    )
     rows = None
     if bool((each.diff() < 0).any()):
         rows = each.argsort(stable=True)
         each, places = each[rows], places[rows]
-    _, lengths = each.unique_consecutive(return_counts=True)
-    return Sequences(rows, places, lengths.tolist())
+    numbers, lengths = each.unique_consecutive(return_counts=True)
+    return Sequences(rows, places, numbers, lengths.tolist())
 
 
 def _read(one: Axis, index: dict[str, Tensor]) -> Tensor:
@@ -166,9 +172,7 @@ class Attention(_Whole):
         bias: Tensor | None = None,
     ) -> None:
         """`along`: the leading axes, and that of the keys. `bias`: (B or 1, heads or 1, L, L)."""
-        super().__init__(
-            value.forward_pass, value.mask, value.batch, value.kind, query, key, value
-        )
+        super().__init__(value.forward_pass, value.mask, value.batch, value.kind, query, key, value)
         self.heads, self.along, self.scale, self.bias = heads, along, scale, bias
 
     def all_rows(self) -> Tensor:
@@ -188,18 +192,36 @@ class Attention(_Whole):
         return rows.unflatten(1, (self.heads, rows.shape[1] // self.heads))
 
     def _one_by_one(self, known: Sequences, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
-        for begin, end in known.bounds:
+        for (begin, end), number in zip(known.bounds, known.numbers.tolist(), strict=True):
             rows: Any = slice(begin, end) if known.rows is None else known.rows[begin:end]
             three = (x[rows].transpose(0, 1)[None] for x in (query, key, value))
-            answer = F.scaled_dot_product_attention(*three, scale=self.scale)
+            bias = None if self.bias is None else self._bias_between(known.places[begin:end], number)
+            answer = F.scaled_dot_product_attention(*three, bias, scale=self.scale)
             out[rows] = answer[0].transpose(0, 1)
 
+    def _bias_between(self, places: Tensor, number: int) -> Tensor:
+        """(1, heads or 1, K, K) of one sequence."""
+        assert self.bias is not None
+        own = self.bias[number if len(self.bias) > 1 else 0]
+        whole = len(places) == own.shape[-1] and bool((places.diff() > 0).all())
+        own = own if whole else own[:, places[:, None], places]
+        return to_compute_dtype(own)[None]
+
     def _at_once(self, known: Sequences, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
-        there, number = known.padded()
-        three = (x[number].transpose(1, 2) for x in (query, key, value))
+        there, rows, places = known.padded()
+        three = (x[rows].transpose(1, 2) for x in (query, key, value))
         shown = there[:, None, None].expand(-1, 1, there.shape[1], -1)
+        if self.bias is not None:
+            shown = torch.where(shown, self._biases(known.numbers, places), -torch.inf)
         answer = F.scaled_dot_product_attention(*three, shown, scale=self.scale)
-        out[number[there]] = answer.transpose(1, 2)[there]
+        out[rows[there]] = answer.transpose(1, 2)[there]
+
+    def _biases(self, numbers: Tensor, places: Tensor) -> Tensor:
+        """(S, heads or 1, K, K) of padded sequences."""
+        assert self.bias is not None
+        own = numbers if len(self.bias) > 1 else torch.zeros_like(numbers)
+        found = self.bias[own[:, None, None], :, places[:, :, None], places[:, None]]
+        return to_compute_dtype(found.permute(0, 3, 1, 2))
 
 
 def _rows_of(node: Node) -> Tensor:

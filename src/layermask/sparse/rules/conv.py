@@ -133,15 +133,18 @@ def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, gr
 
 @sparse_form(F.linear)
 def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> SparseMasked:
-    node = _channels_last(input)
+    return _with_channels(input, projected(channels_last_rows(input), weight, bias))
+
+
+def projected(node: Node, weight: Tensor, bias: Tensor | None) -> Node:
+    """A linear layer of the channels."""
     constant(node.kind, weight, bias)
     decline_unless(weight.ndim == 2, weight.shape[1] == node.channels, _is_vector(bias, len(weight)))
     point = Window((1, 1), (1, 1), (0, 0), (0, 0), (1, 1))
-    conv = Conv(node, node.mask, point, captured(node.forward_pass, weight, bias))
-    return _with_channels(input, conv)
+    return Conv(node, node.mask, point, captured(node.forward_pass, weight, bias))
 
 
-def _channels_last(x: Any) -> Node:
+def channels_last_rows(x: Any) -> Node:
     node = rows_of(x, "last", "tokens")
     decline_unless(x.order == "last" or channels_last(x.axes, node.channels))
     return node
@@ -184,7 +187,7 @@ def layer_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> SparseMasked:
-    node = _channels_last(input)
+    node = channels_last_rows(input)
     constant(node.kind, weight, bias)
     decline_unless(tuple(normalized_shape) == (node.channels,))
     decline_unless(_is_vector(weight, node.channels), _is_vector(bias, node.channels))

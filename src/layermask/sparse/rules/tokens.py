@@ -80,7 +80,7 @@ def unbind(input: Any, dim: int = 0) -> tuple[SparseTokens, ...]:
 
 
 def _axis(dim: Any, axes: Axes) -> int:
-    decline_unless(isinstance(dim, int), -len(axes) <= dim < len(axes))
+    decline_unless(type(dim) is int, -len(axes) <= dim < len(axes))
     return dim % len(axes)
 
 
@@ -89,7 +89,7 @@ def select(input: Any, dim: int, index: int) -> SparseTokens:
     node, axes = _of_tokens(input)
     dim = _axis(dim, axes)
     size = size_of(axes[dim])
-    decline_unless(isinstance(index, int), -size <= index < size)
+    decline_unless(type(index) is int, -size <= index < size)
     return _channels(input, node, dim, index % size, 1, False)
 
 
@@ -103,7 +103,9 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Spars
         sizes = [min(sizes, whole - begin) for begin in range(0, whole, sizes)]
     decline_unless(sum(sizes) == whole, min(sizes) > 0)
     begins = itertools.accumulate(sizes, initial=0)
-    return tuple(_channels(tensor, node, dim, begin, size, True) for begin, size in zip(begins, sizes, strict=False))
+    return tuple(
+        _channels(tensor, node, dim, begin, size, True) for begin, size in zip(begins, sizes, strict=False)
+    )
 
 
 @sparse_form(torch.chunk, Tensor.chunk)
@@ -118,6 +120,7 @@ def getitem(input: Any, index: Any) -> SparseTokens:
     """One step of the channels, or a slice of the tokens, along one axis."""
     node, axes = _of_tokens(input)
     parts = list(index) if isinstance(index, tuple) else [index]
+    decline_unless(all(type(part) in (int, slice, type(Ellipsis)) for part in parts))
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
         parts[at : at + 1] = [slice(None)] * (len(axes) - len(parts) + 1)
@@ -133,7 +136,9 @@ def _tokens_between(x: SparseMasked, node: Node, dim: int, part: slice) -> Spars
     axes = axes_of(x)
     begin, end, step = part.indices(size_of(axes[dim]))
     decline_unless(step == 1, end - begin > 1, axes[dim] == _sequence(node))
-    mask = cached(node.forward_pass, "between", (node.mask,), (begin, end), lambda: _flat(node.mask)[..., begin:end])
+    mask = cached(
+        node.forward_pass, "between", (node.mask,), (begin, end), lambda: _flat(node.mask)[..., begin:end]
+    )
     cut = (*axes[:dim], axis(("w", end - begin)), *axes[dim + 1 :])
     return add_view(x, Part(node, mask, begin), cut, x.strides.narrow(dim, begin, end - begin))
 
@@ -154,7 +159,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> SparseTokens:
     tensors = tuple(tensors)
     first = next((t for t in tensors if isinstance(t, SparseTokens)), None)
     node, _ = _of_tokens(first)
-    decline_unless(all(t.ndim == 3 for t in tensors), dim in (1, -2))
+    decline_unless(all(isinstance(t, Tensor) and t.ndim == 3 for t in tensors), dim in (1, -2))
     parts = [_part(t, node) for t in tensors]
     masks = [part.mask for part in parts if isinstance(part, Node)]
     lengths = tuple([0 if isinstance(part, Node) else part.shape[1] for part in parts])
