@@ -48,7 +48,7 @@ class TokenDropping(nn.Module):
         self.keep = kinds.choice("keep", keep, ("all", "any"))
         self.training = model.training
         self.patch = _patch(model)
-        self.masking = LayerMasking(model)
+        self.masking = LayerMasking(model, engine="dense")
         self.drops: bool | None = None  # None: not tried yet
         self._entrances = list(_entrances(model))
 

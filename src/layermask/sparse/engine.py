@@ -79,6 +79,13 @@ STEM_CONVOLUTIONS = 4
 once."""
 
 
+def _gains(model: nn.Module) -> bool:
+    """Whether rows are worth it: the model has many convolutions, or attends."""
+    modules = list(model.modules())
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in modules)
+    return convolutions > STEM_CONVOLUTIONS or any("Attention" in type(module).__name__ for module in modules)
+
+
 def sparse_engine_for(engine: str, settings: Settings, model: nn.Module) -> SparseEngine | None:
     """The sparse engine for a model, or None where the dense one is to do everything.
 
@@ -86,8 +93,7 @@ def sparse_engine_for(engine: str, settings: Settings, model: nn.Module) -> Spar
         ValueError: "sparse" was asked for with settings that only the dense engine knows.
     """
     ours = Settings(growth=settings.growth, pool=settings.pool, until=settings.until)
-    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
-    if engine == "dense" or (engine == "auto" and (settings != ours or convolutions <= STEM_CONVOLUTIONS)):
+    if engine == "dense" or (engine == "auto" and (settings != ours or not _gains(model))):
         return None
     if settings != ours:
         raise ValueError(

@@ -13,8 +13,11 @@ from layermask.core.mask import intersection
 from layermask.core.masked import Masked, is_plain
 from layermask.errors import NoRows
 from layermask.sparse.active import active_sites
-from layermask.sparse.graph import Input, Node
+from layermask.sparse.axes import as_rows
+from layermask.sparse.graph import Node
 from layermask.sparse.ops import to_compute_dtype
+from layermask.sparse.sequences import Table
+from layermask.sparse.tokens import SparseTokens, axes_of
 from layermask.sparse.value import ORDERS, SparseMasked
 
 AtSites = Callable[[Tensor], Any]  # a mask -> what an operand is for the rows at its sites
@@ -27,7 +30,9 @@ def meet(inputs: Sequence[SparseMasked], others: Sequence[Any]) -> tuple[Tensor,
         NoRows: some operand does not fit.
     """
     first = inputs[0]
-    if any(type(x) is not SparseMasked or x.node is None or x.order != first.order for x in inputs):
+    if any(type(x) not in (SparseMasked, SparseTokens) or x.node is None for x in inputs):
+        raise NoRows
+    if any(not _alike(x, first) for x in inputs):
         raise NoRows
     sizes = {(x.node.batch, *x.node.mask.shape[2:], x.dtype) for x in inputs}  # type: ignore[union-attr]
     if len(sizes) != 1:
@@ -38,6 +43,13 @@ def meet(inputs: Sequence[SparseMasked], others: Sequence[Any]) -> tuple[Tensor,
         forms.append(form)
         masks += [] if mask is None else [mask]
     return joined(first.node.forward_pass, masks), forms  # type: ignore[union-attr]
+
+
+def _alike(a: SparseMasked, b: SparseMasked) -> bool:
+    """Whether the axes of two values stand for the same."""
+    if type(a) is type(b) is SparseMasked:
+        return a.order == b.order
+    return axes_of(a) == axes_of(b)
 
 
 def joined(forward_pass: ForwardPass, masks: Sequence[Tensor]) -> Tensor:
@@ -64,33 +76,46 @@ def _form(other: Any, first: SparseMasked) -> tuple[Node | AtSites, Tensor | Non
         return (lambda mask: value), None  # type: ignore[return-value]
     node = first.node
     assert node is not None
-    if value.ndim > 4 or value.dtype != node.kind.dtype or value.device != node.kind.device:
+    if value.ndim > first.ndim or value.dtype != node.kind.dtype or value.device != node.kind.device:
         raise NoRows
     if torch.is_grad_enabled() and value.requires_grad:
         raise NoRows
-    grid = _first(value.reshape((1,) * (4 - value.ndim) + value.shape), first.order)
+    grid = _grid(value, first)
     if grid.shape[0] not in (1, node.batch) or grid.shape[1] not in (1, node.channels):
         raise NoRows
-    mask = _mask_of(other, grid, first.order) if isinstance(other, Masked) else None
+    mask = _mask_of(other, grid, first) if isinstance(other, Masked) else None
     if grid.shape[2:] == (1, 1):
-        return PerImage(node, grid.flatten(1).clone(), _parameter(other)), mask
+        return PerImage(node, grid.flatten(1).clone(), _parameter(other) if _in_order(first) else None), mask
     if grid.shape[2:] != node.mask.shape[2:]:
         raise NoRows
-    whole = grid.expand(node.batch, *grid.shape[1:])
-    return Input(node.forward_pass, node.mask if mask is None else mask, whole), mask
+    return Table(node, node.mask if mask is None else mask, grid.permute(0, 2, 3, 1)), mask
 
 
-def _first(grid: Tensor, order: str) -> Tensor:
-    """(N, C, H, W) of a value in another order."""
-    back = [ORDERS[order].index(axis) for axis in range(4)]
-    return grid.permute(back)
-
-
-def _mask_of(other: Masked, grid: Tensor, order: str) -> Tensor:
-    """Its mask (N or 1, 1, H, W) or (N or 1, 1, 1, 1), as wide as its value."""
-    if other.is_padding is not None or other.softmax_axis is not None or other.visible.ndim != 4:
+def _grid(value: Tensor, like: SparseMasked) -> Tensor:
+    """(N or 1, C or 1, H or 1, W or 1) of what broadcasts over a value."""
+    value = value.reshape((1,) * (like.ndim - value.ndim) + value.shape)
+    if not isinstance(like, SparseTokens):
+        return value.permute([ORDERS[like.order].index(axis) for axis in range(4)])
+    if any(n not in (1, size) for n, size in zip(value.shape, like.shape, strict=True)):
         raise NoRows
-    mask = _first(other.visible, order)
+    return as_rows(value, like.axes).permute(0, 3, 1, 2)
+
+
+def _in_order(x: SparseMasked) -> bool:
+    """Whether the value has its channels in the order of rows, whatever axes they are along."""
+    if not isinstance(x, SparseTokens):
+        return True
+    steps = [digit.step for each in x.axes for digit in each if digit.kind == "c"]
+    return steps == sorted(steps, reverse=True)
+
+
+def _mask_of(other: Masked, grid: Tensor, like: SparseMasked) -> Tensor:
+    """Its mask (N or 1, 1, H, W) or (N or 1, 1, 1, 1), as wide as its value."""
+    if other.is_padding is not None or other.softmax_axis is not None:
+        raise NoRows
+    if not isinstance(like, SparseTokens) and other.visible.ndim != 4:
+        raise NoRows
+    mask = _grid(other.visible, like)
     if mask.shape[1] != 1 or mask.shape[2:] != grid.shape[2:]:
         raise NoRows
     return mask

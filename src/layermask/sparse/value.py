@@ -9,6 +9,7 @@ views of one map here, all at the same time.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class SparseMasked(MaskedTensor):
         node.holders.append(weakref.ref(self))
         self.aliases, self.node = None, node
         self._value: Tensor | None = None
-        self._visible = in_order(node.forward_pass, node.mask, self.order)
+        self._visible = self._arranged(node)
         return self
 
     def replace_by_map(self, value: Tensor, *, shared: bool) -> None:
@@ -61,11 +62,21 @@ class SparseMasked(MaskedTensor):
         if self.node is not None:
             self.node.holders = [holder for holder in self.node.holders if holder() is not self]
 
+    def like_this(self, node: Node) -> SparseMasked:
+        """Another value with axes like those of this one, as operators on each entry give it."""
+        return SparseMasked(node, self.order, self.strided_last)
+
     def add_view(self, node: Node, begin: int, end: int, order: str) -> SparseMasked:
         """A value that is, in torch, a view of this one: channels `begin` to `end`, in this order of axes."""
         aliases = self.aliases or AliasGroup(self)
         start = aliases.span(self)[0]
         return aliases.join(SparseMasked(node, order, self.strided_last), start + begin, start + end)
+
+    @property
+    def strides(self) -> Tensor:
+        """An empty tensor of the meta device, of the shape and strides that torch would give this value."""
+        aliases = self.aliases or AliasGroup(self)
+        return self.part_of(aliases.strides, *aliases.span(self))
 
     @property
     def seen_by_others(self) -> bool:
@@ -111,6 +122,21 @@ class SparseMasked(MaskedTensor):
         whole = (node.batch, node.channels, *node.mask.shape[2:])
         return torch.Size(whole[axis] for axis in ORDERS[self.order])
 
+    def _arranged(self, node: Node) -> Tensor:
+        """The mask of these rows, with its axes as the value has them."""
+        return in_order(node.forward_pass, node.mask, self.order)
+
+    def root(self, node: Node) -> tuple[Tensor, Callable[[], Tensor]]:
+        """What views of this value are views of: its shape and strides, and how it is laid out."""
+        size, strides_last = (node.batch, node.channels, *node.mask.shape[2:]), self.strided_last
+        last = torch.channels_last if strides_last else torch.contiguous_format
+        strides = torch.empty(size, dtype=node.kind.dtype, device="meta", memory_format=last)
+        return strides, lambda: laid_out(node, strides_last)
+
+    def part_of(self, whole: Tensor, begin: int, end: int) -> Tensor:
+        """This value as a view of what was laid out for its group."""
+        return whole[:, begin:end].permute(ORDERS[self.order])
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -126,7 +152,7 @@ class AliasGroup:
 
     def __init__(self, root: SparseMasked) -> None:
         assert root.node is not None
-        self.node, self.strided_last = root.node, root.strided_last
+        self.strides, self._lay_out = root.root(root.node)
         self._members: list[tuple[weakref.ref[SparseMasked], int, int]] = []
         self.join(root, 0, root.node.channels)
 
@@ -151,9 +177,9 @@ class AliasGroup:
 
     def lay_out(self) -> None:
         """Lay the map out once, and make every living value a view of it. Each leaves the group by that."""
-        whole = laid_out(self.node, self.strided_last)
+        whole = self._lay_out()
         for x, begin, end in self._living():
-            x.replace_by_map(whole[:, begin:end].permute(ORDERS[x.order]), shared=True)
+            x.replace_by_map(x.part_of(whole, begin, end), shared=True)
 
 
 def _of_node(name: str) -> Any:
@@ -161,7 +187,7 @@ def _of_node(name: str) -> Any:
     return property(lambda self: getattr(self.value if self.node is None else self.node.kind, name))
 
 
-for name in ("dtype", "device", "is_cuda", "is_cpu", "requires_grad", "layout"):
+for name in ("dtype", "device", "is_cuda", "is_cpu", "is_nested", "requires_grad", "layout"):
     setattr(SparseMasked, name, _of_node(name))
 SparseMasked.dim = lambda self: self.ndim  # type: ignore  # asked for by every batch norm
 SparseMasked.ndim = property(lambda self: 4 if self.node is not None else self.value.ndim)  # type: ignore
@@ -176,12 +202,17 @@ def in_order(forward_pass: ForwardPass, mask: Tensor, order: str) -> Tensor:
 
 def laid_out(node: Node, strided_last: bool) -> Tensor:
     """(N, C, H, W), zero where hidden."""
+    value = map_of_rows(node).permute(0, 3, 1, 2)
+    return value if strided_last else value.contiguous()
+
+
+def map_of_rows(node: Node) -> Tensor:
+    """(N, H, W, C), zero where hidden."""
     size = tuple(node.mask.shape[2:])
     flat = node.kind.new_zeros(node.batch * size[0] * size[1], node.channels)
     cells = active_sites(node.forward_pass, node.mask, node.batch).cells.long()
     flat.index_copy_(0, cells, node.at(node.mask).to(flat.dtype))
-    value = flat.view(node.batch, *size, node.channels).permute(0, 3, 1, 2)
-    return value if strided_last else value.contiguous()
+    return flat.view(node.batch, *size, node.channels)
 
 
 class Padded(SparseMasked):

@@ -16,9 +16,11 @@ from layermask.core.masked import Masked
 from layermask.core.window import Window, grow
 from layermask.padding.rings import NEVER
 from layermask.rules.convolve import conv_window, filled
+from layermask.sparse.axes import channels_last, with_channels
 from layermask.sparse.fuse import Affine
 from layermask.sparse.graph import Conv, Input, InputConv, LayerNorm, Node
 from layermask.sparse.rules.table import captured, constant, decline_unless, rows_of, sparse_form
+from layermask.sparse.tokens import SparseTokens
 from layermask.sparse.value import Padded, SparseMasked
 from layermask.sparse.weights import Norm
 
@@ -131,12 +133,28 @@ def _entering(x: Masked, window: Window, weight: Tensor, bias: Tensor | None, gr
 
 @sparse_form(F.linear)
 def linear(input: Any, weight: Tensor, bias: Tensor | None = None) -> SparseMasked:
-    node = rows_of(input, "last")
+    return _with_channels(input, projected(channels_last_rows(input), weight, bias))
+
+
+def projected(node: Node, weight: Tensor, bias: Tensor | None) -> Node:
+    """A linear layer of the channels."""
     constant(node.kind, weight, bias)
     decline_unless(weight.ndim == 2, weight.shape[1] == node.channels, _is_vector(bias, len(weight)))
     point = Window((1, 1), (1, 1), (0, 0), (0, 0), (1, 1))
-    conv = Conv(node, node.mask, point, captured(node.forward_pass, weight, bias))
-    return SparseMasked(conv, "last", strided_last=True)  # torch lays the result out in this order
+    return Conv(node, node.mask, point, captured(node.forward_pass, weight, bias))
+
+
+def channels_last_rows(x: Any) -> Node:
+    node = rows_of(x, "last", "tokens")
+    decline_unless(x.order == "last" or channels_last(x.axes, node.channels))
+    return node
+
+
+def _with_channels(x: SparseMasked, node: Node) -> SparseMasked:
+    """A new value, with the axes of `x` but for the channels: torch lays it out in order."""
+    if isinstance(x, SparseTokens):
+        return SparseTokens(node, with_channels(x.axes, node.channels))
+    return SparseMasked(node, "last", strided_last=True)
 
 
 @sparse_form(F.batch_norm)
@@ -169,9 +187,9 @@ def layer_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> SparseMasked:
-    node = rows_of(input, "last")
+    node = channels_last_rows(input)
     constant(node.kind, weight, bias)
     decline_unless(tuple(normalized_shape) == (node.channels,))
     decline_unless(_is_vector(weight, node.channels), _is_vector(bias, node.channels))
     weight, bias = (x if x is None else x.detach().clone() for x in (weight, bias))  # computed later
-    return SparseMasked(LayerNorm(node, weight, bias, eps), "last", strided_last=True)  # as linear's
+    return _with_channels(input, LayerNorm(node, weight, bias, eps))

@@ -20,7 +20,7 @@ from layermask.sparse.value import ORDERS, Padded, SparseMasked
 
 @sparse_form(torch.permute, Tensor.permute)
 def permute(input: Any, *dims: Any) -> SparseMasked:
-    node = rows_of(input, None)
+    node = rows_of(input, *ORDERS)
     given = dims[0] if len(dims) == 1 else dims
     decline_unless(all(-4 <= d < 4 for d in given))
     order = tuple(d % 4 for d in given)

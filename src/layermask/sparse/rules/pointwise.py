@@ -29,7 +29,7 @@ def _ended(x: Any, end: Activation, in_place: bool) -> SparseMasked:
 
 def _replaced(x: SparseMasked, node: Node, in_place: bool) -> SparseMasked:
     if not in_place:
-        return SparseMasked(node, x.order, x.strided_last)
+        return x.like_this(node)
     decline_unless(not x.seen_by_others)
     return x.replace_node(node)
 
@@ -55,6 +55,9 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
 
 @sparse_form(F.gelu)
 def gelu(input: Any, approximate: str = "none") -> SparseMasked:
+    if approximate == "tanh":
+        node = rows_of(input, None)
+        return input.like_this(Pointwise(lambda _, rows: F.gelu(rows, approximate="tanh"), node.mask, node))
     decline_unless(approximate == "none")
     return _ended(input, Activation("gelu"), False)
 

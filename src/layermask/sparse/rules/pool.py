@@ -69,7 +69,7 @@ def adaptive_avg_pool2d(input: Any, output_size: Any) -> Masked:
 @sparse_form(torch.mean, Tensor.mean)
 def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Masked:
     decline_unless(dtype is None, dim is not None)
-    return _global_mean(rows_of(input, None), _spatial(input, dim), keepdim)
+    return _global_mean(rows_of(input, *ORDERS), _spatial(input, dim), keepdim)
 
 
 def _spatial(x: SparseMasked, dim: Any) -> tuple[int, ...]:
@@ -106,7 +106,7 @@ def _global_mean(
 @sparse_form(torch.norm, Tensor.norm, torch.functional.norm)
 def norm(input: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Masked:
     """The length of each channel over what is visible (global response normalisation)."""
-    node = rows_of(input, None)
+    node = rows_of(input, *ORDERS)
     decline_unless(p in (2, 2.0, "fro"), dtype is None, dim is not None)
     count = active_sites(node.forward_pass, node.mask, node.batch).begins.diff()[:, None]
     return _global_mean(

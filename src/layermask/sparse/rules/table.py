@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from layermask.core.forward_pass import ForwardPass
 from layermask.core.rule_table import RULES
 from layermask.errors import NoRows
 from layermask.sparse.graph import Node
+from layermask.sparse.tokens import SparseTokens
 from layermask.sparse.value import SparseMasked
 from layermask.sparse.weights import Captured
 
@@ -20,14 +22,29 @@ SPARSE_FORMS: dict[Callable, tuple[Callable, Callable | None]] = {}
 
 
 def sparse_form(*functions_: Callable) -> Callable[[Callable], Callable]:
-    """Register the sparse form of functions; it takes their parameters, and raises NoRows to decline."""
+    """Register the sparse form of functions; it takes their parameters, and raises NoRows to decline.
+
+    A function may have several, for values of other axes: what one declines, the next is asked for.
+    """
 
     def register(body: Callable) -> Callable:
         for function in functions_:
-            SPARSE_FORMS[function] = (body, RULES.get(function))
+            known = SPARSE_FORMS.get(function)
+            SPARSE_FORMS[function] = (_either(known[0], body) if known else body, RULES.get(function))
         return body
 
     return register
+
+
+def _either(first: Callable, second: Callable) -> Callable:
+    @functools.wraps(first)
+    def body(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return first(*args, **kwargs)
+        except NoRows:
+            return second(*args, **kwargs)
+
+    return body
 
 
 def decline_unless(*conditions: bool) -> None:
@@ -35,10 +52,11 @@ def decline_unless(*conditions: bool) -> None:
         raise NoRows
 
 
-def rows_of(x: Any, order: str | None = "first") -> Node:
-    """The node of a sparse value in that order (None: any)."""
-    decline_unless(type(x) is SparseMasked, getattr(x, "node", None) is not None)
-    decline_unless(x.is_padding is None, x.softmax_axis is None, order is None or x.order == order)
+def rows_of(x: Any, *orders: str | None) -> Node:
+    """The node of a sparse value in one of these orders (None: any; by default "first")."""
+    decline_unless(type(x) in (SparseMasked, SparseTokens), getattr(x, "node", None) is not None)
+    decline_unless(x.is_padding is None, x.softmax_axis is None)
+    decline_unless(x.order in (orders or ("first",)) or None in orders)
     return x.node
 
 
