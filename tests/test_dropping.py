@@ -195,6 +195,29 @@ def test_cross_attention_to_a_masked_sequence() -> None:
         assert torch.allclose(out.value[row], theirs[0], atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["for all", "for each", "float"])
+def test_a_query_whose_open_keys_are_all_hidden_attends_to_those_that_are_visible(kind: str) -> None:
+    """Of none, torch's weights are NaN. What the caller closes for good stays so."""
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).double()
+    closed = torch.ones(TOKENS, TOKENS, dtype=torch.bool).triu(1)  # the first queries see the first keys
+    given = {
+        "for all": closed,
+        "for each": closed.expand(BATCH * HEADS, -1, -1),
+        "float": torch.zeros(TOKENS, TOKENS, dtype=torch.float64).masked_fill(closed, -math.inf),
+    }[kind]
+    query, x = tokens(1), tokens()
+    out, weights = attention(query, masked(x), masked(x), attn_mask=given)
+    assert out.visible.all() and weights.isfinite().all()
+    for row, seen in enumerate(KEPT):
+        left = closed[:, seen]
+        left = left & ~left.all(-1, keepdim=True)
+        theirs, _ = attention(*(y[row : row + 1] for y in (query, x[:, seen], x[:, seen])), attn_mask=left)
+        assert torch.allclose(out.value[row], theirs[0], atol=1e-12, rtol=0)
+    never = torch.ones_like(closed)
+    assert attention(query, masked(x), masked(x), attn_mask=never)[0].value.isnan().all()
+
+
 @pytest.mark.parametrize("kind", ["bool", "float", "least", "minus infinity"])
 @pytest.mark.parametrize("attend", ["sdpa", "softmax"])
 def test_attention_masks_close_keys_beside_the_hidden_ones(attend: str, kind: str) -> None:
