@@ -218,6 +218,11 @@ def _with_words(model: nn.Module, images: Any) -> Any:
     return getattr(found, "logits_per_image", found)
 
 
+def _with_one_text(model: nn.Module, images: Any) -> Any:
+    words = torch.arange(2, 10)[None]
+    return model(pixel_values=images, input_ids=words, attention_mask=torch.ones_like(words)).logits_per_image
+
+
 def _in_words(model: nn.Module, images: Any) -> Any:
     """Images that stand between words, each of 4 tokens."""
     words = torch.tensor([[1, 5, 60, 60, 60, 60, 7, 9, 11]]).expand(len(images), -1)
@@ -281,6 +286,7 @@ CALLS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "ViTMAE": _with_noise,
     "VideoPrismClip": _frames_with_words,
     "Videomt": _frame_by_frame,
+    **dict.fromkeys(("Align", "Blip2"), _with_one_text),
     "Cohere2Vision": _in_words,
     "Mllama": _as_tile,
     "OmDetTurbo": _with_classes,
