@@ -7,15 +7,19 @@ each image.
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from configurations import options_of
 from torch import nn
+
+from layermask.check.laws import leaves
 
 Shape = tuple[int, ...]
 
@@ -49,14 +53,26 @@ def build(name: str) -> tuple[nn.Module, Shape]:
 
 
 class Called(nn.Module):
-    """A model that is called in another way than with images alone."""
+    """A model that is called in another way than with images alone.
 
-    def __init__(self, model: nn.Module, call: Callable[[nn.Module, Any], Any]):
+    Of what it answers those tensors are kept that have a row for each image, if `images` to try it on are given.
+    """
+
+    def __init__(
+        self, model: nn.Module, call: Callable[[nn.Module, Any], Any], images: torch.Tensor | None = None
+    ):
         super().__init__()
-        self.model, self.call = model, call
+        self.model, self.call, self.kept = model, call, None
+        if images is not None:
+            with torch.no_grad():
+                found = list(leaves(call(model.eval(), images)))
+            self.kept = [each.ndim > 0 and len(each) == len(images) for each in found]
 
     def forward(self, images: Any) -> Any:
-        return self.call(self.model, images)
+        found = self.call(self.model, images)
+        if self.kept is None:
+            return found
+        return [each for each, kept in zip(leaves(found), self.kept, strict=True) if kept]
 
 
 # --- torchvision's other tasks -------------------------------------------------------------------------
@@ -77,12 +93,33 @@ def _segmenter(name: str) -> tuple[nn.Module, Shape]:
 
 
 def _detector(name: str) -> tuple[nn.Module, Shape]:
-    """A detector of images of one size, which it scales to itself; boxes of every score are kept."""
+    """A detector of images of one size, of which the likeliest boxes are kept, whatever their score."""
     from torchvision import models
 
-    more: dict[str, Any] = {} if name.startswith("ssd") else {"min_size": 96, "max_size": 96}
+    stages = "rcnn" in name
+    more: dict[str, Any] = dict(_PROPOSALS if stages else _BOXES)
+    if not name.startswith("ssd"):
+        more |= {"min_size": 96, "max_size": 96}
     model = models.get_model(name, num_classes=5, **_NO_WEIGHTS, **more)
-    return Called(model, lambda model, images: model(list(images))), (3, 96, 96)
+    return Called(model, _boxes), (3, 96, 96)
+
+
+KEPT = 8  # boxes of an image
+_BOXES = {"score_thresh": 0.0, "topk_candidates": 40, "detections_per_img": KEPT}
+_PROPOSALS = {
+    **{"box_score_thresh": 0.0, "box_detections_per_img": KEPT},
+    **{"rpn_pre_nms_top_n_test": 50, "rpn_post_nms_top_n_test": 20},
+}
+
+
+def _boxes(model: nn.Module, images: Any) -> dict[str, Any]:
+    """As many boxes of every image, with zeros where there are fewer."""
+    found = model(list(images))
+    return {key: torch.stack([_padded(each[key]) for each in found]) for key in found[0]}
+
+
+def _padded(x: Any) -> Any:
+    return torch.cat([x, x.new_zeros(KEPT - len(x), *x.shape[1:])])
 
 
 def _video(name: str) -> tuple[nn.Module, Shape]:
@@ -100,8 +137,12 @@ TASKS = """
     image_to_image image_matting video_classification keypoint_detection pose_estimation
     zero_shot_image_classification zero_shot_object_detection mask_generation
     """.split()
-FEW = 2  # layers, where a configuration counts them
-_LAYERS = {"num_hidden_layers", "encoder_layers", "decoder_layers", "num_layers", "depth", "vision_layers"}
+SIDES = (64, 96, 128, 224)  # of images; the smallest that the model runs at
+_LAYERS = "num_hidden_layers encoder_layers decoder_layers num_layers depth vision_layers".split()
+_FEW_OF = {
+    **dict.fromkeys(_LAYERS, 2),
+    **{"num_queries": 20, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
+}
 
 
 def _transformers_names() -> list[str]:
@@ -118,32 +159,52 @@ def _transformers_names() -> list[str]:
 
 
 def _transformers(name: str) -> tuple[nn.Module, Shape]:
-    """The class `name` with its default configuration, but for fewer layers."""
+    """The class `name` with its default configuration, but for fewer layers and smaller images."""
+    failures = []
+    for side in SIDES:
+        try:
+            model, shape = _of_side(name, side)
+            with torch.no_grad():  # some norms take no single cell of a single image
+                model(torch.zeros(1, *shape))
+        except Exception as error:
+            failures.append(error)
+        else:
+            return model, shape
+    raise failures[-1]
+
+
+def _of_side(name: str, side: int) -> tuple[nn.Module, Shape]:
     import transformers
 
     kind = getattr(transformers, name)
-    config = kind.config_class()
-    _fewer_layers(config)
+    options = options_of(name)
+    config = kind.config_class(**copy.deepcopy(options))
+    _shrink(config, {} if options else _FEW_OF)
     if hasattr(config, "use_pretrained_backbone"):
         config.use_pretrained_backbone = False
     vision = getattr(config, "vision_config", config)
-    side = getattr(vision, "image_size", None) or 224
-    if isinstance(side, int) and side > 224:
-        vision.image_size = side = 224
+    known = getattr(vision, "image_size", None)
+    if known is not None:
+        vision.image_size = side if isinstance(known, int) else type(known)([side] * len(known))
     model = kind(config)
-    height, width = (side, side) if isinstance(side, int) else tuple(side)[-2:]
-    channels, frames = getattr(vision, "num_channels", 3) or 3, getattr(config, "num_frames", None)
-    if frames:
-        return Called(model, _with_frames), (channels, frames, height, width)
-    return Called(model, _with_words), (channels, height, width)
+    parts = (vision, config, getattr(config, "backbone_config", None))
+    channels = next(filter(None, (getattr(part, "num_channels", None) for part in parts)), 3)
+    frames = next(filter(None, (getattr(vision, key, None) for key in ("num_frames", "frames_per_clip"))), 4)
+    call = next((each for key, each in CALLS.items() if name.startswith(key)), _with_words)
+    videos = call in (_with_frames, _frame_by_frame, _frames_with_words)
+    shape = (channels, frames, side, side) if videos else (channels, side, side)
+    return Called(model, call, torch.zeros(3, *shape)), shape
 
 
-def _fewer_layers(config: Any) -> None:
-    for name, value in vars(config).items():
-        if name in _LAYERS and isinstance(value, int):
-            setattr(config, name, min(value, FEW))
+def _shrink(config: Any, most: Mapping[str, int]) -> None:
+    """At most so many of what has a name, but where stages are counted in layers; lists, as files have them."""
+    for name, value in list(vars(config).items()):
+        if name in most and isinstance(value, int) and not getattr(config, "out_features", None):
+            setattr(config, name, min(value, most[name]))
+        elif isinstance(value, tuple):
+            setattr(config, name, list(value))
         elif hasattr(value, "to_dict"):
-            _fewer_layers(value)
+            _shrink(value, most)
 
 
 def _with_words(model: nn.Module, images: Any) -> Any:
@@ -157,9 +218,84 @@ def _with_words(model: nn.Module, images: Any) -> Any:
     return getattr(found, "logits_per_image", found)
 
 
+def _with_one_text(model: nn.Module, images: Any) -> Any:
+    words = torch.arange(2, 10)[None]
+    return model(pixel_values=images, input_ids=words, attention_mask=torch.ones_like(words)).logits_per_image
+
+
+def _in_words(model: nn.Module, images: Any) -> Any:
+    """Images that stand between words, each of 4 tokens."""
+    words = torch.tensor([[1, 5, 60, 60, 60, 60, 7, 9, 11]]).expand(len(images), -1)
+    return model(pixel_values=images, input_ids=words, attention_mask=torch.ones_like(words))
+
+
 def _with_frames(model: nn.Module, images: Any) -> Any:
     """Videos (N, C, T, H, W) with time before channels."""
     return model(images.transpose(1, 2))
+
+
+def _frame_by_frame(model: nn.Module, images: Any) -> Any:
+    """The same, where answers are for one frame of every video after the other."""
+    found = leaves(_with_frames(model, images))
+    return [each.unflatten(0, (-1, len(images))).transpose(0, 1) for each in found if each.ndim > 1]
+
+
+def _in_patches(model: nn.Module, images: Any) -> Any:
+    """Images as rows of patches, and how many there are along each side."""
+    n, c, h, w = images.shape
+    rows, side = h // 16, torch.tensor([[h // 16, w // 16]] * n)
+    patches = images.reshape(n, c, rows, 16, w // 16, 16).permute(0, 2, 4, 3, 5, 1).reshape(n, -1, 256 * c)
+    shown = torch.ones(patches.shape[:2], dtype=torch.long)
+    if not hasattr(model, "logit_scale"):
+        return model(pixel_values=patches, pixel_attention_mask=shown, spatial_shapes=side)
+    words = torch.arange(2, 10)[None]
+    more = {"input_ids": words, "pixel_attention_mask": shown, "spatial_shapes": side}
+    return model(pixel_values=patches, **more).logits_per_image
+
+
+def _with_classes(model: nn.Module, images: Any) -> Any:
+    """Two classes to look for in each image, and a task, in words."""
+    words, n = torch.arange(2, 10), len(images)
+    classes = {"classes_input_ids": words.expand(2 * n, -1), "classes_attention_mask": torch.ones(2 * n, 8)}
+    task = {"tasks_input_ids": words.expand(n, -1), "tasks_attention_mask": torch.ones(n, 8)}
+    return model(images, **classes, **task, classes_structure=torch.tensor([2] * n))
+
+
+def _frames_with_words(model: nn.Module, images: Any) -> Any:
+    return model(images.transpose(1, 2), torch.arange(2, 10)[None]).logits_per_video
+
+
+def _as_tile(model: nn.Module, images: Any) -> Any:
+    """One tile of one image."""
+    one = torch.ones(len(images), 1, dtype=torch.long)
+    return model(images[:, None, None], aspect_ratio_ids=one, aspect_ratio_mask=one[..., None])
+
+
+def _with_task(model: nn.Module, images: Any) -> Any:
+    return model(images, task_inputs=torch.arange(2, 10).expand(len(images), -1))
+
+
+def _with_noise(model: nn.Module, images: Any) -> Any:
+    """The noise that chooses which patches are left out, the same for every image."""
+    patches = (images.shape[-1] // 16) ** 2
+    order = torch.rand(1, patches, generator=torch.Generator().manual_seed(0))
+    return model(images, noise=order.expand(len(images), -1))
+
+
+CALLS: dict[str, Callable[[nn.Module, Any], Any]] = {
+    "ViTMAE": _with_noise,
+    "VideoPrismClip": _frames_with_words,
+    "Videomt": _frame_by_frame,
+    **dict.fromkeys(("Align", "Blip2"), _with_one_text),
+    "Cohere2Vision": _in_words,
+    "Mllama": _as_tile,
+    "OmDetTurbo": _with_classes,
+    "OneFormer": _with_task,
+    "ShieldGemma2": _in_words,
+    "Siglip2": _in_patches,
+    **dict.fromkeys(("Timesformer", "Video", "Vivit", "VJEPA2"), _with_frames),
+}
+"""Beginning of a class's name -> how it is called, where images alone, or with words, are not enough."""
 
 
 # --- others --------------------------------------------------------------------------------------------

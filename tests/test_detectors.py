@@ -122,7 +122,20 @@ def _yolos() -> nn.Module:
     return T.YolosForObjectDetection(config)
 
 
+def _windowed() -> nn.Module:
+    """It writes the likeliest boxes into tensors that it makes."""
+    backbone = T.RfDetrDinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=64, patch_size=8,
+        num_windows=2, out_features=["stage1", "stage2"],
+    )  # fmt: skip
+    layers = {"d_model": 32, "decoder_layers": 2, "decoder_ffn_dim": 32, "num_queries": 6, "group_detr": 1}
+    heads = {"decoder_self_attention_heads": 4, "decoder_cross_attention_heads": 4}
+    config = T.RfDetrConfig(backbone_config=backbone, num_labels=4, **layers, **heads)
+    return T.RfDetrForObjectDetection(config)
+
+
 TRANSFORMERS: dict[str, Callable[[], nn.Module]] = {
+    "RF-DETR": _windowed,
     "DETR": lambda: _detr("Detr"),
     "deformable DETR": lambda: _detr("DeformableDetr"),
     "conditional DETR": lambda: _detr("ConditionalDetr"),

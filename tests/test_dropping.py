@@ -202,6 +202,54 @@ def test_cross_attention_to_a_masked_sequence() -> None:
         assert torch.allclose(out.value[row], theirs[0], atol=1e-12, rtol=0)
 
 
+class Queries(nn.Module):
+    """Two queries ask the pixels (N, WIDTH, 1, TOKENS), and then one another, with heads merged into the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = Attention(by_baddbmm).double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.attention(images.flatten(2).mT)
+        query = tokens(1)[:1, :2].expand(len(images), -1, -1)
+        found = ((query @ x.mT).softmax(-1) @ x) + query
+        return self.attention(found) + found
+
+
+def test_merged_heads_leave_an_image_of_which_nothing_is_visible_as_it_is_alone() -> None:
+    removal, images = LayerMasking(Queries()), tokens().mT.unsqueeze(2)
+    visible = KEPT[:, None, None].clone()
+    visible[1] = False
+    both = removal(images, visible)
+    for row in range(BATCH):
+        alone = removal(images[row : row + 1], visible[row : row + 1])
+        assert torch.allclose(both[row : row + 1], alone, atol=1e-12, rtol=0)
+    assert not torch.allclose(both[1], removal.model.attention.out.bias.expand(2, -1), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["for all", "for each", "float"])
+def test_a_query_whose_open_keys_are_all_hidden_attends_to_those_that_are_visible(kind: str) -> None:
+    """Of none, torch's weights are NaN. What the caller closes for good stays so."""
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).double()
+    closed = torch.ones(TOKENS, TOKENS, dtype=torch.bool).triu(1)  # the first queries see the first keys
+    given = {
+        "for all": closed,
+        "for each": closed.expand(BATCH * HEADS, -1, -1),
+        "float": torch.zeros(TOKENS, TOKENS, dtype=torch.float64).masked_fill(closed, -math.inf),
+    }[kind]
+    query, x = tokens(1), tokens()
+    out, weights = attention(query, masked(x), masked(x), attn_mask=given)
+    assert out.visible.all() and weights.isfinite().all()
+    for row, seen in enumerate(KEPT):
+        left = closed[:, seen]
+        left = left & ~left.all(-1, keepdim=True)
+        theirs, _ = attention(*(y[row : row + 1] for y in (query, x[:, seen], x[:, seen])), attn_mask=left)
+        assert torch.allclose(out.value[row], theirs[0], atol=1e-12, rtol=0)
+    never = torch.ones_like(closed)
+    assert attention(query, masked(x), masked(x), attn_mask=never)[0].value.isnan().all()
+
+
 @pytest.mark.parametrize("kind", ["bool", "float", "least", "minus infinity"])
 @pytest.mark.parametrize("attend", ["sdpa", "softmax"])
 def test_attention_masks_close_keys_beside_the_hidden_ones(attend: str, kind: str) -> None:

@@ -350,6 +350,27 @@ def test_other_plain_tensors_are_not_written_to(name: str) -> None:
         LayerMasking(Way(lambda y: refused(y, name)), engine="dense")(X, M)
 
 
+class OfTransformers(nn.Module):
+    """As a library writes it, whose code its users cannot change."""
+
+    __module__ = "transformers.models.some"
+
+    def forward(self, y: Tensor) -> Tensor:
+        made = torch.full(y.shape, 7.0)
+        made[..., 2:] = y[..., 2:]
+        return made
+
+
+def test_what_a_module_of_transformers_makes_may_be_written_to() -> None:
+    removal = LayerMasking(nn.Sequential(OfTransformers()), engine="dense")
+    expected = torch.where(M, X, 0.0)
+    expected[..., :2] = 7.0
+    assert torch.equal(removal(X, M), expected) and torch.equal(removal(X, M | True), removal.model(X))
+    assert type(torch.zeros(2)) is Tensor
+    with pytest.raises(LostMask):
+        LayerMasking(nn.Sequential(nn.ReLU(), Way(lambda y: refused(y, "plain"))), engine="dense")(X, M)
+
+
 def test_a_masked_number_to_fill_with_is_refused() -> None:
     with pytest.raises(NoMaskRule, match=r"new_full .* Only its first argument may be masked"):
         LayerMasking(Way(lambda y: y.new_full((2, 2), y.mean())))(X, M)

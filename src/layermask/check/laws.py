@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,8 +28,9 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import checked
 from layermask.check.samples import masks
 from layermask.check.watch import poisoned
-from layermask.core.masked import Masked
+from layermask.core.masked import Masked, masked_in
 from layermask.removal.layer_masking import LayerMasking
+from layermask.removal.new_tensors import NotingNew, makes_targets
 
 TOLERANCE = 1e-5  # relative; where a batch size or a mask makes another kernel run
 EXACT = 1e-10  # the same in float64
@@ -69,7 +70,8 @@ def _answer(model: nn.Module, *inputs: object) -> list[Tensor]:
 
 
 def _outputs(model: nn.Module, *inputs: object) -> list[Tensor | Masked]:
-    with seeded(), torch.no_grad():
+    notes = NotingNew() if masked_in(inputs) and makes_targets(model) else nullcontext()
+    with seeded(), torch.no_grad(), notes:
         found = list(leaves(model(*inputs)))
     if not found:
         raise ValueError(f"{type(model).__name__} returned no tensor")

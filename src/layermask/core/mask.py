@@ -16,7 +16,7 @@ from torch import Tensor
 
 from layermask._private_torch import identities
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.masked import Masked, has_positions, settings_of, zero_hidden
+from layermask.core.masked import Masked, has_positions, merged, settings_of, zero_hidden
 from layermask.core.settings import JOINS
 
 
@@ -45,19 +45,11 @@ def _derive_traced(
     forward_pass: ForwardPass, key: tuple, masks: tuple[Tensor, ...], compute: Callable[[], Any]
 ) -> Any:
     """The same where tensors have no ids yet: they are compared one by one."""
-    found = _traced(forward_pass, key, masks)
+    found = forward_pass.traced(key, masks)
     if found is None:
         found = compute()
         forward_pass.memo.setdefault("traced", []).append((key, masks, found))
     return found
-
-
-def _traced(forward_pass: ForwardPass, key: tuple, masks: tuple[Tensor, ...]) -> Any:
-    for known, others, found in forward_pass.memo.get("traced", []):
-        same = len(others) == len(masks) and all(a is b for a, b in zip(others, masks, strict=True))
-        if same and known == key:
-            return found
-    return None
 
 
 def axis_of(dim: int, ndim: int) -> int:
@@ -104,6 +96,8 @@ def any_over(forward_pass: ForwardPass | None, visible: Tensor, dims: Sequence[i
         reduce = [d for d in dims if visible.shape[d] != 1]
         out = visible.any(dim=reduce, keepdim=True) if reduce else visible
         out = out if keepdim else out.reshape([n for d, n in enumerate(out.shape) if d not in dims])
+        if dims[:1] != (0,):
+            keep_merged(forward_pass, out, visible)
         return _contains(forward_pass, out, visible) if keepdim else out
 
     return cached(forward_pass, "any", (visible,), (dims, keepdim), compute)
@@ -111,24 +105,23 @@ def any_over(forward_pass: ForwardPass | None, visible: Tensor, dims: Sequence[i
 
 def _contains(forward_pass: ForwardPass | None, larger: Tensor, smaller: Tensor) -> Tensor:
     if forward_pass is not None and larger is not smaller:
-        if torch.compiler.is_compiling():
-            forward_pass.memo.setdefault("traced", []).append((_CONTAINS, (larger,), smaller))
-        else:
-            forward_pass.memo[("contains", *identities(larger))] = (smaller, larger)
+        forward_pass.remember("contains", larger, smaller)
     return larger
-
-
-_CONTAINS = ("contains", None)
 
 
 def _is_within(forward_pass: ForwardPass | None, smaller: Tensor, larger: Tensor | None) -> bool:
     """Whether `larger` is known to have grown out of `smaller`."""
     while forward_pass is not None and larger is not None and larger is not smaller:
-        if torch.compiler.is_compiling():
-            larger = _traced(forward_pass, _CONTAINS, (larger,))
-        else:
-            larger = forward_pass.memo.get(("contains", *identities(larger)), (None,))[0]
+        larger = forward_pass.remembered("contains", larger)
     return larger is smaller
+
+
+def keep_merged(forward_pass: ForwardPass | None, out: Tensor, *masks: Tensor) -> Tensor:
+    """`out`, made of the masks entry by entry along the first axis, known to be as they are there."""
+    counts = {merged(forward_pass, mask) for mask in masks if mask.ndim == out.ndim and mask.shape[0] != 1}
+    if forward_pass is not None and len(counts) == 1 and (count := counts.pop()) > 1:
+        forward_pass.remember("merged", out, count)
+    return out
 
 
 def intersection(forward_pass: ForwardPass | None, a: Tensor, b: Tensor) -> Tensor:
@@ -139,7 +132,7 @@ def intersection(forward_pass: ForwardPass | None, a: Tensor, b: Tensor) -> Tens
         return b
     if not torch.compiler.is_compiling() and identities(a) > identities(b):
         a, b = b, a
-    return cached(forward_pass, "and", (a, b), None, lambda: a & b)
+    return cached(forward_pass, "and", (a, b), None, lambda: keep_merged(forward_pass, a & b, a, b))
 
 
 def union(forward_pass: ForwardPass | None, *masks: Tensor) -> Tensor:
@@ -225,6 +218,26 @@ def reshape(visible: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
         expanded += [*sizes[:cut], math.prod(targets[:split]) // varied]
         final += targets[:split] + [1] * (len(targets) - split)
     return visible.reshape(taken).expand(expanded).reshape(final)
+
+
+def merge(forward_pass: ForwardPass | None, visible: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """The same, of a mask of which it may be known that each image has several equal entries in front.
+
+    So heads that were merged with the images for one product part again, and their masks do not vary.
+    """
+    if forward_pass is None or 0 in old or not (old and new):
+        return reshape(visible, old, new)
+    mine, theirs = _groups(list(old), list(new))[0]
+    count = merged(forward_pass, visible)
+    if count > 1 and len(mine) == 1 < len(theirs) and count % (parted := old[0] // new[0]) == 0:
+        rest = new[len(theirs) :]
+        out = reshape(visible[::parted], (new[0], *old[1:]), (new[0], *rest))
+        return out.reshape(new[0], *[1] * (len(theirs) - 1), *out.shape[1:])
+    out = reshape(visible, old, new)
+    whole = len(theirs) == 1 and visible.shape[0] != 1 and all(visible.shape[d] == 1 for d in mine[1:])
+    if whole and (count > 1 or len(mine) > 1):
+        forward_pass.remember("merged", out, count * (new[0] // old[0]))
+    return out
 
 
 def _groups(old: list[int], new: list[int]) -> list[tuple[range, range]]:

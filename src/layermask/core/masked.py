@@ -271,7 +271,14 @@ def has_positions(x: Masked) -> bool:
     shape, count = x.visible.shape, x.visible.numel()
     if x.forward_pass is None or x.forward_pass.masks is None:
         return any(n != 1 for n in shape[1:])
-    return count != 1 and (count != x.forward_pass.masks or max(shape) != count)
+    if count == 1 or (count == x.forward_pass.masks and max(shape) == count):
+        return False
+    return shape[0] != count or count != x.forward_pass.masks * merged(x.forward_pass, x.visible)
+
+
+def merged(forward_pass: ForwardPass | None, visible: Tensor) -> int:
+    """How many equal entries an image has along the first axis, as where heads were merged into it; mostly 1."""
+    return (forward_pass.remembered("merged", visible) if forward_pass else None) or 1
 
 
 def determined(x: Masked, dims: Sequence[int]) -> bool:

@@ -24,6 +24,7 @@ from layermask.core.rule_table import overrides
 from layermask.core.settings import Settings
 from layermask.errors import InputError, NoMaskRule, nearest
 from layermask.removal.detection import RULES_OF_DETECTORS, is_detector, passable
+from layermask.removal.new_tensors import NotingNew, makes_targets
 from layermask.removal.training import TrainingNotice
 from layermask.rules.released_code import release_rules
 from layermask.sparse import ENGINES, sparse_engine_for
@@ -73,6 +74,7 @@ class LayerMasking(nn.Module):
         if self.settings.until is not None:
             _module(model, self.settings.until)
         self.detects = is_detector(model)
+        self.makes_targets = makes_targets(model)
         self.notice = TrainingNotice(model)
 
     def forward(
@@ -122,11 +124,16 @@ class LayerMasking(nn.Module):
             _ending(self.model, forward_pass),
             _plain_buffers(self.model),
             lending(forward_pass.sparse_engine),
+            self._noting_new(forward_pass),
         ):
             out = to_plain(answered(model, x, images, args, kwargs))
         if not torch.compiler.is_compiling():
             self.engine_used = "sparse" if forward_pass.rows else "dense"
         return out
+
+    def _noting_new(self, forward_pass: ForwardPass) -> contextlib.AbstractContextManager:
+        notes = self.makes_targets and not torch.compiler.is_compiling()
+        return NotingNew(forward_pass) if notes else contextlib.nullcontext()
 
     def _forward_pass(self) -> ForwardPass:
         release = release_rules(self.model) if self.settings.compat == "release" else {}

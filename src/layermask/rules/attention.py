@@ -159,6 +159,10 @@ def multi_head_attention_forward(
         hidden = ~(keys | ~some)[..., 0].transpose(0, -1)  # (N or 1, L)
         hidden = hidden.expand(key.shape[1::-1] if key.ndim == 3 else key.shape[:1])
         bound["key_padding_mask"] = _padding(bound.get("key_padding_mask"), hidden)
+        if (given := bound.get("attn_mask")) is not None:
+            bound["key_padding_mask"] = _as_kind(bound["key_padding_mask"], given.dtype)
+            if bound.get("need_weights", True):
+                bound["attn_mask"] = _opened(given, hidden, args[1])
     out, weights = F.multi_head_attention_forward(
         plain_of(query), plain_of(key), plain_of(value), *args[:_BEFORE], **bound
     )
@@ -171,6 +175,24 @@ _AFTER = ("training", "key_padding_mask", "need_weights", "attn_mask")
 
 def _bind_key_padding(args: tuple, kwargs: dict) -> dict:
     return dict(zip(_AFTER, args[_BEFORE:], strict=False)) | kwargs
+
+
+def _as_kind(padding: Tensor, dtype: torch.dtype) -> Tensor:
+    """The padding as what is added, if the caller's mask is: torch wants them of one kind."""
+    if padding.dtype is not torch.bool or dtype is torch.bool:
+        return padding
+    return torch.where(padding, -torch.inf, 0.0).to(dtype)
+
+
+def _opened(given: Tensor, hidden: Tensor, heads: int) -> Tensor:
+    """The caller's mask, open where it leaves a query none but hidden keys: of none, the weights are NaN.
+
+    `given`: (L, S) or (N * heads, L, S); `hidden`: (N, S), or (S,) unbatched. What is hidden stays closed.
+    """
+    closed = given if given.dtype is torch.bool else given == -torch.inf
+    hidden = hidden.reshape(-1, 1, hidden.shape[-1]).repeat_interleave(heads, 0)
+    nothing = (closed | hidden).all(-1, keepdim=True) & ~closed.all(-1, keepdim=True)
+    return torch.where(nothing, torch.zeros_like(given[..., :1]), given)
 
 
 def _padding(given: Tensor | None, hidden: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layermask.core.call_site import module_path, user_line
-from layermask.core.mask import any_over, cached, intersection, varies, weighs
+from layermask.core.mask import any_over, cached, intersection, keep_merged, varies, weighs
 from layermask.core.masked import Masked, everywhere, zero_hidden, zero_undetermined
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
@@ -76,7 +76,11 @@ def matmul(input: Any, other: Any) -> Masked:
     out = torch.matmul(a, b)
     forward_pass = (input if isinstance(input, Masked) else other).forward_pass
     visible = cached(
-        forward_pass, "matmul", (seen_a, seen_b), None, lambda: _outer(forward_pass, seen_a, seen_b)
+        forward_pass,
+        "matmul",
+        (seen_a, seen_b),
+        None,
+        lambda: keep_merged(forward_pass, _outer(forward_pass, seen_a, seen_b), seen_a, seen_b),
     )
     out = _renormalised(torch.matmul, out, (input, other), ((-1,), (-2,)), (a, b), (seen_a, seen_b))
     return Masked(out, visible)

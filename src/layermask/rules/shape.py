@@ -11,8 +11,7 @@ from torch import Tensor
 
 from layermask._private_torch import identities
 from layermask.core.forward_pass import ForwardPass
-from layermask.core.mask import align, axis_of, cached, join, narrow
-from layermask.core.mask import reshape as reshaped_mask
+from layermask.core.mask import align, axis_of, cached, join, keep_merged, merge, narrow
 from layermask.core.masked import Masked, has_positions, zero_hidden
 from layermask.core.rule_table import built_in as rule
 from layermask.errors import NoMaskRule
@@ -42,11 +41,17 @@ def _same(function: Callable) -> Callable:
 
     def rule(input: Masked, *args: Any, **kwargs: Any) -> Masked:
         key = None if torch.compiler.is_compiling() else (function.__name__, repr(args), repr(kwargs))
-        return moved(
+        out = moved(
             input, function(input.value, *args, **kwargs), lambda m: function(m, *args, **kwargs), key
         )
+        if function.__name__ in _SWAPS and not {0, -input.ndim} & {*args, *kwargs.values()}:
+            keep_merged(input.forward_pass, out.visible, input.visible)
+        return out
 
     return rule
+
+
+_SWAPS = ("transpose", "swapaxes", "swapdims")
 
 
 def _expanded(function: Callable) -> Callable:
@@ -136,7 +141,7 @@ def _reshaped(
     memo = None if forward_pass is None or torch.compiler.is_compiling() else forward_pass.memo
     if memo is not None:
         mark, old, _ = memo.get(("reshaped", *identities(mark), old), (mark, old, None))
-    out = cached(forward_pass, "move", (mark,), (old, new), lambda: reshaped_mask(mark, old, new))
+    out = cached(forward_pass, "move", (mark,), (old, new), lambda: merge(forward_pass, mark, old, new))
     if memo is not None:
         memo[("reshaped", *identities(out), new)] = mark, old, out
     return out
