@@ -174,11 +174,10 @@ def test_outputs_replace_older_ones(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new", "b": b"too"}
 
 
-def test_a_missing_package_names_the_extra():
-    message = re.escape(
-        'needs the package no_such_thing, which is not installed: pip install "layermask[timm]"'
-    )
-    with pytest.raises(MissingPackage, match=message):
+def test_a_missing_package_is_named():
+    with pytest.raises(
+        MissingPackage, match=r"^this needs the package no_such_thing, which is not installed"
+    ):
         import_optional("no_such_thing.data", "timm")
 
 
