@@ -321,7 +321,7 @@ def test_without_opencv_the_message_names_it(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingPackage, match='pip install .*"opencv-python-headless>=4.8"'):
+    with pytest.raises(MissingPackage, match=r'pip install .*"opencv-python-headless>=4.8"'):
         InpaintFill(nn.Identity())
 
 
