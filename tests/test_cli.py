@@ -440,7 +440,7 @@ def test_scores_that_are_not_finite(own_code, photograph):
 
 
 def test_other_errors_keep_their_traceback_for_debugging(own_code, photograph, monkeypatch):
-    monkeypatch.setattr("layermask.render.figure.png", lambda figure: 1 / 0)
+    monkeypatch.setattr("layermask.io.figure.png", lambda figure: 1 / 0)
     result = run("explain", photograph, "--model", "own_cli_code:five", *QUICK, status=1)
     assert "layermask: ZeroDivisionError: division by zero (LAYERMASK_DEBUG=1 shows where)" in result.stderr
     monkeypatch.setenv("LAYERMASK_DEBUG", "1")

@@ -13,7 +13,8 @@ FLOORS = """
     extras
     errors _private_torch _lazy
     arguments io
-    core kernels zoo data segment
+    data
+    core kernels zoo segment
     padding
     rules
     sparse

@@ -81,7 +81,7 @@ def _answers(
 
 def _answer(image: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple[np.ndarray, TopClasses]:
     """Return what remains of the picture under a removal, and what the model makes of it."""
-    from layermask.render.overlay import hidden_picture
+    from layermask.io.overlay import hidden_picture
 
     fill: Any = getattr(operator, "fill", None)  # operators that paint can show what they paint
     remains = (
@@ -93,7 +93,7 @@ def _answer(image: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple
 
 
 def _sheet(image: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray, TopClasses]]) -> bytes:
-    from layermask.render.figure import png
+    from layermask.io.figure import png
     from layermask.render.sheets import prediction_sheet
 
     columns = [(name, picture, image.named(ranking)) for name, (picture, ranking) in answers.items()]

@@ -6,12 +6,13 @@ import os
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from layermask.arguments.declare import checked
 from layermask.arguments.numbers import flag, optional, pair
+from layermask.arguments.objects import picture
 from layermask.arguments.words import path as path_kind
-from layermask.errors import ImageError, import_optional
+from layermask.errors import ImageError, WrongType, import_optional
 from layermask.io.atomic import open_file, reason
 
 if TYPE_CHECKING:
@@ -31,6 +32,51 @@ def load_image(path: str | Path, gaps: bool = False) -> Image.Image:
     """
     image = decoded(path, "image")
     return _rgb(_eight_bit(image, path, gaps), ground="white")
+
+
+def as_picture(image: Any) -> Image.Image:
+    """Return the Pillow image of a file, by its path, or of an array (H, W), (H, W, 3) or (H, W, 4) uint8.
+
+    Pillow images are returned as they are.
+
+    Raises:
+        WrongType: it is something else.
+        ImageError: the file cannot be read.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return load_image(os.fspath(image))
+    kind, shape = str(getattr(image, "dtype", "")), tuple(getattr(image, "shape", ()))
+    if kind.removeprefix("torch.") == "uint8" and (
+        len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))
+    ):
+        import numpy as np
+
+        return _rgb(
+            import_optional("PIL.Image", "cli").fromarray(np.ascontiguousarray(image)), ground="white"
+        )
+    if kind:
+        raise WrongType(
+            f"image is {kind} of {shape}: give an array (H, W, 3) uint8, a Pillow image or a path"
+        )
+    return picture("image", image)
+
+
+def pixels_of(image: Any) -> np.ndarray:
+    """Return a picture as (H, W, 3) uint8: of what `as_picture` takes, or of a tensor (1, C, H, W) float.
+
+    Tensors go from black at their lowest number to white at their highest. Other than three channels are
+    shown as their mean.
+    """
+    import numpy as np
+
+    if getattr(image, "ndim", 0) != 4:
+        return np.asarray(as_picture(image).convert("RGB"))
+    values = np.nan_to_num(np.asarray(image.detach().cpu().double() if hasattr(image, "detach") else image))
+    if len(values) != 1:
+        raise ImageError(f"image is a batch of {len(values)}: give one, (1, C, H, W)")
+    channels = values[0] if values.shape[1] == 3 else values[0].mean(0, keepdims=True).repeat(3, 0)
+    low, high = channels.min(), channels.max()
+    return np.round(255 * (channels - low) / ((high - low) or 1)).astype(np.uint8).transpose(1, 2, 0)
 
 
 @checked(path=path_kind, size=_SIZE)
