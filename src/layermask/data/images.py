@@ -12,6 +12,7 @@ from layermask.arguments.declare import checked
 from layermask.arguments.numbers import flag, optional, pair
 from layermask.arguments.objects import picture
 from layermask.arguments.words import path as path_kind
+from layermask.data.two_levels import grey_of, visible_in
 from layermask.errors import ImageError, WrongType, import_optional
 from layermask.io.atomic import open_file, reason
 
@@ -81,13 +82,35 @@ def pixels_of(image: Any) -> np.ndarray:
 
 @checked(path=path_kind, size=_SIZE)
 def load_mask(path: str | Path, size: tuple[int, int] | None = None) -> Image.Image:
-    """Read a two-level mask, white = visible, as a picture of 0 and 255; transparent parts are hidden.
+    """Read a mask, white = visible, as a picture of 0 and 255; transparent parts are hidden.
+
+    Soft edges, as brushes and JPEG make them, are cut at half of white, and a warning says so. Of a picture
+    whose background was erased, the opaque part is visible. Two levels of which one is 0 will do, and so will
+    an array (H, W) in a .npy file.
 
     `size`: (width, height) of the image it belongs to; a mask of the same shape and another resolution is
     resized by nearest neighbour.
+
+    Raises:
+        ImageError: the file cannot be read, is a picture of many greys, or has another shape.
     """
-    mask = _two_levels(decoded(path, "mask"), path)
+    import numpy as np
+
+    path = Path(path)
+    array = path.suffix.lower() == ".npy"
+    values = _flat(_load_npy(path, "mask"), path) if array else grey_of(decoded(path, "mask"), path)
+    visible = visible_in(values, path)
+    mask = import_optional("PIL.Image", "cli").fromarray(np.where(visible, np.uint8(255), np.uint8(0)))
     return mask if size is None else fitted(mask, size, path)
+
+
+def _flat(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return a mask (H, W) of an array (..., H, W) of one mask."""
+    if values.ndim < 2 or values.size != values.shape[-1] * values.shape[-2] or not values.size:
+        raise ImageError(f"mask {path} is of shape {values.shape}: expected (height, width)")
+    if values.dtype.kind not in "biuf" or (values.dtype.kind == "f" and not (values == values).all()):
+        raise ImageError(f"mask {path} is {values.dtype}: expected bool or numbers, and no NaN")
+    return values.reshape(values.shape[-2:])
 
 
 @checked(path=path_kind, size=_SIZE)
@@ -196,31 +219,14 @@ def _rgb(image: Image.Image, ground: str) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
 
 
-def _two_levels(mask: Image.Image, path: str | Path) -> Image.Image:
-    import numpy as np
-    from PIL import Image
-
-    deep = mask.mode.startswith("I") or mask.mode == "F"
-    values = np.asarray(mask if deep else _rgb(mask, ground="black").convert("L"))
-    levels = np.unique(values)
-    white = next((top for top in (1, 255, 65535) if np.isin(levels, (0, top)).all()), None)
-    if white is None:
-        raise ImageError(
-            f"mask {path} has {len(levels)} grey values from {levels[0]:g} to {levels[-1]:g}: expected "
-            "only 0 (hidden) and 255 (visible); save it as PNG, and resize it with nearest neighbour only"
-        )
-    return Image.fromarray(np.where(values > 0, np.uint8(255), np.uint8(0)))
-
-
 def fitted(picture: Image.Image, size: tuple[int, int], path: str | Path) -> Image.Image:
     """Resize by nearest neighbour to (width, height), if the two have the same shape."""
     from PIL import Image
 
     if picture.size == size:
         return picture
-    (w, h), (width, height) = picture.size, size
-    # The same shape: one scale factor explains both sides within a pixel.
-    if abs(w * height - h * width) > max(width, height, w, h):
+    if not same_shape(picture.size, size):
+        (w, h), (width, height) = picture.size, size
         turned = (
             "; it has the size of the image before its EXIF rotation" if (w, h) == (height, width) else ""
         )
@@ -230,16 +236,22 @@ def fitted(picture: Image.Image, size: tuple[int, int], path: str | Path) -> Ima
     return picture.resize(size, Image.Resampling.NEAREST)
 
 
-def _load_npy(path: Path) -> np.ndarray:
+def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one scale factor explains both sides, within a pixel."""
+    (w, h), (width, height) = one, other
+    return abs(w * height - h * width) <= max(width, height, w, h)
+
+
+def _load_npy(path: Path, kind: str = "label map") -> np.ndarray:
     import numpy as np
 
-    with _file(path, "label map") as file:
+    with _file(path, kind) as file:
         try:
             labels = np.load(file, allow_pickle=False)
         except Exception as error:  # of a damaged header, numpy raises what Python's parser does
-            raise ImageError(f"label map {path} is not a readable .npy file: {reason(error)}") from error
+            raise ImageError(f"{kind} {path} is not a readable .npy file: {reason(error)}") from error
         if not isinstance(labels, np.ndarray):
-            raise ImageError(f"label map {path} holds several arrays (.npz): save one with numpy.save")
+            raise ImageError(f"{kind} {path} holds several arrays (.npz): save one with numpy.save")
         return labels
 
 
