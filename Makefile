@@ -11,7 +11,7 @@ help:
 
 .venv/cli: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[cli]'
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[cli]'
 	touch $@
 
 .venv/dev: pyproject.toml

@@ -7,8 +7,8 @@ from typing import Any
 from setting import RESULTS
 
 from layermask.io.atomic import write_all
+from layermask.io.figure import png
 from layermask.metrics.bootstrap import Estimate
-from layermask.render.figure import png
 from layermask.render.table import Cell
 from layermask.studies import read_results
 from layermask.studies.registry import Content, experiment_of

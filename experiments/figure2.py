@@ -11,9 +11,9 @@ from layermask import LayerMasking
 from layermask.data.images import load_image
 from layermask.explain.feature_maps import FeatureMap, Place, activations, distance, most_varying_channel
 from layermask.io.atomic import write_all
+from layermask.io.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, place_image, png
+from layermask.io.overlay import hidden_picture
 from layermask.removal import Greyout
-from layermask.render.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, place_image, png
-from layermask.render.overlay import hidden_picture
 
 BLOCK = Place("layer1.0", 0, (56, 56), (2, 3))
 MODEL = "resnet50_v1.keras_in1k"

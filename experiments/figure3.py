@@ -10,9 +10,9 @@ from torch import Tensor
 from layermask import Masked
 from layermask.data.images import load_image
 from layermask.io.atomic import write_all
+from layermask.io.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, png
+from layermask.io.overlay import hidden_picture
 from layermask.padding.neighbor import neighbor
-from layermask.render.figure import CELL, GAP, HEAD, MARGIN, new_figure, place_axes, png
-from layermask.render.overlay import hidden_picture
 from layermask.zoo import Preprocessing
 
 RINGS = (0, 1, 3, 6)

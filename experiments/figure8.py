@@ -15,10 +15,10 @@ from setting import RESULTS, load, options
 
 from layermask import Attribution, Lime
 from layermask.data.images import load_image
+from layermask.explain.sheet import explanation_sheet
 from layermask.io.atomic import write_all
+from layermask.io.figure import png
 from layermask.removal.registry import removal
-from layermask.render.figure import png
-from layermask.render.sheets import explanation_sheet
 from layermask.segment.presets import SEGMENTER_PRESETS
 
 REMOVALS = {"black": "blackout", "grey": "greyout", "layer masking": "layermask"}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import layermask
-from layermask.render.overlay import hidden_picture
+from layermask.io.overlay import hidden_picture
 from layermask.zoo import Preprocessing
 
 PICTURE = Path(layermask.__file__).parent / "assets" / "chelsea.jpg"

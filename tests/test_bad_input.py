@@ -94,20 +94,40 @@ def test_floating_point_pixels(tmp_path):
     assert "float32 values from 0 to 3.5" in refusal(tmp_path / "a.tiff")
 
 
-def test_a_mask_resized_by_bilinear_interpolation(tmp_path):
-    block = np.zeros((8, 8), np.uint8)
-    block[2:5, 3:7] = 255
-    Image.fromarray(block).resize((20, 20), Image.Resampling.BILINEAR).save(tmp_path / "m.png")
+def test_a_mask_of_many_greys(tmp_path):
+    Image.fromarray(np.tile(np.arange(0, 256, 3, dtype=np.uint8), (8, 1))).save(tmp_path / "m.png")
     message = refusal(tmp_path / "m.png", load_mask)
-    assert re.search(
-        r"has \d+ grey values from 0 to 255: expected only 0 \(hidden\) and 255 \(visible\)", message
-    )
-    assert message.endswith("save it as PNG, and resize it with nearest neighbour only")
+    assert "has 86 grey values from 0 to 255, and 79% of it is neither black nor white" in message
+    assert message.endswith("expected only 0 (hidden) and 255 (visible), or soft edges between the two")
 
 
-def test_a_mask_of_two_other_levels(tmp_path):
-    Image.fromarray(np.array([[0, 128]], np.uint8)).save(tmp_path / "m.png")
-    assert "has 2 grey values from 0 to 128" in refusal(tmp_path / "m.png", load_mask)
+def test_a_photograph_is_no_mask(photograph, tmp_path):
+    assert "is neither black nor white" in refusal(photograph, load_mask)
+    Image.fromarray(np.array([[10, 128]], np.uint8)).save(tmp_path / "m.png")
+    assert "has 2 grey values from 10 to 128" in refusal(tmp_path / "m.png", load_mask)
+    Image.new("L", (4, 4), 38).save(tmp_path / "m.png")
+    assert "has 1 grey values from 38 to 38" in refusal(tmp_path / "m.png", load_mask)
+
+
+def test_a_mask_of_black_on_transparent(tmp_path):
+    strokes = np.zeros((8, 8, 4), np.uint8)
+    strokes[2:5, 2:5, 3] = 255
+    Image.fromarray(strokes).save(tmp_path / "m.png")
+    assert refusal(tmp_path / "m.png", load_mask).endswith("both hidden: paint what is visible in white")
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((2, 4, 4), bool), r"is of shape \(2, 4, 4\): expected \(height, width\)"),
+        (np.full((4, 4), np.nan), "is float64: expected bool or numbers, and no NaN"),
+        (np.full((4, 4), "x"), "is <U1: expected bool"),
+        (np.array([[-1, 1]]), "has 2 grey values from -1 to 1"),
+    ],
+)
+def test_arrays_that_are_no_masks(tmp_path, array, words):
+    np.save(tmp_path / "m.npy", array)
+    assert re.search(words, refusal(tmp_path / "m.npy", load_mask))
 
 
 def test_a_mask_of_another_shape(tmp_path):
@@ -174,11 +194,8 @@ def test_outputs_replace_older_ones(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new", "b": b"too"}
 
 
-def test_a_missing_package_names_the_extra():
-    message = re.escape(
-        'needs the package no_such_thing, which is not installed: pip install "layermask[timm]"'
-    )
-    with pytest.raises(MissingPackage, match=message):
+def test_a_missing_package_is_named():
+    with pytest.raises(MissingPackage, match="the package no_such_thing, which is not installed: pip"):
         import_optional("no_such_thing.data", "timm")
 
 

@@ -22,8 +22,10 @@ from layermask.data.images import load_image, load_mask
 from layermask.errors import InputError
 from layermask.explain.lime import Lime
 from layermask.io.record import sha256
+from layermask.removal.layer_masking import LayerMasking
 from layermask.removal.registry import removal
 from layermask.segment.labels import restore_segments
+from layermask.studies.hidden import outline_hint
 from layermask.zoo import load
 from layermask.zoo.preprocessing import Preprocessing
 
@@ -202,6 +204,10 @@ def test_a_model_of_ones_own_with_few_classes(own_code, photograph, tmp_path):
 DEFAULTS = ("layermask", "greyout", "blackout")
 
 
+def visible_share(mask: Path) -> torch.Tensor:
+    return load("builtin").preprocessing.mask(load_mask(mask)).float().mean()
+
+
 def test_predict(photograph, mask, tmp_path):
     result = run("predict", photograph, "--mask", mask, "--out", tmp_path / "out")
     blocks = result.stdout.split("\n")
@@ -210,7 +216,9 @@ def test_predict(photograph, mask, tmp_path):
         assert name in blocks
     record = json.loads((tmp_path / "out" / "chelsea_predict.json").read_text())
     assert list(record["answers"]) == ["whole image", *DEFAULTS]
+    share = record["mask"].pop("visible")
     assert record["mask"] == {"file": "mask.png", "sha256": sha256(mask), "invert": False}
+    assert share == pytest.approx(float(visible_share(mask)))
     loaded = load("builtin")
     x = loaded.preprocessing(load_image(photograph))
     visible = loaded.preprocessing.mask(load_mask(mask))
@@ -307,11 +315,48 @@ def test_usage_errors_have_status_2(photograph):
     run("predict", photograph, status=2)
 
 
+def test_a_mask_of_the_size_of_the_models_input(photograph, tmp_path, builtin):
+    pixels = np.zeros((224, 224), np.uint8)
+    pixels[:50, 100:] = 255
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    run(
+        "predict",
+        photograph,
+        "--mask",
+        tmp_path / "m.png",
+        "--out",
+        tmp_path,
+        "--against",
+        "none",
+        *["--device", "cpu"],
+    )
+    record = json.loads((tmp_path / "chelsea_predict.json").read_text())
+    assert record["mask"]["visible"] == pytest.approx(50 * 124 / 224**2)
+    x, visible = builtin.preprocessing(photograph), torch.from_numpy(pixels > 0)[None, None]
+    with torch.no_grad():
+        chances = LayerMasking(builtin.model)(x, visible).softmax(1)[0]
+    for entry in record["answers"]["layermask"]:
+        assert entry["probability"] == pytest.approx(float(chances[entry["class"]]), rel=1e-4)
+
+
+def test_a_hint_that_the_outline_is_hidden_too():
+    visible = torch.zeros(1, 1, 40, 40, dtype=torch.bool)
+    visible[..., 10:30, 10:30] = True
+    assert outline_hint(visible).startswith(
+        "one region of 75% of the picture is hidden, and under layer masking"
+    )
+    assert outline_hint(~visible) == ""  # 25 % are hidden
+    assert outline_hint(torch.arange(40 * 40).reshape(1, 1, 40, 40) % 40 // 5 % 2 == 0) == ""  # stripes
+    assert outline_hint(torch.ones(1, 1, 4, 4, dtype=torch.bool)) == ""
+
+
 def test_bad_masks(photograph, mask, tmp_path):
-    smooth = load_mask(mask).resize((902, 600), Image.Resampling.BILINEAR)
-    smooth.save(tmp_path / "smooth.png")
-    assert "grey values" in refused(
-        "predict", photograph, "--mask", tmp_path / "smooth.png", "--out", tmp_path / "o"
+    assert "grey values" in refused("predict", photograph, "--mask", photograph, "--out", tmp_path / "o")
+    corner = np.zeros((300, 451), np.uint8)
+    corner[:4, :4] = 255  # outside the centre crop
+    Image.fromarray(corner).save(tmp_path / "corner.png")
+    assert "lies outside the 224x224 pixels that the model takes" in refused(
+        "predict", photograph, "--mask", tmp_path / "corner.png", "--out", tmp_path / "o"
     )
     Image.new("1", (300, 300), 1).save(tmp_path / "square.png")
     assert "is 300x300 and the image 451x300" in refused(
@@ -440,7 +485,7 @@ def test_scores_that_are_not_finite(own_code, photograph):
 
 
 def test_other_errors_keep_their_traceback_for_debugging(own_code, photograph, monkeypatch):
-    monkeypatch.setattr("layermask.render.figure.png", lambda figure: 1 / 0)
+    monkeypatch.setattr("layermask.io.figure.png", lambda figure: 1 / 0)
     result = run("explain", photograph, "--model", "own_cli_code:five", *QUICK, status=1)
     assert "layermask: ZeroDivisionError: division by zero (LAYERMASK_DEBUG=1 shows where)" in result.stderr
     monkeypatch.setenv("LAYERMASK_DEBUG", "1")

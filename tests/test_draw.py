@@ -12,14 +12,15 @@ from PIL import Image
 from sheets import readable_texts
 
 from layermask.explain.attribution import Attribution
+from layermask.explain.sheet import explanation_sheet
+from layermask.io.figure import png, svg
+from layermask.io.overlay import hidden_picture, overlay
 from layermask.io.pixels import DETRACTS, SUPPORTS
 from layermask.metrics.flipping import Curve
 from layermask.render.bars import interval_chart
 from layermask.render.curves import Plot, curve_chart, curve_sheet, swatch
-from layermask.render.figure import png, svg
 from layermask.render.html import template
-from layermask.render.overlay import hidden_picture, overlay
-from layermask.render.sheets import explanation_sheet, prediction_sheet
+from layermask.render.sheets import prediction_sheet
 from layermask.segment.segmenters import Grid
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)

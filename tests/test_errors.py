@@ -58,7 +58,7 @@ RAISED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "MissingPackage": (
         lambda folder: errors.import_optional("no_such_package", "cli"),
-        'this needs the package no_such_package, which is not installed: pip install "layermask[cli]"',
+        'this needs the package no_such_package, which is not installed: pip install "',
     ),
     "NoMaskRule": (
         lambda folder: missing_rule(),

@@ -359,7 +359,7 @@ def same(value: float, *shape: int):
 
 
 BAD = {
-    "no setting 'samples': it has perturbations_per_eval": lambda: explainer("lime")(
+    r"no setting 'samples' \(nearest: n_samples\): it has perturbations_per_eval": lambda: explainer("lime")(
         smooth_game(4)
     ).attribute(IMAGE, 0, stripes(4), samples=3),
     "one segment for the whole image": lambda: build("lime", smooth_game(4)).attribute(IMAGE, 0, stripes(1)),

@@ -317,11 +317,11 @@ def test_inpainting_is_opencvs(method, channels):
         torch.testing.assert_close(painted[0, channel][hidden], want[hidden])
 
 
-def test_without_opencv_the_message_names_the_extra(monkeypatch):
+def test_without_opencv_the_message_names_it(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingPackage, match=r'pip install "layermask\[inpaint\]"'):
+    with pytest.raises(MissingPackage, match=r'pip install .*"opencv-python-headless>=4.8"'):
         InpaintFill(nn.Identity())
 
 

@@ -10,9 +10,11 @@ import layermask
 
 ROOT = Path(layermask.__file__).parent
 FLOORS = """
+    extras
     errors _private_torch _lazy
     arguments io
-    core kernels zoo data segment
+    data
+    core kernels zoo segment
     padding
     rules
     sparse
@@ -22,7 +24,7 @@ FLOORS = """
     render check deploy adapters
     studies testing
     cli
-    __init__
+    __init__ __main__
 """.strip().splitlines()
 """From the ground up. `__init__` has names only, which are imported when first used."""
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}

@@ -132,6 +132,68 @@ def test_masks_of_every_mode(tmp_path, kind):
     np.testing.assert_array_equal(array(load_mask(tmp_path / "m.png", (8, 6))), BLOCK)
 
 
+SOFT = "grey values: half of white and brighter is visible"
+OPAQUE = "neither black nor white where it is opaque: its opaque part is visible"
+
+
+def disc(side=64, inner=4):
+    """White of soft edges on black, and where it is half or more."""
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    level = np.clip(side / inner - np.hypot(y, x) + 0.5, 0, 1)
+    return np.round(255 * level).astype(np.uint8)
+
+
+def with_alpha(colors, alpha):
+    colors = np.broadcast_to(np.asarray(colors, np.uint8), (*alpha.shape, 3))
+    return Image.fromarray(np.concatenate([colors, alpha[..., None]], 2))
+
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+HARD = np.where(disc() > 127, np.uint8(255), np.uint8(0))
+DRAWN = {
+    "soft brush": (lambda: Image.fromarray(disc()), SOFT),
+    "soft brush of 16 bit": (lambda: Image.fromarray(disc().astype(np.uint16) * 257), SOFT),
+    "soft white on transparent": (lambda: with_alpha(255, disc()), SOFT),
+    "erased background": (lambda: with_alpha(PHOTO, HARD), OPAQUE),
+    "red strokes": (lambda: with_alpha((255, 0, 0), HARD), OPAQUE),
+    "dark grey and light grey strokes": (lambda: with_alpha(PHOTO // 8 + 60, HARD), OPAQUE),
+    "palette of VOC": (
+        lambda: Image.fromarray(HARD // 255 * np.uint8(38)),
+        "two values 0 and 38: 38 is visible",
+    ),
+    "labels 0 and 2": (lambda: Image.fromarray((HARD // 255 * 2).astype(np.uint16)), "0 and 2: 2 is visible"),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_masks_that_tools_draw_are_read_and_it_is_said_how(tmp_path, kind):
+    make, words = DRAWN[kind]
+    make().save(tmp_path / "m.png")
+    with pytest.warns(UserWarning, match=words):
+        np.testing.assert_array_equal(array(load_mask(tmp_path / "m.png")), HARD)
+
+
+def test_a_black_and_white_drawing_with_transparent_parts_is_read_by_its_colours(tmp_path):
+    alpha = np.full((64, 64), 255, np.uint8)
+    alpha[:, :20] = 0
+    with_alpha(HARD[..., None], alpha).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(array(load_mask(tmp_path / "m.png")), np.where(alpha > 0, HARD, 0))
+
+
+def test_a_mask_of_jpeg_is_cut_with_a_warning(tmp_path):
+    Image.fromarray(HARD).save(tmp_path / "m.jpg", quality=60)
+    with pytest.warns(UserWarning, match="JPEG blurs edges, save masks as PNG"):
+        found = array(load_mask(tmp_path / "m.jpg"))
+    assert (found != HARD).mean() < 0.01
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.float32, np.int64])
+def test_masks_of_arrays(tmp_path, kind):
+    for shape in ((64, 64), (1, 1, 64, 64)):
+        np.save(tmp_path / "m.npy", (HARD > 0).astype(kind).reshape(shape))
+        np.testing.assert_array_equal(array(load_mask(tmp_path / "m.npy", (64, 64))), HARD)
+
+
 def test_a_mask_of_another_resolution_is_resized_by_nearest_neighbour(tmp_path):
     Image.fromarray(BLOCK).save(tmp_path / "m.png")
     found = array(load_mask(tmp_path / "m.png", (32, 24)))

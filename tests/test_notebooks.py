@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from layermask import Attribution, LayerMasking, Masked
 from layermask.explain import FeatureAblation
 from layermask.io.pixels import png
+from layermask.metrics import Predictions
 from layermask.studies.audit.verdict import recommend
 from layermask.testing.explainers import smooth_game, stripes
 from layermask.zoo import Loaded, Preprocessing
@@ -154,6 +155,18 @@ def test_a_loaded_model_shows_what_it_takes() -> None:
 def kept(lead: float) -> Tensor:
     draws = torch.rand(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     return (0.2 * draws + torch.tensor([lead, 0, 0])).clamp(0, 1)
+
+
+def test_predictions_show_their_curves() -> None:
+    predicted = torch.tensor([[1, 1, 2], [3, 4, 4]])
+    fractions = torch.tensor([0.0, 0.5, 1.0])
+    one = Predictions(predicted, fractions, labels=torch.tensor([1, 4]))
+    assert repr(one) == "Predictions(predicted (2, 3), 3 fractions from 0 to 1, labels)"
+    text = shown(one).text
+    assert "accuracy 0.500 1.000 0.500" in text and "unchanged 1.000 0.500 0.000" in text
+    assert "accuracy" not in shown(Predictions(predicted, fractions)).text
+    two = shown(Predictions(torch.stack([predicted, predicted], 1), fractions)).text
+    assert "unchanged 1.000 0.500 0.000; 1.000 0.500 0.000" in two
 
 
 def test_a_verdict_shows_how_sure_it_is() -> None:

@@ -17,9 +17,9 @@ from PIL import Image
 
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
+from layermask.io.overlay import hidden_picture, overlay
 from layermask.render.explanation_page import embedded, report_page
-from layermask.render.overlay import hidden_picture, overlay
-from layermask.segment.labels import restore_segments
+from layermask.segment.labels import restore_segments, spread
 from layermask.segment.segmenters import Grid
 
 HEIGHT, WIDTH, CELL = 64, 96, 16
@@ -280,7 +280,7 @@ def test_overlays_are_those_of_the_pictures(opened):
     limits = [max(float(each.scores[row].abs().max()) for each in FOUND.values()) for row in (0, 1)]
     assert len(opened["first"]) == 2 * len(views())
     for painted, (row, each) in zip(opened["first"][::2], views(), strict=True):
-        want = overlay(PICTURE, each.heatmap(row), limits[row]).astype(int)
+        want = overlay(PICTURE, spread(each.shades()[row], each.segments, 0.0), limits[row]).astype(int)
         assert np.abs(image(painted) - want)[rows][:, columns].max() <= 1
 
 

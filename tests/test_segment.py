@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from layermask.errors import InputError
+from layermask.data.images import load_image
+from layermask.errors import InputError, MissingPackage
 from layermask.segment.labels import relabel
 from layermask.segment.presets import SEGMENTER_PRESETS, SEGMENTERS, segmented, segmenter
 from layermask.segment.segmenters import Boxes, Grid, Quickshift, Slic
@@ -146,3 +147,29 @@ def test_a_segmenter_that_fails_is_named_by_its_text(monkeypatch):
     monkeypatch.setattr(Grid, "__call__", fails)
     with pytest.raises(InputError, match="segments 'grid:4' cannot be made: ZeroDivisionError: no steps"):
         segmented("grid:4", torch.zeros(3, 8, 8))
+
+
+def test_volumes_in_batches_are_segmented_in_three_dimensions():
+    volume = torch.zeros(1, 1, 24, 32, 16)
+    assert torch.equal(Grid(8)(volume), Grid(8).labels((24, 32, 16)))
+    valid = torch.ones(24, 32, 16, dtype=torch.bool)
+    valid[:, 0] = False
+    assert torch.equal(Grid(8)(volume, valid) == -1, ~valid)
+    with pytest.raises(InputError, match="image: a picture is"):
+        Slic(4)(volume)
+    with pytest.raises(InputError, match=r"boxes are of pictures \(H, W\)"):
+        Boxes(((0, 0, 2, 2),))(volume)
+
+
+def test_a_path_is_a_picture(photograph):
+    for each in (Grid(32), Slic(10)):
+        assert torch.equal(each(photograph), each(load_image(photograph)))
+        assert torch.equal(each(str(photograph)), each(np.asarray(load_image(photograph))))
+
+
+def test_without_numpy_it_is_named(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(MissingPackage, match="the package numpy, which is not installed: pip install"):
+        Slic(4)(torch.zeros(3, 8, 8))

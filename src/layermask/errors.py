@@ -10,6 +10,8 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
+from layermask.extras import install
+
 __all__ = ["ImageError", "InputError", "LostMask", "MissingPackage", "ModelError", "NoMaskRule", "WrongType"]
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
 
@@ -53,7 +55,7 @@ class MissingPackage(InputError, ImportError):
 
 
 def import_optional(module: str, extra: str) -> ModuleType:
-    """Import `module`, or say which extra of layermask installs it."""
+    """Import `module`, or say how to install it and what else its extra of layermask lacks."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -61,7 +63,7 @@ def import_optional(module: str, extra: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != package:
             raise  # the package is there and broken: its own message says more
         raise MissingPackage(
-            f'this needs the package {package}, which is not installed: pip install "layermask[{extra}]"'
+            f"this needs the package {package}, which is not installed: {install(extra, package)}"
         ) from error
 
 

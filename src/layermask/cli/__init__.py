@@ -10,6 +10,8 @@ def main() -> None:
     try:
         from layermask.cli.app import app
     except ModuleNotFoundError as error:
+        from layermask.extras import install
+
         package = (error.name or "").partition(".")[0]
-        sys.exit(f'layermask: the command line needs {package}: pip install "layermask[cli]"')
+        sys.exit(f"layermask: the command line needs {package}: {install('cli', package)}")
     app()

@@ -11,6 +11,7 @@ from layermask.cli import (
     build,
     check,
     compare,
+    doctor,
     evaluate,
     explain,
     export,
@@ -37,6 +38,7 @@ app.command("export")(export.command)
 app.command("segments")(segments.command)
 app.command("models")(models.command)
 app.command("build")(build.command)
+app.command("doctor")(doctor.command)
 
 
 def _version(wanted: bool) -> None:

@@ -112,8 +112,8 @@ _MAPS = (
 
 
 def _sheet(found: Comparison) -> bytes:
-    from layermask.render.figure import png
-    from layermask.render.overlay import hidden_picture
+    from layermask.io.figure import png
+    from layermask.io.overlay import hidden_picture
     from layermask.studies.comparison.figure import comparison_sheet
 
     image, inside = found.scene, found.inside

@@ -225,9 +225,9 @@ class _Work:
     def _curves(
         self, image: PreparedImage, found: dict[str, Attribution], explainers: dict[str, Explainer], job: Job
     ) -> Path:
+        from layermask.io.figure import png
         from layermask.metrics.flipping import curve
         from layermask.render.curves import curve_sheet
-        from layermask.render.figure import png
 
         settings = {
             "perturbations_per_eval": self.batch_size,
@@ -331,8 +331,8 @@ def _finding(name: str, found: Attribution, row: int) -> str:
 
 
 def _sheet(image: PreparedImage, found: dict[str, Attribution]) -> bytes:
-    from layermask.render.figure import png
-    from layermask.render.sheets import explanation_sheet
+    from layermask.explain.sheet import explanation_sheet
+    from layermask.io.figure import png
 
     samples = max(each.n_samples for each in found.values())
     title = f"{image.title}, {next(iter(found.values())).method}, {samples:,} masks"

@@ -43,7 +43,8 @@ SEED: Any = {"min": 0, "max": LARGEST_SEED}
 FINITE: Any = {"callback": _finite}
 MASK: Any = typer.Option(
     help="Mask file: white pixels are visible, black ones hidden; or polygons of labelme or COCO (.json), "
-    "visible inside. Or a folder with one mask per picture, of the same name.",
+    "visible inside. Of the picture's shape, or of the size of the model's input. Soft edges are cut at half "
+    "of white; erased backgrounds are hidden. Or a folder with one mask per picture, of the same name.",
     show_default=False,
     **PATH,
 )

@@ -46,7 +46,7 @@ def command(
     """
     with outcome(quiet):
         from layermask.io.atomic import write_all
-        from layermask.render.figure import png
+        from layermask.io.figure import png
         from layermask.studies.registry import experiment_of
         from layermask.studies.store import read_results
 

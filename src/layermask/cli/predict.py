@@ -11,9 +11,8 @@ import typer
 from layermask.cli import options
 from layermask.cli.jobs import Advance, Found, Job, Session, find_jobs, mask_of
 from layermask.cli.outcome import outcome
-from layermask.errors import printable
 from layermask.io.record import engine_of, sha256
-from layermask.studies.hidden import visible_part
+from layermask.studies.hidden import Hidden, outline_hint, visible_part
 from layermask.studies.prepared import PreparedImage, TopClasses, rank
 
 if TYPE_CHECKING:
@@ -61,9 +60,10 @@ def command(
             shown = visible_part(image, own, invert)
             shown = shown if image.valid is None else shown & image.valid
             answers = _answers(image, operators, shown, session.print_line)
-            record = _record(image, own, invert, answers) | {"engine_used": engine_of(*operators.values())}
+            hidden = Hidden(shown, own, 0.0, 0)
+            record = _record(image, hidden, invert, answers) | {"engine_used": engine_of(*operators.values())}
             advance(1)
-            return Found(_sheet(image, own, answers), record)
+            return Found(_sheet(image, hidden, answers), record)
 
         session.run(work, request, "predicting")
 
@@ -76,12 +76,14 @@ def _answers(
     answers |= {name: _answer(image, operator, visible) for name, operator in operators.items()}
     for name, (_, ranking) in answers.items():
         print_line(f"{name}\n{image.listed(ranking)}")
+    if hint := outline_hint(visible):
+        print_line(hint)
     return answers
 
 
 def _answer(image: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple[np.ndarray, TopClasses]:
     """Return what remains of the picture under a removal, and what the model makes of it."""
-    from layermask.render.overlay import hidden_picture
+    from layermask.io.overlay import hidden_picture
 
     fill: Any = getattr(operator, "fill", None)  # operators that paint can show what they paint
     remains = (
@@ -92,19 +94,19 @@ def _answer(image: PreparedImage, operator: nn.Module, visible: Tensor) -> tuple
     return remains, rank(operator, image.x, visible, output=image.output, valid=image.valid)
 
 
-def _sheet(image: PreparedImage, mask: Path, answers: dict[str, tuple[np.ndarray, TopClasses]]) -> bytes:
-    from layermask.render.figure import png
+def _sheet(image: PreparedImage, hidden: Hidden, answers: dict[str, tuple[np.ndarray, TopClasses]]) -> bytes:
+    from layermask.io.figure import png
     from layermask.render.sheets import prediction_sheet
 
     columns = [(name, picture, image.named(ranking)) for name, (picture, ranking) in answers.items()]
-    return png(prediction_sheet(f"{image.title}, {printable(mask.name)}", columns, image.output))
+    return png(prediction_sheet(f"{image.title}, {hidden.title()}", columns, image.output))
 
 
 def _record(
-    image: PreparedImage, mask: Path, invert: bool, answers: dict[str, tuple[Any, TopClasses]]
+    image: PreparedImage, hidden: Hidden, invert: bool, answers: dict[str, tuple[Any, TopClasses]]
 ) -> dict[str, Any]:
     return {
         **image.record(),
-        "mask": {"file": mask.name, "sha256": sha256(mask), "invert": invert},
+        "mask": {**hidden.record(), "invert": invert},
         "answers": {name: image.entries(ranking) for name, (_, ranking) in answers.items()},
     }

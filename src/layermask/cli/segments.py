@@ -92,7 +92,7 @@ def _write(folder: Path, job: Job, labels: Tensor, shown: Image.Image) -> None:
     import numpy as np
 
     from layermask.io.atomic import make_folder, write_all
-    from layermask.render.overlay import bordered_picture
+    from layermask.io.overlay import bordered_picture
 
     array, picture = BytesIO(), BytesIO()
     np.save(array, labels.numpy())

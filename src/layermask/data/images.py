@@ -6,12 +6,14 @@ import os
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from layermask.arguments.declare import checked
 from layermask.arguments.numbers import flag, optional, pair
+from layermask.arguments.objects import picture
 from layermask.arguments.words import path as path_kind
-from layermask.errors import ImageError, import_optional
+from layermask.data.two_levels import grey_of, visible_in
+from layermask.errors import ImageError, WrongType, import_optional
 from layermask.io.atomic import open_file, reason
 
 if TYPE_CHECKING:
@@ -34,15 +36,82 @@ def load_image(path: str | Path, gaps: bool = False) -> Image.Image:
     return _rgb(_eight_bit(image, path, gaps), ground="white")
 
 
+def as_picture(image: Any) -> Image.Image:
+    """Return the Pillow image of a file, by its path, or of an array (H, W), (H, W, 3) or (H, W, 4) uint8.
+
+    Pillow images are returned as they are.
+
+    Raises:
+        WrongType: it is something else.
+        ImageError: the file cannot be read.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return load_image(os.fspath(image))
+    kind, shape = str(getattr(image, "dtype", "")), tuple(getattr(image, "shape", ()))
+    if kind.removeprefix("torch.") == "uint8" and (
+        len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))
+    ):
+        import numpy as np
+
+        return _rgb(
+            import_optional("PIL.Image", "cli").fromarray(np.ascontiguousarray(image)), ground="white"
+        )
+    if kind:
+        raise WrongType(
+            f"image is {kind} of {shape}: give an array (H, W, 3) uint8, a Pillow image or a path"
+        )
+    return picture("image", image)
+
+
+def pixels_of(image: Any) -> np.ndarray:
+    """Return a picture as (H, W, 3) uint8: of what `as_picture` takes, or of a tensor (1, C, H, W) float.
+
+    Tensors go from black at their lowest number to white at their highest. Other than three channels are
+    shown as their mean.
+    """
+    import numpy as np
+
+    if getattr(image, "ndim", 0) != 4:
+        return np.asarray(as_picture(image).convert("RGB"))
+    values = np.nan_to_num(np.asarray(image.detach().cpu().double() if hasattr(image, "detach") else image))
+    if len(values) != 1:
+        raise ImageError(f"image is a batch of {len(values)}: give one, (1, C, H, W)")
+    channels = values[0] if values.shape[1] == 3 else values[0].mean(0, keepdims=True).repeat(3, 0)
+    low, high = channels.min(), channels.max()
+    return np.round(255 * (channels - low) / ((high - low) or 1)).astype(np.uint8).transpose(1, 2, 0)
+
+
 @checked(path=path_kind, size=_SIZE)
 def load_mask(path: str | Path, size: tuple[int, int] | None = None) -> Image.Image:
-    """Read a two-level mask, white = visible, as a picture of 0 and 255; transparent parts are hidden.
+    """Read a mask, white = visible, as a picture of 0 and 255; transparent parts are hidden.
+
+    Soft edges, as brushes and JPEG make them, are cut at half of white, and a warning says so. Of a picture
+    whose background was erased, the opaque part is visible. Two levels of which one is 0 will do, and so will
+    an array (H, W) in a .npy file.
 
     `size`: (width, height) of the image it belongs to; a mask of the same shape and another resolution is
     resized by nearest neighbour.
+
+    Raises:
+        ImageError: the file cannot be read, is a picture of many greys, or has another shape.
     """
-    mask = _two_levels(decoded(path, "mask"), path)
+    import numpy as np
+
+    path = Path(path)
+    array = path.suffix.lower() == ".npy"
+    values = _flat(_load_npy(path, "mask"), path) if array else grey_of(decoded(path, "mask"), path)
+    visible = visible_in(values, path)
+    mask = import_optional("PIL.Image", "cli").fromarray(np.where(visible, np.uint8(255), np.uint8(0)))
     return mask if size is None else fitted(mask, size, path)
+
+
+def _flat(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return a mask (H, W) of an array (..., H, W) of one mask."""
+    if values.ndim < 2 or values.size != values.shape[-1] * values.shape[-2] or not values.size:
+        raise ImageError(f"mask {path} is of shape {values.shape}: expected (height, width)")
+    if values.dtype.kind not in "biuf" or (values.dtype.kind == "f" and not (values == values).all()):
+        raise ImageError(f"mask {path} is {values.dtype}: expected bool or numbers, and no NaN")
+    return values.reshape(values.shape[-2:])
 
 
 @checked(path=path_kind, size=_SIZE)
@@ -151,31 +220,14 @@ def _rgb(image: Image.Image, ground: str) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
 
 
-def _two_levels(mask: Image.Image, path: str | Path) -> Image.Image:
-    import numpy as np
-    from PIL import Image
-
-    deep = mask.mode.startswith("I") or mask.mode == "F"
-    values = np.asarray(mask if deep else _rgb(mask, ground="black").convert("L"))
-    levels = np.unique(values)
-    white = next((top for top in (1, 255, 65535) if np.isin(levels, (0, top)).all()), None)
-    if white is None:
-        raise ImageError(
-            f"mask {path} has {len(levels)} grey values from {levels[0]:g} to {levels[-1]:g}: expected "
-            "only 0 (hidden) and 255 (visible); save it as PNG, and resize it with nearest neighbour only"
-        )
-    return Image.fromarray(np.where(values > 0, np.uint8(255), np.uint8(0)))
-
-
 def fitted(picture: Image.Image, size: tuple[int, int], path: str | Path) -> Image.Image:
     """Resize by nearest neighbour to (width, height), if the two have the same shape."""
     from PIL import Image
 
     if picture.size == size:
         return picture
-    (w, h), (width, height) = picture.size, size
-    # The same shape: one scale factor explains both sides within a pixel.
-    if abs(w * height - h * width) > max(width, height, w, h):
+    if not same_shape(picture.size, size):
+        (w, h), (width, height) = picture.size, size
         turned = (
             "; it has the size of the image before its EXIF rotation" if (w, h) == (height, width) else ""
         )
@@ -185,16 +237,22 @@ def fitted(picture: Image.Image, size: tuple[int, int], path: str | Path) -> Ima
     return picture.resize(size, Image.Resampling.NEAREST)
 
 
-def _load_npy(path: Path) -> np.ndarray:
+def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one scale factor explains both sides, within a pixel."""
+    (w, h), (width, height) = one, other
+    return abs(w * height - h * width) <= max(width, height, w, h)
+
+
+def _load_npy(path: Path, kind: str = "label map") -> np.ndarray:
     import numpy as np
 
-    with _file(path, "label map") as file:
+    with _file(path, kind) as file:
         try:
             labels = np.load(file, allow_pickle=False)
         except Exception as error:  # of a damaged header, numpy raises what Python's parser does
-            raise ImageError(f"label map {path} is not a readable .npy file: {reason(error)}") from error
+            raise ImageError(f"{kind} {path} is not a readable .npy file: {reason(error)}") from error
         if not isinstance(labels, np.ndarray):
-            raise ImageError(f"label map {path} holds several arrays (.npz): save one with numpy.save")
+            raise ImageError(f"{kind} {path} holds several arrays (.npz): save one with numpy.save")
         return labels
 
 

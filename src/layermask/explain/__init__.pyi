@@ -6,6 +6,7 @@ from layermask.explain.greedy import GreedyDeletion as GreedyDeletion
 from layermask.explain.greedy import GreedyInsertion as GreedyInsertion
 from layermask.explain.kernel_shap import KernelShap as KernelShap
 from layermask.explain.lime import Lime as Lime
+from layermask.explain.many import attribute_each as attribute_each
 from layermask.explain.occlusion import Occlusion as Occlusion
 from layermask.explain.permutation import PermutationShapley as PermutationShapley
 from layermask.explain.registry import EXPLAINERS as EXPLAINERS

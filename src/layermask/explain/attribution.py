@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +15,20 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import Checked
 from layermask.arguments.kinds import Text
-from layermask.errors import InputError
+from layermask.data.images import pixels_of
+from layermask.errors import InputError, WrongType, import_optional
+from layermask.explain.saved import restored, saved
+from layermask.explain.sheet import explanation_sheet
+from layermask.io.atomic import read_json, reason, write_all
 from layermask.io.notebook import card
-from layermask.io.pixels import tinted
+from layermask.io.pixels import PALE, tinted
+from layermask.io.record import to_json
 from layermask.removal.targets import known_target, target_name
-from layermask.segment.labels import NOWHERE, spread
+from layermask.segment.labels import NOWHERE, sizes_of, spread
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
+    from matplotlib.figure import Figure
 
 Index = Annotated[int, kinds.index]
 Rows = Annotated[Tensor, partial(kinds.values, ndim=2)]
@@ -59,6 +66,13 @@ class Attribution(Checked):
         self._check_segments()
         self._check_rows()
 
+    def __repr__(self) -> str:
+        """One line, whatever the number of segments."""
+        rows, count = self.scores.shape
+        fit = "" if self.r2 is None else ", R² " + " ".join(f"{x:.2f}" for x in self.r2.flatten().tolist())
+        names = ", ".join(map(target_name, self.targets))
+        return f"Attribution({self.method or 'no method'}, {rows} targets: {names}, {count} segments{fit})"
+
     def _repr_html_(self) -> str:
         """What notebooks show: what was asked, and for each target its best segments and its scores."""
         limit = float(self.scores.abs().nan_to_num().max())
@@ -66,7 +80,7 @@ class Attribution(Checked):
             "targets": ", ".join(map(str, self.targets)),
             "segments": self.scores.shape[1],
             "masks asked for": self.n_samples,
-            "full tint": f"{limit:.3g}, green supports, red detracts",
+            "full tint": f"{limit:.3g}, blue supports, orange detracts, pale: 0 is in the 95 % interval",
         }
         rows = enumerate(self.targets)
         facts |= {f"target {target}": self._summary(row) for row, target in rows}
@@ -83,7 +97,8 @@ class Attribution(Checked):
             return []
         white = torch.full(self.segments.shape, 255.0)
         maps = (
-            (target_name(target), self.heatmap(row).nan_to_num()) for row, target in enumerate(self.targets)
+            (target_name(target), spread(self.shades()[row], self.segments, 0.0).nan_to_num())
+            for row, target in enumerate(self.targets)
         )
         return [(f"target {target}", tinted(white, scores, limit)) for target, scores in maps]
 
@@ -132,6 +147,83 @@ class Attribution(Checked):
         level = kinds.number("level", level, above=0, below=1)
         half = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
         return self.scores - half, self.scores + half
+
+    def noise(self, level: float = 0.95) -> Bool[Tensor, "T S"]:
+        """Return which (T, S) scores may be noise: 0 lies in their interval. None if there are no errors."""
+        if self.stderr is None:
+            return torch.zeros_like(self.scores, dtype=torch.bool)
+        low, high = self.interval(level)
+        return (low <= 0) & (high >= 0)
+
+    def shades(self) -> Float[Tensor, "T S"]:
+        """Return the scores as pictures tint them: those that may be noise a quarter as strong."""
+        return torch.where(self.noise(), PALE * self.scores, self.scores)
+
+    def plot(self, image: Any, labels: Sequence[str] = ()) -> Figure:
+        """Return a figure of matplotlib: the picture, and beside it the scores of each target over it.
+
+        `image`: as the model sees it: the tensor (1, C, H, W) that was explained, or a file, Pillow image or
+        array (H, W, 3) uint8 of the segments' size. `labels`: names of the classes, as `loaded.labels`.
+
+        Raises:
+            InputError: the segments are of no picture, or of another size.
+        """
+        picture = pixels_of(image)
+        if picture.shape[:2] != tuple(self.segments.shape):
+            raise InputError(
+                f"image is {picture.shape[:2]} and the segments {tuple(self.segments.shape)}: give the "
+                "picture as the model sees it: the tensor explained, or loaded.preprocessing.picture(x)"
+            )
+        named = [
+            (target_name(each, labels), float(p))
+            for each, p in zip(self.targets, self.prediction, strict=True)
+        ]
+        return explanation_sheet(self.method, picture, named, {self.method or "scores": self}, labels)
+
+    def to(self, device: str | torch.device) -> Attribution:
+        """Return the same with its tensors on a device."""
+        held = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **held)
+
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with a row for each target and segment, and a column for what is known of it."""
+        rows, count = self.scores.shape
+        sizes = sizes_of(self.segments, count)
+        names = [each if isinstance(each, int) else target_name(each) for each in self.targets]
+        columns = {
+            "target": [name for name in names for _ in range(count)],
+            "segment": list(range(count)) * rows,
+            "pixels": sizes.tolist() * rows,
+            "score": self.scores.flatten().tolist(),
+        }
+        if self.stderr is not None:
+            columns |= {"stderr": self.stderr.flatten().tolist(), "noise": self.noise().flatten().tolist()}
+        if self.region is not None:
+            columns["region"] = self.region.flatten().tolist()
+        return import_optional("pandas", "").DataFrame(columns)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, every number in full. Targets that are no classes, and functions, by their names.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_all({kinds.path("path", path): to_json(saved(self)).encode()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Attribution:
+        """Return what `save` wrote. Targets that are no classes can be read, and not be explained again.
+
+        Raises:
+            InputError: the file cannot be read, or holds no attribution.
+        """
+        path = kinds.path("path", path)
+        try:
+            return cls(**restored(read_json(path, "attribution")))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, InputError) and not isinstance(error, WrongType):
+                raise
+            raise InputError(f"{path} holds no attribution: {reason(error)}") from error
 
     def visible(self, shown: int | Tensor, row: int = 0) -> Bool[Tensor, "1 1 *P"]:
         """Return the (1, 1, *S) mask that shows the `shown` highest segments, or those of a bool (S,)."""

@@ -15,7 +15,7 @@ from layermask.arguments import kinds
 from layermask.arguments.declare import Checked, checked
 from layermask.arguments.kinds import Count
 from layermask.arguments.refusal import warn
-from layermask.errors import InputError
+from layermask.errors import InputError, nearest
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
 from layermask.removal.gaps import Valid, never_visible, valid_pixels
@@ -88,15 +88,15 @@ class Explainer(Checked, ABC):
             InputError: what is given does not fit the image or the model; the message says how.
         """
         maps = None if feature_mask is None else [kinds.label_map("feature_mask", feature_mask)]
-        more = additional_forward_args
-        return self.attribute_batch(image, [target], maps, show_progress, more, valid=valid, **settings)[0]
+        more, made = additional_forward_args, self._with(settings) if settings else self
+        return made.attribute_batch(image, [target], maps, show_progress, more, valid=valid)[0]
 
     @checked(images=kinds.images, show_progress=kinds.progress, valid=kinds.valid)
     def attribute_batch(
         self,
         images: Float[Tensor, "N C *S"],
         targets: Targets | Sequence[Targets] = None,
-        feature_masks: Sequence[Any] | None = None,
+        feature_masks: Any = None,
         show_progress: ProgressCallback = False,
         additional_forward_args: Any = None,
         *,
@@ -105,7 +105,8 @@ class Explainer(Checked, ABC):
     ) -> list[Attribution]:
         """Explain images (N, C, *S), each over its own segments; a forward pass may span several images.
 
-        `targets`: one for each image, as in `attribute`; a single one is that of all images. Tensors of
+        `targets`: one for each image, as in `attribute`; a single one is that of all images, as is a single
+        label map (*S), in a tensor or an array, of `feature_masks`. Tensors of
         `additional_forward_args` are (N, ...); `valid` is bool (*S) or (N or 1, 1, *S), or "nan".
         """
         more = extra_inputs(additional_forward_args, len(images), self.removal)
@@ -160,13 +161,16 @@ class Explainer(Checked, ABC):
     def _with(self, settings: dict[str, Any]) -> Explainer:
         known = [f.name for f in dataclasses.fields(self) if f.name != "removal"]
         if odd := [key for key in settings if key not in known]:
-            raise InputError(f"{self.name} has no setting {odd[0]!r}: it has {', '.join(known)}")
+            near = nearest(odd[0], [*known, "target", "feature_mask"])
+            raise InputError(f"{self.name} has no setting {odd[0]!r}{near}: it has {', '.join(known)}")
         return dataclasses.replace(self, **settings)
 
     def _maps(
         self, images: Tensor, feature_masks: Sequence[Any] | None, valid: Tensor | None = None
     ) -> list[Segments]:
         shown = [None] * len(images) if valid is None else [*valid]
+        if getattr(feature_masks, "ndim", 0) == images.ndim - 2:
+            feature_masks = [feature_masks] * len(images)  # one that all share
         feature_masks = None if feature_masks is None else kinds.sequence("feature_masks", feature_masks)
         if feature_masks is None or all(mask is None for mask in feature_masks):
             if self.needs_segments:

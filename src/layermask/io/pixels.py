@@ -12,14 +12,15 @@ from torch import Tensor
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int, Shaped, UInt8
 
-SUPPORTS, DETRACTS = (0.0, 0.50, 0.22), (0.80, 0.08, 0.12)
+SUPPORTS, DETRACTS = (0.0, 0.396, 0.616), (0.835, 0.369, 0.0)  # blue, orange: told apart by the colour-blind
 TINT = 0.8  # how much of the colour there is at the end of the scale
+PALE = 0.25  # as much of its tint has a score that may be noise
 
 
 def tinted(
     base: Shaped[Tensor, "H W"], heatmap: Shaped[Tensor, "H W"], limit: float
 ) -> UInt8[Tensor, "H W 3"]:
-    """Tint grey pixels (H, W), 0 to 255: green where scores (H, W) support, red where not.
+    """Tint grey pixels (H, W), 0 to 255: blue where scores (H, W) support, orange where not.
 
     Returns (H, W, 3) uint8. The tint is full at a score of `limit`, in the units of the scores, none at 0.
     """

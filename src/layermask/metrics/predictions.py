@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import check_fields, checked
 from layermask.errors import InputError
+from layermask.io.notebook import card
 from layermask.metrics.bootstrap import Estimate, average, bootstrap
 from layermask.metrics.wordnet import similarity
 
@@ -155,6 +157,26 @@ class Predictions:
             )
         known = partial(kinds.classes, most=self.classes)
         check_fields(self, predicted=known, labels=kinds.optional(known), whole=kinds.optional(known))
+
+    def __repr__(self) -> str:
+        """One line, whatever the number of images."""
+        known = [name for name in ("labels", "whole") if getattr(self, name) is not None]
+        return (
+            f"Predictions({', '.join([f'predicted {tuple(self.predicted.shape)}', self._shares(), *known])})"
+        )
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: how much was asked, and the metrics that need no more, at each fraction."""
+        facts = {"predicted": tuple(self.predicted.shape), "removed": self._shares()}
+        for name in ("accuracy", "unchanged", "class-entropy"):
+            with contextlib.suppress(InputError):  # there are no labels, or nothing that was whole
+                rows = self.curve(name).reshape(-1, len(self.fractions)).tolist()
+                facts[name] = "; ".join(" ".join(f"{value:.3f}" for value in row) for row in rows)
+        return card("Predictions", facts)
+
+    def _shares(self) -> str:
+        low, high = float(self.fractions[0]), float(self.fractions[-1])
+        return f"{len(self.fractions)} fractions from {low:g} to {high:g}"
 
     def curve(self, metric: str, *, weights: Float[Tensor, "B N"] | None = None) -> Float[Tensor, "*B K"]:
         """Return the metric at each fraction: (*L, K), or (B, *L, K) for weights (B, N)."""

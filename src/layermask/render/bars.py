@@ -8,7 +8,7 @@ from math import isfinite, nan
 from typing import TYPE_CHECKING
 
 from layermask.errors import import_optional
-from layermask.render.figure import (
+from layermask.io.figure import (
     COLORS,
     FAINT,
     INK,

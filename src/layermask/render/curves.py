@@ -8,10 +8,7 @@ from math import nan
 from typing import TYPE_CHECKING
 
 from layermask.errors import import_optional
-from layermask.metrics.flipping import Curve
-from layermask.removal.targets import target_name
-from layermask.render.bars import Bounds
-from layermask.render.figure import (
+from layermask.io.figure import (
     CELL,
     MARGIN,
     NOTE,
@@ -23,6 +20,9 @@ from layermask.render.figure import (
     place_axes,
     write,
 )
+from layermask.metrics.flipping import Curve
+from layermask.removal.targets import target_name
+from layermask.render.bars import Bounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
+from layermask.explain.sheet import explained_unit, notes_on, predicted, scale_end, spread_of
 from layermask.io.pixels import DETRACTS, SUPPORTS, TINT
 from layermask.removal.targets import target_name
 from layermask.render.html import bars, data_uri, filled, page, section, settings_table, template
-from layermask.render.overlay import explained_unit, predicted, scale_end
 from layermask.segment.labels import of_segments
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def report_page(
         count=count,
         room=2 * len(str(count)) + 4,  # of "3 of 196" with the most digits, so that nothing moves
         shown=shown,
+        notes=escape(" ".join(notes_on(found)[1:])),
         predictions=bars("<h2>Predictions</h2>", predictions, explained_unit(first)),
         targets="\n".join(sections),
         settings=section("settings", "Settings", settings_table(settings)),
@@ -106,11 +107,15 @@ def _data(segments: Tensor, found: Mapping[str, Attribution]) -> dict[str, Any]:
             {
                 "scores": _numbers(each.scores),
                 "order": each.scores.argsort(dim=1, descending=True, stable=True).tolist(),
-                **({} if each.stderr is None else {"stderr": _numbers(each.stderr)}),
+                **({} if each.stderr is None else _unsure(each.stderr, each.shades())),
             }
             for each in found.values()
         ],
     }
+
+
+def _unsure(stderr: Tensor, shades: Tensor) -> dict[str, Any]:
+    return {"stderr": _numbers(stderr), "shades": _numbers(shades)}
 
 
 def _numbers(rows: Tensor) -> list[list[float | None]]:
@@ -125,7 +130,7 @@ def _target(found: Mapping[str, Attribution], row: int, name: str) -> str:
     return (
         f'<section class="target">\n<h2>{escape(name)} <small>{escape(told)}</small></h2>\n'
         f'<div class="scale" style="--detracts: {_end(DETRACTS)}; --supports: {_end(SUPPORTS)}">'
-        '<div role="img" aria-label="scale: red detracts, green supports"></div>'
+        '<div role="img" aria-label="scale: orange detracts, blue supports"></div>'
         f"<p><span>−{limit:.2g}</span><span>0</span><span>+{limit:.2g}</span></p></div>\n"
         f'<div class="removals">\n{"".join(removals)}</div>\n</section>'
     )
@@ -152,9 +157,8 @@ def _facts(each: Attribution, row: int) -> str:
     """Return two lines: how much was asked and how well it fits, and how sure the scores are."""
     asked = f"{each.n_samples:,} samples" if each.n_samples else ""
     fit = "" if each.r2 is None or not math.isfinite(each.r2[row]) else f"R² {float(each.r2[row]):.2f}"
-    sure = ""
-    if each.stderr is not None and bool(each.stderr[row].isfinite().any()):
-        sure = f"scores ± {float(each.stderr[row].nanmedian()):.2g} (median)"
+    spread = spread_of(each, row)
+    sure = f"scores {spread} (median)" if spread else ""
     region = "" if each.region is None else f"smallest region: {int(each.region[row].sum())} segments"
     lines = (", ".join(filter(None, pair)) for pair in ((fit, asked), (sure, region)))
     return "\n".join(filter(None, lines)) or "&nbsp;"

@@ -1,6 +1,6 @@
 """Segmenters: from a picture to an (H, W) int64 map of labels 0, 1, 2, ... without gaps.
 
-A picture is an array (H, W) or (H, W, C), a tensor (..., H, W) or a Pillow image, of any number of channels.
+A picture is an array (H, W) or (H, W, C), a tensor (..., H, W), a Pillow image, or the path of a file.
 `valid` (H, W) bool, or "nan" for what holds no NaN, says which pixels may be visible: the others are in no
 segment, of label -1, and what they hold changes nothing.
 """
@@ -8,6 +8,8 @@ segment, of label -1, and what they hold changes nothing.
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import Checked
 from layermask.arguments.kinds import Count, Positive
+from layermask.data.images import load_image
 from layermask.errors import InputError, import_optional
 from layermask.io import demo
 from layermask.io.pixels import bordered
@@ -138,7 +141,9 @@ class Boxes(Checked):
     boxes: Annotated[tuple[Box, ...], partial(kinds.several, kind=_box)]
 
     def __call__(self, image: Any, valid: Any = None) -> Int64[Tensor, "H W"]:
-        height, width = _extent(image)
+        height, width, *more = _extent(image)
+        if more:
+            raise InputError(f"boxes are of pictures (H, W), and the image is {tuple(image.shape)}")
         labels = torch.zeros(height, width, dtype=torch.int64)
         for number, box in enumerate(self.boxes, 1):
             left, top, right, bottom = box
@@ -156,9 +161,9 @@ def _skimage() -> Any:
 
 
 def _extent(image: Any) -> tuple[int, ...]:
-    """Return (height, width)."""
+    """Return (height, width), or the size of a volume (N, C, *S)."""
     if isinstance(image, Tensor) and image.ndim >= 2:
-        return tuple(image.shape[-2:])
+        return tuple(image.shape[2:] if image.ndim > 4 else image.shape[-2:])
     return _array(image).shape[:2]
 
 
@@ -167,8 +172,7 @@ def _pixels(image: Any, valid: Any) -> tuple[Shaped[np.ndarray, "H W C"], Bool[T
 
     Where it is not, the array holds the mean of the rest: scikit-image reads it there too.
     """
-    import numpy as np
-
+    np = import_optional("numpy", "cli")
     pixels, shown = _array(image), None if valid is None else _shown(image, valid)
     if shown is not None:
         inside = shown.numpy()
@@ -186,7 +190,7 @@ def _shown(image: Any, valid: Any) -> Bool[Tensor, "H W"]:
         shown, size = ~torch.from_numpy(_array(image)).isnan().any(-1), _extent(image)
     else:
         shown, size = valid.cpu(), _extent(image)
-    if shown.numel() != size[0] * size[1] or tuple(shown.shape[-2:]) != size:
+    if shown.numel() != math.prod(size) or tuple(shown.shape[-len(size) :]) != size:
         raise InputError(
             f"valid is of shape {tuple(shown.shape)}: give {size}, True for pixels of the picture"
         )
@@ -199,8 +203,10 @@ def _shown(image: Any, valid: Any) -> Bool[Tensor, "H W"]:
 
 def _array(image: Any) -> Shaped[np.ndarray, "H W C"]:
     """Return the picture as an array (H, W, C)."""
-    import numpy as np
+    np = import_optional("numpy", "cli")
 
+    if isinstance(image, (str, os.PathLike)):
+        image = load_image(os.fspath(image))
     if isinstance(image, Tensor):
         image = kinds.values("image", image).detach().cpu().float()
         image = image[0] if image.ndim == 4 and len(image) == 1 else image

@@ -12,9 +12,12 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import Checked
 from layermask.arguments.numbers import same_length
+from layermask.data.images import as_picture
 from layermask.errors import ImageError, InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from jaxtyping import Bool, Float, Float32, Int64, Shaped, UInt8
     from PIL import Image
@@ -52,9 +55,14 @@ class Preprocessing(Checked):
     def channels(self) -> int:
         return len(self.mean)
 
-    def __call__(self, image: Image.Image) -> Float32[Tensor, "1 C {self.crop[0]} {self.crop[1]}"]:
-        """Return the (1, C, H, W) float tensor for a picture of any mode; C is 1 or 3."""
-        image = kinds.picture("image", image)
+    def __call__(
+        self, image: Image.Image | str | Path | np.ndarray
+    ) -> Float32[Tensor, "1 C {self.crop[0]} {self.crop[1]}"]:
+        """Return the (1, C, H, W) float tensor for a picture of any mode; C is 1 or 3.
+
+        `image`: a Pillow image, the path of a file, or an array (H, W) or (H, W, 3) uint8.
+        """
+        image = as_picture(image)
         pixels = self._frame(image.convert(self._mode()), self.interpolation, self._pad_colour())
         x = _tensor(pixels).reshape(*self.crop, self.channels).permute(2, 0, 1)[None]
         x = x.flip(1) if self.order == "BGR" else x

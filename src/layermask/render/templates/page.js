@@ -106,7 +106,7 @@
     const found = data.removals[column];
     const each = {
       element, scores: found.scores[row], order: found.order[row], stderr: found.stderr?.[row],
-      tinted: overlay(found.scores[row], data.limits[row]), shown: null, segment: null,
+      tinted: overlay((found.shades ?? found.scores)[row], data.limits[row]), shown: null, segment: null,
       canvases: element.querySelectorAll("canvas"),
       readout: element.querySelector(".readout"), share: element.querySelector(".share"),
     };

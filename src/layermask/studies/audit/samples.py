@@ -11,9 +11,9 @@ from torch import Tensor
 
 from layermask.data.source import ImageSource, Sample
 from layermask.explain.query_plan import Segments
+from layermask.io.overlay import hidden_picture
 from layermask.metrics.segment_removal import how_many
 from layermask.removal.painting import PixelFill
-from layermask.render.overlay import hidden_picture
 from layermask.segment.presets import segmented
 from layermask.studies.orders import random_order
 from layermask.studies.protocol import MakeOperator

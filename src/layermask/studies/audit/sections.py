@@ -7,10 +7,10 @@ from functools import cache
 from html import escape
 from typing import Any
 
+from layermask.io.figure import svg
 from layermask.metrics.bootstrap import Estimate
 from layermask.render.bars import common_limits, interval_chart
 from layermask.render.curves import Plot, curve_chart, swatch
-from layermask.render.figure import svg
 from layermask.render.html import paragraph, section
 from layermask.render.table import Cell, Html, Table
 from layermask.render.words import Points, Share, percent, rounded

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from layermask.explain.feature_maps import FeatureMap
-from layermask.render.figure import (
+from layermask.io.figure import (
     DPI,
     FAINT,
     MARGIN,
@@ -23,7 +23,7 @@ from layermask.render.figure import (
     place_image,
     write,
 )
-from layermask.render.overlay import hidden_picture
+from layermask.io.overlay import hidden_picture
 
 if TYPE_CHECKING:
     import numpy as np

@@ -105,7 +105,7 @@ def _answer(scene: PreparedImage, visible: Tensor, removal: Callable[..., Any]) 
     import sys
 
     from layermask.core.masked import is_plain
-    from layermask.render.overlay import hidden_picture
+    from layermask.io.overlay import hidden_picture
 
     entered: list[Any] = []
     handle = scene.loaded.model.register_forward_pre_hook(lambda module, args: entered.extend(args[:1]))

@@ -7,9 +7,9 @@ from math import isfinite
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from layermask.io.figure import COLORS, MARGIN, NOTE, new_figure, place_axes
 from layermask.metrics.bootstrap import means
 from layermask.render.bars import Bounds, exact
-from layermask.render.figure import COLORS, MARGIN, NOTE, new_figure, place_axes
 from layermask.studies.protocol import class_names, figure_title
 from layermask.studies.registry import Columns, Content
 from layermask.studies.shape_bias.report import HITS, common_classes, has_classes, words

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from layermask.errors import import_optional
-from layermask.explain.attribution import Attribution
+from layermask.io.figure import CELL, place_axes
 from layermask.io.pixels import bordered, checkered, tinted
-from layermask.removal.reading import OF_CLASSES
-from layermask.render.figure import CELL, place_axes
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL import Image
-
-
-def scale_end(found: Iterable[Attribution], row: int) -> float:
-    """Return the end of the scale of a target: the largest finite score under any removal."""
-    scores = torch.cat([each.scores[row] for each in found])
-    return float(scores[scores.isfinite()].abs().max()) if bool(scores.isfinite().any()) else 0.0
-
-
-def predicted(found: Attribution, row: int) -> str:
-    """Return what the model says of the whole picture, in the unit that is explained."""
-    prediction, unit = float(found.prediction[row]), explained_unit(found)
-    return f"{100 * prediction:.1f} %" if unit in OF_CLASSES else f"{unit} {prediction:.3g}"
-
-
-def explained_unit(found: Attribution) -> str:
-    output = found.settings.get("output", "probability")
-    return output if isinstance(output, str) else "answer"
 
 
 def overlay(picture: np.ndarray, heatmap: Tensor, limit: float) -> np.ndarray:
