@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
+from fitting import made
 from torch import nn
 
 from layermask.explain.registry import EXPLAINERS
@@ -18,7 +19,7 @@ from layermask.metrics import localisation, operators, predictions, shape_bias
 from layermask.metrics.flipping import curve
 from layermask.removal.fills.constant import Constant
 from layermask.removal.painting import PixelFill
-from layermask.removal.registry import REMOVALS, removal
+from layermask.removal.registry import REMOVALS
 from layermask.testing import ExplainerLaws, FillLaws, RemovalLaws
 from layermask.testing.explainers import smooth_game, stripes
 from layermask.zoo.preprocessing import Preprocessing
@@ -73,7 +74,7 @@ def test_shapes_are_watched(watched: set[str]) -> None:
 
 def operator(name: str, model: nn.Module) -> nn.Module:
     segments = torch.arange(96).view(12, 8) // 7
-    return removal(name, model, Preprocessing(mean=(0.5,) * 3, std=(0.2,) * 3), segments)
+    return made(name, model, Preprocessing(mean=(0.5,) * 3, std=(0.2,) * 3), segments, (3, 12, 8))
 
 
 @pytest.mark.parametrize(

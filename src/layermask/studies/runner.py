@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import nn
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import Kind, checked
@@ -22,7 +20,7 @@ from layermask.errors import ImageError, InputError
 from layermask.io import record
 from layermask.io.ahead import ahead
 from layermask.studies.store import Row, Store
-from layermask.zoo.loaded import Loaded
+from layermask.zoo.loaded import Loaded, parameters_digest
 
 StudyProgress = Callable[[Store, int], AbstractContextManager[Callable[[float], None]]]
 """From the store and the number of pictures that are left: a context of `advance(pictures)`."""
@@ -191,12 +189,3 @@ def describe(
         "device": device.type,
         "versions": versions,
     }
-
-
-def parameters_digest(model: nn.Module) -> str:
-    """Return the SHA-256 of the weights: weights of a custom model have no other name."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
