@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,8 +20,8 @@ from layermask.removal.painting import ConstantFill
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Shaped
 
-REACH = 24
-"""Pixels, of an image of 224: hidden pixels that visible ones enclose within this reach are holes."""
+REACHES = (16, 20, 24, 28, 32)
+"""Pixels, of an image of 224: hidden pixels that visible ones enclose within such a reach are holes."""
 SIDE = 224
 BETWEEN = (0.2, 0.8)
 
@@ -29,15 +30,16 @@ class Adaptive(nn.Module):
     """Answers by one removal where hidden areas are holes between visible parts, by another where only some
     object is left of the image, and mixes both in between.
 
-    A mask alone decides: the share of its hidden area that is open (`open_share`). Up to the first number of
-    `between` the answer is that of `holes`, from the second on that of `cutouts`. Between them both are asked,
-    and their answers mixed in proportion, so that an explainer that hides segment after segment meets no jump.
+    The mask alone decides: the share of its hidden area that is open (`open_share`). Up to the first number
+    of `between` the answer is that of `holes`, from the second on that of `cutouts`. Between them both are
+    asked, and their answers are mixed in proportion, so that an explainer that hides segment after segment
+    meets no jump.
 
     Args:
         model: any module whose first argument is the images; its answers are tensors (N, ...).
         holes: the removal operator of the model for holes, by default `LayerMasking` as `Settings.steady()`.
         cutouts: the one for cut-outs, by default `ConstantFill`: 0, the mean colour after normalisation.
-        reach: of `open_share`.
+        reaches: of `open_share`.
         between: two shares, from 0 to 1, ascending.
 
     Raises:
@@ -50,7 +52,7 @@ class Adaptive(nn.Module):
         holes: nn.Module | None = None,
         cutouts: nn.Module | None = None,
         *,
-        reach: float = REACH,
+        reaches: Sequence[float] = REACHES,
         between: tuple[float, float] = BETWEEN,
     ) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ class Adaptive(nn.Module):
         holes = LayerMasking(model, settings=Settings.steady()) if holes is None else holes
         cutouts = ConstantFill(model) if cutouts is None else cutouts
         self.holes, self.cutouts = _of(model, "holes", holes), _of(model, "cutouts", cutouts)
-        self.reach = kinds.number("reach", reach, above=0)
+        self.reaches = kinds.numbers("reaches", reaches, above=0)
         self.between = kinds.numbers("between", between, low=0, high=1)
         if len(self.between) != 2 or self.between[0] >= self.between[1]:
             raise InputError(f"between is {between}: give two shares in ascending order, as {BETWEEN}")
@@ -96,33 +98,38 @@ class Adaptive(nn.Module):
     def weight(self, visible: Bool[Tensor, "M 1 *S"]) -> Float[Tensor, " M"]:
         """How much of the answer to each mask (M, 1, *S) is that of `cutouts`, from 0 to 1."""
         low, high = self.between
-        return ((open_share(visible, self.reach) - low) / (high - low)).clamp(0, 1)
+        return ((open_share(visible, self.reaches) - low) / (high - low)).clamp(0, 1)
 
     def extra_repr(self) -> str:
-        return f"reach={self.reach}, between={self.between}"
+        return f"reaches={self.reaches}, between={self.between}"
 
 
-def open_share(visible: Bool[Tensor, "M 1 *S"], reach: float = REACH) -> Float[Tensor, " M"]:
+def open_share(visible: Bool[Tensor, "M 1 *S"], reaches: Sequence[float] = REACHES) -> Float[Tensor, " M"]:
     """How much of the hidden area of each mask (M, 1, *S) lies outside the closing of the visible part.
 
-    The closing is by a square of `reach` pixels to each side, for images whose shorter side is 224; on others
-    it is scaled with that. Beyond the image everything counts as visible. 0 where nothing is hidden.
+    The closing is by a square that reaches so many pixels to each side, for images whose shorter side is 224;
+    on others it is scaled with that. Beyond the image everything counts as visible. The mean over `reaches`:
+    by one of them, a hole that grows would turn from closed to open all at once. 0 where nothing is hidden.
     """
-    pixels = max(1, round(reach * min(visible.shape[2:]) / SIDE))
-    far = ~_dilated(visible, pixels)
-    outside = _dilated(far, pixels) & ~visible
-    hidden = (~visible).flatten(1).sum(1)
-    return outside.flatten(1).sum(1) / hidden.clamp(min=1)
+    scale, hidden = min(visible.shape[2:]) / SIDE, ~visible
+    total = torch.zeros(len(visible), dtype=torch.int64, device=visible.device)
+    for reach in reaches:
+        pixels = max(1, round(reach * scale))
+        outside = _dilated(~_dilated(visible, pixels), pixels) & hidden
+        total = total + outside.flatten(1).sum(1)
+    return total / (hidden.flatten(1).sum(1).clamp(min=1) * len(reaches))
 
 
 def _dilated(mask: Tensor, pixels: int) -> Tensor:
-    """Where anything of the mask is within so many pixels, along all axes: by running sums, whatever reach."""
+    """Where anything of the mask is within so many pixels, along all axes; windows double at each step."""
+    width = 2 * pixels + 1
     for axis in range(2, mask.ndim):
-        n = mask.shape[axis]
-        sums = F.pad(mask.cumsum(axis), [0, 0] * (mask.ndim - 1 - axis) + [1, 0])
-        at = torch.arange(n, device=mask.device)
-        above, below = (at + pixels + 1).clamp(max=n), (at - pixels).clamp(min=0)
-        mask = sums.index_select(axis, above) > sums.index_select(axis, below)
+        mask, done = F.pad(mask, [0, 0] * (mask.ndim - 1 - axis) + [pixels, pixels]), 1
+        while done < width:
+            step = min(done, width - done)
+            length = mask.shape[axis] - step
+            mask = mask.narrow(axis, 0, length) | mask.narrow(axis, step, length)
+            done += step
     return mask
 
 
@@ -151,7 +158,11 @@ def _mixed(holes: Any, cutouts: Any, weight: Tensor, rows: Tensor | None) -> Any
 
     def mixed(x: Any) -> Tensor:
         other = next(others)
-        if not isinstance(x, Tensor) or not x.is_floating_point() or (rows is not None and len(x) != len(rows)):
+        if (
+            not isinstance(x, Tensor)
+            or not x.is_floating_point()
+            or (rows is not None and len(x) != len(rows))
+        ):
             raise InputError(
                 f"Adaptive mixes answers that are float tensors of one row per image, and the model's is a "
                 f"{type(holes).__name__}: use one of the two operators"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,7 +13,7 @@ from layermask.arguments import kinds
 from layermask.core.settings import Settings
 from layermask.errors import InputError, import_optional
 from layermask.io.atomic import is_file, make_folder, read_bytes, write_all
-from layermask.io.record import sha256, versions
+from layermask.io.record import versions
 from layermask.kernels.cache import folders
 from layermask.removal.moments import TENSORS, Statistics
 from layermask.zoo.loaded import Loaded, parameters_digest
@@ -59,12 +58,6 @@ def found(model: nn.Module, name: str) -> Path:
             "name their file by --fitted, or use layermask.removal.Matched(model).fit(images)"
         )
     return path
-
-
-def record(model: nn.Module, removals: Iterable[str], fitted: Iterable[str]) -> dict[str, Any]:
-    """Return the checksum of the statistics that `removals` use, if any of them is among the `fitted` ones."""
-    path = file_of(model) if set(removals) & set(fitted) else None
-    return {} if path is None else {"fitted": sha256(path)}
 
 
 def write(

@@ -1,4 +1,4 @@
-"""Moment matching: layer masking that brings the statistics of masked pictures back to those of whole ones."""
+"""Moment matching: layer masking that brings statistics of masked pictures back to those of whole ones."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ CELLS = 14  # of random masks, per axis: 16 pixels of 224
 class Matched(LayerMasking):
     """Layer masking with the drift of each channel's statistics undone.
 
-    Under masks the mean and variance of a channel move away from those that the network was trained on. `fit`
-    measures how far, on a few pictures. In answers, each channel of each norm's input (without norms: of each
-    convolution's output) is then moved back by one affine map, which depends on the share of the image that is
-    hidden and on nothing else. With nothing hidden it is the identity, so that all laws hold.
+    Under masks the mean and variance of a channel move away from those that the network was trained on.
+    `fit` measures how far, on a few pictures. In answers, each channel of each norm's input (without norms:
+    of each convolution's output) is then moved back by one affine map, which depends on the share of the
+    image that is hidden and on nothing else. With nothing hidden it is the identity, so that all laws hold.
 
     The model is neither copied nor changed.
 
@@ -193,16 +193,16 @@ class Matched(LayerMasking):
             "nothing to match, use LayerMasking"
         )
 
-    def _masked(
-        self, images: Tensor, visible: Tensor, place: str, whole: list[Found]
-    ) -> list[Moments]:
+    def _masked(self, images: Tensor, visible: Tensor, place: str, whole: list[Found]) -> list[Moments]:
         """The moments under masks, with the layers before brought back by what is found there."""
         found: list[Moments] = []
 
         def bring_back(number: int, site: Site) -> Masked:
             base, eps = _at(whole, number, site)
             here = site.moments()
-            here = Moments(*(torch.where(here.seen, a, b) for a, b in zip(here[:2], base, strict=False)), here.seen)
+            here = Moments(
+                *(torch.where(here.seen, a, b) for a, b in zip(here[:2], base, strict=False)), here.seen
+            )
             found.append(here)
             drift = [self.strength * (a - b) for a, b in zip(here[:2], base, strict=False)]
             return site.moved(*brought_back(base.mean, base.variance, *drift, eps))

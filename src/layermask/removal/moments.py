@@ -1,4 +1,4 @@
-"""Statistics of a network's channels, of whole and of masked pictures, and what brings one back to the other."""
+"""Statistics of a network's channels under masks, and what brings them back to those of whole pictures."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ NORMS: dict[Callable, int] = {
 """Norms, and the place of `eps` among their arguments."""
 _LAST = {F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm}
 """Norms of the last axes; channels are one axis, the last."""
-CONVOLUTIONS = frozenset(
-    getattr(F, f"conv{kind}{n}d") for kind in ("", "_transpose") for n in (1, 2, 3)
-)
+CONVOLUTIONS = frozenset(getattr(F, f"conv{kind}{n}d") for kind in ("", "_transpose") for n in (1, 2, 3))
 PLACES = ("norms", "convolutions")
 """Where a network is matched: at the inputs of its norms or, where it has none, at the outputs of its
 convolutions."""
@@ -115,7 +113,7 @@ TENSORS = ("levels", "mean", "variance", "eps")
 
 
 class Statistics(nn.Module):
-    """Moments of all channels that are matched, side by side, for whole images and each share of hidden cells.
+    """Moments of all channels that are matched, side by side: of whole images, and for each hidden share.
 
     `levels` (L,): the shares, ascending, above 0. `mean`, `variance` (L + 1, T): of whole images first. `eps`
     (T,). `channels`: how many each map has, in the order of a pass; they add up to T. `place`: of `PLACES`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,10 @@ from layermask._private_torch import MadeFor
 from layermask.arguments import kinds
 from layermask.core.settings import Settings
 from layermask.errors import InputError
-from layermask.removal.fitted import found
+from layermask.io.record import sha256
 from layermask.removal.adaptive import Adaptive
 from layermask.removal.fills.protocol import Fill
+from layermask.removal.fitted import file_of, found
 from layermask.removal.layer_masking import LayerMasking
 from layermask.removal.matched import Matched
 from layermask.removal.painting import (
@@ -234,6 +235,14 @@ def removal(
 def check_name(name: str) -> str:
     """Return `name`, if there is a removal operator of that name."""
     return kinds.known("removal", name, REMOVALS)
+
+
+def statistics_record(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Return the checksum of the statistics that removals of these names read, if any of them does."""
+    if not any(name in REMOVALS and REMOVALS[name].fitted for name in names):
+        return {}
+    path = file_of(model)
+    return {} if path is None else {"fitted": sha256(path)}
 
 
 MakeOperator = Callable[[str, Loaded, "Tensor | None"], Callable[..., Any]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from layermask.data.source import ImageSource, Sample
 from layermask.errors import ImageError, InputError
 from layermask.io import record
 from layermask.io.ahead import ahead
+from layermask.removal.registry import statistics_record
 from layermask.studies.store import Row, Store
 from layermask.zoo.loaded import Loaded, parameters_digest
 
@@ -180,12 +183,15 @@ def describe(
     experiment: Experiment, loaded: Loaded, source: ImageSource, weights: Path | None, device: torch.device
 ) -> dict[str, Any]:
     """Return all that the rows of a run depend on, for settings.json; batch sizes are not among it."""
+    settings = experiment.settings(source)
+    names = re.findall(r"[\w-]+", json.dumps(settings))
     versions = {name: version for name, version in record.versions().items() if name != "python"}
     return {
         "experiment": experiment.name,
-        **experiment.settings(source),
+        **settings,
         "data": {"name": source.name, "images": len(source), "digest": source.digest()},
         "model": {**loaded.record(weights), "parameters": parameters_digest(loaded.model)},
+        **statistics_record(loaded.model, names),
         "device": device.type,
         "versions": versions,
     }
