@@ -55,10 +55,8 @@ from layermask.explain.occlusion import Occlusion as Occlusion
 from layermask.explain.permutation import PermutationShapley as PermutationShapley
 from layermask.explain.rise import Rise as Rise
 from layermask.removal import fills as fills
-from layermask.removal.adaptive import Adaptive as Adaptive
 from layermask.removal.calibrated import Calibrated as Calibrated
 from layermask.removal.layer_masking import LayerMasking as LayerMasking
-from layermask.removal.matched import Matched as Matched
 from layermask.removal.painting import PixelFill as PixelFill
 from layermask.removal.token_dropping import TokenDropping as TokenDropping
 from layermask.segment.segmenters import Grid as Grid

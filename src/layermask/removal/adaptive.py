@@ -20,10 +20,10 @@ from layermask.removal.painting import ConstantFill
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Shaped
 
-REACHES = (16, 20, 24, 28, 32)
+REACHES = (16.0, 20.0, 24.0, 28.0, 32.0)
 """Pixels, of an image of 224: hidden pixels that visible ones enclose within such a reach are holes."""
 SIDE = 224
-BETWEEN = (0.2, 0.8)
+BETWEEN = (0.15, 0.6)
 
 
 class Adaptive(nn.Module):
@@ -89,7 +89,7 @@ class Adaptive(nn.Module):
                 return self.cutouts(images, visible, *args, **kwargs)
         needed = visible & (weight < 1).view(-1, *[1] * (visible.ndim - 1))  # others cost no rows
         holes = self.holes(images, needed, *args, **kwargs)
-        if len(weight) == 1 or not is_readable(visible):
+        if not is_readable(visible) or len(weight) == 1:
             return _mixed(holes, self.cutouts(images, visible, *args, **kwargs), weight, None)
         own = [_rows(each, rows) for each in (images, visible, *args)]
         named = {name: _rows(each, rows) for name, each in kwargs.items()}
@@ -112,7 +112,7 @@ def open_share(visible: Bool[Tensor, "M 1 *S"], reaches: Sequence[float] = REACH
     by one of them, a hole that grows would turn from closed to open all at once. 0 where nothing is hidden.
     """
     scale, hidden = min(visible.shape[2:]) / SIDE, ~visible
-    total = torch.zeros(len(visible), dtype=torch.int64, device=visible.device)
+    total = torch.zeros(visible.shape[0], dtype=torch.int64, device=visible.device)
     for reach in reaches:
         pixels = max(1, round(reach * scale))
         outside = _dilated(~_dilated(visible, pixels), pixels) & hidden

@@ -38,7 +38,7 @@ class Site(NamedTuple):
 
     def along(self, channels: Tensor) -> Tensor:
         """Numbers per image and channel (M, C), shaped to meet the map."""
-        shape = [len(channels)] + [1] * (self.value.ndim - 1)
+        shape = [channels.shape[0]] + [1] * (self.value.ndim - 1)
         shape[self.axis] = channels.shape[1]
         return channels.to(self.value.dtype).reshape(shape)
 
@@ -134,6 +134,7 @@ class Statistics(nn.Module):
         images: int,
     ) -> None:
         super().__init__()
+        self.training = False
         for name in TENSORS:
             self.register_buffer(name, tensors[name])
         self.channels, self.place, self.shape, self.images = tuple(channels), place, tuple(shape), images
