@@ -12,6 +12,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
+import fitting
 import pytest
 import torch
 import torch.nn.functional as F
@@ -161,7 +162,7 @@ def removed(name: str) -> nn.Module:
     if entry.transformers_only:
         vit = {"img_size": 12, "patch_size": 4, "num_classes": 5, "embed_dim": 12, "depth": 1, "num_heads": 2}
         model = pytest.importorskip("timm").models.VisionTransformer(**vit)
-    return entry.make(model.eval(), Preprocessing(), segments)
+    return fitting.made(name, model.eval(), Preprocessing(), segments, (3, 12, 12))
 
 
 @pytest.mark.parametrize("name", REMOVALS)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from elsewhere import THERE, Elsewhere, moved, with_tensors
 from families import FAMILIES, Family
+from fitting import made
 from tiny import MODELS, SIDE, built
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -77,6 +78,9 @@ def network() -> nn.Module:
 def operator(name: str, change: Callable[[Tensor], Tensor] | None = None) -> nn.Module:
     """The removal operator of a model on some device; segments stay on the CPU, as a segmenter gives them."""
     model = VIT.build()[0] if REMOVALS[name].transformers_only else network()
+    if REMOVALS[name].fitted:
+        found = made(name, model, Preprocessing(), shape=IMAGES.shape[1:])
+        return with_tensors(found, change) if change else found
     return removal(name, with_tensors(model, change) if change else model, Preprocessing(), SEGMENTS)
 
 

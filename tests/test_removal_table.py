@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fitting import made
 from torch import nn
 
 import layermask
@@ -39,7 +40,8 @@ def operator(name: str, channels: int = 3, size: tuple[int, ...] = SIZE, model: 
         pytest.skip("OpenCV is not installed")
     preprocessing = Preprocessing(mean=(0.5, 0.4, 0.3, 0.6, 0.7)[:channels], std=(0.2,) * channels)
     segments = torch.arange(int(torch.tensor(size).prod())).view(size) // 7
-    return removal(name, net(entry, channels, size) if model is None else model, preprocessing, segments)
+    model = net(entry, channels, size) if model is None else model
+    return made(name, model, preprocessing, segments, (channels, *size))
 
 
 every = pytest.mark.parametrize("name", REMOVALS)
@@ -104,7 +106,7 @@ def test_signals_and_volumes(name, size):
 @every
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 def test_other_floating_point_types(name, dtype):
-    if REMOVALS[name].transformers_only:
+    if REMOVALS[name].transformers_only or REMOVALS[name].fitted:
         pytest.skip("this is about what is painted")
     removed, (x, visible) = operator(name, model=nn.Identity()), images_and_masks(3, SIZE)
     painted = removed(x.to(dtype), visible)

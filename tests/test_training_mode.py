@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from fitting import made
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 from torchvision.ops import StochasticDepth
 
 from layermask import Calibrated, FeatureAblation, Grid, LayerMasking, PixelFill, TokenDropping
 from layermask.removal import REMOVALS, Greyout
-from layermask.removal.registry import removal
 from layermask.removal.training import differs_in_training
 from layermask.zoo.preprocessing import Preprocessing
 
@@ -110,7 +110,7 @@ def test_no_removal_is_left_out(name: str) -> None:
     else:
         net = model(nn.BatchNorm2d(3)).train()
     preprocessing = Preprocessing(resize=(16, 16), crop=(16, 16))
-    operator = removal(name, net, preprocessing, Grid(4)(X[:1]))
+    operator = made(name, net, preprocessing, Grid(4)(X[:1]))
     assert len(heard(lambda: operator(X, SEEN))) == 1
 
 

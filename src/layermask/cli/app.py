@@ -15,6 +15,7 @@ from layermask.cli import (
     evaluate,
     explain,
     export,
+    fit,
     models,
     plot,
     predict,
@@ -34,6 +35,7 @@ app.command("check")(check.command)
 app.command("audit")(audit.command)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("plot")(plot.command)
+app.command("fit")(fit.command)
 app.command("export")(export.command)
 app.command("segments")(segments.command)
 app.command("models")(models.command)

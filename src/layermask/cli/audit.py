@@ -34,6 +34,7 @@ def command(
     kind: evaluate.Kind = "auto",
     images: evaluate.Images = None,
     weights: options.Weights = None,
+    fitted: options.Fitted = None,
     removals: evaluate.Removals = REMOVALS,
     segmentations: evaluate.Segmentations = "grid",
     limit: evaluate.Limit = None,
@@ -66,7 +67,7 @@ def command(
         source = open_source(data, kind, images).pick(limit, seed)
         print_line = options.printer(quiet or json)
         print_line(source.summary)
-        loaded, where = load_model(model, weights, device)
+        loaded, where = load_model(model, weights, device, fitted=fitted)
         found = audit(
             loaded,
             source,

@@ -101,6 +101,7 @@ def conduct(
     images: Images = None,
     model: options.Model = "builtin",
     weights: options.Weights = None,
+    fitted: options.Fitted = None,
     limit: Limit = None,
     seed: Seed = 0,
     out: Out = Path("evaluation"),
@@ -120,7 +121,7 @@ def conduct(
     source = open_source(data, kind, images).pick(limit, seed)
     print_line = options.printer(quiet)
     print_line(source.summary)
-    loaded, where = load_model(model, weights, device)
+    loaded, where = load_model(model, weights, device, fitted=fitted)
     store = run(
         experiment,
         loaded,

@@ -83,6 +83,7 @@ def command(
     images: options.Images,
     model: options.Model = "builtin",
     weights: options.Weights = None,
+    fitted: options.Fitted = None,
     method: Method = "lime",
     segments: options.Segments = "grid",
     samples: Samples = None,
@@ -116,7 +117,8 @@ def command(
         others = ["_curves.png"] if curves else []
         place = (out, model, weights, device, quiet, json)
         scored = not any(map(is_form, target or []))
-        session = Session.open("explain", jobs, *place, *others, output=read, nodata=nodata, scored=scored)
+        more = {"output": read, "nodata": nodata, "scored": scored, "fitted": fitted}
+        session = Session.open("explain", jobs, *place, *others, **more)
         size = options.batch_size(batch_size, session.device)
         make = halving if batch_size == "auto" else None
         asked = _Asked(method, settings, segments, target or [], removals)

@@ -148,6 +148,7 @@ class Session:
         output: OutputName = "probability",
         nodata: str | None = None,
         scored: bool = True,
+        fitted: Path | None = None,
     ) -> Session:
         """Load the model, after finding that the first picture can be read and all files written.
 
@@ -159,7 +160,7 @@ class Session:
 
             load_valid(jobs[0].image, nodata_of(nodata, jobs[0]))
         load_image(jobs[0].image, gaps=nodata is not None)
-        loaded = load_model(model, weights, device, output, scored)
+        loaded = load_model(model, weights, device, output, scored, fitted)
         return cls(command, jobs, folder, *loaded, weights, quiet, json, output, scored, nodata)
 
     @property
@@ -182,10 +183,14 @@ class Session:
         `request`: what the results depend on besides the picture and the model.
         """
 
+        from layermask.removal.registry import statistics_record
+
         def whole(job: Job) -> dict[str, Any]:
             model = self.loaded.record(self.weights)
             nodata = {} if self.nodata is None else {"nodata": _nodata_record(self.nodata, job)}
-            return {"layermask": versions()["layermask"], "model": model, **request(job), **nodata}
+            asked = request(job)
+            fitted = statistics_record(self.loaded.model, asked.get("removals", ()))
+            return {"layermask": versions()["layermask"], "model": model, **asked, **nodata, **fitted}
 
         def one(job: Job, advance: Advance) -> str | None:
             return self.one(job, work, whole(job), advance)
@@ -291,14 +296,22 @@ def load_model(
     device: str,
     output: OutputName = "probability",
     scored: bool = True,
+    fitted: Path | None = None,
 ) -> tuple[Loaded, torch.device]:
-    """Return the model and the device. The model is tried on a picture, so that errors come early."""
+    """Return the model and the device. The model is tried on a picture, so that errors come early.
+
+    `fitted`: the file that removals which are fitted read for the model.
+    """
     from layermask.removal.reading import OF_CLASSES
     from layermask.zoo import load, tried
     from layermask.zoo.device import torch_device
 
     where = torch_device(device)
     loaded = load(model, weights, where)
+    if fitted is not None:
+        from layermask.removal.fitted import give
+
+        give(loaded.model, fitted)
     return tried(loaded, compared=output in OF_CLASSES) if scored else loaded, where
 
 

@@ -94,6 +94,14 @@ Weights = Annotated[
     Path | None,
     typer.Option(help="Weight file to use instead of the hub's: .safetensors or a state dict.", **PATH),
 ]
+Fitted = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of `layermask fit`, for the removals matched and adaptive-matched.",
+        show_default="the one that it kept for this model",
+        **PATH,
+    ),
+]
 Against = Annotated[str, typer.Option(help="Other removals to compare with, separated by commas, or none.")]
 Output = Annotated[
     str,

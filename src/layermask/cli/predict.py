@@ -29,6 +29,7 @@ def command(
     invert: Invert = False,
     model: options.Model = "builtin",
     weights: options.Weights = None,
+    fitted: options.Fitted = None,
     output: options.Output = "probability",
     against: options.Against = "greyout,blackout",
     nodata: options.Nodata = None,
@@ -48,7 +49,7 @@ def command(
         removals, jobs = options.removals(against), find_jobs(images)
         place = (out, model, weights, device, quiet, json)
         read = options.output_of(output)
-        session = Session.open("predict", jobs, *place, output=read, nodata=nodata)
+        session = Session.open("predict", jobs, *place, output=read, nodata=nodata, fitted=fitted)
         operators = {name: from_table(name, session.loaded) for name in removals}
 
         def request(job: Job) -> dict[str, Any]:

@@ -1,5 +1,7 @@
+from layermask.removal.adaptive import Adaptive as Adaptive
 from layermask.removal.calibrated import Calibrated as Calibrated
 from layermask.removal.layer_masking import LayerMasking as LayerMasking
+from layermask.removal.matched import Matched as Matched
 from layermask.removal.painting import (
     Blackout as Blackout,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,12 @@ from layermask._private_torch import MadeFor
 from layermask.arguments import kinds
 from layermask.core.settings import Settings
 from layermask.errors import InputError
+from layermask.io.record import sha256
+from layermask.removal.adaptive import Adaptive
 from layermask.removal.fills.protocol import Fill
+from layermask.removal.fitted import file_of, found
 from layermask.removal.layer_masking import LayerMasking
+from layermask.removal.matched import Matched
 from layermask.removal.painting import (
     Blackout,
     BlurFill,
@@ -49,17 +53,25 @@ class RemovalEntry:
     scaled: bool = False
     """It is given the mean and the std of the model's preprocessing."""
     needs_segments: bool = False
+    fitted: bool = False
+    """It needs statistics of the model, which `layermask fit` collects: those of `Matched`."""
     transformers_only: bool = False
     """It takes vision transformers, and answers as they do to rounding, not to the bit."""
 
     def make(self, model: nn.Module, preprocessing: Preprocessing, segments: Tensor | None) -> nn.Module:
         """Return the operator for a model, its preprocessing and the segments (*S), if any."""
+        if self.fitted:
+            return self.over(Matched.load(found(model, self.operator), model, preprocessing))
         settings = dict(self.settings)
         if self.scaled:
             settings |= {"mean": preprocessing.mean, "std": preprocessing.std}
         if self.needs_segments:
             settings["feature_mask"] = _segments(segments)
         return self.kind(model, **settings)
+
+    def over(self, matched: Matched) -> nn.Module:
+        """Return the operator, if it is a fitted one, that uses these statistics."""
+        return matched if self.kind is Matched else self.kind(matched.model, matched)
 
     @property
     def operator(self) -> str:
@@ -107,6 +119,23 @@ REMOVALS: dict[str, RemovalEntry] = {
         "nothing, as layermask, with `Settings.steady()`",
         "ours: experiments/operator_search.py",
         settings={"settings": Settings.steady()},
+    ),
+    "matched": RemovalEntry(
+        Matched,
+        "nothing, as layermask-steady, with the statistics of channels brought back to those of whole images",
+        "ours: experiments/matched.py",
+        fitted=True,
+    ),
+    "adaptive": RemovalEntry(
+        Adaptive,
+        "holes: nothing, as layermask-steady; around cut-outs: 0 after normalisation",
+        "ours: experiments/matched.py",
+    ),
+    "adaptive-matched": RemovalEntry(
+        Adaptive,
+        "holes: nothing, as matched; around cut-outs: 0 after normalisation",
+        "ours: experiments/matched.py",
+        fitted=True,
     ),
     "tokendrop": RemovalEntry(
         TokenDropping,
@@ -206,6 +235,14 @@ def removal(
 def check_name(name: str) -> str:
     """Return `name`, if there is a removal operator of that name."""
     return kinds.known("removal", name, REMOVALS)
+
+
+def statistics_record(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Return the checksum of the statistics that removals of these names read, if any of them does."""
+    if not any(name in REMOVALS and REMOVALS[name].fitted for name in names):
+        return {}
+    path = file_of(model)
+    return {} if path is None else {"fitted": sha256(path)}
 
 
 MakeOperator = Callable[[str, Loaded, "Tensor | None"], Callable[..., Any]]

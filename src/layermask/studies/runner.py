@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import nn
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import Kind, checked
@@ -21,8 +21,9 @@ from layermask.data.source import ImageSource, Sample
 from layermask.errors import ImageError, InputError
 from layermask.io import record
 from layermask.io.ahead import ahead
+from layermask.removal.registry import statistics_record
 from layermask.studies.store import Row, Store
-from layermask.zoo.loaded import Loaded
+from layermask.zoo.loaded import Loaded, parameters_digest
 
 StudyProgress = Callable[[Store, int], AbstractContextManager[Callable[[float], None]]]
 """From the store and the number of pictures that are left: a context of `advance(pictures)`."""
@@ -182,21 +183,15 @@ def describe(
     experiment: Experiment, loaded: Loaded, source: ImageSource, weights: Path | None, device: torch.device
 ) -> dict[str, Any]:
     """Return all that the rows of a run depend on, for settings.json; batch sizes are not among it."""
+    settings = experiment.settings(source)
+    names = re.findall(r"[\w-]+", json.dumps(settings))
     versions = {name: version for name, version in record.versions().items() if name != "python"}
     return {
         "experiment": experiment.name,
-        **experiment.settings(source),
+        **settings,
         "data": {"name": source.name, "images": len(source), "digest": source.digest()},
         "model": {**loaded.record(weights), "parameters": parameters_digest(loaded.model)},
+        **statistics_record(loaded.model, names),
         "device": device.type,
         "versions": versions,
     }
-
-
-def parameters_digest(model: nn.Module) -> str:
-    """Return the SHA-256 of the weights: weights of a custom model have no other name."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

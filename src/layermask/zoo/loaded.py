@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,15 @@ class Loaded(Checked):
         """Return what `load` and the preprocessing need to be the same again."""
         file = {"file": weights.name, "sha256": sha256(weights)} if weights else None
         return {"name": self.name, "weights": file, "preprocessing": self.preprocessing.record()}
+
+
+def parameters_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of the weights: weights of a custom model have no other name."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager
