@@ -173,7 +173,7 @@ def _bind_key_padding(args: tuple, kwargs: dict) -> dict:
     return dict(zip(_AFTER, args[_BEFORE:], strict=False)) | kwargs
 
 
-def _padding(given: Tensor | None, hidden: Tensor) -> Tensor:
+def _padding(given: Any, hidden: Tensor) -> Tensor:
     if given is None:
         return hidden
     given = plain_of(given)
