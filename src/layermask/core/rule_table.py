@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from typing import Any, get_type_hints
 
 from torch.overrides import resolve_name
 
 from layermask.arguments import kinds
+from layermask.core.masked import Masked
 
 RULES: dict[Callable, Callable] = {}
 """What each torch function does to `Masked` arguments: torch function -> rule. It only grows."""
@@ -70,9 +72,18 @@ def _add(function: Callable, body: Callable) -> None:
 
 def _takes_masked_first(body: Callable) -> bool:
     """Whether the type of the first parameter is Masked and nothing else, with a shape or without."""
-    hints = getattr(getattr(body, "func", body), "__annotations__", {})  # of a functools.partial
-    first = next(iter(hints.values()), "")
-    return first == "Masked" or "[Masked, " in first
+    hints = get_type_hints(getattr(body, "func", body), localns=_SHAPES)  # of a functools.partial
+    return next(iter(hints.values()), None) is Masked
+
+
+class _Unshaped:
+    """Stands for the names of jaxtyping, which type checkers alone import: `Shaped[Masked, "N C"]` is Masked."""
+
+    def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
+        return item[0]
+
+
+_SHAPES = dict.fromkeys(("Bool", "Complex", "Float", "Float64", "Int", "Int32", "Shaped", "UInt8"), _Unshaped)
 
 
 _OVERRIDES: ContextVar[tuple[Mapping, ...]] = ContextVar("layermask overrides", default=())

@@ -195,7 +195,7 @@ def _opened(given: Tensor, hidden: Tensor, heads: int) -> Tensor:
     return torch.where(nothing, torch.zeros_like(given[..., :1]), given)
 
 
-def _padding(given: Tensor | None, hidden: Tensor) -> Tensor:
+def _padding(given: Any, hidden: Tensor) -> Tensor:
     if given is None:
         return hidden
     given = plain_of(given)
