@@ -227,3 +227,28 @@ def test_a_mean_of_weights_is_refused(loss: Callable) -> None:
         loss(x, X.sin(), weight=X.abs())
     ours = loss(x, X.sin(), weight=X.abs(), reduction="none")
     torch.testing.assert_close(ours.value, loss(X, X.sin(), weight=X.abs(), reduction="none"))
+
+
+LAYERS = {
+    "conv": nn.Conv2d(4, 3, 3, padding=1, padding_mode="reflect"),
+    "conv transposed": nn.ConvTranspose2d(4, 3, 3, stride=2),
+    "max pool": nn.MaxPool2d(3, 2, 1),
+    "adaptive mean": nn.AdaptiveAvgPool2d(2),
+    "power mean": nn.LPPool2d(2, 2),
+    "instance norm": nn.InstanceNorm2d(4),
+    "circular pad": nn.CircularPad2d(1),
+    "unfold": nn.Unfold(3, padding=1),
+    "fold": nn.Sequential(nn.Unfold((2, 5), stride=2), nn.Fold((6, 5), (2, 5), stride=2)),
+    "softmax": nn.Softmax2d(),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_image_alone_answers_as_a_batch_of_one(name: str, channels: int) -> None:
+    mask = torch.rand(channels, 6, 5, generator=torch.Generator().manual_seed(2)) < 0.4
+    with torch.no_grad():
+        alone, batch = LAYERS[name](Masked(X[0], mask)), LAYERS[name](Masked(X[:1], mask[None]))
+    torch.testing.assert_close(alone.value, batch.value[0])
+    shape = alone.value.shape
+    assert torch.equal(alone.visible.expand(shape), batch.visible.expand(1, *shape)[0])

@@ -384,6 +384,8 @@ def unfold(
     stride: Any = 1,
 ) -> Shaped[Masked, "*B K L"]:
     """Every entry of a column keeps its own mask; padded cells are visible, as any padding."""
+    if input.ndim == 3:
+        return F.unfold(input[None], kernel_size, dilation, padding, stride)[0]  # type: ignore[arg-type]
     args = (kernel_size, dilation, 0, stride)
     pads = (padding, padding) if isinstance(padding, int) else padding
     x = pad(input, (pads[1], pads[1], pads[0], pads[0])) if any(pads) else input
@@ -401,14 +403,16 @@ def unfold(
 
 @rule(F.fold)
 def fold(
-    input: Shaped[Masked, "N K L"],
+    input: Shaped[Masked, "*B K L"],
     output_size: Any,
     kernel_size: Any,
     dilation: Any = 1,
     padding: Any = 0,
     stride: Any = 1,
-) -> Shaped[Masked, "N C H W"]:
+) -> Shaped[Masked, "*B C H W"]:
     """A sum over the columns that cover a cell, rescaled by the visible share of them."""
+    if input.ndim == 2:
+        return F.fold(input[None], output_size, kernel_size, dilation, padding, stride)[0]  # type: ignore[arg-type]
     geometry = (output_size, kernel_size, dilation, padding, stride)
     value = F.fold(zero_hidden(input), *geometry)
 
