@@ -48,6 +48,7 @@ def command(
     seed: Seed = 0,
     model: options.Model = "builtin",
     weights: options.Weights = None,
+    nodata: options.Nodata = None,
     out: options.Out = Path(),
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -63,7 +64,8 @@ def command(
 
         _check(mask, hide)
         share = 0.5 if hide is None else hide
-        session = Session.open("compare", find_jobs(images), out, model, weights, device, quiet, json)
+        place = (out, model, weights, device, quiet, json)
+        session = Session.open("compare", find_jobs(images), *place, nodata=nodata)
         operators = Operators(session.loaded)
 
         def request(job: Job) -> dict[str, Any]:

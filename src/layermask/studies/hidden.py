@@ -41,7 +41,9 @@ class Hidden:
 
 
 def hide_part(scene: PreparedImage, mask: Path | None, share: float, seed: int) -> Hidden:
+    """Hide by a mask file, or a share of patches drawn with a seed; what holds no data is hidden too."""
     visible = visible_part(scene, mask) if mask else _patches(scene, share, seed)
+    visible = visible if scene.valid is None else visible & scene.valid
     return Hidden(visible, mask, share, seed)
 
 
