@@ -366,6 +366,7 @@ def test_a_loss_of_regression_is_asked_about() -> None:
     assert problem_of(model) == ("regression", "loss is SmoothL1Loss")
     with pytest.raises(ModelError, match=r'loss is SmoothL1Loss.*output="logit"'):
         lm.FeatureAblation(lm.LayerMasking(model)).attribute(IMAGE, None, CELLS)
+    remove_segments(lm.LayerMasking(model), IMAGE, [CELLS])  # who compares classes has said that they are
 
 
 @pytest.mark.filterwarnings("error:nothing shows")

@@ -83,7 +83,10 @@ class Reading:
 
     def activated(self, found: Tensor) -> Tensor:
         """Return scores (N, K, *S) as the output has them, probabilities along the second axis."""
-        if self.output == "probability" or (self.compared and self.output != "softmax"):
+        declared = (
+            "problem_type" in self.says
+        )  # which who compares classes cannot mean; a loss may be another's
+        if self.output == "probability" or (self.compared and declared and self.output != "softmax"):
             self._refuse_regression()
         if callable(self.output) or self.output == "logit":
             return found
