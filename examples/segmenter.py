@@ -31,7 +31,7 @@ def explain(model: torch.nn.Module, image: torch.Tensor, points: list[tuple[int,
         classes = model(image)["out"].argmax(1)[0]
     region = lm.explain.Region.polygon(0, points, size).region
     target = lm.explain.Region(int(classes[region].mode().values), region)
-    explainer = lm.FeatureAblation(lm.LayerMasking(model), perturbations_per_eval=8)
+    explainer = lm.FeatureAblation(lm.LayerMasking(model), output="softmax", perturbations_per_eval=8)
     return explainer.attribute(image, target, lm.Grid(32).labels(size))
 
 

@@ -471,8 +471,11 @@ def test_a_model_of_another_precision_is_told_so(own_code, photograph, name):
     assert message.endswith(advice) and "layermask.zoo.Loaded" not in message
 
 
+SINGLE = ("--output", "softmax")  # what the models' numbers are, which nothing shows
+
+
 def test_an_op_without_a_rule_is_named(own_code, photograph, tmp_path):
-    result = run("explain", photograph, "--model", "own_cli_code:unknown_op", *QUICK, status=1)
+    result = run("explain", photograph, "--model", "own_cli_code:unknown_op", *QUICK, *SINGLE, status=1)
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("layermask: torch.renorm has no rule")
     assert not list(tmp_path.glob("*.png"))
@@ -480,8 +483,16 @@ def test_an_op_without_a_rule_is_named(own_code, photograph, tmp_path):
 
 def test_scores_that_are_not_finite(own_code, photograph):
     assert "scores are not finite for 1 of 1 masks" in refused(
-        "explain", photograph, "--model", "own_cli_code:not_finite", *QUICK
+        "explain", photograph, "--model", "own_cli_code:not_finite", *QUICK, *SINGLE
     )
+
+
+def test_what_nothing_shows_is_asked_about_in_one_line(own_code, photograph):
+    arguments = ("explain", photograph, "--model", "own_cli_code:five", *QUICK)
+    told = run(*arguments).stderr.strip().splitlines()
+    (words,) = [line for line in told if "nothing shows" in line]
+    assert words.startswith("layermask: warning: ") and "numbers are, so softmax is taken" in words
+    assert "nothing shows" not in run(*arguments, *SINGLE).stderr
 
 
 def test_other_errors_keep_their_traceback_for_debugging(own_code, photograph, monkeypatch):

@@ -495,3 +495,27 @@ def test_bad_options(own, photograph, arguments, words):
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and words in lines[0]
     assert not list(own.glob("chelsea*"))
+
+
+def test_what_holds_no_data_is_hidden_under_every_removal(tmp_path: Path) -> None:
+    """Whatever colour it has; removals that paint from what hidden pixels held are left out and named."""
+    mask = np.full((120, 160), 255, np.uint8)
+    mask[:40, 60:] = 0
+    Image.fromarray(mask).save(tmp_path / "data.png")
+    colours = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    found = []
+    for colour in (0, 255):
+        path = tmp_path / f"{colour}.png"
+        Image.fromarray(np.where(mask[..., None] == 0, np.uint8(colour), colours)).save(path)
+        nodata = ("--nodata", str(tmp_path / "data.png"))
+        result = CliRunner().invoke(app, ["compare", str(path), *nodata, "--out", str(tmp_path), "--quiet"])
+        assert result.exit_code == 0, result.output
+        found.append(json.loads((tmp_path / f"{colour}_compare.json").read_text()))
+    first, second = found
+    assert first["request"]["nodata"] == second["request"]["nodata"]
+    assert first["mask"]["visible"] < 0.5  # half of the patches are hidden, and what holds no data
+    answers = [{n: a["predictions"] for n, a in each["answers"].items()} for each in found]
+    assert answers[0].pop("whole image") != answers[1].pop("whole image")
+    assert answers[0] == answers[1] and {"layermask", "greyout"} <= set(answers[0])
+    reads = {name for name, removal in REMOVALS.items() if removal.reads_hidden}
+    assert reads <= set(first["left_out"]) and "what hidden pixels held" in first["left_out"][min(reads)]

@@ -160,3 +160,39 @@ def test_hidden_pixels_move_no_box_of_a_transformer(name: str) -> None:
         for key in ("logits", "pred_boxes"):
             torch.testing.assert_close(whole[key], plain[key], rtol=1e-4, atol=1e-4)
             assert torch.equal(noisy[key], part[key]) and not torch.equal(part[key], plain[key])
+
+
+@torch.no_grad()
+def test_engines_reorder_only_boxes_of_equal_scores() -> None:
+    """Blank parts of a map give many boxes one score, to rounding, and their order decides what NMS keeps."""
+    x = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    visible = torch.rand(1, 1, 5, 5, generator=torch.Generator().manual_seed(1)) > 0.5
+    visible = visible.repeat_interleave(32, 2).repeat_interleave(32, 3)
+    model: Any = built("ssdlite")
+
+    def answers(**settings: Any) -> list[dict[str, Tensor]]:
+        for name, value in settings.items():
+            setattr(model, name, value)
+        removals = [lm.LayerMasking(model, engine=engine) for engine in ("dense", "sparse")]
+        found = [removal([x[0]], [visible[0]])[0] for removal in removals]
+        assert [removal.engine_used for removal in removals] == ["dense", "sparse"]
+        return found
+
+    kept = answers(topk_candidates=300, detections_per_img=200)
+    boxes = [each["boxes"] for each in kept]
+    differ = ((boxes[0] - boxes[1]).abs().amax(1) > 1e-2).nonzero()
+    assert len(differ), "no box changed its place: nothing is tried here"
+    first = int(differ[0])
+    assert abs(float(kept[0]["scores"][first] - kept[1]["scores"][first])) < 1e-6
+    # without suppression every candidate is there, and each engine has the other's box with its score
+    every = answers(nms_thresh=1.0, topk_candidates=10**6, detections_per_img=10**6, score_thresh=0.0)
+    assert len(every[0]["boxes"]) == len(every[1]["boxes"]) > 1000
+    for label in range(1, 4):
+        rows = [
+            torch.cat([each["boxes"] / 160, each["scores"][:, None]], 1)[each["labels"] == label]
+            for each in every
+        ]
+        apart = torch.cdist(*rows, p=float("inf"))
+        assert float(apart.amin(0).max()) < 1e-5 and float(apart.amin(1).max()) < 1e-5
+        scores = [row[:, 4] for row in rows]
+        torch.testing.assert_close(*scores, rtol=0, atol=1e-6)

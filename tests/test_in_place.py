@@ -167,8 +167,9 @@ def test_a_value_that_a_hook_gives_stays() -> None:
     assert torch.equal(kept, before)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("engine", ["dense", "sparse"])
-def test_a_mask_that_is_written_to_is_refused(engine: str) -> None:
+def test_a_mask_that_is_written_to_is_refused(engine: str, mode: Any) -> None:
     """Others share it, the caller's own stays as it is, and a new one may be given."""
     model = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)]).eval()
     visible = M.clone()
@@ -180,12 +181,12 @@ def test_a_mask_that_is_written_to_is_refused(engine: str) -> None:
         out.visible = out.visible & False
 
     handle = model[1].register_forward_hook(write)
-    with torch.no_grad(), pytest.raises(InputError, match="changed in place"):
+    with mode(), pytest.raises(InputError, match="changed in place"):
         LayerMasking(model, engine=engine, growth="center")(X, visible)
     handle.remove()
     assert torch.equal(visible, M)
     model[1].register_forward_hook(assign)
-    with torch.no_grad():
+    with mode():
         assert not LayerMasking(model, engine=engine)(X, visible).any()
 
 

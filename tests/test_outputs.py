@@ -232,6 +232,20 @@ def test_a_model_that_normalises_is_painted_in_its_own_units() -> None:
         kind(net(4))  # no warning
 
 
+@pytest.mark.filterwarnings("error:all values of the images")
+@pytest.mark.parametrize("kind", [lm.removal.Greyout, lm.removal.Blackout, lm.removal.EdgeSmoothedFill])
+def test_images_from_0_to_1_are_asked_about_once(kind: Any) -> None:
+    """A model may normalise in its own code, where no module shows it."""
+    images, removal = torch.rand(2, 3, SIDE, SIDE), kind(net(4))
+    removal(images * 2 - 1, HALF)  # a model's normalised images have other values too
+    removal(images[:1] * 0, HALF)
+    with pytest.warns(UserWarning, match=r"lie between 0 and 1, .*mean=\[0, 0, 0\], std=\[1, 1, 1\]") as told:
+        first = removal(images, HALF)
+    assert [each.filename for each in told] == [__file__]
+    assert torch.equal(removal(images, HALF), first)
+    kind(net(4), mean=[0, 0, 0], std=[1, 1, 1])(images, HALF)
+
+
 def test_channels_that_stand_last_are_named() -> None:
     with pytest.raises(InputError, match=r"stand last, give images.permute\(0, 3, 1, 2\)"):
         lm.FeatureAblation(lm.removal.MeanFill(net(4))).attribute(
@@ -352,6 +366,7 @@ def test_a_loss_of_regression_is_asked_about() -> None:
     assert problem_of(model) == ("regression", "loss is SmoothL1Loss")
     with pytest.raises(ModelError, match=r'loss is SmoothL1Loss.*output="logit"'):
         lm.FeatureAblation(lm.LayerMasking(model)).attribute(IMAGE, None, CELLS)
+    remove_segments(lm.LayerMasking(model), IMAGE, [CELLS])  # who compares classes has said that they are
 
 
 @pytest.mark.filterwarnings("error:nothing shows")

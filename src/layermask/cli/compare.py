@@ -49,6 +49,7 @@ def command(
     model: options.Model = "builtin",
     weights: options.Weights = None,
     fitted: options.Fitted = None,
+    nodata: options.Nodata = None,
     out: options.Out = Path(),
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -64,9 +65,8 @@ def command(
 
         _check(mask, hide)
         share = 0.5 if hide is None else hide
-        session = Session.open(
-            "compare", find_jobs(images), out, model, weights, device, quiet, json, fitted=fitted
-        )
+        place = (out, model, weights, device, quiet, json)
+        session = Session.open("compare", find_jobs(images), *place, nodata=nodata, fitted=fitted)
         operators = Operators(session.loaded)
 
         def request(job: Job) -> dict[str, Any]:

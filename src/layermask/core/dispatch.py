@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layermask._private_torch import identities, operator_name, same_storage, writes_so_far
+from layermask._private_torch import identities, is_readable, operator_name, same_storage, writes_so_far
 from layermask.core.aten import call_of
 from layermask.core.call_site import module_path, user_line
 from layermask.core.forward_pass import ForwardPass
@@ -118,12 +118,34 @@ def _enter(inputs: list[Masked]) -> ForwardPass:
 def _refuse_changed_mask(forward_pass: ForwardPass, visible: Tensor) -> None:
     """Masks are shared by values, and what was derived of them is kept, so nobody may write to one."""
     written = writes_so_far(visible)
-    before, _ = forward_pass.memo.setdefault(("written", *identities(visible)), (written, visible))
-    if before != written:
-        raise InputError(
-            f"a mask of shape {tuple(visible.shape)} was changed in place, and other values share it: give "
-            "the value another mask, as x.visible = x.visible & shown."
-        )
+    seen = forward_pass.memo.setdefault(
+        ("written", *identities(visible)), (written, visible, _copied_where_uncounted(visible))
+    )
+    if seen[0] != written:
+        raise _changed_mask(visible)
+
+
+def _copied_where_uncounted(visible: Tensor) -> Tensor | None:
+    """A copy of a mask of inference mode, where torch does not count writes."""
+    return visible.clone() if visible.is_inference() and is_readable(visible) else None
+
+
+def refuse_changed_masks(forward_pass: ForwardPass) -> None:
+    """The same at the end of a pass for masks of inference mode.
+
+    Raises:
+        InputError: a mask was written to in place.
+    """
+    for key, kept in forward_pass.memo.items():
+        if key[0] == "written" and kept[2] is not None and not torch.equal(kept[1], kept[2]):
+            raise _changed_mask(kept[1])
+
+
+def _changed_mask(visible: Tensor) -> InputError:
+    return InputError(
+        f"a mask of shape {tuple(visible.shape)} was changed in place, and other values share it: give "
+        "the value another mask, as x.visible = x.visible & shown."
+    )
 
 
 def _masks(inputs: list[Masked]) -> int | None:

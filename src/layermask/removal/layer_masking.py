@@ -16,6 +16,7 @@ from layermask import rules as _rules
 from layermask._private_torch import buffers_of, has_backward_hooks
 from layermask.arguments import kinds
 from layermask.arguments.refusal import shown
+from layermask.core.dispatch import refuse_changed_masks
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.inputs import answered, channel_axis_of, check_each, check_inputs
 from layermask.core.masked import Masked, zero_hidden
@@ -123,6 +124,7 @@ class LayerMasking(nn.Module):
         with (
             _ending(self.model, forward_pass),
             _plain_buffers(self.model),
+            _unchanged_masks(forward_pass),
             lending(forward_pass.sparse_engine),
             self._noting_new(forward_pass),
         ):
@@ -215,6 +217,16 @@ def _plain_buffers(model: nn.Module) -> Iterator[None]:
             for name, value in buffers.items():
                 if isinstance(value, Masked):
                     buffers[name] = zero_hidden(value)
+
+
+@contextlib.contextmanager
+def _unchanged_masks(forward_pass: ForwardPass) -> Iterator[None]:
+    """What a mask that was changed leads to may be another error before the end."""
+    try:
+        yield
+    finally:
+        if not torch.compiler.is_compiling():
+            refuse_changed_masks(forward_pass)
 
 
 @contextlib.contextmanager

@@ -203,7 +203,38 @@ def grey(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[float, ...]:
     return tuple((c - m) / s for c, m, s in zip(colour, mean, std, strict=True))
 
 
-class EdgeSmoothedFill(_Painting):
+class _OfNormalised(PixelFill):
+    """Paints colours of normalised images, by `mean` and `std`; warns once if images seem to be none."""
+
+    def __init__(self, model: nn.Module, mean: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(model, *args, **kwargs)
+        self._asks = mean is IMAGENET_MEAN  # who gives another has thought of it
+        within = (m for m in model.modules() if type(m).__name__ == "Normalize" and has(m, "mean", "std"))
+        if next(within, None) is not None:
+            self._ask("the model has a Normalize of its own")
+
+    def painted(
+        self, images: Float[Tensor, "N C *S"], visible: Shaped[Tensor, "M 1 *S"]
+    ) -> Float[Tensor, "_ C *S"]:
+        """Return what the model is shown, (N, C, *S)."""
+        painted = super().painted(images, visible)
+        if self._asks and is_readable(images) and images.numel():
+            low, high = (float(end) for end in images.aminmax())
+            if 0 <= low < high <= 1:
+                self._ask("all values of the images lie between 0 and 1")
+        return painted
+
+    def _ask(self, why: str) -> None:
+        name = type(self).__name__
+        if self._asks:
+            warn(
+                f"{why}, and {name} paints colours of images that are normalised already: give "
+                f"{name}(model, mean=[0, 0, 0], std=[1, 1, 1]) for images from 0 to 1"
+            )
+        self._asks = False
+
+
+class EdgeSmoothedFill(_OfNormalised, _Painting):
     """Hidden pixels are ImageNet's mean colour, blurred into the edges: 5 x 5 pixels, sigma 1."""
 
     makes = EdgeSmoothed
@@ -217,7 +248,8 @@ class EdgeSmoothedFill(_Painting):
         kernel_size: int = 5,
         sigma: float = 1.0,
     ) -> None:
-        super().__init__(model, grey(mean, std), kernel_size=kernel_size, sigma=sigma, origin="mean and std")
+        color = grey(mean, std)
+        super().__init__(model, mean, color, kernel_size=kernel_size, sigma=sigma, origin="mean and std")
 
 
 class ConstantFill(_Painting):
@@ -241,34 +273,20 @@ class ConstantFill(_Painting):
         return self.fill.color  # type: ignore[union-attr]  # of the `Constant`
 
 
-def _notice_normalising(name: str, model: Any, mean: Any) -> None:
-    """Warn if a model normalises images itself, and the colour is the one that they have afterwards."""
-    within = model.modules() if isinstance(model, nn.Module) else ()
-    if mean is IMAGENET_MEAN and any(
-        type(m).__name__ == "Normalize" and has(m, "mean", "std") for m in within
-    ):
-        warn(
-            f"the model has a Normalize of its own, and {name} paints colours of images that are normalised "
-            f"already: give {name}(model, mean=[0, 0, 0], std=[1, 1, 1]) for images from 0 to 1"
-        )
-
-
-class Blackout(ConstantFill):
+class Blackout(_OfNormalised, ConstantFill):
     """Hidden pixels are black, the value 0 before normalisation with `mean` and `std`."""
 
     _origin = "mean and std"
 
     def __init__(self, model: nn.Module, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> None:
-        _notice_normalising(type(self).__name__, model, mean)
-        mean, std = normalisation(mean, std)
-        super().__init__(model, tuple(-m / s for m, s in zip(mean, std, strict=True)))
+        means, stds = normalisation(mean, std)
+        super().__init__(model, mean, tuple(-m / s for m, s in zip(means, stds, strict=True)))
 
 
-class Greyout(ConstantFill):
+class Greyout(_OfNormalised, ConstantFill):
     """Hidden pixels have the mean colour of ImageNet; on other than 3 channels, the mean of the data."""
 
     _origin = "mean and std"
 
     def __init__(self, model: nn.Module, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> None:
-        _notice_normalising(type(self).__name__, model, mean)
-        super().__init__(model, grey(mean, std))
+        super().__init__(model, mean, grey(mean, std))

@@ -181,8 +181,9 @@ def moments(x: Masked, dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, biased variance and number of the visible entries along `dims`, which are kept."""
     value = zero_hidden(x)
     total = math.prod([x.value.shape[d] for d in dims])
-    part = visible_share(x, dims, True, torch.promote_types(value.dtype.to_real(), torch.float32))
-    scale = part.to(value.dtype.to_real())
+    kind = value.real.dtype if value.is_complex() else value.dtype
+    part = visible_share(x, dims, True, torch.promote_types(kind, torch.float32))
+    scale = part.to(kind)
     center = value.mean(tuple(dims), keepdim=True) / scale
     away = torch.where(x.visible, value - center, 0.0)
     away = torch.view_as_real(away).square().sum(-1) if away.is_complex() else away.square()

@@ -60,7 +60,9 @@ def outline_hint(visible: Tensor) -> str:
 
 
 def hide_part(scene: PreparedImage, mask: Path | None, share: float, seed: int) -> Hidden:
+    """Hide by a mask file, or a share of patches drawn with a seed; what holds no data is hidden too."""
     visible = visible_part(scene, mask) if mask else _patches(scene, share, seed)
+    visible = visible if scene.valid is None else visible & scene.valid
     return Hidden(visible, mask, share, seed)
 
 

@@ -84,7 +84,7 @@ def _answers(
     from layermask.removal.query import Unmasked
     from layermask.removal.registry import REMOVALS
 
-    answers, left_out = {WHOLE: _answer(scene, visible, Unmasked(scene.loaded.model))}, {}
+    answers, left_out = {WHOLE: _answer(scene, visible, Unmasked(scene.loaded.model), None)}, {}
     for name in REMOVALS:
         try:
             answers[name] = _answer_under(scene, visible, name, operators)
@@ -97,10 +97,12 @@ def _answer_under(scene: PreparedImage, visible: Tensor, name: str, operators: O
     from layermask.io.record import engine_of
 
     operator = operators(name, patches_of(scene).to(scene.x.device))  # some paint by segment
-    return replace(_answer(scene, visible, operator), engine=engine_of(operator))
+    return replace(_answer(scene, visible, operator, scene.valid), engine=engine_of(operator))
 
 
-def _answer(scene: PreparedImage, visible: Tensor, removal: Callable[..., Any]) -> Answer:
+def _answer(
+    scene: PreparedImage, visible: Tensor, removal: Callable[..., Any], valid: Tensor | None
+) -> Answer:
     """Ask, and see what enters the model: what a removal paints, or else a checkerboard for what it hides."""
     import sys
 
@@ -110,7 +112,7 @@ def _answer(scene: PreparedImage, visible: Tensor, removal: Callable[..., Any]) 
     entered: list[Any] = []
     handle = scene.loaded.model.register_forward_pre_hook(lambda module, args: entered.extend(args[:1]))
     try:
-        ranking = rank(removal, scene.x, visible, sys.maxsize)
+        ranking = rank(removal, scene.x, visible, sys.maxsize, valid=valid)
     finally:
         handle.remove()
     x = entered[-1] if entered else None
