@@ -44,7 +44,7 @@ class Table(Node):
 
 
 class EndToEnd(_Whole):
-    """Sequences one behind the other: nodes of tokens, and plain tokens (N or 1, L, C) that are all visible."""
+    """Sequences one behind the other: nodes of tokens, and plain tokens (N or 1, L, C), which are visible."""
 
     def __init__(self, mask: Tensor, like: Node, parts: Sequence[Node | Tensor]) -> None:
         nodes = [part for part in parts if isinstance(part, Node)]

@@ -106,6 +106,9 @@ for name in "size dim ndimension numel nelement is_floating_point is_complex".sp
 
 @sparse_form(Tensor.contiguous)
 def contiguous(input: Any, memory_format: torch.memory_format = torch.contiguous_format) -> SparseMasked:
-    rows_of(input)
-    decline_unless(input.strided_last == (memory_format is torch.channels_last))
-    return input
+    """Itself, or a copy of what is a part of another value."""
+    node, last = rows_of(input), memory_format is torch.channels_last
+    decline_unless(last or memory_format is torch.contiguous_format, input.strided_last == last)
+    if input.aliases is None or input.strides.is_contiguous(memory_format=memory_format):
+        return input
+    return SparseMasked(node, strided_last=last)
