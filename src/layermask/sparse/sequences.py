@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -163,16 +162,18 @@ class Attention(_Whole):
 
     def __init__(
         self,
-        query: Node,
-        key: Node,
-        value: Node,
+        three: tuple[Node, Node, Node],
         heads: int,
         along: tuple[tuple[Axis, ...], Axis],
         scale: float | None,
         bias: Tensor | None = None,
     ) -> None:
-        """`along`: the leading axes, and that of the keys. `bias`: (B or 1, heads or 1, L, L)."""
-        super().__init__(value.forward_pass, value.mask, value.batch, value.kind, query, key, value)
+        """`three`: query, key and value. `along`: the leading axes, and that of the keys.
+
+        `bias`: (B or 1, heads or 1, L, L).
+        """
+        value = three[2]
+        super().__init__(value.forward_pass, value.mask, value.batch, value.kind, *three)
         self.heads, self.along, self.scale, self.bias = heads, along, scale, bias
 
     def all_rows(self) -> Tensor:
@@ -193,10 +194,10 @@ class Attention(_Whole):
 
     def _one_by_one(self, known: Sequences, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
         for (begin, end), number in zip(known.bounds, known.numbers.tolist(), strict=True):
-            rows: Any = slice(begin, end) if known.rows is None else known.rows[begin:end]
-            three = (x[rows].transpose(0, 1)[None] for x in (query, key, value))
+            rows: slice | Tensor = slice(begin, end) if known.rows is None else known.rows[begin:end]
+            q, k, v = (x[rows].transpose(0, 1)[None] for x in (query, key, value))
             bias = None if self.bias is None else self._bias_between(known.places[begin:end], number)
-            answer = F.scaled_dot_product_attention(*three, bias, scale=self.scale)
+            answer = F.scaled_dot_product_attention(q, k, v, bias, scale=self.scale)
             out[rows] = answer[0].transpose(0, 1)
 
     def _bias_between(self, places: Tensor, number: int) -> Tensor:
@@ -209,11 +210,11 @@ class Attention(_Whole):
 
     def _at_once(self, known: Sequences, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
         there, rows, places = known.padded()
-        three = (x[rows].transpose(1, 2) for x in (query, key, value))
+        q, k, v = (x[rows].transpose(1, 2) for x in (query, key, value))
         shown = there[:, None, None].expand(-1, 1, there.shape[1], -1)
         if self.bias is not None:
             shown = torch.where(shown, self._biases(known.numbers, places), -torch.inf)
-        answer = F.scaled_dot_product_attention(*three, shown, scale=self.scale)
+        answer = F.scaled_dot_product_attention(q, k, v, shown, scale=self.scale)
         out[rows[there]] = answer.transpose(1, 2)[there]
 
     def _biases(self, numbers: Tensor, places: Tensor) -> Tensor:
