@@ -12,7 +12,7 @@ from torch import Tensor
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import cached
 from layermask.sparse import ops
-from layermask.sparse.active import active_sites, rows_within
+from layermask.sparse.active import active_sites
 from layermask.sparse.axes import Axis
 from layermask.sparse.graph import Node, Slice
 from layermask.sparse.ops import to_compute_dtype
@@ -21,10 +21,12 @@ from layermask.sparse.ops import to_compute_dtype
 class _Whole(Node):
     """Rows that are made for all cells of the mask at once, and chosen from after that."""
 
+    def chosen(self, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.rows is None:
+            super().chosen(self.mask)
+        return super().chosen(mask)
+
     def compute(self, mask: Tensor) -> Tensor:
-        if mask is not self.mask:
-            at = rows_within(self.forward_pass, self.mask, mask, self.batch)
-            return self.at(self.mask).index_select(0, at)
         return self.all_rows()
 
     def all_rows(self) -> Tensor:

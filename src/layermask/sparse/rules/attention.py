@@ -29,8 +29,8 @@ def scaled_dot_product_attention(
 ) -> SparseTokens:
     decline_unless(not dropout_p, not is_causal, not enable_gqa)
     nodes = [rows_of(x, "tokens") for x in (query, key, value)]
-    masks = {id(node.mask) for node in nodes}
-    decline_unless(len(masks) == 1, query.axes == key.axes, query.axes[:-1] == value.axes[:-1])
+    decline_unless(all(node.mask is nodes[0].mask for node in nodes))
+    decline_unless(query.axes == key.axes, query.axes[:-1] == value.axes[:-1])
     node = nodes[2]
     heads = _heads(query.axes, nodes[0])
     decline_unless(heads == _heads(value.axes, node))

@@ -30,7 +30,7 @@ def _reshapes(function: Callable) -> None:
     def reshape(input: Any, *args: Any, **kwargs: Any) -> SparseMasked:
         """A view where torch makes one, else a new value of the same rows."""
         node, axes = _of_tokens(input)
-        decline_unless(not any(isinstance(a, (torch.dtype, Tensor)) for a in args))
+        decline_unless(not any(isinstance(a, (torch.dtype, Tensor)) for a in (*args, *kwargs.values())))
         strides = function(input.strides, *args, **kwargs)
         axes = reshaped(axes, tuple(strides.shape))
         if same_storage(strides, input.strides):
