@@ -307,6 +307,8 @@ OURS: dict[str, Callable] = {
     "later tokens": lambda net, x: x[:, 2:],
     "with tokens": lambda net, x: torch.cat([net.token.expand(len(x), 2, -1), x], 1),
     "positions": lambda net, x: x + net.places,
+    "flat": lambda net, x: x.flatten(1),
+    "turned and flat": lambda net, x: x.transpose(1, 2).flatten(1),
     "halves": lambda net, x: x.chunk(2, -1),
     "a map": lambda net, x: x.transpose(1, 2).reshape(len(x), WIDTH, 4, 4),
 }
