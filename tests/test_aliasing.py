@@ -85,6 +85,13 @@ def test_every_write_after_every_kind_of_read_and_view(write: str) -> None:
     judge([("chunk", 0), (write, 1), ("clone", 0)], [(write, 0)])
 
 
+def test_parts_are_copied_to_be_contiguous() -> None:
+    """What is written to the whole value does not show in the copy, nor the other way round."""
+    judge([("channels", 0), ("contiguous", 1)])
+    judge([("view", 0), ("channels", 0), ("contiguous", 2), ("mul_", 3), ("clone", 0)])
+    judge([("all channels", 0), ("contiguous", 1), ("mul_", 2), ("clone", 0)])
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_is_written_through(view: str) -> None:
     judge([(view, 0), ("mul_ by a tensor", 1), ("conv", 0)])

@@ -103,6 +103,64 @@ def test_sequences_are_padded_where_that_is_faster(monkeypatch: pytest.MonkeyPat
             torch.testing.assert_close(others, theirs, rtol=1e-9, atol=1e-9)
 
 
+class TwoMasks(nn.Module):
+    """Attention under a mask that has grown, added to tokens under the one before, and then read alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.attend = (
+            nn.Conv2d(3, 16, 16, 16),
+            nn.Conv2d(16, 16, 3, padding=1),
+            Attention(),
+        )
+
+    def forward(self, x):
+        y = self.stem(x)
+        tokens = y.flatten(2).transpose(1, 2)
+        attended = self.attend(self.conv(y).flatten(2).transpose(1, 2))
+        joined = torch.cat([attended, attended], 1)
+        return tokens + attended, attended * 1, joined[:, 1:] + joined[:, 1:], joined
+
+
+@needs_compiler
+def test_rows_of_a_narrower_mask_are_chosen() -> None:
+    model = TwoMasks().eval()
+    for visible in RAGGED.values():
+        ours = LayerMasking(model)(IMAGES, visible)
+        for one, other in zip(ours, LayerMasking(model, engine="dense")(IMAGES, visible), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+class Scaled(nn.Module):
+    """A number for each channel of a head, and for each head; a plain operand in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.attend = nn.Conv2d(3, 16, 16, 16), Attention()
+        self.of_channels, self.of_heads = nn.Parameter(torch.randn(8)), nn.Parameter(torch.randn(2, 1, 1))
+        self.places = nn.Parameter(torch.randn(1, 16, 16))
+
+    def forward(self, x):
+        y = self.stem(x).flatten(2).transpose(1, 2)
+        heads = y.unflatten(2, (2, 8)).transpose(1, 2)
+        turned = heads * self.of_channels * self.of_heads
+        return (
+            turned.transpose(1, 2).flatten(2),
+            heads.mT * 2 + 1,
+            self.places + y,
+            (self.places + y).view(-1, 16),
+        )
+
+
+@needs_compiler
+def test_numbers_of_channels_meet_heads() -> None:
+    model = Scaled().eval()
+    for visible in RAGGED.values():
+        ours = LayerMasking(model)(IMAGES, visible)
+        for one, other in zip(ours, LayerMasking(model, engine="dense")(IMAGES, visible), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_convolutional_networks_without_attention_keep_their_engine() -> None:
     few = nn.Sequential(nn.Conv2d(3, 4, 16, 16), nn.Flatten(), nn.Linear(64, 7)).eval()
     removal = LayerMasking(few)
@@ -249,6 +307,8 @@ OURS: dict[str, Callable] = {
     "later tokens": lambda net, x: x[:, 2:],
     "with tokens": lambda net, x: torch.cat([net.token.expand(len(x), 2, -1), x], 1),
     "positions": lambda net, x: x + net.places,
+    "flat": lambda net, x: x.flatten(1),
+    "turned and flat": lambda net, x: x.transpose(1, 2).flatten(1),
     "halves": lambda net, x: x.chunk(2, -1),
     "a map": lambda net, x: x.transpose(1, 2).reshape(len(x), WIDTH, 4, 4),
 }

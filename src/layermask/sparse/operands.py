@@ -85,7 +85,8 @@ def _form(other: Any, first: SparseMasked) -> tuple[Node | AtSites, Tensor | Non
         raise NoRows
     mask = _mask_of(other, grid, first) if isinstance(other, Masked) else None
     if grid.shape[2:] == (1, 1):
-        return PerImage(node, grid.flatten(1).clone(), _parameter(other) if _in_order(first) else None), mask
+        whole = _in_order(first) and grid.numel() == value.numel()
+        return PerImage(node, grid.flatten(1).clone(), _parameter(other) if whole else None), mask
     if grid.shape[2:] != node.mask.shape[2:]:
         raise NoRows
     return Table(node, node.mask if mask is None else mask, grid.permute(0, 2, 3, 1)), mask

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from torch import Tensor
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.mask import cached
 from layermask.sparse import ops
-from layermask.sparse.active import active_sites, rows_within
+from layermask.sparse.active import active_sites
 from layermask.sparse.axes import Axis
 from layermask.sparse.graph import Node, Slice
 from layermask.sparse.ops import to_compute_dtype
@@ -22,10 +21,12 @@ from layermask.sparse.ops import to_compute_dtype
 class _Whole(Node):
     """Rows that are made for all cells of the mask at once, and chosen from after that."""
 
+    def chosen(self, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.rows is None:
+            super().chosen(self.mask)
+        return super().chosen(mask)
+
     def compute(self, mask: Tensor) -> Tensor:
-        if mask is not self.mask:
-            at = rows_within(self.forward_pass, self.mask, mask, self.batch)
-            return self.at(self.mask).index_select(0, at)
         return self.all_rows()
 
     def all_rows(self) -> Tensor:
@@ -44,7 +45,7 @@ class Table(Node):
 
 
 class EndToEnd(_Whole):
-    """Sequences one behind the other: nodes of tokens, and plain tokens (N or 1, L, C) that are all visible."""
+    """Sequences one behind the other: nodes of tokens, and plain tokens (N or 1, L, C), which are visible."""
 
     def __init__(self, mask: Tensor, like: Node, parts: Sequence[Node | Tensor]) -> None:
         nodes = [part for part in parts if isinstance(part, Node)]
@@ -163,16 +164,18 @@ class Attention(_Whole):
 
     def __init__(
         self,
-        query: Node,
-        key: Node,
-        value: Node,
+        three: tuple[Node, Node, Node],
         heads: int,
         along: tuple[tuple[Axis, ...], Axis],
         scale: float | None,
         bias: Tensor | None = None,
     ) -> None:
-        """`along`: the leading axes, and that of the keys. `bias`: (B or 1, heads or 1, L, L)."""
-        super().__init__(value.forward_pass, value.mask, value.batch, value.kind, query, key, value)
+        """`three`: query, key and value. `along`: the leading axes, and that of the keys.
+
+        `bias`: (B or 1, heads or 1, L, L).
+        """
+        value = three[2]
+        super().__init__(value.forward_pass, value.mask, value.batch, value.kind, *three)
         self.heads, self.along, self.scale, self.bias = heads, along, scale, bias
 
     def all_rows(self) -> Tensor:
@@ -193,10 +196,10 @@ class Attention(_Whole):
 
     def _one_by_one(self, known: Sequences, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
         for (begin, end), number in zip(known.bounds, known.numbers.tolist(), strict=True):
-            rows: Any = slice(begin, end) if known.rows is None else known.rows[begin:end]
-            three = (x[rows].transpose(0, 1)[None] for x in (query, key, value))
+            rows: slice | Tensor = slice(begin, end) if known.rows is None else known.rows[begin:end]
+            q, k, v = (x[rows].transpose(0, 1)[None] for x in (query, key, value))
             bias = None if self.bias is None else self._bias_between(known.places[begin:end], number)
-            answer = F.scaled_dot_product_attention(*three, bias, scale=self.scale)
+            answer = F.scaled_dot_product_attention(q, k, v, bias, scale=self.scale)
             out[rows] = answer[0].transpose(0, 1)
 
     def _bias_between(self, places: Tensor, number: int) -> Tensor:
@@ -209,11 +212,11 @@ class Attention(_Whole):
 
     def _at_once(self, known: Sequences, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
         there, rows, places = known.padded()
-        three = (x[rows].transpose(1, 2) for x in (query, key, value))
+        q, k, v = (x[rows].transpose(1, 2) for x in (query, key, value))
         shown = there[:, None, None].expand(-1, 1, there.shape[1], -1)
         if self.bias is not None:
             shown = torch.where(shown, self._biases(known.numbers, places), -torch.inf)
-        answer = F.scaled_dot_product_attention(*three, shown, scale=self.scale)
+        answer = F.scaled_dot_product_attention(q, k, v, shown, scale=self.scale)
         out[rows[there]] = answer.transpose(1, 2)[there]
 
     def _biases(self, numbers: Tensor, places: Tensor) -> Tensor:

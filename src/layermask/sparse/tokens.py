@@ -31,6 +31,10 @@ class SparseTokens(SparseMasked):
     def strides(self) -> Tensor:
         return self._strides
 
+    @property
+    def strided_as_first(self) -> bool:
+        return self._strides.is_contiguous()
+
     def like_this(self, node: Node) -> SparseTokens:
         return SparseTokens(node, self.axes, torch.empty_like(self._strides))
 

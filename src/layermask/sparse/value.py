@@ -73,6 +73,11 @@ class SparseMasked(MaskedTensor):
         return aliases.join(SparseMasked(node, order, self.strided_last), start + begin, start + end)
 
     @property
+    def strided_as_first(self) -> bool:
+        """Whether an operator on each entry gives a value like this one where another operand comes first."""
+        return True
+
+    @property
     def strides(self) -> Tensor:
         """An empty tensor of the meta device, of the shape and strides that torch would give this value."""
         aliases = self.aliases or AliasGroup(self)

@@ -21,7 +21,7 @@ def scaled_dot_product_attention(
     query: Any,
     key: Any,
     value: Any,
-    attn_mask: Any = None,
+    attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
@@ -29,14 +29,14 @@ def scaled_dot_product_attention(
 ) -> SparseTokens:
     decline_unless(not dropout_p, not is_causal, not enable_gqa)
     nodes = [rows_of(x, "tokens") for x in (query, key, value)]
-    masks = {id(node.mask) for node in nodes}
-    decline_unless(len(masks) == 1, query.axes == key.axes, query.axes[:-1] == value.axes[:-1])
+    decline_unless(all(node.mask is nodes[0].mask for node in nodes))
+    decline_unless(query.axes == key.axes, query.axes[:-1] == value.axes[:-1])
     node = nodes[2]
     heads = _heads(query.axes, nodes[0])
     decline_unless(heads == _heads(value.axes, node))
     *leading, along, _ = query.axes
     bias = None if attn_mask is None else _bias(attn_mask, tuple(query.axes), node)
-    attention = Attention(*nodes, heads, (tuple(leading), along), scale, bias)
+    attention = Attention((nodes[0], nodes[1], node), heads, (tuple(leading), along), scale, bias)
     return SparseTokens(attention, value.axes, _strides(value.axes))
 
 
@@ -99,14 +99,15 @@ def multi_head_attention_forward(
     decline_unless(not (training and dropout_p))
     node = channels_last_rows(query)
     decline_unless(query.ndim == 3, embed_dim_to_check == node.channels, node.channels % num_heads == 0)
-    along, images, _ = query.axes
+    axes = query.axes
+    along, images, _ = axes
     three = projected(node, in_proj_weight, in_proj_bias)  # type: ignore[arg-type]  # not None
     width = node.channels
     decline_unless(three.channels == 3 * width, all(digit.kind == "n" for digit in images))
-    parts = [Slice(three, begin, begin + width) for begin in (0, width, 2 * width)]
-    attention = Attention(*parts, num_heads, ((images,), along), None)
+    query, key, value = (Slice(three, begin, begin + width) for begin in (0, width, 2 * width))
+    attention = Attention((query, key, value), num_heads, ((images,), along), None)
     out = projected(attention, out_proj_weight, out_proj_bias)
-    return SparseTokens(out, with_channels(query.axes, out.channels)), None
+    return SparseTokens(out, with_channels(axes, out.channels)), None
 
 
 def _strides(axes: Axes) -> Tensor:

@@ -38,7 +38,8 @@ def conv2d(
     groups: int = 1,
 ) -> SparseMasked:
     decline_unless(isinstance(input, Masked))
-    node = input.node if isinstance(input, SparseMasked) else None
+    rows = isinstance(input, SparseMasked) and not isinstance(input, SparseTokens)  # tokens are laid out
+    node = input.node if rows else None
     constant(input.value if node is None else node.kind, weight, bias)
     shape = input.shape
     decline_unless(len(shape) == weight.ndim == 4, groups > 0)

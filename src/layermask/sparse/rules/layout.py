@@ -61,14 +61,18 @@ def getitem(input: Any, index: Any) -> SparseMasked:
 
 @sparse_form(torch.split, Tensor.split, torch.functional.split)
 def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[SparseMasked, ...]:
-    node, sizes = rows_of(tensor), split_size_or_sections
+    node = rows_of(tensor)
     decline_unless(dim in (1, -3))
+    return tuple(_sliced(tensor, *bounds) for bounds in sections(split_size_or_sections, node.channels))
+
+
+def sections(sizes: Any, whole: int) -> list[tuple[int, int]]:
+    """Where the parts begin and end into which torch.split cuts `whole`."""
     if isinstance(sizes, int):
         decline_unless(sizes > 0)
-        sizes = [min(sizes, node.channels - begin) for begin in range(0, node.channels, sizes)]
-    decline_unless(sum(sizes) == node.channels, min(sizes) > 0)
-    ends = list(itertools.accumulate(sizes))
-    return tuple(_sliced(tensor, end - size, end) for size, end in zip(sizes, ends, strict=True))
+        sizes = [min(sizes, whole - begin) for begin in range(0, whole, sizes)]
+    decline_unless(sum(sizes) == whole, min(sizes) > 0)
+    return list(itertools.pairwise(itertools.accumulate(sizes, initial=0)))
 
 
 @sparse_form(torch.chunk, Tensor.chunk)
@@ -106,6 +110,9 @@ for name in "size dim ndimension numel nelement is_floating_point is_complex".sp
 
 @sparse_form(Tensor.contiguous)
 def contiguous(input: Any, memory_format: torch.memory_format = torch.contiguous_format) -> SparseMasked:
-    rows_of(input)
-    decline_unless(input.strided_last == (memory_format is torch.channels_last))
-    return input
+    """Itself, or a copy of what is a part of another value."""
+    node, last = rows_of(input), memory_format is torch.channels_last
+    decline_unless(last or memory_format is torch.contiguous_format, input.strided_last == last)
+    if input.aliases is None or input.strides.is_contiguous(memory_format=memory_format):
+        return input
+    return SparseMasked(node, strided_last=last)

@@ -108,6 +108,7 @@ def _entrywise(function: Callable, in_place: bool) -> Callable:
         inputs = [a for a in operands if isinstance(a, SparseMasked)]
         decline_unless(bool(inputs), not any(isinstance(v, (Masked, Tensor)) for v in kwargs.values()))
         decline_unless(not in_place_now or operands[0] is inputs[0])
+        decline_unless(operands[0] is inputs[0] or inputs[0].strided_as_first)
         node = _met(apart, args, kwargs, inputs)
         return _replaced(inputs[0], node, in_place_now)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from layermask.core.mask import cached
 from layermask.core.masked import is_plain
 from layermask.sparse.axes import Axes, Axis, Digit, axis, reshaped, size_of
 from layermask.sparse.graph import Node, Slice
+from layermask.sparse.rules.layout import sections
 from layermask.sparse.rules.table import decline_unless, rows_of, sparse_form
 from layermask.sparse.sequences import EndToEnd, Part
 from layermask.sparse.tokens import SparseTokens, add_view, axes_of
@@ -30,7 +30,7 @@ def _reshapes(function: Callable) -> None:
     def reshape(input: Any, *args: Any, **kwargs: Any) -> SparseMasked:
         """A view where torch makes one, else a new value of the same rows."""
         node, axes = _of_tokens(input)
-        decline_unless(not any(isinstance(a, (torch.dtype, Tensor)) for a in args))
+        decline_unless(not any(isinstance(a, (torch.dtype, Tensor)) for a in (*args, *kwargs.values())))
         strides = function(input.strides, *args, **kwargs)
         axes = reshaped(axes, tuple(strides.shape))
         if same_storage(strides, input.strides):
@@ -96,16 +96,9 @@ def select(input: Any, dim: int, index: int) -> SparseTokens:
 @sparse_form(torch.split, Tensor.split, torch.functional.split)
 def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[SparseTokens, ...]:
     node, axes = _of_tokens(tensor)
-    dim, sizes = _axis(dim, axes), split_size_or_sections
-    whole = size_of(axes[dim])
-    if isinstance(sizes, int):
-        decline_unless(sizes > 0)
-        sizes = [min(sizes, whole - begin) for begin in range(0, whole, sizes)]
-    decline_unless(sum(sizes) == whole, min(sizes) > 0)
-    begins = itertools.accumulate(sizes, initial=0)
-    return tuple(
-        _channels(tensor, node, dim, begin, size, True) for begin, size in zip(begins, sizes, strict=False)
-    )
+    dim = _axis(dim, axes)
+    bounds = sections(split_size_or_sections, size_of(axes[dim]))
+    return tuple(_channels(tensor, node, dim, begin, end - begin, True) for begin, end in bounds)
 
 
 @sparse_form(torch.chunk, Tensor.chunk)
