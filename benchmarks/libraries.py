@@ -55,7 +55,7 @@ def build(name: str) -> tuple[nn.Module, Shape]:
 class Called(nn.Module):
     """A model that is called in another way than with images alone.
 
-    Of what it answers those tensors are kept that have a row for each image, if `images` to try it on are given.
+    Of its answer, those tensors are kept that have a row for each image, if `images` to try it on are given.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ def _of_side(name: str, side: int) -> tuple[nn.Module, Shape]:
 
 
 def _shrink(config: Any, most: Mapping[str, int]) -> None:
-    """At most so many of what has a name, but where stages are counted in layers; lists, as files have them."""
+    """At most so many of what has a name, but not where layers are stages; and lists, as files have them."""
     for name, value in list(vars(config).items()):
         if name in most and isinstance(value, int) and not getattr(config, "out_features", None):
             setattr(config, name, min(value, most[name]))
@@ -262,7 +262,15 @@ def _with_classes(model: nn.Module, images: Any) -> Any:
 
 
 def _frames_with_words(model: nn.Module, images: Any) -> Any:
-    return model(images.transpose(1, 2), torch.arange(2, 10)[None]).logits_per_video
+    """What it answers of the videos; its logits are shares among all of them."""
+    return model(images.transpose(1, 2), torch.arange(2, 10)[None]).video_embeds
+
+
+def _points(model: nn.Module, images: Any) -> Any:
+    """As many points of every image, with zeros where there are fewer."""
+    found = model(images)
+    parts = (found.keypoints, found.scores, found.descriptors)
+    return [torch.stack([_padded(row) for row in part]) for part in parts]
 
 
 def _as_tile(model: nn.Module, images: Any) -> Any:
@@ -293,6 +301,7 @@ CALLS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "OneFormer": _with_task,
     "ShieldGemma2": _in_words,
     "Siglip2": _in_patches,
+    "SuperPoint": _points,
     **dict.fromkeys(("Timesformer", "Video", "Vivit", "VJEPA2"), _with_frames),
 }
 """Beginning of a class's name -> how it is called, where images alone, or with words, are not enough."""

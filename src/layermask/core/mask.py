@@ -220,7 +220,9 @@ def reshape(visible: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
     return visible.reshape(taken).expand(expanded).reshape(final)
 
 
-def merge(forward_pass: ForwardPass | None, visible: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+def merge(
+    forward_pass: ForwardPass | None, visible: Tensor, old: Sequence[int], new: Sequence[int]
+) -> Tensor:
     """The same, of a mask of which it may be known that each image has several equal entries in front.
 
     So heads that were merged with the images for one product part again, and their masks do not vary.

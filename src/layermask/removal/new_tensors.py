@@ -1,7 +1,7 @@
-"""Tensors that models of transformers make and then write into: they become masked, as those of `new_zeros`.
+"""Tensors that models of transformers make and write into: they become masked, as those of `new_zeros`.
 
-Elsewhere such a write is refused: a plain tensor may be one that somebody keeps. What is made during a pass is
-not, and code of a library cannot be written anew by its users.
+Elsewhere such a write is refused: a plain tensor may be one that somebody keeps. What is made during a pass
+is not, and users cannot write the code of a library anew.
 """
 
 from __future__ import annotations
