@@ -7,7 +7,6 @@ is not, and users cannot write the code of a library anew.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from dis import opmap
 from types import FunctionType
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from layermask.core.call_site import code_of
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.likeness import note
 from layermask.core.masked import Masked, is_plain
@@ -35,7 +35,7 @@ def _class_makes_targets(cls: type) -> bool:
     """Both in one function, by its byte code. Where that errs, tensors are watched for nothing."""
     own = [each for each in cls.__mro__ if each.__module__.startswith("transformers.")]
     functions = [f for each in own for f in vars(each).values() if isinstance(f, FunctionType)]
-    codes = [inspect.unwrap(f).__code__ for f in functions]
+    codes = [code for f in functions if (code := code_of(f)) is not None]
     return any(_STORES & {*code.co_code[::2]} and {*_MAKERS.values()} & {*code.co_names} for code in codes)
 
 
