@@ -160,13 +160,10 @@ CONFIGURATIONS: dict[str, Options] = {
     "EdgeTam": {
         **SAM_2,
         "vision_config": {
-            "backbone_config": {
-                "model_type": "timm_wrapper", "architecture": "test_byobnet", "num_labels": 2,
-                "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
-            },
-            "backbone_channel_list": [256, 128, 64, 32], "fpn_hidden_size": 32,
+            "backbone_channel_list": [1024, 512, 256, 64], "fpn_hidden_size": 32,
             "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
         },
+        "prompt_encoder_config": {**SAM_2["prompt_encoder_config"], "patch_size": 8},
     },
     "Eomt": {
         "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "num_blocks": 2,
@@ -251,6 +248,16 @@ CONFIGURATIONS: dict[str, Options] = {
         "patch_size": 8, "num_windows": 2, **STAGES,
     },
     "Sam2": SAM_2,
+    "Sam3Tracker": {
+        **SAM_2,
+        "vision_config": {
+            "backbone_config": {
+                **WIDTH, "model_type": "sam3_vit_model", "image_size": 64, "patch_size": 16,
+                "pretrain_image_size": 64, "window_size": 2, "global_attn_indexes": [1],
+            },
+            "fpn_hidden_size": 32, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        },
+    },
     "SamHQ": {**SAM, "mask_decoder_config": {**SAM_HEAD, "vit_dim": 32}},
     "SamModel": SAM,
     "Sapiens2": {

@@ -212,6 +212,8 @@ def _with_words(model: nn.Module, images: Any) -> Any:
     wanted = inspect.signature(model.forward).parameters
     if "input_ids" not in wanted:
         return model(images)
+    if "pixel_values" not in wanted:
+        raise TypeError("it takes numbers of colours, which are no pixels")
     pairs = hasattr(model, "logit_scale")  # one text for all images, whose answer has a row for each
     words = torch.arange(2, 10).expand(1 if pairs else len(images), 8)
     found = model(pixel_values=images, input_ids=words, attention_mask=torch.ones_like(words))
