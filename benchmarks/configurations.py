@@ -101,6 +101,27 @@ SAM_2: Options = {
     "mask_decoder_config": SAM_HEAD,
 }
 
+_ALONG = {
+    **{"vertical_long_to_small_conv": (1, 0), "horizontal_small_to_long_conv": (0, 1)},
+    **{"symmetric_conv_long": (1, 1)},
+}
+STRIPES: Options = {
+    **{"reduce_channel": [1, 1, 0], "return_channel": [1, 1, 0]},
+    **{
+        f"{name}_{ratio}ratio": [
+            [size if along else 1 for along in axes],
+            [1, 1],
+            [size // 2 * a for a in axes],
+        ]
+        for name, axes in _ALONG.items()
+        for ratio, size in (("long", 7), ("mid", 5), ("short", 3))
+    },
+}
+TEXT_DETECTOR: Options = {
+    **{"backbone_config": {**HGNET, **STAGES}, "neck_out_channels": 16, "kernel_list": [3, 2, 2]},
+    **{"scale_factor_list": [1, 2, 4, 8], "intraclass_block_config": STRIPES},
+}
+
 CONFIGURATIONS: dict[str, Options] = {
     "Align": {
         "text_config": BERT, "projection_dim": 80,
@@ -229,6 +250,15 @@ CONFIGURATIONS: dict[str, Options] = {
     "PPDocLayoutV2": {
         **RT_DETR, "class_thresholds": [0.5] * 4, "class_order": [0, 1, 2, 3],
         "reading_order_config": {**WIDTH, "num_classes": 4},
+    },
+    "PPOCRV5Server": TEXT_DETECTOR,
+    "PPOCRV6Medium": TEXT_DETECTOR,
+    "PPOCRV6Small": {
+        "backbone_config": {
+            "model_type": "pp_lcnet_v3", "scale": 0.75, "divisor": 16,
+            "out_features": ["stage2", "stage3", "stage4", "stage5"],
+        },
+        "layer_list_out_channels": [48, 96, 192, 384],
     },
     "PromptDepthAnything": {
         "backbone_config": DINO, "patch_size": 16, "reassemble_hidden_size": 32,
