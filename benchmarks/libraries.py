@@ -334,13 +334,18 @@ CLIPS = """
 
 
 def _open_clip(name: str) -> tuple[nn.Module, Shape]:
-    """The image tower, whose answer is an embedding."""
+    """The image tower, whose answer is an embedding, of few layers where a configuration counts them."""
     import open_clip
+    from open_clip.model import _build_vision_tower
 
-    model = open_clip.create_model(name, pretrained=None, load_weights=False)
-    side = model.visual.image_size
+    config = open_clip.get_model_config(name)
+    vision = config["vision_cfg"]
+    if isinstance(vision.get("layers"), int):
+        vision["layers"] = _FEW_OF["num_layers"]
+    tower = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
+    side = vision.get("image_size", 224)
     height, width = (side, side) if isinstance(side, int) else side
-    return Called(model.visual, lambda tower, images: tower(images)), (3, height, width)
+    return Called(tower, lambda tower, images: tower(images)), (3, height, width)
 
 
 _VIT = {
