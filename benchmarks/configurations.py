@@ -101,6 +101,27 @@ SAM_2: Options = {
     "mask_decoder_config": SAM_HEAD,
 }
 
+_ALONG = {
+    **{"vertical_long_to_small_conv": (1, 0), "horizontal_small_to_long_conv": (0, 1)},
+    **{"symmetric_conv_long": (1, 1)},
+}
+STRIPES: Options = {
+    **{"reduce_channel": [1, 1, 0], "return_channel": [1, 1, 0]},
+    **{
+        f"{name}_{ratio}ratio": [
+            [size if along else 1 for along in axes],
+            [1, 1],
+            [size // 2 * a for a in axes],
+        ]
+        for name, axes in _ALONG.items()
+        for ratio, size in (("long", 7), ("mid", 5), ("short", 3))
+    },
+}
+TEXT_DETECTOR: Options = {
+    **{"backbone_config": {**HGNET, **STAGES}, "neck_out_channels": 16, "kernel_list": [3, 2, 2]},
+    **{"scale_factor_list": [1, 2, 4, 8], "intraclass_block_config": STRIPES},
+}
+
 CONFIGURATIONS: dict[str, Options] = {
     "Align": {
         "text_config": BERT, "projection_dim": 80,
@@ -114,7 +135,9 @@ CONFIGURATIONS: dict[str, Options] = {
     "Data2VecVision": {**DEEP, "out_indices": [0, 1, 2, 3], "auxiliary_channels": 8},
     "Blip2": {
         "vision_config": {**WIDTH, "image_size": 64, "patch_size": 16}, "image_text_hidden_size": 16,
-        "qformer_config": {**WIDTH, "vocab_size": 64, "encoder_hidden_size": 32, "use_qformer_text_input": True},
+        "qformer_config": {
+            **WIDTH, "vocab_size": 64, "encoder_hidden_size": 32, "use_qformer_text_input": True,
+        },
         "text_config": {**TEXT, "model_type": "opt", "ffn_dim": 32, "word_embed_proj_dim": 32},
         "num_query_tokens": 4,
     },
@@ -152,17 +175,16 @@ CONFIGURATIONS: dict[str, Options] = {
         "fusion_hidden_size": 16, "neck_ignore_stages": [], "num_labels": 4,
     },
     "EfficientNet": {"width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 320},
-    "Dinov2": {key: value for key, value in DINO.items() if key not in ("model_type", "reshape_hidden_states")},
+    "DeiT": WIDTH,
+    "Dinov2": {key: value for key, value in DINO.items() if key[:5] not in ("model", "resha")},
+    "DINOv3ViT": WIDTH,
     "EdgeTam": {
         **SAM_2,
         "vision_config": {
-            "backbone_config": {
-                "model_type": "timm_wrapper", "architecture": "test_byobnet", "num_labels": 2,
-                "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
-            },
-            "backbone_channel_list": [256, 128, 64, 32], "fpn_hidden_size": 32,
+            "backbone_channel_list": [1024, 512, 256, 64], "fpn_hidden_size": 32,
             "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
         },
+        "prompt_encoder_config": {**SAM_2["prompt_encoder_config"], "patch_size": 8},
     },
     "Eomt": {
         "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "num_blocks": 2,
@@ -173,6 +195,7 @@ CONFIGURATIONS: dict[str, Options] = {
         **DETR, "backbone_config": {**SWIN, "out_features": ["stage2", "stage3", "stage4"]},
         "text_config": BERT, "num_feature_levels": 3, "max_text_len": 8, "num_queries": 6,
     },
+    "IJepa": WIDTH,
     "ImageGPT": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 17, "n_positions": 64},
     "Llama4Vision": {
         **WIDTH, "intermediate_size": 128, "projector_input_dim": 64, "projector_output_dim": 64,
@@ -221,10 +244,21 @@ CONFIGURATIONS: dict[str, Options] = {
         "num_cross_attention_heads": 1, "num_self_attention_heads": 4, "image_size": 32, "num_labels": 4,
     },
     "PPDocLayout": RT_DETR,
-    "PPDocLayoutV3": {**RT_DETR, "x4_feat_dim": 8, "backbone_config": {**RT_DETR["backbone_config"], **STAGES}},
+    "PPDocLayoutV3": {
+        **RT_DETR, "x4_feat_dim": 8, "backbone_config": {**RESNET, **STAGES, "model_type": "rt_detr_resnet"},
+    },
     "PPDocLayoutV2": {
         **RT_DETR, "class_thresholds": [0.5] * 4, "class_order": [0, 1, 2, 3],
         "reading_order_config": {**WIDTH, "num_classes": 4},
+    },
+    "PPOCRV5Server": TEXT_DETECTOR,
+    "PPOCRV6Medium": TEXT_DETECTOR,
+    "PPOCRV6Small": {
+        "backbone_config": {
+            "model_type": "pp_lcnet_v3", "scale": 0.75, "divisor": 16,
+            "out_features": ["stage2", "stage3", "stage4", "stage5"],
+        },
+        "layer_list_out_channels": [48, 96, 192, 384],
     },
     "PromptDepthAnything": {
         "backbone_config": DINO, "patch_size": 16, "reassemble_hidden_size": 32,
@@ -244,6 +278,16 @@ CONFIGURATIONS: dict[str, Options] = {
         "patch_size": 8, "num_windows": 2, **STAGES,
     },
     "Sam2": SAM_2,
+    "Sam3Tracker": {
+        **SAM_2,
+        "vision_config": {
+            "backbone_config": {
+                **WIDTH, "model_type": "sam3_vit_model", "image_size": 64, "patch_size": 16,
+                "pretrain_image_size": 64, "window_size": 2, "global_attn_indexes": [1],
+            },
+            "fpn_hidden_size": 32, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        },
+    },
     "SamHQ": {**SAM, "mask_decoder_config": {**SAM_HEAD, "vit_dim": 32}},
     "SamModel": SAM,
     "Sapiens2": {
@@ -257,10 +301,22 @@ CONFIGURATIONS: dict[str, Options] = {
     "ShieldGemma2": {
         "vision_config": SIGLIP, "mm_tokens_per_image": 4, "image_token_index": 60,
         "yes_token_index": 7, "no_token_index": 8,
-        "text_config": {**TEXT, "model_type": "gemma3_text", "query_pre_attn_scalar": 8, "sliding_window": 32},
+        "text_config": {
+            **TEXT, "model_type": "gemma3_text", "query_pre_attn_scalar": 8, "sliding_window": 32,
+        },
+    },
+    "SuperPoint": {
+        "encoder_hidden_sizes": [8, 8, 16, 16], "decoder_hidden_size": 16, "keypoint_decoder_dim": 65,
+        "descriptor_decoder_dim": 16, "max_keypoints": 8,
+    },
+    "Swin": {key: value for key, value in SWIN.items() if key != "model_type"},
+    "SwinForMasked": {
+        **{key: value for key, value in SWIN.items() if key not in ("model_type", "out_features")},
+        "encoder_stride": 32,
     },
     "Swin2SR": {"embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},
     "TableTransformer": DETR,
+    "Timesformer": {**WIDTH, "num_frames": 2},
     "TimmBackbone": {"backbone": "resnet18"},
     "TimmWrapper": {"architecture": "resnet18"},
     "Tipsv2Dpt": {
@@ -279,6 +335,10 @@ CONFIGURATIONS: dict[str, Options] = {
         "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "num_blocks": 2,
         "num_queries": 6, "mlp_ratio": 2, "num_labels": 4,
     },
+    "VideoMAE": {
+        **WIDTH, "num_frames": 4, "decoder_hidden_size": 32, "decoder_num_hidden_layers": 1,
+        "decoder_num_attention_heads": 4, "decoder_intermediate_size": 32,
+    },
     "VideoPrismClip": {
         "vision_config": {
             "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 32, "num_spatial_layers": 2,
@@ -291,6 +351,14 @@ CONFIGURATIONS: dict[str, Options] = {
         "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 32, "num_spatial_layers": 2,
         "num_temporal_layers": 1, "num_auxiliary_layers": 1, "num_frames": 4, "tubelet_size": [1, 16, 16],
     },
+    "ViTFor": WIDTH,
+    "ViTMAE": {
+        **WIDTH, "decoder_hidden_size": 32, "decoder_num_hidden_layers": 1,
+        "decoder_num_attention_heads": 4, "decoder_intermediate_size": 32,
+    },
+    "ViTModel": WIDTH,
+    "ViTMSN": WIDTH,
+    "Vivit": {**WIDTH, "num_frames": 4},
     "VitMatte": {
         "backbone_config": {
             "model_type": "vitdet", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -310,6 +378,7 @@ CONFIGURATIONS: dict[str, Options] = {
                             "out_features": ["stage4"]},
         "num_labels": 5,
     },
+    "Yolos": {**WIDTH, "num_detection_tokens": 6, "num_labels": 4},
     "ZoeDepth": {
         "backbone_config": {**DEEP, **STAGES, "model_type": "beit", "image_size": 64,
                             "reshape_hidden_states": False},

@@ -3,7 +3,7 @@
 Every torchvision and timm architecture, and those of `libraries.py` whose packages are installed. Weights
 are random. Each model runs in a process of its own, so that a crash or the time limit ends that model only.
 Results are appended to out/coverage.jsonl as they come, with the versions they hold for: what is there
-already is skipped, so an interrupted run goes on where it stopped.
+already is skipped, so an interrupted run goes on where it stopped. `--limit 0` writes the pages only.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def build(name: str) -> tuple[nn.Module, Shape]:
 class Called(nn.Module):
     """A model that is called in another way than with images alone.
 
-    Of what it answers those tensors are kept that have a row for each image, if `images` to try it on are given.
+    Of its answer, those tensors are kept that have a row for each image, if `images` to try it on are given.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ def _of_side(name: str, side: int) -> tuple[nn.Module, Shape]:
 
 
 def _shrink(config: Any, most: Mapping[str, int]) -> None:
-    """At most so many of what has a name, but where stages are counted in layers; lists, as files have them."""
+    """At most so many of what has a name, but not where layers are stages; and lists, as files have them."""
     for name, value in list(vars(config).items()):
         if name in most and isinstance(value, int) and not getattr(config, "out_features", None):
             setattr(config, name, min(value, most[name]))
@@ -212,6 +212,8 @@ def _with_words(model: nn.Module, images: Any) -> Any:
     wanted = inspect.signature(model.forward).parameters
     if "input_ids" not in wanted:
         return model(images)
+    if "pixel_values" not in wanted:
+        raise TypeError("it takes numbers of colours, which are no pixels")
     pairs = hasattr(model, "logit_scale")  # one text for all images, whose answer has a row for each
     words = torch.arange(2, 10).expand(1 if pairs else len(images), 8)
     found = model(pixel_values=images, input_ids=words, attention_mask=torch.ones_like(words))
@@ -262,7 +264,15 @@ def _with_classes(model: nn.Module, images: Any) -> Any:
 
 
 def _frames_with_words(model: nn.Module, images: Any) -> Any:
-    return model(images.transpose(1, 2), torch.arange(2, 10)[None]).logits_per_video
+    """What it answers of the videos; its logits are shares among all of them."""
+    return model(images.transpose(1, 2), torch.arange(2, 10)[None]).video_embeds
+
+
+def _points(model: nn.Module, images: Any) -> Any:
+    """As many points of every image, with zeros where there are fewer."""
+    found = model(images)
+    parts = (found.keypoints, found.scores, found.descriptors)
+    return [torch.stack([_padded(row) for row in part]) for part in parts]
 
 
 def _as_tile(model: nn.Module, images: Any) -> Any:
@@ -293,6 +303,7 @@ CALLS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "OneFormer": _with_task,
     "ShieldGemma2": _in_words,
     "Siglip2": _in_patches,
+    "SuperPoint": _points,
     **dict.fromkeys(("Timesformer", "Video", "Vivit", "VJEPA2"), _with_frames),
 }
 """Beginning of a class's name -> how it is called, where images alone, or with words, are not enough."""
@@ -323,13 +334,18 @@ CLIPS = """
 
 
 def _open_clip(name: str) -> tuple[nn.Module, Shape]:
-    """The image tower, whose answer is an embedding."""
+    """The image tower, whose answer is an embedding, of few layers where a configuration counts them."""
     import open_clip
+    from open_clip.model import _build_vision_tower
 
-    model = open_clip.create_model(name, pretrained=None, load_weights=False)
-    side = model.visual.image_size
+    config = open_clip.get_model_config(name)
+    vision = config["vision_cfg"]
+    if isinstance(vision.get("layers"), int):
+        vision["layers"] = _FEW_OF["num_layers"]
+    tower = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
+    side = vision.get("image_size", 224)
     height, width = (side, side) if isinstance(side, int) else side
-    return Called(model.visual, lambda tower, images: tower(images)), (3, height, width)
+    return Called(tower, lambda tower, images: tower(images)), (3, height, width)
 
 
 _VIT = {

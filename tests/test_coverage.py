@@ -118,3 +118,53 @@ def test_models_of_other_tasks_are_built(coverage: ModuleType) -> None:
             answer = model(torch.zeros(1, *shape))
         assert name.endswith("_18") or answer["out"].shape[1:] == (5, *shape[1:])
         assert coverage._family(name) == name.partition("/")[2]
+
+
+def test_answers_are_kept_that_have_a_row_for_each_image(coverage: ModuleType) -> None:
+    import libraries
+    import torch
+    from torch import nn
+
+    def call(model: nn.Module, images: torch.Tensor) -> dict:
+        features = model(images.flatten(1))
+        return {"queries": torch.ones(2, len(images)), "features": [features], "total": features.sum()}
+
+    model = libraries.Called(nn.Linear(4, 5), call, torch.zeros(3, 1, 2, 2))
+    assert [list(each.shape) for each in model(torch.zeros(1, 1, 2, 2))] == [[1, 5]]
+    assert set(libraries.Called(nn.Linear(4, 5), call)(torch.zeros(2, 1, 2, 2))) == {
+        "queries",
+        "features",
+        "total",
+    }
+
+
+def test_the_longest_name_that_fits_has_the_options(coverage: ModuleType) -> None:
+    from configurations import CONFIGURATIONS, options_of
+
+    assert options_of("Sam2Model") is CONFIGURATIONS["Sam2"]
+    assert options_of("SamHQModel") is CONFIGURATIONS["SamHQ"]
+    assert options_of("DetrForSegmentation") is not options_of("DetrForObjectDetection")
+    assert options_of("ResNetModel") == {}
+
+
+def test_configurations_are_of_classes_that_there_are(coverage: ModuleType) -> None:
+    pytest.importorskip("transformers")
+    import libraries
+    from configurations import CONFIGURATIONS, options_of
+
+    names = libraries._transformers_names()
+    used = [options_of(name) for name in names]
+    unused = [key for key, options in CONFIGURATIONS.items() if not any(each is options for each in used)]
+    assert unused == []
+
+
+@pytest.mark.parametrize("name", ["Sam2Model", "DFineForObjectDetection", "VideomtForUniversalSegmentation"])
+def test_small_configurations_run(name: str, coverage: ModuleType) -> None:
+    pytest.importorskip("transformers")
+    import libraries
+    import torch
+
+    model, shape = libraries.build(f"transformers/{name}")
+    answers = model(torch.zeros(2, *shape))
+    assert answers and all(len(each) == 2 for each in answers)
+    assert sum(parameter.numel() for parameter in model.parameters()) < 1e6

@@ -85,6 +85,24 @@ def test_images_of_several_sizes_are_a_list() -> None:
         removal([], [])
 
 
+class Scores(nn.Module):
+    """The scores of the likeliest boxes, as many for every image."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = [each["scores"] for each in self.detector(list(images))]
+        return torch.stack([torch.cat([x, x.new_zeros(10 - len(x))]) for x in found])
+
+
+def test_check_runs_a_detector_as_its_removal_does() -> None:
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    report = lm.check.check(Scores(built("ssdlite")), images, ("2",))
+    assert report.ok and report.ops["torchvision.nms"] == 4
+
+
 # --- of transformers, from tiny random configurations -------------------------------------------------------
 
 T = pytest.importorskip("transformers")

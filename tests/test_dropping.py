@@ -203,7 +203,7 @@ def test_cross_attention_to_a_masked_sequence() -> None:
 
 
 class Queries(nn.Module):
-    """Two queries ask the pixels (N, WIDTH, 1, TOKENS), and then one another, with heads merged into the batch."""
+    """Two queries ask the pixels (N, WIDTH, 1, TOKENS), then one another, heads merged into the batch."""
 
     def __init__(self) -> None:
         super().__init__()

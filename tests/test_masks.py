@@ -183,7 +183,7 @@ def test_a_mask_of_rows_is_padded_as_any() -> None:
 def test_what_a_compiler_remembers_is_told_apart_by_all_masks() -> None:
     run, key = ForwardPass(Settings()), ("name", None)
     run.memo["traced"] = [(key, (M, X), "first"), (key, (M,), "second"), (("other", None), (M,), "third")]
-    assert [masks._traced(run, key, wanted) for wanted in ((M,), (M, X), (X,), (X, M))] == [
+    assert [run.traced(key, wanted) for wanted in ((M,), (M, X), (X,), (X, M))] == [
         "second",
         "first",
         None,

@@ -29,8 +29,7 @@ from layermask.arguments.declare import checked
 from layermask.check.samples import masks
 from layermask.check.watch import poisoned
 from layermask.core.masked import Masked, masked_in
-from layermask.removal.layer_masking import LayerMasking
-from layermask.removal.new_tensors import NotingNew, makes_targets
+from layermask.removal.layer_masking import LayerMasking, taking_masked
 
 TOLERANCE = 1e-5  # relative; where a batch size or a mask makes another kernel run
 EXACT = 1e-10  # the same in float64
@@ -70,9 +69,12 @@ def _answer(model: nn.Module, *inputs: object) -> list[Tensor]:
 
 
 def _outputs(model: nn.Module, *inputs: object) -> list[Tensor | Masked]:
-    notes = NotingNew() if masked_in(inputs) and makes_targets(model) else nullcontext()
-    with seeded(), torch.no_grad(), notes:
-        found = list(leaves(model(*inputs)))
+    with (
+        seeded(),
+        torch.no_grad(),
+        taking_masked(model) if masked_in(inputs) else nullcontext(model) as called,
+    ):
+        found = list(leaves(called(*inputs)))
     if not found:
         raise ValueError(f"{type(model).__name__} returned no tensor")
     return found

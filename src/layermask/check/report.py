@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from layermask.check.watch import Call, See, watched
 from layermask.core.masked import Masked, masked_in, replace_masked, zero_hidden
 from layermask.core.rule_table import name_of
 from layermask.errors import NoMaskRule
-from layermask.removal.new_tensors import NotingNew, makes_targets
+from layermask.removal.layer_masking import taking_masked
 
 
 @dataclass
@@ -50,10 +50,9 @@ def check(model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), s
     """Run `model` on masked `images` (N, C, *S), N >= 4, noting all missing rules; judge it if none is."""
     report = LawReport()
     visible = masks(images, ["patches", "all", "coarse", "block"], seed)
-    notes = NotingNew() if makes_targets(model) else nullcontext()
-    with torch.no_grad(), _module_names(model) as here, notes:
+    with torch.no_grad(), taking_masked(model) as called, _module_names(called) as here:
         try:
-            model(watched(Masked(images, visible), _noting(report, here)))
+            called(watched(Masked(images, visible), _noting(report, here)))
         except Exception as error:  # the model's own, perhaps of a substitute: report what was met so far
             report.error = f"{type(error).__name__}: {error} (in module {here[-1]!r})"
     if not report.missing and not report.error:

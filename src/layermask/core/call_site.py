@@ -68,12 +68,14 @@ def raised_at(error: BaseException) -> tuple[str, str]:
 
 def argument_in_call(function: Callable, name: str) -> Any:
     """What the call of `function` on the stack was given for an argument that torch does not hand on."""
-    return next((frame.f_locals.get(name) for frame in _frames() if frame.f_code is _code(function)), None)
+    return next((frame.f_locals.get(name) for frame in _frames() if frame.f_code is code_of(function)), None)
 
 
 def autograd_function() -> str:
     """The name of the `torch.autograd.Function` whose `forward` is on the stack ("" if none is)."""
-    forwards = {code: f.__name__ for f in _subclasses(torch.autograd.Function) if (code := _code(f.forward))}
+    forwards = {
+        code: f.__name__ for f in _subclasses(torch.autograd.Function) if (code := code_of(f.forward))
+    }
     return next((forwards[frame.f_code] for frame in _frames() if frame.f_code in forwards), "")
 
 
@@ -83,6 +85,6 @@ def _subclasses(cls: type) -> Iterator[type]:
         yield from _subclasses(sub)
 
 
-def _code(function: Callable) -> CodeType | None:
+def code_of(function: Callable) -> CodeType | None:
     """The code a decorated function runs in the end."""
     return getattr(inspect.unwrap(function), "__code__", None)

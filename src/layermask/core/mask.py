@@ -118,7 +118,8 @@ def _is_within(forward_pass: ForwardPass | None, smaller: Tensor, larger: Tensor
 
 def keep_merged(forward_pass: ForwardPass | None, out: Tensor, *masks: Tensor) -> Tensor:
     """`out`, made of the masks entry by entry along the first axis, known to be as they are there."""
-    counts = {merged(forward_pass, mask) for mask in masks if mask.ndim == out.ndim and mask.shape[0] != 1}
+    rows = [mask for mask in masks if mask.ndim == out.ndim and mask.shape[:1] not in ((), (1,))]
+    counts = {merged(forward_pass, mask) for mask in rows}
     if forward_pass is not None and len(counts) == 1 and (count := counts.pop()) > 1:
         forward_pass.remember("merged", out, count)
     return out

@@ -277,7 +277,7 @@ def has_positions(x: Masked) -> bool:
 
 
 def merged(forward_pass: ForwardPass | None, visible: Tensor) -> int:
-    """How many equal entries an image has along the first axis, as where heads were merged into it; mostly 1."""
+    """How many equal entries an image has in front, as where heads were merged with the images; mostly 1."""
     return (forward_pass.remembered("merged", visible) if forward_pass else None) or 1
 
 

@@ -21,7 +21,7 @@ from layermask.core.forward_pass import ForwardPass
 from layermask.core.inputs import answered, channel_axis_of, check_each, check_inputs
 from layermask.core.masked import Masked, zero_hidden
 from layermask.core.outputs import masked_within, to_plain
-from layermask.core.rule_table import overrides
+from layermask.core.rule_table import overrides, overriding
 from layermask.core.settings import Settings
 from layermask.errors import InputError, NoMaskRule, nearest
 from layermask.removal.detection import RULES_OF_DETECTORS, is_detector, passable
@@ -196,6 +196,18 @@ def _changed(settings: Settings, changes: dict[str, Any]) -> Settings:
                 f"rules, and the fields of Settings: {', '.join(known)}."
             )
     return replace(settings, **changes)
+
+
+@contextlib.contextmanager
+def taking_masked(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield a module that takes masked values as the model does under `LayerMasking`, within the block."""
+    with contextlib.ExitStack() as stack:
+        if is_detector(model):
+            stack.enter_context(overriding(RULES_OF_DETECTORS))
+            model = passable(model)
+        if makes_targets(model):
+            stack.enter_context(NotingNew())
+        yield model
 
 
 def enter(images: Tensor, visible: Tensor, forward_pass: ForwardPass) -> Masked:

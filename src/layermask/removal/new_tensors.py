@@ -1,13 +1,12 @@
-"""Tensors that models of transformers make and then write into: they become masked, as those of `new_zeros`.
+"""Tensors that models of transformers make and write into: they become masked, as those of `new_zeros`.
 
-Elsewhere such a write is refused: a plain tensor may be one that somebody keeps. What is made during a pass is
-not, and code of a library cannot be written anew by its users.
+Elsewhere such a write is refused: a plain tensor may be one that somebody keeps. What is made during a pass
+is not, and users cannot write the code of a library anew.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from dis import opmap
 from types import FunctionType
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from layermask.core.call_site import code_of
 from layermask.core.forward_pass import ForwardPass
 from layermask.core.likeness import note
 from layermask.core.masked import Masked, is_plain
@@ -35,7 +35,7 @@ def _class_makes_targets(cls: type) -> bool:
     """Both in one function, by its byte code. Where that errs, tensors are watched for nothing."""
     own = [each for each in cls.__mro__ if each.__module__.startswith("transformers.")]
     functions = [f for each in own for f in vars(each).values() if isinstance(f, FunctionType)]
-    codes = [inspect.unwrap(f).__code__ for f in functions]
+    codes = [code for f in functions if (code := code_of(f)) is not None]
     return any(_STORES & {*code.co_code[::2]} and {*_MAKERS.values()} & {*code.co_names} for code in codes)
 
 
