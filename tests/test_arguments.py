@@ -354,7 +354,7 @@ NAMES = {
     "share": "probability ratio",
     "tolerance": "converge",
     "positive": "alpha kernel_width compactness sigma radius",
-    "function": "join operator planned progress",
+    "function": "join operator planned progress say",
     "called": "answer fill run statistic",
     "object": "attribution loaded preprocessing program source",
     "objects": "attributions target_layers places",

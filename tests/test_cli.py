@@ -335,7 +335,7 @@ def test_options_are_taken_by_their_old_names(photograph, tmp_path):
     ("chances", "output", "valid", "found"),
     [
         ([0.9, 0.08], "probability", None, [7]),
-        ([0.9, 0.09], "probability", None, None),
+        ([0.9, 0.1], "probability", None, None),
         ([0.9, 0.004], "sigmoid", None, [7]),
         ([9.0, 0.1], "logit", None, None),  # differences of logits say nothing of that kind
         ([0.9, 0.08], "probability", torch.ones(1), None),

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from layermask.cli import options
 from layermask.cli.outcome import outcome
-from layermask.errors import InputError
+from layermask.errors import InputError, import_optional
 from layermask.io.progress import bar
 from layermask.studies.registry import EXPERIMENTS, experiment_of
 
@@ -146,6 +146,7 @@ def _command(experiment: str) -> Callable[..., None]:
 
     def command(**given: Any) -> None:
         with outcome(given["quiet"], options.less(given["batch_size"])):
+            import_optional("pyarrow.parquet", "evaluate")  # before anything is loaded or listed
             values = {name: _value(name, given[name], default) for name, default in defaults.items()}
             conduct(study(**values), **{name: given[name] for name in shared})
 

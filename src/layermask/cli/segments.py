@@ -64,8 +64,10 @@ def command(
                 valid = torch.from_numpy(data > 0)
             picture = load_image(job.image, gaps=nodata is not None)
             labels = segmented(segments, picture, valid)
-            _write(folder, job, labels, picture)
+            written = _write(folder, job, labels, picture)
             _tell(job, labels, quiet, json)
+            if not (quiet or json):
+                options.printer(False)(f"wrote {' and '.join(map(str, written))}")
             advance(1)
 
         go_through(jobs, work, lambda job: None, "segmenting", quiet)
@@ -86,7 +88,8 @@ def _listing(json: bool) -> str:
     return "\n".join(f"{name:22s} {text}" for name, text in {**rows, **presets}.items())
 
 
-def _write(folder: Path, job: Job, labels: Tensor, shown: Image.Image) -> None:
+def _write(folder: Path, job: Job, labels: Tensor, shown: Image.Image) -> list[Path]:
+    """Write the labels and the picture, and return where."""
     from io import BytesIO
 
     import numpy as np
@@ -99,12 +102,12 @@ def _write(folder: Path, job: Job, labels: Tensor, shown: Image.Image) -> None:
     bordered_picture(shown, labels).save(picture, "PNG")
     stem = folder / f"{job.name}_segments"
     make_folder(stem.parent)
-    write_all(
-        {
-            stem.with_name(f"{stem.name}.npy"): array.getvalue(),
-            stem.with_name(f"{stem.name}.png"): picture.getvalue(),
-        }
-    )
+    contents = {
+        stem.with_name(f"{stem.name}.npy"): array.getvalue(),
+        stem.with_name(f"{stem.name}.png"): picture.getvalue(),
+    }
+    write_all(contents)
+    return list(contents)
 
 
 def _tell(job: Job, labels: Tensor, quiet: bool, json: bool) -> None:
