@@ -116,6 +116,7 @@ def command(
 
         names, jobs = options.removals(removals), find_jobs(images)
         read = options.output_of(output)
+        _check_segments(segments)
         settings = _settings(method, samples, converge, seed) | {"output": read}
         if report:
             _check_report(report, jobs)
@@ -216,14 +217,21 @@ class _Work:
         path = self.report if _is_page(self.report) else self.report / f"{job.name}.html"
         make_folder(path.parent)
         first = next(iter(found.values()))
-        segments = self.asked.segments
+        about = image.record()
         page = report_page(
             f"{image.title}, {first.method}",
             image.picture,
             image.named(image.predictions),
             found,
             _class_names(image),
-            {"model": image.loaded.name, "method": first.method, "segments": segments, **first.settings},
+            {
+                "model": about["model"],
+                "device": about["device"],
+                "method": first.method,
+                "segments": self.asked.segments,
+                **first.settings,
+                "versions": about["versions"],
+            },
         )
         write_all({path: page.encode()})
         return path
@@ -251,6 +259,18 @@ class _Work:
         path = self.session.folder / f"{job.name}_curves.png"
         write_all({path: png(curve_sheet(title, drawn, _class_names(image)))})
         return path
+
+
+def _check_segments(segments: str) -> None:
+    """Find out before a model is loaded that the segmenter is known, if it is no file."""
+    from layermask.segment.presets import segmenter
+
+    if not _is_map(expanded(segments)):
+        segmenter(segments)
+
+
+def _is_map(path: Path) -> bool:
+    return path.suffix in (".npy", ".png", ".tif", ".tiff") or exists(path)
 
 
 def _check_report(report: Path, jobs: Sequence[Job]) -> None:
@@ -310,7 +330,7 @@ def _segment(image: PreparedImage, segments: str) -> Tensor:
     from layermask.segment.presets import segmented
 
     path, valid = expanded(segments), None if image.valid is None else image.valid[0, 0].cpu()
-    if path.suffix in (".npy", ".png", ".tif", ".tiff") or exists(path):
+    if _is_map(path):
         labels = relabel(image.loaded.preprocessing.labels(load_labels(path, image.size)), valid)
     else:
         labels = segmented(segments, image.picture, valid)

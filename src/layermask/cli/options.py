@@ -98,7 +98,7 @@ Images = Annotated[
     list[Path],
     typer.Argument(
         help="Pictures, folders of pictures, or wildcards.",
-        metavar="IMAGE...",
+        metavar="IMAGE",
         show_default=False,
         parser=path,
     ),
