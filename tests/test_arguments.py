@@ -346,6 +346,7 @@ WRONG: dict[str, list[Any]] = {
     ],
     "any class": less(NO_TARGET, 99, -1, [0, 99]),
     "tensors": [*without(list), 5, "x", [5], [None], True, math.nan, [torch.rand(2)], torch.rand(4)],
+    "several": [None, 5, 1.5, True, math.nan, 1j, object(), len, NET, "no such", "", "a\0b"],
     "device": [*ODD, "gpu", 5.5, "meta", "", True, math.nan, "cuda:x"],
 }
 assert all(len(wrong) >= 10 for wrong in WRONG.values())
@@ -354,7 +355,7 @@ NAMES = {
     "share": "probability ratio",
     "tolerance": "converge",
     "positive": "alpha kernel_width compactness sigma radius",
-    "function": "join operator planned progress",
+    "function": "join operator planned progress say",
     "called": "answer fill run statistic",
     "object": "attribution loaded preprocessing program source",
     "objects": "attributions target_layers places",
@@ -467,6 +468,13 @@ def changed(**given: Any) -> Any:
 
 
 changed.__signature__ = inspect.signature(lm.Settings)  # type: ignore[attr-defined]
+
+
+def each(**given: Any) -> Any:
+    return list(lm.explain.attribute_each(**given))
+
+
+each.__signature__ = inspect.signature(lm.explain.attribute_each)  # type: ignore[attr-defined]
 PREDICTIONS = lm.metrics.Predictions(CLASSES[:, None], torch.tensor([0.0]), CLASSES, classes=5)
 EXPLAINER = lm.FeatureAblation(OPERATOR)
 CALIBRATED = lm.Calibrated(OPERATOR, 5)
@@ -502,6 +510,20 @@ CALLS: dict[str, Call] = {
             **dict.fromkeys(("stderr", "region"), "table of scores"),
         },
         {"scores": FOUND.scores, "targets": (1,), "prediction": torch.rand(1)},
+    ),
+    "Attribution.load": Call(lm.Attribution.load),
+    "Attribution.noise": Call(FOUND.noise, {"level": "open share"}),
+    "Attribution.save": Call(FOUND.save),
+    "attribute_each": Call(
+        each,
+        {
+            "explainer": "object",
+            "pictures": "several",
+            "segmenter": "function",
+            "preprocessing": "function",
+            "labels": "flag",
+        },
+        {"explainer": lm.explain.FeatureAblation(lm.LayerMasking(NET)), "pictures": [], "folder": None},
     ),
     "Attribution.heatmap": Call(FOUND.heatmap),
     "Attribution.interval": Call(FOUND.interval, {"level": "open share"}),

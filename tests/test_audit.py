@@ -315,7 +315,9 @@ def test_the_order_of_removals_does_not_matter():
 def test_few_images_rule_nothing_out():
     for count in (1, 2, FEWEST - 1):
         verdict = recommend(NAMES, shares(0, 0, 1, 0, count=count, spread=0.01))
-        assert (verdict.kind, len(verdict.tied)) == ("few", 4)
+        assert (verdict.kind, len(verdict.tied), verdict.recommended) == ("few", 4, "")
+        assert verdict.best == verdict.leader and verdict.cheapest is None and not verdict.because
+        assert "no removal is recommended (too few images to say)" in verdict._repr_html_()
     assert recommend(NAMES, shares(0, 0, 1, 0, count=FEWEST, spread=0.01)).kind == "clear"
     assert recommend(("a",), shares(0.5)).kind == "clear"
 
@@ -416,9 +418,10 @@ def test_samples_are_those_on_which_removals_differ():
     predicted[4, 1, 0, 5] = predicted[9, 1, 0, 5] = 3  # lost under one
     predicted[2, :, 0, 5] = 3  # lost under both
     chosen = choose(answers(predicted), ("layermask", "greyout"), seed=0)
-    assert chosen.place == 5 and chosen.differing[:2] == [4, 9]
+    assert chosen.place == 5 and chosen.differing == [4, 9]  # and none on which both agree
     assert not set(chosen.drawn) & set(chosen.differing) and len(chosen.drawn) == 2
-    assert choose(answers(predicted[:1]), ("layermask",), seed=0).drawn == []
+    chosen = choose(answers(predicted[:1]), ("layermask",), seed=0)
+    assert (chosen.differing, chosen.drawn) == ([], [0])
 
 
 def test_samples_say_what_the_model_says(found, data):
@@ -507,7 +510,7 @@ def test_every_kind_of_verdict_has_words(found, kind, text):
     assert verdict.kind == kind
     record = json.loads(json.dumps({**found.record, "images": count}))
     record["verdict"] = {**dataclasses.asdict(verdict), "same_when_whole": count}
-    record["removals"][verdict.recommended]["differences"] = {}
+    record["removals"][verdict.best]["differences"] = {}
     for name in set(THREE) - {verdict.recommended}:
         record["removals"][name]["differences"] = found.record["removals"]["greyout"]["differences"]
     lines = [words.headline(record), *words.reasons(record), *words.remarks(record)]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from layermask.arguments import numbers
+from layermask.cli import explain
 from layermask.cli.app import app
 from layermask.data.images import load_image, load_mask
 from layermask.errors import InputError
@@ -307,6 +309,44 @@ def test_bad_options(photograph, tmp_path, monkeypatch, option):
     assert len(lines) == 1 and lines[0].startswith("layermask: ")
     assert BAD_OPTIONS[option] in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_options_are_taken_by_their_old_names(photograph, tmp_path):
+    new = ["--n-samples=20", "--removals", "layermask,greyout", "--segments", "grid:112"]
+    old = ["--samples", "20", "--against=greyout", "--segments", "grid:112"]
+    records = []
+    for options in (new, old):
+        out = tmp_path / options[0].strip("-")
+        run("explain", photograph, *options, "--out", out, "--device", "cpu")
+        records.append(json.loads((out / "chelsea_explain.json").read_text()))
+    assert records[0]["request"] == records[1]["request"] and records[0]["settings"]["n_samples"] == 20
+    assert list(records[0]["removals"]) == ["layermask", "greyout"]
+    for command in (["explain"], ["predict"], ["evaluate", "operators"]):
+        text = run(*command, "--help").output
+        assert "--samples" not in text and "--against" not in text and "--removals" in text
+    assert "--n-samples" in run("evaluate", "operators", "--help").output
+    assert refused("explain", photograph, "--removals", " ,").startswith("--removals ' ,' names nothing")
+    only = ["explain", photograph, "--removals", "greyout", *QUICK, "--out", tmp_path]
+    run(*only)
+    assert list(json.loads((tmp_path / "chelsea_explain.json").read_text())["removals"]) == ["greyout"]
+
+
+@pytest.mark.parametrize(
+    ("chances", "output", "valid", "found"),
+    [
+        ([0.9, 0.08], "probability", None, [7]),
+        ([0.9, 0.1], "probability", None, None),
+        ([0.9, 0.004], "sigmoid", None, [7]),
+        ([9.0, 0.1], "logit", None, None),  # differences of logits say nothing of that kind
+        ([0.9, 0.08], "probability", torch.ones(1), None),
+        ([0.9], "sigmoid", None, None),
+        ([], "probability", None, None),
+    ],
+)
+def test_a_second_class_is_explained_where_it_is_a_contender(chances, output, valid, found):
+    ranking = list(zip([7, 3], chances, strict=False))
+    image = SimpleNamespace(predictions=ranking, output=output, valid=valid)
+    assert explain._contenders(image) == found
 
 
 def test_usage_errors_have_status_2(photograph):

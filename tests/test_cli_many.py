@@ -175,7 +175,7 @@ BAD = {
         "leave-one-out",
         "--samples",
         "50",
-    ): "leave-one-out draws no samples, so it has no --samples: lime",
+    ): "leave-one-out draws no samples, so it has no --n-samples: lime",
     ("--method", "keep-one", "--converge", "0.1"): "keep-one draws no samples, so it has no --converge",
     ("--batch-size", "many"): "batch size 'many': give auto, or a whole number above 0",
     ("--batch-size", "0"): "batch size '0'",

@@ -132,6 +132,9 @@ def test_removals_have_their_fingerprints() -> None:
 def test_what_does_not_fit_is_refused(model: Counting, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pictures need preprocessing"):
         list(attribute_each(explainer(model), folder))
+    with pytest.raises(InputError, match="pictures: there is no folder"):
+        list(attribute_each(explainer(model), tmp_path / "none", preprocessing=PREPARE))
+    (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="holds no pictures"):
         list(attribute_each(explainer(model), tmp_path / "none", preprocessing=PREPARE))
     with pytest.raises(InputError, match="two pictures are called a"):

@@ -94,13 +94,20 @@ def lime_similarity(kernel_width: float = 0.25) -> Callable[..., Tensor]:
     return similarity
 
 
+_ADVICE = (
+    "use baselines=0 and a method that switches features on and off, such as FeatureAblation, Occlusion, "
+    "ShapleyValueSampling, KernelShap or Lime"
+)
+
+
 def _visible(mask: Tensor) -> Tensor:
+    if mask.requires_grad and torch.is_grad_enabled():
+        raise InputError(f"captum wants the gradient of the mask, which is 0 or 1 and has none: {_ADVICE}")
     odd = (mask != 0) & (mask != 1)
     if bool(odd.any()):
         raise InputError(
             f"captum passed a mask with {int(odd.sum())} values other than 0 and 1 (the first is "
-            f"{mask[odd][0].item():g}): use baselines=0 and a method that switches features on and off, such "
-            "as FeatureAblation, Occlusion, ShapleyValueSampling, KernelShap or Lime"
+            f"{mask[odd][0].item():g}): {_ADVICE}"
         )
     return mask != 0
 

@@ -322,20 +322,42 @@ LAWS: dict[str, Callable[[nn.Module, Tensor, int], LawResult]] = {
 }
 
 
+WORDS = {
+    "1": "with all visible, the plain model's answer",
+    "2": "what hidden pixels hold changes nothing",
+    "3": "gradients are exact, and zero on hidden pixels",
+    "4": "showing more never hides an output",
+    "5": "a batch answers as its images one by one",
+    "9": "the engines agree",
+}
+"""What each law says, in a few words."""
+
+
 @checked(
     model=kinds.model,
     images=kinds.images,
     laws=partial(kinds.several, kind=partial(kinds.choice, known=LAWS), least=0),
     seed=kinds.seed,
+    say=kinds.optional(kinds.function),
 )
 def check_laws(
-    model: nn.Module, images: Tensor, laws: Sequence[str] = ("1", "2", "5"), seed: int = 0
+    model: nn.Module,
+    images: Tensor,
+    laws: Sequence[str] = ("1", "2", "5"),
+    seed: int = 0,
+    say: Callable[[str], object] | None = None,
 ) -> list[LawResult]:
-    """Judge `model` by the `laws` on `images` (N, C, *S), N >= 4; a law that raises has failed."""
-    return [_guarded(law, model, images, seed) for law in laws]
+    """Judge `model` by the `laws` on `images` (N, C, *S), N >= 4; a law that raises has failed.
+
+    `say` hears which law is judged next.
+    """
+    return [_guarded(law, model, images, seed, say or str) for law in laws]
 
 
-def _guarded(law: str, model: nn.Module, images: Tensor, seed: int) -> LawResult:
+def _guarded(
+    law: str, model: nn.Module, images: Tensor, seed: int, say: Callable[[str], object]
+) -> LawResult:
+    say(f"law {law}: {WORDS[law]}")
     try:
         return LAWS[law](model, images, seed)
     except Exception as error:  # any error of any model is a verdict, and must not end a run over many

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-from layermask.check.laws import LAWS, LawResult, check_laws
+from layermask.check.laws import LAWS, WORDS, LawResult, check_laws
 from layermask.check.samples import masks
 from layermask.check.watch import Call, See, watched
 from layermask.core.masked import Masked, masked_in, replace_masked, zero_hidden
@@ -45,9 +45,19 @@ class LawReport:
     images=kinds.images,
     laws=partial(kinds.several, kind=partial(kinds.choice, known=LAWS), least=0),
     seed=kinds.seed,
+    say=kinds.optional(kinds.function),
 )
-def check(model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), seed: int = 0) -> LawReport:
-    """Run `model` on masked `images` (N, C, *S), N >= 4, noting all missing rules; judge it if none is."""
+def check(
+    model: nn.Module,
+    images: Tensor,
+    laws: Sequence[str] = tuple(LAWS),
+    seed: int = 0,
+    say: Callable[[str], object] | None = None,
+) -> LawReport:
+    """Run `model` on masked `images` (N, C, *S), N >= 4, noting all missing rules; judge it if none is.
+
+    `say` hears which law is judged next: this may take minutes.
+    """
     report = LawReport()
     visible = masks(images, ["patches", "all", "coarse", "block"], seed)
     with torch.no_grad(), taking_masked(model) as called, _module_names(called) as here:
@@ -56,7 +66,7 @@ def check(model: nn.Module, images: Tensor, laws: Sequence[str] = tuple(LAWS), s
         except Exception as error:  # the model's own, perhaps of a substitute: report what was met so far
             report.error = f"{type(error).__name__}: {error} (in module {here[-1]!r})"
     if not report.missing and not report.error:
-        report.laws = check_laws(model, images, laws, seed)
+        report.laws = check_laws(model, images, laws, seed, say)
     return report
 
 
@@ -130,6 +140,7 @@ def _laws_text(report: LawReport) -> list[str]:
     if report.error:
         return [f"the model stopped: {report.error}"]
     return [
-        f"law {law.law}  {'holds' if law.passed else 'FAILS'}  error {law.error:.1e}  {law.detail}".rstrip()
+        f"law {law.law}  {'holds' if law.passed else 'FAILS'}  {WORDS[law.law]}; error {law.error:.1e}  "
+        f"{law.detail}".rstrip()
         for law in report.laws
     ]

@@ -17,6 +17,7 @@ from layermask.cli import (
     export,
     fit,
     models,
+    options,
     plot,
     predict,
     segments,
@@ -28,8 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("explain")(explain.command)
-app.command("predict")(predict.command)
+app.command("explain", cls=options.Command)(explain.command)
+app.command("predict", cls=options.Command)(predict.command)
 app.command("compare")(compare.command)
 app.command("check")(check.command)
 app.command("audit")(audit.command)

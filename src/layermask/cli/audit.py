@@ -10,6 +10,7 @@ import typer
 
 from layermask.cli import evaluate, options
 from layermask.cli.outcome import outcome
+from layermask.errors import import_optional
 from layermask.studies.registry import AUDIT_LINEARITY_IMAGES, AUDIT_REMOVALS
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def command(
     130 interrupted.
     """
     with outcome(quiet, options.less(batch_size)):
+        import_optional("pyarrow.parquet", "evaluate")  # before anything is loaded or listed
         from layermask.cli.jobs import load_model
         from layermask.data import open_source
         from layermask.io.record import to_json

@@ -52,7 +52,7 @@ def command(
         where = torch_device(device)
         network, images = network.to(where), images.to(where)
         check_size(network, (images[:1],), model)
-        report = check(network, images)
+        report = check(network, images, say=None if quiet else _say)
         if json:
             record = {"model": model, "input": list(images.shape), "ok": report.ok, **vars(report)}
             record.setdefault("engine_used", getattr(report, "engine_used", None))
@@ -62,3 +62,7 @@ def command(
             typer.echo(f"{model} on {tuple(images.shape)}\n{report}")
         if not report.ok:
             raise typer.Exit(FAILED)
+
+
+def _say(words: str) -> None:
+    typer.echo(f"layermask: judging {words}", err=True)

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from layermask.cli import options
 from layermask.cli.outcome import outcome
-from layermask.errors import InputError
+from layermask.errors import InputError, import_optional
 from layermask.io.progress import bar
 from layermask.studies.registry import EXPERIMENTS, experiment_of
 
@@ -60,7 +60,7 @@ Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Skip and count un
 Force = Annotated[bool, typer.Option("--force", help="Start over, whatever --out holds.")]
 
 OPTIONS: dict[str, Any] = {
-    "removals": typer.Option(help="Removals, separated by commas; see docs/removals.md."),
+    "removals": typer.Option("--removals", help="Removals, separated by commas; see docs/removals.md."),
     "segmentations": typer.Option(
         "--segments", help="Segmenters, separated by commas, as grid,slic:50,paper-quickshift."
     ),
@@ -84,7 +84,7 @@ OPTIONS: dict[str, Any] = {
     "steps": options.count("Steps in which the segments are hidden.", most=1000),
     "n_orders": options.count("Random orders per picture.", most=100_000),
     "samples": options.count(
-        "Masks per segment, for methods that draw masks at random.", least=2, most=100_000
+        "Masks per segment, for methods that draw masks at random.", "--n-samples", least=2, most=100_000
     ),
 }
 """The fields of experiments that are options, and what typer reads of each."""
@@ -147,6 +147,7 @@ def _command(experiment: str) -> Callable[..., None]:
 
     def command(**given: Any) -> None:
         with outcome(given["quiet"], options.less(given["batch_size"])):
+            import_optional("pyarrow.parquet", "evaluate")  # before anything is loaded or listed
             values = {name: _value(name, given[name], default) for name, default in defaults.items()}
             conduct(study(**values), **{name: given[name] for name in shared})
 
@@ -249,7 +250,9 @@ class _Experiments(TyperGroup):
         if name is None:
             return name, command, left
         whole = typer.Typer(add_completion=False)
-        whole.command(name, help=f"{EXPERIMENTS[name].summary}\n\n{AFTER}")(_command(name))
+        whole.command(name, cls=options.Command, help=f"{EXPERIMENTS[name].summary}\n\n{AFTER}")(
+            _command(name)
+        )
         return name, typer.main.get_command(whole), left
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from layermask.explain.explainer import Explainer
     from layermask.removal.registry import MadeOnce
 
+CONTENDER = 0.1  # of the likeliest class's number: a second class with less is not explained unasked
+
 Method = Annotated[
     str,
     typer.Option(
@@ -40,13 +42,17 @@ Targets = Annotated[
     typer.Option(
         help="Class to explain, by name or number, or in the map of a segmenter pixel:CLASS@X,Y or "
         "polygon:CLASS@X,Y,X,Y,..., of a detector box:CLASS@LEFT,TOP,RIGHT,BOTTOM; may be repeated.",
-        show_default="the top one or two",
+        show_default="the top one, and the second if it has a tenth of the first's probability",
     ),
 ]
 Samples = Annotated[
     int | None,
     options.count(
-        "Masks per removal, for methods that draw masks at random.", 2, options.MANY, show_default="1000"
+        "Masks per removal, for methods that draw masks at random.",
+        "--n-samples",
+        least=2,
+        most=options.MANY,
+        show_default="1000",
     ),
 ]
 Converge = Annotated[
@@ -91,7 +97,7 @@ def command(
     seed: Seed = 0,
     target: Targets = None,
     output: options.Output = "probability",
-    against: options.Against = "greyout,blackout",
+    removals: options.Removals = "layermask,greyout,blackout",
     nodata: options.Nodata = None,
     out: options.Out = Path(),
     report: ReportPath = None,
@@ -109,8 +115,9 @@ def command(
     with outcome(quiet, options.less(batch_size)):
         from layermask.removal.targets import is_form
 
-        removals, jobs = options.removals(against), find_jobs(images)
+        names, jobs = options.removals(removals), find_jobs(images)
         read = options.output_of(output)
+        _check_segments(segments)
         settings = _settings(method, samples, converge, seed) | {"output": read}
         if report:
             _check_report(report, jobs)
@@ -121,7 +128,7 @@ def command(
         session = Session.open("explain", jobs, *place, *others, **more)
         size = options.batch_size(batch_size, session.device)
         make = halving if batch_size == "auto" else None
-        asked = _Asked(method, settings, segments, target or [], removals)
+        asked = _Asked(method, settings, segments, target or [], names)
         work = _Work(session, asked, size, report, curves, make)
         session.run(work, lambda job: asked.record(), "explaining")
 
@@ -212,14 +219,21 @@ class _Work:
         path = self.report if _is_page(self.report) else self.report / f"{job.name}.html"
         make_folder(path.parent)
         first = next(iter(found.values()))
-        segments = self.asked.segments
+        about = image.record()
         page = report_page(
             f"{image.title}, {first.method}",
             image.picture,
             image.named(image.predictions),
             found,
             _class_names(image),
-            {"model": image.loaded.name, "method": first.method, "segments": segments, **first.settings},
+            {
+                "model": about["model"],
+                "device": about["device"],
+                "method": first.method,
+                "segments": self.asked.segments,
+                **first.settings,
+                "versions": about["versions"],
+            },
         )
         write_all({path: page.encode()})
         return path
@@ -249,6 +263,18 @@ class _Work:
         return path
 
 
+def _check_segments(segments: str) -> None:
+    """Find out before a model is loaded that the segmenter is known, if it is no file."""
+    from layermask.segment.presets import segmenter
+
+    if not _is_map(expanded(segments)):
+        segmenter(segments)
+
+
+def _is_map(path: Path) -> bool:
+    return path.suffix in (".npy", ".png", ".tif", ".tiff") or exists(path)
+
+
 def _check_report(report: Path, jobs: Sequence[Job]) -> None:
     """Find out before a model is loaded that the pages can be written."""
     if not _is_page(report):
@@ -276,7 +302,7 @@ def _settings(method: str, samples: int | None, converge: float | None, seed: in
     settings = {key: value for key, value in given.items() if value is not None}
     if odd := [key for key in settings if key not in known]:
         able = [name for name, each in EXPLAINERS.items() if odd[0] in each.__dataclass_fields__]
-        option = {"n_samples": "--samples", "converge": "--converge"}[odd[0]]
+        option = {"n_samples": "--n-samples", "converge": "--converge"}[odd[0]]
         raise InputError(f"{method} draws no samples, so it has no {option}: {', '.join(able)} have")
     return settings | ({"seed": seed} if "seed" in known else {})
 
@@ -288,7 +314,15 @@ def _targets(image: PreparedImage, wanted: list[str]) -> list[Any] | None:
     size = (image.x.shape[2], image.x.shape[3])
     found = [from_text(text, size) for text in wanted]
     numbers = [find_class(each, image.loaded.labels) if isinstance(each, str) else each for each in found]
-    return list(dict.fromkeys(numbers)) or None
+    return list(dict.fromkeys(numbers)) or _contenders(image)
+
+
+def _contenders(image: PreparedImage) -> list[Any] | None:
+    """Return the likeliest class alone if the second is no contender; None leaves it to the explainer."""
+    if image.valid is not None or image.output == "logit" or len(image.predictions) < 2:
+        return None
+    (first, most), (_, next_most) = image.predictions[:2]
+    return None if next_most >= CONTENDER * most else [first]
 
 
 def _segment(image: PreparedImage, segments: str) -> Tensor:
@@ -298,7 +332,7 @@ def _segment(image: PreparedImage, segments: str) -> Tensor:
     from layermask.segment.presets import segmented
 
     path, valid = expanded(segments), None if image.valid is None else image.valid[0, 0].cpu()
-    if path.suffix in (".npy", ".png", ".tif", ".tiff") or exists(path):
+    if _is_map(path):
         labels = relabel(image.loaded.preprocessing.labels(load_labels(path, image.size)), valid)
     else:
         labels = segmented(segments, image.picture, valid)

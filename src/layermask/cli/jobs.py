@@ -196,6 +196,9 @@ class Session:
             return self.one(job, work, whole(job), advance)
 
         go_through(self.jobs, one, lambda job: self._earlier(job, whole(job)), title, self.quiet)
+        if not (self.alone or self.quiet):
+            words = f"layermask: {len(self.jobs)} pictures are in {self.folder}, each as *_{self.command}.png"
+            typer.echo(printable(f"{words} and .json"), err=True)
 
     def one(self, job: Job, work: Callable, request: Mapping[str, Any], advance: Advance) -> str | None:
         """Write and print what is found for one picture, and return which engine answered."""
@@ -259,12 +262,13 @@ def go_through(
         typer.echo(f"{len(jobs) - len(left)} of {len(jobs)} pictures were done by an earlier run", err=True)
     engines = set(filter(None, done.values()))
     failed = 0
-    with nullcontext(lambda share: None) if quiet else bar(title, len(left)) as advance:
+    with nullcontext(lambda share: None) if quiet or not left else bar(title, len(left)) as advance:
         for job in left:
             try:
                 _compare_engines(engines, work(job, advance))
             except InputError as error:
                 failed += 1
+                advance(1)
                 typer.echo(f"layermask: {' '.join(str(error).split())}", err=True)
     if failed:
         typer.echo(f"layermask: {failed} of {len(jobs)} pictures failed, see above", err=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from layermask.arguments.numbers import LARGEST_SEED
 from layermask.errors import InputError, printable
@@ -51,9 +53,35 @@ MASK: Any = typer.Option(
 FORMS = "builtin, torchvision/NAME, timm/NAME, hf/ORG/NAME, or module:function of your own code."
 
 
-def count(help: str, least: int = 1, most: int = MOST, **more: Any) -> Any:
+OLD = {"--samples": ("--n-samples", ""), "--against": ("--removals", "layermask,")}
+"""Names that options had before: the names of today, and what goes before the value."""
+
+
+class Command(TyperCommand):
+    """A command that takes its options by their old names as well, which its help does not list."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [*_renamed(args)])
+
+
+def _renamed(args: list[str]) -> Iterator[str]:
+    left = iter(args)
+    for arg in left:
+        name, sign, value = arg.partition("=")
+        if arg == "--":  # only arguments follow
+            yield arg
+            yield from left
+        elif name in OLD:
+            new, before = OLD[name]
+            yield new + (sign and f"={before}{value}")
+            yield from () if sign else (before + value for value in itertools.islice(left, 1))
+        else:
+            yield arg
+
+
+def count(help: str, *names: str, least: int = 1, most: int = MOST, **more: Any) -> Any:
     """Return an option that takes whole numbers."""
-    return typer.Option(min=least, max=most, help=help, **more)
+    return typer.Option(*names, min=least, max=most, help=help, **more)
 
 
 def size(help: str) -> Any:
@@ -70,7 +98,7 @@ Images = Annotated[
     list[Path],
     typer.Argument(
         help="Pictures, folders of pictures, or wildcards.",
-        metavar="IMAGE...",
+        metavar="IMAGE",
         show_default=False,
         parser=path,
     ),
@@ -102,7 +130,9 @@ Fitted = Annotated[
         **PATH,
     ),
 ]
-Against = Annotated[str, typer.Option(help="Other removals to compare with, separated by commas, or none.")]
+Removals = Annotated[
+    str, typer.Option("--removals", help="Removals, separated by commas; see docs/removals.md.")
+]
 Output = Annotated[
     str,
     typer.Option(
@@ -133,12 +163,14 @@ def output_of(text: str) -> OutputName:
     return choice("--output", text, OUTPUTS)
 
 
-def removals(against: str) -> list[str]:
-    """Return layermask and the other removals asked for."""
+def removals(text: str) -> list[str]:
+    """Return the removals asked for, each once; "none" stands for no more."""
     from layermask.removal.registry import check_name
 
-    others = [name.strip() for name in against.split(",") if name.strip() not in ("", "none")]
-    return list(dict.fromkeys(["layermask", *map(check_name, others)]))
+    names = [name.strip() for name in text.split(",") if name.strip() not in ("", "none")]
+    if not names:
+        raise InputError(f"--removals {text!r} names nothing: give one, or more separated by commas")
+    return list(dict.fromkeys(map(check_name, names)))
 
 
 def output(folder: Path, names: Iterable[str | Path], option: str) -> Path:

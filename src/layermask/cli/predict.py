@@ -31,7 +31,7 @@ def command(
     weights: options.Weights = None,
     fitted: options.Fitted = None,
     output: options.Output = "probability",
-    against: options.Against = "greyout,blackout",
+    removals: options.Removals = "layermask,greyout,blackout",
     nodata: options.Nodata = None,
     out: options.Out = Path(),
     device: options.Device = "auto",
@@ -46,15 +46,15 @@ def command(
     with outcome(quiet, "--model, or --device cpu"):
         from layermask.removal.registry import from_table
 
-        removals, jobs = options.removals(against), find_jobs(images)
+        names, jobs = options.removals(removals), find_jobs(images)
         place = (out, model, weights, device, quiet, json)
         read = options.output_of(output)
         session = Session.open("predict", jobs, *place, output=read, nodata=nodata, fitted=fitted)
-        operators = {name: from_table(name, session.loaded) for name in removals}
+        operators = {name: from_table(name, session.loaded) for name in names}
 
         def request(job: Job) -> dict[str, Any]:
             own = sha256(mask_of(mask, job))
-            return {"mask": own, "invert": invert, "removals": removals, "output": output}
+            return {"mask": own, "invert": invert, "removals": names, "output": output}
 
         def work(image: PreparedImage, job: Job, advance: Advance) -> Found:
             own = mask_of(mask, job)

@@ -20,7 +20,7 @@ Images = Annotated[
     list[Path] | None,
     typer.Argument(
         help="Pictures, folders or wildcards; none to list the segmenters.",
-        metavar="[IMAGE...]",
+        metavar="IMAGE",
         parser=options.path,
     ),
 ]
@@ -36,8 +36,9 @@ def command(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """List the segmenters, or write IMAGE_segments.npy (labels) and IMAGE_segments.png (borders) of pictures.
+    """List the segmenters, or write the segments of pictures.
 
+    These are IMAGE_segments.npy (labels) and IMAGE_segments.png (borders and numbers).
     The label maps can be edited and given to `explain --segments`. Exit status: 1 failed, 2 bad input,
     130 interrupted.
     """
@@ -47,7 +48,8 @@ def command(
             return
         from layermask.segment.presets import segmented, segmenter
 
-        segmenter(segments)  # refused before anything is written
+        # Refused before anything is written.
+        asked = getattr(segmenter(segments), "n_segments", None)
         jobs = find_jobs(images)
         folder = prepare_folder(out, jobs, ["_segments.npy", "_segments.png"])
 
@@ -64,8 +66,10 @@ def command(
                 valid = torch.from_numpy(data > 0)
             picture = load_image(job.image, gaps=nodata is not None)
             labels = segmented(segments, picture, valid)
-            _write(folder, job, labels, picture)
-            _tell(job, labels, quiet, json)
+            written = _write(folder, job, labels, picture)
+            _tell(job, labels, asked, quiet, json)
+            if not (quiet or json):
+                options.printer(False)(f"wrote {' and '.join(map(str, written))}")
             advance(1)
 
         go_through(jobs, work, lambda job: None, "segmenting", quiet)
@@ -86,28 +90,29 @@ def _listing(json: bool) -> str:
     return "\n".join(f"{name:22s} {text}" for name, text in {**rows, **presets}.items())
 
 
-def _write(folder: Path, job: Job, labels: Tensor, shown: Image.Image) -> None:
+def _write(folder: Path, job: Job, labels: Tensor, shown: Image.Image) -> list[Path]:
+    """Write the labels and the picture, and return where."""
     from io import BytesIO
 
     import numpy as np
 
     from layermask.io.atomic import make_folder, write_all
-    from layermask.io.overlay import bordered_picture
+    from layermask.io.overlay import bordered_picture, numbered_picture
 
     array, picture = BytesIO(), BytesIO()
     np.save(array, labels.numpy())
-    bordered_picture(shown, labels).save(picture, "PNG")
+    numbered_picture(bordered_picture(shown, labels), labels).save(picture, "PNG")
     stem = folder / f"{job.name}_segments"
     make_folder(stem.parent)
-    write_all(
-        {
-            stem.with_name(f"{stem.name}.npy"): array.getvalue(),
-            stem.with_name(f"{stem.name}.png"): picture.getvalue(),
-        }
-    )
+    contents = {
+        stem.with_name(f"{stem.name}.npy"): array.getvalue(),
+        stem.with_name(f"{stem.name}.png"): picture.getvalue(),
+    }
+    write_all(contents)
+    return list(contents)
 
 
-def _tell(job: Job, labels: Tensor, quiet: bool, json: bool) -> None:
+def _tell(job: Job, labels: Tensor, asked: int | None, quiet: bool, json: bool) -> None:
     from json import dumps
 
     from layermask.segment.labels import sizes_of
@@ -118,4 +123,5 @@ def _tell(job: Job, labels: Tensor, quiet: bool, json: bool) -> None:
     elif not quiet:
         options.printer(False)(
             f"{job.image}: {count} segments of {int(sizes.min())} to {int(sizes.max())} pixels"
+            + f" ({asked} were asked for; the segmenter decides)" * (asked not in (None, count))
         )

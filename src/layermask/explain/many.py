@@ -16,18 +16,30 @@ from torch import Tensor, nn
 
 from layermask.arguments import kinds
 from layermask.arguments.declare import checked
-from layermask.arguments.refusal import shown
+from layermask.arguments.refusal import shown, wrong_type
 from layermask.data.files import by_stem
 from layermask.errors import InputError
 from layermask.explain.attribution import Attribution
 from layermask.explain.explainer import Explainer
 from layermask.explain.saved import plain, restored, saved
-from layermask.io.atomic import exists, make_folder, read_json, write_all
+from layermask.io.atomic import exists, is_folder, make_folder, read_json, write_all
 from layermask.io.record import to_json
 from layermask.segment.segmenters import Grid
 
 Batch = tuple[list[str], Tensor, list[Any]]
 """Names, images (N, C, *S) and targets of as many."""
+
+
+def _pictures(name: str, value: Any) -> Any:
+    """Return a folder that is there, or something that can be gone through."""
+    if isinstance(value, (str, os.PathLike)):
+        folder = kinds.path(name, value)
+        if not is_folder(folder):
+            raise InputError(f"{name}: there is no folder {value}")
+        return folder
+    if not isinstance(value, Iterable):
+        raise wrong_type(name, value, "give a folder, paths, or batches as of a DataLoader")
+    return value
 
 
 @checked(
@@ -36,6 +48,8 @@ Batch = tuple[list[str], Tensor, list[Any]]
     preprocessing=kinds.optional(kinds.function),
     folder=kinds.optional(kinds.path),
     labels=kinds.flag,
+    device=kinds.device,
+    pictures=_pictures,
 )
 def attribute_each(
     explainer: Explainer,
@@ -117,8 +131,8 @@ def _keep(path: Path | None, found: Attribution, request: str) -> None:
 
 
 def _batches(pictures: Any, preprocessing: Any, labels: bool) -> Iterator[Batch]:
-    if isinstance(pictures, (str, os.PathLike)):
-        found = by_stem(Path(pictures))
+    if isinstance(pictures, Path):
+        found = by_stem(pictures)
         if not found:
             raise InputError(f"folder {pictures} holds no pictures")
         for name, path in found.items():

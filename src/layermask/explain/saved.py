@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from layermask.removal.targets import AnswerTarget, target_name
 from layermask.segment.labels import of_segments, restore_segments
 
 FORMAT = 1
-TENSORS = ("scores", "prediction", "stderr", "intercept", "r2", "region")
+DTYPES = {"bool": torch.bool, "float32": torch.float32, "float64": torch.float64, "int64": torch.int64}
 _ODD = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}  # numbers of which JSON knows nothing
 
 
@@ -35,15 +36,13 @@ class NamedTarget(AnswerTarget):
 
 def saved(found: Any) -> dict[str, Any]:
     """Return the fields of an `Attribution` as JSON holds them."""
-    tensors = {name: getattr(found, name) for name in TENSORS}
+    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    targets, segments = fields.pop("targets"), fields.pop("segments")
     return {
         "format": FORMAT,
-        "method": found.method,
-        "n_samples": found.n_samples,
-        "targets": [each if isinstance(each, int) else {"name": target_name(each)} for each in found.targets],
-        **{name: plain(x.tolist()) for name, x in tensors.items() if x is not None},
-        "settings": plain(dict(found.settings)),
-        "segments": of_segments(found.segments.cpu()),
+        **{name: plain(value) for name, value in fields.items()},
+        "targets": [each if isinstance(each, int) else {"name": target_name(each)} for each in targets],
+        "segments": of_segments(segments.cpu()),
     }
 
 
@@ -55,18 +54,16 @@ def restored(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     if record["format"] != FORMAT:
         raise ValueError(f"its format is {record['format']!r}, and {FORMAT} is known here")
-    return {
-        "method": record["method"],
-        "n_samples": record["n_samples"],
-        "targets": tuple(NamedTarget(x["name"]) if isinstance(x, dict) else x for x in record["targets"]),
-        "settings": record["settings"],
-        "segments": restore_segments(record["segments"]),
-        **{name: _tensor(name, record[name]) for name in TENSORS if name in record},
-    }
+    targets = tuple(NamedTarget(x["name"]) if isinstance(x, dict) else x for x in record["targets"])
+    known = {"targets": targets, "segments": restore_segments(record["segments"])}
+    others = {name: _value(value) for name, value in record.items() if name not in ("format", "request")}
+    return {**others, **known}
 
 
-def _tensor(name: str, rows: Any) -> Tensor:
-    return torch.tensor(_numbers(rows), dtype=torch.bool if name == "region" else torch.float64)
+def _value(value: Any) -> Any:
+    if not isinstance(value, dict) or set(value) != {"dtype", "values"}:
+        return value
+    return torch.tensor(_numbers(value["values"]), dtype=DTYPES[value["dtype"]])
 
 
 def _numbers(rows: Any) -> Any:
@@ -75,6 +72,8 @@ def _numbers(rows: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """Return a value as JSON holds it; what it does not hold, as a function, by its name."""
+    if isinstance(value, Tensor):
+        return {"dtype": str(value.dtype).removeprefix("torch."), "values": plain(value.tolist())}
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

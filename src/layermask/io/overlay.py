@@ -39,6 +39,21 @@ def bordered_picture(picture: Image.Image, segments: Tensor) -> Image.Image:
     return Image.fromarray(bordered(pixels, segments).numpy())
 
 
+def numbered_picture(picture: Image.Image, segments: Tensor) -> Image.Image:
+    """Return a picture with the number of each segment (H, W) written at its middle pixel, where it fits."""
+    from PIL import ImageDraw
+
+    drawn = picture.copy()
+    pen = ImageDraw.Draw(drawn)
+    for number in segments.unique().tolist():
+        rows, columns = (segments == number).nonzero().unbind(1)
+        middle = int(((rows - rows.double().mean()) ** 2 + (columns - columns.double().mean()) ** 2).argmin())
+        if number >= 0 and len(rows) >= 200:  # pixels, of three digits and some room
+            place = int(columns[middle]), int(rows[middle])
+            pen.text(place, str(number), fill="white", anchor="mm", stroke_width=1, stroke_fill="black")
+    return drawn
+
+
 def draw_boundaries(axes: Axes, segments: Tensor) -> None:
     """Draw the borders of segments as thin lines between pixels."""
     lines = import_optional("matplotlib.collections", "cli").LineCollection

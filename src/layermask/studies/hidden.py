@@ -55,7 +55,7 @@ def outline_hint(visible: Tensor) -> str:
         return ""
     return (
         f"one region of {share:.0%} of the picture is hidden, and under layer masking its outline too: "
-        "compare --against mean, which shows it (docs/wrong-tool.md)"
+        "compare --removals layermask,mean, which shows it (docs/wrong-tool.md)"
     )
 
 
@@ -103,9 +103,7 @@ def visible_part(scene: PreparedImage, path: Path, invert: bool = False) -> Tens
         why = "black is visible with --invert" if invert else "white is visible; --invert makes black visible"
         if share:
             seen = "{1}x{0}".format(*scene.loaded.preprocessing.crop)
-            why = (
-                f"what is visible, {share:.2%} of it, lies outside the {seen} pixels that the model is given"
-            )
+            why = f"what is visible, {share:.2%} of it, lies outside the {seen} pixels that the model takes"
         raise ImageError(f"mask {path} hides all that the model sees of the picture: {why}")
     return visible.to(scene.x.device)
 

@@ -30,12 +30,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded(Checked):
-    """A model in eval mode, the preprocessing it was trained with, and one name per class."""
+    """A model in eval mode, the preprocessing it was trained with, and one name per class.
+
+    `labels`: by default the classes are numbered. `name`: what pictures and records call the model.
+    """
 
     model: Annotated[nn.Module, kinds.model] = field(repr=False)
     preprocessing: Annotated[Preprocessing, partial(kinds.instance, kind=Preprocessing)]
-    labels: Annotated[tuple[str, ...], partial(kinds.several, kind=kinds.text, least=0)] = field(repr=False)
-    name: Text
+    labels: Annotated[tuple[str, ...], partial(kinds.several, kind=kinds.text, least=0)] = field(
+        default=(), repr=False
+    )
+    name: Text = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

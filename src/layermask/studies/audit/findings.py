@@ -45,7 +45,7 @@ def findings(
     removals = {name: _of_removal(answers, name, labels) for name in answers.removals}
     _add(removals, "areas", _areas(answers, metrics))
     _add(removals, "curves", _curves(answers, metrics))
-    _add(removals, "differences", _differences(answers, metrics, verdict.recommended))
+    _add(removals, "differences", _differences(answers, metrics, verdict.best))
     return {
         "images": len(answers.images),
         "skipped": content["skipped"],
@@ -117,12 +117,10 @@ def _areas(answers: SegmentAnswers, metrics: Sequence[str]) -> dict[str, dict[st
     return {name: _row(found, place) for place, name in enumerate(answers.removals)}
 
 
-def _differences(
-    answers: SegmentAnswers, metrics: Sequence[str], recommended: str
-) -> dict[str, dict[str, Any]]:
-    """Return removal -> metric -> the recommended one's area less this one's, with its paired interval."""
-    found = {metric: answers.differences(metric, recommended, LEVEL) for metric in metrics}
-    return {name: _row(found, place) for place, name in enumerate(answers.removals) if name != recommended}
+def _differences(answers: SegmentAnswers, metrics: Sequence[str], best: str) -> dict[str, dict[str, Any]]:
+    """Return removal -> metric -> the best one's area less this one's, with its paired interval."""
+    found = {metric: answers.differences(metric, best, LEVEL) for metric in metrics}
+    return {name: _row(found, place) for place, name in enumerate(answers.removals) if name != best}
 
 
 def _row(found: Mapping[str, Estimate], *place: int) -> dict[str, Any]:
@@ -152,7 +150,7 @@ def _same_when_whole(answers: SegmentAnswers) -> int:
 def _shape(columns: Columns, content: Content, verdict: Verdict) -> dict[str, Any]:
     """Return the accuracies with the object hidden and elsewhere, of images right when whole, per removal."""
     found = biases(columns, content)
-    first, best = next(iter(found.values())), verdict.recommended
+    first, best = next(iter(found.values())), verdict.best
     if not len(first.labels):
         return {"why_not": f"the model gets none of the {content['images']} images with an object right"}
     removals = {}

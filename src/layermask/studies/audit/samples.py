@@ -39,8 +39,8 @@ class Chosen:
 def choose(answers: SegmentAnswers, candidates: Sequence[str], seed: int) -> Chosen:
     """Choose pictures that the model gets right whole, and about half of which is hidden.
 
-    First those where one removal keeps the answer and others lose it, with the largest sum of the
-    confidences of the lost answers; then by the order of the images.
+    Those where one removal keeps the answer and others lose it, with the largest sum of the confidences of
+    the lost answers; there may be none.
     """
     place = min(range(len(answers.fractions)), key=lambda k: abs(answers.fractions[k] - 0.5))
     rows = [answers.removals.index(name) for name in candidates]
@@ -48,7 +48,8 @@ def choose(answers: SegmentAnswers, candidates: Sequence[str], seed: int) -> Cho
     sure = (answers.confidence[:, rows, 0, place].double() * lost).sum(1)
     contested = lost.any(1) & ~lost.all(1) & (answers.whole[:, 0, 0] == answers.labels)
     sure = torch.where(contested, sure, sure - 2 * len(rows))
-    differing = sure.argsort(descending=True, stable=True)[:DIFFERING].tolist()
+    order = sure.argsort(descending=True, stable=True)[:DIFFERING].tolist()
+    differing = [number for number in order if contested[number]]
     left = [number for number in range(len(answers.images)) if number not in differing]
     order = torch.randperm(len(left), generator=torch.Generator().manual_seed(seed))[:DRAWN]
     return Chosen(differing, sorted(left[number] for number in order.tolist()), place)

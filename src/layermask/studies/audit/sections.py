@@ -14,7 +14,7 @@ from layermask.render.curves import Plot, curve_chart, swatch
 from layermask.render.html import paragraph, section
 from layermask.render.table import Cell, Html, Table
 from layermask.render.words import Points, Share, percent, rounded
-from layermask.studies.audit.words import kept, lead, share
+from layermask.studies.audit.words import kept, lead, leading, share
 from layermask.studies.protocol import OF_THE_DATA
 from layermask.studies.segments.figure import highest
 from layermask.studies.segments.report import LABELS
@@ -176,7 +176,7 @@ def shape(record: Record) -> str:
     if found["labels"] != OF_THE_DATA:
         intro += " There are no labels: the model's prediction for the whole image counts as right."
     header = ("removal", "right without the object", "right with as much hidden elsewhere", "difference")
-    header = (*header, f"difference to {record['verdict']['recommended']}")
+    header = (*header, f"difference to {leading(record)}")
     rows = [
         (
             head(record, name),

@@ -47,7 +47,7 @@ class Audit:
 
     @property
     def recommended(self) -> str:
-        """The removal to use; see `verdict` for how sure that is."""
+        """The removal to use, "" if there are too few images to say; see `verdict` for how sure that is."""
         return self.record["verdict"]["recommended"]
 
     @property

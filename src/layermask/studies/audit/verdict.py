@@ -47,7 +47,7 @@ class PairedDifference:
 @dataclass(frozen=True)
 class Verdict:
     """`recommended` and why: "clear", the `leader` is told apart from all; "tie", from all but those of
-    `tied` (the leader among them); "few", there are too few images to say.
+    `tied` (the leader among them); "few", there are too few images to say, and `recommended` is "".
 
     `because`: how a tie is broken. `cheapest`: of the tied ones, if it is another than the recommended.
     """
@@ -61,6 +61,11 @@ class Verdict:
     because: str = ""
     cheapest: str | None = None
 
+    @property
+    def best(self) -> str:
+        """The recommended one, with which the others are compared; the leader where none is recommended."""
+        return self.recommended or self.leader
+
     def _repr_html_(self) -> str:
         """What notebooks show: what to take and why, and each difference to the leader with its bounds."""
         gaps = {
@@ -70,7 +75,7 @@ class Verdict:
         }
         tied = {"not told apart": ", ".join(self.tied)} if len(self.tied) > 1 else {}
         facts = {**tied, **({"why": self.because} if self.because else {}), **gaps}
-        return card(f"{self.recommended} ({_KINDS[self.kind]})", facts)
+        return card(f"{self.recommended or 'no removal is recommended'} ({_KINDS[self.kind]})", facts)
 
 
 @checked(
@@ -99,7 +104,7 @@ def recommend(names: Sequence[str], kept: Tensor, level: float = 0.95) -> Verdic
     few = len(kept) < FEWEST
     tied = [names[leader], *(each.removal for each in comparisons if few or not each.told_apart)]
     kind = "few" if few else "clear" if len(tied) == 1 else "tie"
-    recommended, because = _break_tie(tied)
+    recommended, because = ("", "") if few else _break_tie(tied)
     cheapest = next((name for name in _ONE_COLOUR if name in tied), None)
     return Verdict(
         kind,
@@ -109,7 +114,7 @@ def recommend(names: Sequence[str], kept: Tensor, level: float = 0.95) -> Verdic
         comparisons,
         each_level,
         because if len(tied) > 1 else "",
-        cheapest if cheapest != recommended else None,
+        None if few or cheapest == recommended else cheapest,
     )
 
 

@@ -86,9 +86,14 @@ def _tie_break(verdict: Mapping[str, Any]) -> str:
     return text
 
 
+def leading(record: Record) -> str:
+    """Return the recommended removal, or the leader where none is recommended."""
+    return record["verdict"]["recommended"] or record["verdict"]["leader"]
+
+
 def meaning(record: Record) -> str:
-    """Return what the recommended removal is."""
-    name = record["verdict"]["recommended"]
+    """Return what the recommended removal is, or the leader where none is recommended."""
+    name = leading(record)
     found = record["removals"][name]
     python = f" In Python: layermask.{found['operator']}." if found["operator"] else ""
     return f"Under {name} hidden pixels become {found['summary']}.{python}"
@@ -121,7 +126,7 @@ def _usual(record: Record, name: str) -> list[str]:
 
 
 def _own_mistakes(record: Record) -> list[str]:
-    best = record["verdict"]["recommended"]
+    best = leading(record)
     found = _mistaken(record, best)
     return [f"{best} biases the model, too.{found}"] if found else []
 
@@ -142,7 +147,7 @@ def _mistaken(record: Record, name: str) -> str:
 
 def _against(record: Record) -> list[str]:
     """Say where another removal beats the recommended one by a secondary metric."""
-    best, lines = record["verdict"]["recommended"], []
+    best, lines = leading(record), []
     others = [name for name in record["candidates"] if name != best]
     for metric in record["metrics"]:
         gaps = {name: record["removals"][name]["differences"][metric] for name in others}
@@ -155,7 +160,7 @@ def _against(record: Record) -> list[str]:
 def _shape_against(record: Record) -> list[str]:
     found = (record["shape"] or {}).get("removals", {})
     better = [name for name, each in found.items() if "lead" in each and each["lead"]["high"] < 0]
-    best = record["verdict"]["recommended"]
+    best = leading(record)
     return [f"By mask shape, {listed(better)} did better than {best}; see below."] if better else []
 
 
