@@ -176,6 +176,14 @@ def _bytes(array: Any) -> bytes:
     return content.getvalue()
 
 
+CAVEAT = (
+    "Training images. Statistics are of 60 of the labelled pictures; how Adaptive chooses was settled on 60 "
+    "others and half of the videos, with EfficientNet-Lite0 alone, before the confirming pictures were "
+    "looked at. The strength of .5, the size of the closing and steady itself come from earlier prototypes, "
+    "whose pictures were of the same 1,000 and 150 and may be among those that confirm. Objects are three "
+    "frames of each video; their intervals are by video."
+)
+
 CHOICES = {
     "24 px, .2 to .8": ((24.0,), (0.2, 0.8)),
     "24 px, .1 to .5": ((24.0,), (0.1, 0.5)),
