@@ -12,7 +12,7 @@ from layermask.io.atomic import write_all
 
 PAGE = Path(__file__).with_name("README.md")
 LINE = "\n---\n"
-TABLES = ("table1", "table2", "table3", "figure4", "figure6", "linearity", "operator_search")
+TABLES = ("table1", "table2", "table3", "figure4", "figure6", "linearity", "operator_search", "matched")
 PICTURES = ("figure2", "figure3", "figure8")
 
 

@@ -93,7 +93,7 @@ class World:
 
 def make_world(folder: Path) -> World:
     generator = np.random.default_rng(0)
-    for name in ("a.png", "b.png", "data/a.png", "data/b.png", "data/c.png"):
+    for name in ("a.png", "b.png", "data/a.png", "data/b.png", "data/c.png", *MANY):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (48, 48, 3), np.uint8)).resize((60, 48)).save(path)
@@ -140,6 +140,9 @@ def _odd(folder: Path) -> list[str]:
         "/dev/null",
     ]
 
+
+MANY = [f"many/{number}.png" for number in range(10)]
+"""As many pictures as `layermask fit` needs."""
 
 NUMBERS = "-1 0 1 2 1.5 1e400 nan inf -inf 0x10 1_0 x ٣ -- 2147483648 -2147483649".split()
 NUMBERS += [str(2**63), str(-(2**63) - 1), str(10**30), "9" * 5000, "", " ", "é", "\udcff", "1,2", "\x1b[31m"]
@@ -205,6 +208,7 @@ def calls(world: World) -> list[list[str]]:
         ["evaluate", "lime", *data, *one, *cells, *lime],
         ["evaluate", "operators", *data, *one, *cells, "--steps", "2", "--n-orders", "2"],
         ["audit", "fuzz_models:tiny", "--data", at("data"), *one, *cells, "--linearity-images", "1"],
+        ["fit", "fuzz_models:tiny", "--data", at("many"), "--limit", "10", "--seed", "1", "--device", "cpu"],
         ["plot", at("results")],
         ["export", "fuzz_models:tiny", "--format", "pt2", "--size", "32"],
     ]  # fmt: skip
@@ -212,6 +216,7 @@ def calls(world: World) -> list[list[str]]:
 
 EXTRA = [
     "--weights",
+    "--fitted",
     "--images",
     "--out",
     "--rule",

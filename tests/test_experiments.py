@@ -9,6 +9,7 @@ from pathlib import Path
 import areas
 import figure3
 import figure8
+import matched
 import numpy as np
 import pytest
 import readme
@@ -16,6 +17,7 @@ import table3
 import torch
 
 from layermask import Attribution
+from layermask.removal import Adaptive
 
 FOLDER = Path(readme.__file__).parent
 
@@ -77,3 +79,27 @@ def test_padding_reads_nothing_that_is_hidden(rings):
     (one, known), (other, _) = (figure3.padded(each, visible, rings) for each in (image, noisy))
     assert torch.equal(one.where(known, torch.zeros(())), other.where(known, torch.zeros(())))
     assert known.sum() >= visible.sum()
+
+
+def test_answers_are_mixed_as_adaptive_mixes_them():
+    side = 224
+    draw = torch.Generator().manual_seed(0)
+    seen = [matched._patches(share, side, draw) for share in (0.5, 0.8, 0.9)]
+    masks = torch.stack([*seen, matched._box(side, draw), torch.ones(side, side).bool()])[:, None]
+    logits = {name: torch.randn(5, 7, generator=draw) for name in ("steady", "grey", "matched")}
+    mixed = matched._mixtures(masks, logits, [matched.CHOSEN])[f"matched and grey, {matched.CHOSEN}"]
+    weight = Adaptive(torch.nn.Identity()).weight(masks)
+    assert weight[-1] == 0 < weight[1] < 1 and weight[-2] == 1
+    torch.testing.assert_close(mixed, torch.lerp(logits["matched"], logits["grey"], weight[:, None]))
+    assert [float(mask.float().mean()) for mask in seen[:1]] == [0.5] and masks[3].float().mean() == 0.25
+
+
+def test_differences_are_paired_and_objects_drawn_by_video():
+    columns = ("group", "picture", "steady", "matched")
+    table = [("a", "1", 1, 1), ("a", "2", 0, 1), ("b", "3", 0, 1), ("b", "4", 1, 1)]
+    found: matched.Right = {}
+    for group, picture, *right in table:
+        for name, each in zip(columns[2:], right, strict=True):
+            found.setdefault((name, "box"), {}).setdefault(group, {})[picture] = bool(each)
+    assert matched.accuracy(found, "steady", "box") == 0.5
+    assert matched.difference(found, "matched", "steady", "box") == (0.5, 0.5, 0.5)  # in each group alike

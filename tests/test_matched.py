@@ -221,13 +221,14 @@ def test_windows_and_vectors_are_left_alone() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second, self.third = (nn.LayerNorm(3) for _ in range(3))
+            self.pooled = nn.BatchNorm2d(3)
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.first(x.permute(0, 2, 3, 1))
             x = self.second(x.reshape(len(x) * 2, 7, 14, 3)).reshape(x.shape)
-            return self.third(x.mean((1, 2)))
+            return self.third(self.pooled(x.mean((1, 2))[..., None, None]).flatten(1))
 
-    assert Matched(Windowed()).fit(IMAGES).statistics.channels == (3,)
+    assert Matched(Windowed().eval()).fit(IMAGES).statistics.channels == (3,)
 
 
 def test_what_is_fitted_moves_with_the_operator() -> None:

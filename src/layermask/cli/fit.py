@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layermask.cli import options
+from layermask.cli.jobs import find_jobs, load_model
 from layermask.cli.outcome import outcome
 from layermask.errors import InputError
 
@@ -59,14 +60,13 @@ def command(
 
         from layermask.removal.fitted import default_file
         from layermask.removal.matched import Matched
-        from layermask.zoo import load
-        from layermask.zoo.device import torch_device
+        from layermask.zoo.loaded import check_size
 
-        where = torch_device(device)
-        loaded = load(model, weights, where)
+        loaded, where = load_model(model, weights, device, scored=False)
         file = out or default_file(loaded.model)
         options.output(file.parent, [file.name], "--out")
         images = _pictures(loaded, data, limit, seed).to(where)
+        check_size(loaded.model, (images[:1],), loaded.name)
         matched = Matched(loaded.model).fit(images, seed=seed)
         matched.save(file, loaded)
         record = _record(loaded, matched, file)
@@ -80,7 +80,6 @@ def _pictures(loaded: Loaded, data: Path, limit: int, seed: int) -> Tensor:
     """Return pictures of a folder in any layout, (N, C, H, W)."""
     import torch
 
-    from layermask.cli.jobs import find_jobs
     from layermask.data import open_source
     from layermask.data.images import load_image
 

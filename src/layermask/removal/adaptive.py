@@ -115,7 +115,7 @@ def open_share(visible: Bool[Tensor, "M 1 *S"], reaches: Sequence[float] = REACH
     total = torch.zeros(visible.shape[0], dtype=torch.int64, device=visible.device)
     for reach in reaches:
         pixels = max(1, round(reach * scale))
-        outside = _dilated(~_dilated(visible, pixels), pixels) & hidden
+        outside = _dilated(~_dilated(visible, pixels), pixels)
         total = total + outside.flatten(1).sum(1)
     return total / (hidden.flatten(1).sum(1).clamp(min=1) * len(reaches))
 

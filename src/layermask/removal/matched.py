@@ -199,12 +199,12 @@ class Matched(LayerMasking):
 
         def bring_back(number: int, site: Site) -> Masked:
             base, eps = _at(whole, number, site)
-            here = site.moments()
+            mean, variance, seen = site.moments()
             here = Moments(
-                *(torch.where(here.seen, a, b) for a, b in zip(here[:2], base, strict=False)), here.seen
+                torch.where(seen, mean, base.mean), torch.where(seen, variance, base.variance), seen
             )
             found.append(here)
-            drift = [self.strength * (a - b) for a, b in zip(here[:2], base, strict=False)]
+            drift = self.strength * (here.mean - base.mean), self.strength * (here.variance - base.variance)
             return site.moved(*brought_back(base.mean, base.variance, *drift, eps))
 
         self._watched(images, visible, place, bring_back, engine=False)
