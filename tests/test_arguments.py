@@ -351,7 +351,7 @@ WRONG: dict[str, list[Any]] = {
 assert all(len(wrong) >= 10 for wrong in WRONG.values())
 
 NAMES = {
-    "share": "probability ratio",
+    "share": "precision probability ratio",
     "tolerance": "converge",
     "positive": "alpha kernel_width compactness sigma radius",
     "function": "join operator planned progress",

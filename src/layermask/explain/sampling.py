@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -12,6 +14,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.kinds import Count, Seed
 from layermask.arguments.refusal import warn
+from layermask.explain.attribution import reliability
 from layermask.explain.explainer import Explainer
 
 CHUNK = 256  # rows; independent of the batch size, so that results are
@@ -36,12 +39,37 @@ def warn_if_few(name: str, n_samples: int, advised: int, n_segments: int) -> Non
 
 @dataclass(frozen=True)
 class SamplingExplainer(Explainer):
-    """`n_samples` masks at most; `converge`, a tolerance, stops earlier, when 1 minus the rank correlation of
-    the scores with those of one chunk of masks before stays below it."""
+    """`n_samples` masks at most, and fewer by either of two rules.
+
+    `converge`, a tolerance: stop when 1 minus the rank correlation of the scores with those of one chunk of
+    masks before stays below it. `precision`: stop when the scores of every target are settled, that is when
+    `Attribution.reliability`, the correlation to expect with the scores of another seed, reaches it.
+    """
 
     n_samples: Count = 1000
     seed: Seed = 0
     converge: Annotated[float | None, kinds.optional(partial(kinds.number, low=0, below=1))] = None
+    _: dataclasses.KW_ONLY
+    precision: Annotated[float | None, kinds.optional(partial(kinds.number, low=0, high=1))] = None
+
+    def stopping(self) -> Stopping:
+        return Stopping(self.converge, self.precision)
+
+
+class Stopping:
+    """Whether enough masks were asked: by the order of the scores, by their standard errors, or never."""
+
+    def __init__(self, converge: float | None, precision: float | None) -> None:
+        self.stability, self.precision = RankStability(converge), precision
+        self.possible = converge is not None or precision is not None
+
+    def reached(self, scores: Tensor, stderr: Callable[[], Tensor | None]) -> bool:
+        """Take scores (T, S) and what finds their standard errors, None while nothing was drawn."""
+        return self.stability.reached(scores) or self._settled(scores, stderr)
+
+    def _settled(self, scores: Tensor, stderr: Callable[[], Tensor | None]) -> bool:
+        errors = None if self.precision is None else stderr()
+        return errors is not None and bool((reliability(scores, errors) >= self.precision).all())
 
 
 class RankStability:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.query_plan import QueryPlan, Segments
 from layermask.explain.regression import Chunk, Fit, Moments, standard_errors
-from layermask.explain.sampling import RankStability, SamplingExplainer, warn_if_few
+from layermask.explain.sampling import SamplingExplainer, warn_if_few
 
 MANY, MOST = 1_000, 5_000  # segments: about 5 s and 15 minutes for one fit on one core
 
@@ -69,21 +70,19 @@ class Surrogate(SamplingExplainer):
             ends[0] = (yield segments.show(torch.zeros(1, segments.count, dtype=torch.bool))).values[0]
         design, outputs = self.design(segments.count), []
         sums = [Moments(segments.count, len(targets)) for _ in range(2)]  # of listed and of random rows
-        stability, last_look = RankStability(self.converge), 0
+        stopping, last_look = self.stopping(), 0
         for index in range(len(design.sizes)):
             outputs.append((yield segments.show(design.rows(index))).values)
             sums[index >= design.exact].add(*self._chunk(design, index, outputs[index]))
             asked = sum(map(len, outputs))
-            if asked - last_look >= segments.count and self.converge is not None:
-                last_look = asked
-                if stability.reached(self.fit(_total(sums, design), ends).coefficients):
+            if asked - last_look >= segments.count and stopping.possible:
+                last_look, fit = asked, self.fit(_total(sums, design), ends)
+                if stopping.reached(fit.coefficients, partial(self._errors, design, outputs, sums, fit)):
                     break
         fit = self.fit(_total(sums, design), ends)
-        drawn = self._drawn(design, outputs, _scale(sums, design))
-        random = len(outputs) > design.exact
         return {
             "scores": fit.coefficients,
-            "stderr": standard_errors(drawn, fit, self.drawn_together) if random else None,
+            "stderr": self._errors(design, outputs, sums, fit),
             "intercept": fit.intercept,
             "r2": fit.r2,
             "n_samples": sum(map(len, outputs)) + self.asks_for_nothing,
@@ -92,6 +91,11 @@ class Surrogate(SamplingExplainer):
     def _chunk(self, design: Design, index: int, outputs: Tensor) -> Chunk:
         rows = design.rows(index)
         return rows.double(), outputs, design.weights(index, rows)
+
+    def _errors(self, design: Design, outputs: list[Tensor], sums: list[Moments], fit: Fit) -> Tensor | None:
+        """Return the standard errors, None where all rows so far are listed ones."""
+        drawn = self._drawn(design, outputs, _scale(sums, design))
+        return standard_errors(drawn, fit, self.drawn_together) if len(outputs) > design.exact else None
 
     def _drawn(self, design: Design, outputs: list[Tensor], scale: float) -> Iterator[Chunk]:
         for index in range(design.exact, len(outputs)):
