@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -46,7 +45,7 @@ class PermutationShapley(SamplingExplainer):
             first += pairs.sum(0)
             second += pairs.square().sum(0)
             done += len(pairs)
-            if stopping.reached(first / done, partial(_errors, first, second, done)):
+            if stopping.reached(first / done, _errors(first, second, done)):
                 break
         return {
             "scores": first / done,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -48,7 +47,7 @@ class Rise(SamplingExplainer):
                 total += (answers.values.T**power @ flat).view_as(total)
             everything += answers.values.sum(0)
             means = segments.mean(sums[0] / shown.clamp(min=1))
-            if stopping.reached(means, partial(_errors, segments, sums, shown)):
+            if stopping.possible and stopping.reached(means, _errors(segments, sums, shown)):
                 break
         mean = sums[0] / shown.clamp(min=1)
         middle = (everything / asked).view(-1, *[1] * len(size))

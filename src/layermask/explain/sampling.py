@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -63,13 +62,12 @@ class Stopping:
         self.stability, self.precision = RankStability(converge), precision
         self.possible = converge is not None or precision is not None
 
-    def reached(self, scores: Tensor, stderr: Callable[[], Tensor | None]) -> bool:
-        """Take scores (T, S) and what finds their standard errors, None while nothing was drawn."""
-        return self.stability.reached(scores) or self._settled(scores, stderr)
-
-    def _settled(self, scores: Tensor, stderr: Callable[[], Tensor | None]) -> bool:
-        errors = None if self.precision is None else stderr()
-        return errors is not None and bool((reliability(scores, errors) >= self.precision).all())
+    def reached(self, scores: Tensor, stderr: Tensor | None) -> bool:
+        """Take scores and their standard errors (T, S), None while nothing was drawn at random."""
+        if self.stability.reached(scores):
+            return True
+        known = self.precision is not None and stderr is not None
+        return known and bool((reliability(scores, stderr) >= self.precision).all())
 
 
 class RankStability:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -76,13 +75,14 @@ class Surrogate(SamplingExplainer):
             sums[index >= design.exact].add(*self._chunk(design, index, outputs[index]))
             asked = sum(map(len, outputs))
             if asked - last_look >= segments.count and stopping.possible:
-                last_look, fit = asked, self.fit(_total(sums, design), ends)
-                if stopping.reached(fit.coefficients, partial(self._errors, design, outputs, sums, fit)):
+                last_look = asked
+                fit, errors = self.finished(design, outputs, sums, ends)
+                if stopping.reached(fit.coefficients, errors):
                     break
-        fit = self.fit(_total(sums, design), ends)
+        fit, errors = self.finished(design, outputs, sums, ends)
         return {
             "scores": fit.coefficients,
-            "stderr": self._errors(design, outputs, sums, fit),
+            "stderr": errors,
             "intercept": fit.intercept,
             "r2": fit.r2,
             "n_samples": sum(map(len, outputs)) + self.asks_for_nothing,
@@ -92,10 +92,13 @@ class Surrogate(SamplingExplainer):
         rows = design.rows(index)
         return rows.double(), outputs, design.weights(index, rows)
 
-    def _errors(self, design: Design, outputs: list[Tensor], sums: list[Moments], fit: Fit) -> Tensor | None:
-        """Return the standard errors, None where all rows so far are listed ones."""
+    def finished(
+        self, design: Design, outputs: list[Tensor], sums: list[Moments], ends: Tensor
+    ) -> tuple[Fit, Tensor | None]:
+        """Return what the answers so far say, and its standard errors; None where all rows are listed."""
+        fit = self.fit(total(sums, design), ends)
         drawn = self._drawn(design, outputs, _scale(sums, design))
-        return standard_errors(drawn, fit, self.drawn_together) if len(outputs) > design.exact else None
+        return fit, standard_errors(drawn, fit, self.drawn_together) if len(outputs) > design.exact else None
 
     def _drawn(self, design: Design, outputs: list[Tensor], scale: float) -> Iterator[Chunk]:
         for index in range(design.exact, len(outputs)):
@@ -121,5 +124,5 @@ def _scale(sums: list[Moments], design: Design) -> float:
     return 1.0 if design.mass is None or not sums[1].weight else design.mass / sums[1].weight
 
 
-def _total(sums: list[Moments], design: Design) -> Moments:
+def total(sums: list[Moments], design: Design) -> Moments:
     return sums[0].plus(sums[1], _scale(sums, design))
