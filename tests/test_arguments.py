@@ -365,8 +365,8 @@ NAMES = {
     "color": "color mean",
     "above 0": "std",
     "device": "device",
-    "word": "compat engine explain finish fit growth interpolation keep kind metric method of order output pool "
-    "rule name",
+    "word": "compat engine explain finish fit growth interpolation keep kind metric method of order output "
+    "pool rule name",
     "text": "head until pattern text format ablation",
     "extra inputs": "additional_forward_args",
     "labels": "feature_mask segments indices",
