@@ -177,7 +177,7 @@ TAKEN = {
     "--rule": ["mean", "trapezoid"],
     "--explain": ["label", "prediction"],
     "--target": ["a", "0", "4", "5", "-1"],
-    **{option: ["0", "0.01", "0.5", "0.99", "1"] for option in ("--converge", "--hide")},
+    **{option: ["0", "0.01", "0.5", "0.99", "1"] for option in ("--converge", "--precision", "--hide")},
     "--model": ["fuzz_models:unnamed", "fuzz_models:tiny"],
     "--size": ["1", "4", "5", "33"],
 }

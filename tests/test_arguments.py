@@ -352,7 +352,7 @@ WRONG: dict[str, list[Any]] = {
 assert all(len(wrong) >= 10 for wrong in WRONG.values())
 
 NAMES = {
-    "share": "probability ratio",
+    "share": "precision probability ratio",
     "tolerance": "converge",
     "positive": "alpha kernel_width compactness sigma radius",
     "function": "join operator planned progress say",
@@ -366,8 +366,8 @@ NAMES = {
     "color": "color mean",
     "above 0": "std",
     "device": "device",
-    "word": "compat engine explain fit growth interpolation keep kind metric method of order output pool "
-    "rule name",
+    "word": "compat engine explain finish fit growth interpolation keep kind metric method of order output "
+    "pool rule name",
     "text": "head until pattern text format ablation",
     "extra inputs": "additional_forward_args",
     "labels": "feature_mask segments indices",

@@ -106,6 +106,19 @@ def test_a_run_can_be_repeated_from_its_record(explained, photograph):
         np.testing.assert_allclose(found.r2, stored["r2"], atol=1e-5)
 
 
+def test_explain_asks_for_masks_until_the_scores_are_settled(photograph, tmp_path):
+    few = ["--segments", "grid:112", "--device", "cpu", "--against", "none", "--target", "tiger cat"]
+    result = run("explain", photograph, "--out", tmp_path, *few, "--samples", 600)
+    record = json.loads((tmp_path / "chelsea_explain.json").read_text())
+    found = record["removals"]["layermask"]
+    assert record["settings"]["precision"] == 0.8 and found["settled"] is True
+    assert found["n_samples"] == 256 and found["reliability"][0] >= 0.8
+    assert "masks: layermask 256 (settled)" in result.stdout
+    run("explain", photograph, "--out", tmp_path, *few, "--samples", 34, "--precision", 1)
+    found = json.loads((tmp_path / "chelsea_explain.json").read_text())["removals"]["layermask"]
+    assert found["n_samples"] == 34 and found["settled"] is False
+
+
 def test_the_same_run_writes_the_same_bytes(explained, photograph, tmp_path):
     run("explain", photograph, "--out", tmp_path, *QUICK)
     for path in explained[0].iterdir():

@@ -177,6 +177,7 @@ BAD = {
         "50",
     ): "leave-one-out draws no samples, so it has no --n-samples: lime",
     ("--method", "keep-one", "--converge", "0.1"): "keep-one draws no samples, so it has no --converge",
+    ("--method", "occlusion", "--precision", "0.9"): "occlusion draws no samples, so it has no --precision",
     ("--batch-size", "many"): "batch size 'many': give auto, or a whole number above 0",
     ("--batch-size", "0"): "batch size '0'",
     ("--segments", "grid:7x"): "'7x' is not a number",
@@ -446,7 +447,13 @@ def test_a_picture_without_a_mask_does_not_end_the_run(pictures, tmp_path):
 # numbers and devices
 
 HUGE = ["9" * 5000, str(2**63), str(-(2**63) - 1), "1e400", "nan", "1.5", "", "x"]
-NUMBERS = [("explain", "--samples"), ("explain", "--seed"), ("explain", "--converge"), ("compare", "--seed")]
+NUMBERS = [
+    ("explain", "--samples"),
+    ("explain", "--seed"),
+    ("explain", "--converge"),
+    ("explain", "--precision"),
+    ("compare", "--seed"),
+]
 NUMBERS += [
     ("compare", "--hide"),
     ("explain", "--batch-size"),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import layermask
 from layermask.errors import InputError
+from layermask.explain.attribution import reliability
 from layermask.explain.explainer import Explainer
 from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
 from layermask.explain.registry import EXPLAINERS, explainer
@@ -167,6 +168,71 @@ def test_sampling_stops_when_the_ranking_is_stable(name: str) -> None:
     assert strict.settings["converge"] == 0.001
     again = build(name, smooth_game(12), converge=0.2, **wanted | {"perturbations_per_eval": 7})
     assert torch.equal(again.attribute(IMAGE, 0, stripes(12)).scores, loose.scores)
+
+
+@pytest.mark.parametrize("name", ["lime", "kernel-shap", "shapley", "banzhaf"])
+def test_reliability_is_the_correlation_of_two_seeds(name: str) -> None:
+    """Of a game with much interaction, so that a few hundred masks leave an error to speak of."""
+    game, settings = noisy_game(), {"n_samples": 264}
+    if name == "lime":
+        settings |= {"alpha": 1e-6, "kernel_width": 2.0}
+    runs = [build(name, game, seed=seed, **settings).attribute(IMAGE, 0, stripes(12)) for seed in range(40)]
+    scores = torch.stack([run.scores[0] for run in runs])
+    agreement = torch.corrcoef(scores)[torch.ones(40, 40).triu(1).bool()].mean()
+    stated = torch.cat([run.reliability() for run in runs]).mean()
+    assert agreement < 0.9 and abs(agreement - stated) < 0.1, (agreement, stated)
+
+
+def noisy_game() -> Game:
+    """Scores differ little, and triples of segments matter as much as single ones."""
+    draw = torch.Generator().manual_seed(5)
+    weight = 0.25 * torch.randn(12, generator=draw, dtype=torch.double)
+    triples = torch.stack([torch.randperm(12, generator=draw)[:3] for _ in range(40)])
+    signs = torch.randn(40, generator=draw, dtype=torch.double)
+
+    def value(rows: Tensor) -> Tensor:
+        spins = 2 * rows - 1
+        return torch.stack([spins @ weight + spins[:, triples].prod(2) @ signs / 4, rows[:, 0]], 1)
+
+    return Game(stripes(12), value)
+
+
+@pytest.mark.parametrize("name", ["lime", "kernel-shap", "shapley", "banzhaf", "rise"])
+def test_sampling_stops_when_the_scores_are_settled(name: str) -> None:
+    most = {"kernel-shap": 1500, "banzhaf": 3000}.get(name, 40000)  # those two are exact with 4,096
+    settings = {"n_samples": most, "perturbations_per_eval": 4096}
+    asked = []
+    for precision in (0.5, 0.8, 0.95):
+        found = build(name, noisy_game(), precision=precision, **settings).attribute(IMAGE, 0, stripes(12))
+        assert found.n_samples < most and found.reliability().min() >= precision
+        assert found.record()["settled"] is True and found.settings["precision"] == precision
+        asked.append(found.n_samples)
+    assert asked == sorted(asked) and asked[0] < asked[-1]
+
+
+def test_what_did_not_settle_says_so() -> None:
+    found = build("lime", noisy_game(), precision=0.999, n_samples=300).attribute(IMAGE, 0, stripes(12))
+    record = found.record()
+    assert (record["n_samples"], record["settled"]) == (300, False) and record["reliability"][0] < 0.999
+
+
+def test_exact_scores_are_settled() -> None:
+    found = build("banzhaf", noisy_game(), precision=0.99, n_samples=4096).attribute(IMAGE, 0, stripes(12))
+    assert found.stderr is None and found.n_samples == 4096 and found.record()["settled"] is True
+
+
+def test_every_target_has_to_settle() -> None:
+    runs = [
+        build("lime", noisy_game(), precision=0.9, n_samples=20000).attribute(IMAGE, targets, stripes(12))
+        for targets in (1, [0, 1])
+    ]
+    assert runs[0].n_samples < runs[1].n_samples
+
+
+def test_reliability_at_its_ends() -> None:
+    scores = torch.tensor([[1.0, 2, 3], [1, 2, 3], [1, 2, 3], [2, 2, 2], [2, 2, 2]]).double()
+    errors = torch.tensor([[0.0] * 3, [0.5] * 3, [torch.nan] * 3, [0.0] * 3, [0.1] * 3]).double()
+    assert reliability(scores, errors).tolist() == [1, 0.75, 0, 1, 0]
 
 
 # --- the page ----------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from layermask.cli.allocator import keep_blocks
+
 
 def main() -> None:
     """Run the command line: exit status 0, 1 (failed), 2 (bad input) or 130 (interrupted)."""
@@ -14,4 +16,5 @@ def main() -> None:
 
         package = (error.name or "").partition(".")[0]
         sys.exit(f"layermask: the command line needs {package}: {install('cli', package)}")
+    keep_blocks()
     app()

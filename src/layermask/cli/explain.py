@@ -64,6 +64,18 @@ Converge = Annotated[
         **options.FINITE,
     ),
 ]
+PRECISION = 0.8
+Precision = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Ask for masks until the scores are settled: until those of another seed would correlate this "
+        "much with them, for every class. At most --samples; 1 asks for all of them.",
+        show_default=f"{PRECISION}, without --converge",
+        **options.FINITE,
+    ),
+]
 Seed = Annotated[
     int, typer.Option(help="Random seed for the masks, which are the same for every removal.", **options.SEED)
 ]
@@ -94,6 +106,7 @@ def command(
     segments: options.Segments = "grid",
     samples: Samples = None,
     converge: Converge = None,
+    precision: Precision = None,
     seed: Seed = 0,
     target: Targets = None,
     output: options.Output = "probability",
@@ -118,7 +131,7 @@ def command(
         names, jobs = options.removals(removals), find_jobs(images)
         read = options.output_of(output)
         _check_segments(segments)
-        settings = _settings(method, samples, converge, seed) | {"output": read}
+        settings = _settings(method, samples, converge, precision, seed) | {"output": read}
         if report:
             _check_report(report, jobs)
         others = ["_curves.png"] if curves else []
@@ -293,16 +306,20 @@ def _is_page(report: Path) -> bool:
     return report.suffix.lower() in (".html", ".htm")
 
 
-def _settings(method: str, samples: int | None, converge: float | None, seed: int) -> dict[str, Any]:
+def _settings(
+    method: str, samples: int | None, converge: float | None, precision: float | None, seed: int
+) -> dict[str, Any]:
     """Return the arguments of the explainer, after checking that it has them."""
     from layermask.explain.registry import EXPLAINERS, explainer
 
     known = explainer(method).__dataclass_fields__
-    given = {"n_samples": samples, "converge": converge}
+    if converge is None and precision is None and "precision" in known:
+        precision = PRECISION
+    given = {"n_samples": samples, "converge": converge, "precision": precision}
     settings = {key: value for key, value in given.items() if value is not None}
     if odd := [key for key in settings if key not in known]:
         able = [name for name, each in EXPLAINERS.items() if odd[0] in each.__dataclass_fields__]
-        option = {"n_samples": "--n-samples", "converge": "--converge"}[odd[0]]
+        option = "--n-samples" if odd[0] == "n_samples" else f"--{odd[0]}"
         raise InputError(f"{method} draws no samples, so it has no {option}: {', '.join(able)} have")
     return settings | ({"seed": seed} if "seed" in known else {})
 
@@ -350,13 +367,22 @@ def _cost(explainer: Explainer, labels: Tensor) -> int:
 
 
 def _summary(image: PreparedImage, found: dict[str, Attribution]) -> str:
-    """Return one line per target: how well a surrogate fits, or how little of the picture is enough."""
+    """Return one line per target: how well a surrogate fits, or how little of the picture is enough.
+
+    One more says how many masks were needed, where they were asked for until scores are settled.
+    """
     lines = []
     for row, target in enumerate(next(iter(found.values())).targets):
         parts = [part for name, each in found.items() if (part := _finding(name, each, row))]
         name = image.label(target)
         lines.append(f"{name}: {', '.join(parts)}" if parts else name)
+    if any(each.settled is not None for each in found.values()):
+        lines.append(f"masks: {', '.join(_masks(name, each) for name, each in found.items())}")
     return "\n".join(lines)
+
+
+def _masks(name: str, found: Attribution) -> str:
+    return f"{name} {found.n_samples:,} ({'settled' if found.settled else 'not settled'})"
 
 
 def _finding(name: str, found: Attribution, row: int) -> str:

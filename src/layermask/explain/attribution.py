@@ -110,7 +110,20 @@ class Attribution(Checked):
             "prediction": self.prediction.tolist(),
             "n_samples": self.n_samples,
             **{name: values.tolist() for name, values in found.items() if values is not None},
+            **self._certainty(),
         }
+
+    def _certainty(self) -> dict[str, Any]:
+        sure = {} if self.stderr is None else {"reliability": self.reliability().tolist()}
+        return sure if self.settled is None else {**sure, "settled": self.settled}
+
+    @property
+    def settled(self) -> bool | None:
+        """Whether all targets reached the `precision` that was set; scores without errors are exact."""
+        precision = self.settings.get("precision")
+        if precision is None or self.stderr is None:
+            return None if precision is None else True
+        return bool((self.reliability() >= precision).all())
 
     def _check_segments(self) -> None:
         low, high, count = int(self.segments.min()), int(self.segments.max()), self.scores.shape[1]
@@ -147,6 +160,19 @@ class Attribution(Checked):
         level = kinds.number("level", level, above=0, below=1)
         half = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
         return self.scores - half, self.scores + half
+
+    def reliability(self) -> Float[Tensor, " T"]:
+        """Return the correlation (T,) to expect between these scores and those that another seed gives.
+
+        That is the share of their variance over the segments which is not sampling error (the reliability
+        of classical test theory); its root is the correlation to expect with the scores of unlimited masks.
+
+        Raises:
+            InputError: the method does not sample, or knows no standard errors.
+        """
+        if self.stderr is None:
+            raise InputError(f"{self.method} has no standard errors: it does not sample")
+        return reliability(self.scores, self.stderr)
 
     def noise(self, level: float = 0.95) -> Bool[Tensor, "T S"]:
         """Return which (T, S) scores may be noise: 0 lies in their interval. None if there are no errors."""
@@ -241,3 +267,13 @@ class Attribution(Checked):
     def _row(self, row: int) -> int:
         rows = len(self.scores)
         return kinds.count("row", row, low=-rows, high=rows - 1)
+
+
+def reliability(scores: Float[Tensor, "T S"], stderr: Float[Tensor, "T S"]) -> Float[Tensor, " T"]:
+    """Return 1 - mean squared standard error / variance of the scores, from 0 to 1.
+
+    1 where there is no error, 0 where standard errors are unknown or larger than what tells scores apart.
+    """
+    error, spread = stderr.square().mean(1), scores.var(1)
+    share = 1 - error / spread.clamp(min=1e-300)
+    return torch.where(error == 0, 1.0, share.nan_to_num(0).clamp(0, 1))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from layermask.explain.query_plan import QueryPlan, Segments
-from layermask.explain.sampling import CHUNK, RankStability, SamplingExplainer, generator, warn_if_few
+from layermask.explain.sampling import CHUNK, SamplingExplainer, generator, warn_if_few
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PermutationShapley(SamplingExplainer):
         nothing = (yield segments.show(torch.zeros(1, count, dtype=torch.bool))).values[0]
         total, per_ask = self._pairs(count), max(1, CHUNK // (2 * (count - 1)))
         first, second = torch.zeros(2, len(targets), count, dtype=torch.double)
-        stability, done = RankStability(self.converge), 0
+        stopping, done = self.stopping(), 0
         while done < total:
             orders = _orders(min(per_ask, total - done), count, self.seed, done)
             answers = yield segments.show(_prefixes(orders).flatten(0, 1))
@@ -45,16 +45,20 @@ class PermutationShapley(SamplingExplainer):
             first += pairs.sum(0)
             second += pairs.square().sum(0)
             done += len(pairs)
-            if stability.reached(first / done):
+            if stopping.reached(first / done, _errors(first, second, done)):
                 break
-        mean = first / done
-        variance = (second / done - mean.square()).clamp(min=0) * done / max(done - 1, 1)
-        unknown = torch.full_like(mean, torch.nan)
         return {
-            "scores": mean,
-            "stderr": (variance / done).sqrt() if done > 1 else unknown,
+            "scores": first / done,
+            "stderr": _errors(first, second, done),
             "n_samples": 1 + 2 * (count - 1) * done,
         }
+
+
+def _errors(first: Tensor, second: Tensor, done: int) -> Tensor:
+    """Return the standard errors of the mean of `done` values, whose sum and sum of squares are given."""
+    mean = first / done
+    variance = (second / done - mean.square()).clamp(min=0) * done / max(done - 1, 1)
+    return (variance / done).sqrt() if done > 1 else torch.full_like(mean, torch.nan)
 
 
 def _orders(pairs: int, count: int, seed: int, first: int) -> Tensor:

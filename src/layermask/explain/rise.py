@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layermask.arguments.kinds import Count, Share
 from layermask.explain.query_plan import Query, QueryPlan, Segments, by_visibility
-from layermask.explain.sampling import RankStability, SamplingExplainer, chunk_sizes, generator
+from layermask.explain.sampling import SamplingExplainer, chunk_sizes, generator
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,7 @@ class Rise(SamplingExplainer):
         size = tuple(segments.labels.shape)
         shown = torch.zeros(size, dtype=torch.double)
         sums = [torch.zeros(len(targets), *size, dtype=torch.double) for _ in range(2)]
-        everything, asked, stability = (
-            torch.zeros(len(targets), dtype=torch.double),
-            0,
-            RankStability(self.converge),
-        )
+        everything, asked, stopping = torch.zeros(len(targets), dtype=torch.double), 0, self.stopping()
         for index, count in enumerate(chunk_sizes(self.n_samples)):
             masks = self.masks(index, count, size)
             answers = yield _ask(masks, segments.device)
@@ -50,14 +46,14 @@ class Rise(SamplingExplainer):
             for power, total in enumerate(sums, 1):
                 total += (answers.values.T**power @ flat).view_as(total)
             everything += answers.values.sum(0)
-            if stability.reached(segments.mean(sums[0] / shown.clamp(min=1))):
+            means = segments.mean(sums[0] / shown.clamp(min=1))
+            if stopping.possible and stopping.reached(means, _errors(segments, sums, shown)):
                 break
         mean = sums[0] / shown.clamp(min=1)
-        variance = (sums[1] / shown.clamp(min=1) - mean.square()).clamp(min=0) / (shown - 1).clamp(min=1)
         middle = (everything / asked).view(-1, *[1] * len(size))
         return {
             "scores": segments.mean(torch.where(shown > 0, mean - middle, 0.0)),
-            "stderr": segments.mean(variance.sqrt()),
+            "stderr": _errors(segments, sums, shown),
             "n_samples": asked,
         }
 
@@ -74,6 +70,13 @@ class Rise(SamplingExplainer):
             wide = [length if a == axis else n for a, n in enumerate(masks.shape)]
             masks = masks.gather(axis, place.view(shape).expand(wide))
         return masks
+
+
+def _errors(segments: Segments, sums: list[Tensor], shown: Tensor) -> Tensor:
+    """Return the standard errors, from the sums of answers and of their squares where pixels were shown."""
+    mean, square = (total / shown.clamp(min=1) for total in sums)
+    variance = (square - mean.square()).clamp(min=0) / (shown - 1).clamp(min=1)
+    return segments.mean(variance.sqrt())
 
 
 def _ask(masks: Tensor, device: torch.device) -> Query:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -12,6 +13,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.kinds import Count, Seed
 from layermask.arguments.refusal import warn
+from layermask.explain.attribution import reliability
 from layermask.explain.explainer import Explainer
 
 CHUNK = 256  # rows; independent of the batch size, so that results are
@@ -36,12 +38,36 @@ def warn_if_few(name: str, n_samples: int, advised: int, n_segments: int) -> Non
 
 @dataclass(frozen=True)
 class SamplingExplainer(Explainer):
-    """`n_samples` masks at most; `converge`, a tolerance, stops earlier, when 1 minus the rank correlation of
-    the scores with those of one chunk of masks before stays below it."""
+    """`n_samples` masks at most, and fewer by either of two rules.
+
+    `converge`, a tolerance: stop when 1 minus the rank correlation of the scores with those of one chunk of
+    masks before stays below it. `precision`: stop when the scores of every target are settled, that is when
+    `Attribution.reliability`, the correlation to expect with the scores of another seed, reaches it.
+    """
 
     n_samples: Count = 1000
     seed: Seed = 0
     converge: Annotated[float | None, kinds.optional(partial(kinds.number, low=0, below=1))] = None
+    _: dataclasses.KW_ONLY
+    precision: Annotated[float | None, kinds.optional(partial(kinds.number, low=0, high=1))] = None
+
+    def stopping(self) -> Stopping:
+        return Stopping(self.converge, self.precision)
+
+
+class Stopping:
+    """Whether enough masks were asked: by the order of the scores, by their standard errors, or never."""
+
+    def __init__(self, converge: float | None, precision: float | None) -> None:
+        self.stability, self.precision = RankStability(converge), precision
+        self.possible = converge is not None or precision is not None
+
+    def reached(self, scores: Tensor, stderr: Tensor | None) -> bool:
+        """Take scores and their standard errors (T, S), None while nothing was drawn at random."""
+        if self.stability.reached(scores):
+            return True
+        known = self.precision is not None and stderr is not None
+        return known and bool((reliability(scores, stderr) >= self.precision).all())
 
 
 class RankStability:

@@ -15,7 +15,7 @@ from layermask.arguments.refusal import warn
 from layermask.errors import InputError
 from layermask.explain.query_plan import QueryPlan, Segments
 from layermask.explain.regression import Chunk, Fit, Moments, standard_errors
-from layermask.explain.sampling import RankStability, SamplingExplainer, warn_if_few
+from layermask.explain.sampling import SamplingExplainer, warn_if_few
 
 MANY, MOST = 1_000, 5_000  # segments: about 5 s and 15 minutes for one fit on one core
 
@@ -69,21 +69,20 @@ class Surrogate(SamplingExplainer):
             ends[0] = (yield segments.show(torch.zeros(1, segments.count, dtype=torch.bool))).values[0]
         design, outputs = self.design(segments.count), []
         sums = [Moments(segments.count, len(targets)) for _ in range(2)]  # of listed and of random rows
-        stability, last_look = RankStability(self.converge), 0
+        stopping, last_look = self.stopping(), 0
         for index in range(len(design.sizes)):
             outputs.append((yield segments.show(design.rows(index))).values)
             sums[index >= design.exact].add(*self._chunk(design, index, outputs[index]))
             asked = sum(map(len, outputs))
-            if asked - last_look >= segments.count and self.converge is not None:
+            if asked - last_look >= segments.count and stopping.possible:
                 last_look = asked
-                if stability.reached(self.fit(_total(sums, design), ends).coefficients):
+                fit, errors = self.finished(design, outputs, sums, ends)
+                if stopping.reached(fit.coefficients, errors):
                     break
-        fit = self.fit(_total(sums, design), ends)
-        drawn = self._drawn(design, outputs, _scale(sums, design))
-        random = len(outputs) > design.exact
+        fit, errors = self.finished(design, outputs, sums, ends)
         return {
             "scores": fit.coefficients,
-            "stderr": standard_errors(drawn, fit, self.drawn_together) if random else None,
+            "stderr": errors,
             "intercept": fit.intercept,
             "r2": fit.r2,
             "n_samples": sum(map(len, outputs)) + self.asks_for_nothing,
@@ -92,6 +91,14 @@ class Surrogate(SamplingExplainer):
     def _chunk(self, design: Design, index: int, outputs: Tensor) -> Chunk:
         rows = design.rows(index)
         return rows.double(), outputs, design.weights(index, rows)
+
+    def finished(
+        self, design: Design, outputs: list[Tensor], sums: list[Moments], ends: Tensor
+    ) -> tuple[Fit, Tensor | None]:
+        """Return what the answers so far say, and its standard errors; None where all rows are listed."""
+        fit = self.fit(total(sums, design), ends)
+        drawn = self._drawn(design, outputs, _scale(sums, design))
+        return fit, standard_errors(drawn, fit, self.drawn_together) if len(outputs) > design.exact else None
 
     def _drawn(self, design: Design, outputs: list[Tensor], scale: float) -> Iterator[Chunk]:
         for index in range(design.exact, len(outputs)):
@@ -117,5 +124,5 @@ def _scale(sums: list[Moments], design: Design) -> float:
     return 1.0 if design.mass is None or not sums[1].weight else design.mass / sums[1].weight
 
 
-def _total(sums: list[Moments], design: Design) -> Moments:
+def total(sums: list[Moments], design: Design) -> Moments:
     return sums[0].plus(sums[1], _scale(sums, design))
