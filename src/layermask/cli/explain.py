@@ -71,7 +71,7 @@ Precision = Annotated[
         min=0,
         max=1,
         help="Ask for masks until the scores are settled: until those of another seed would correlate this "
-        "much with them, for every class. At most --samples; 1 asks for all of them.",
+        "much with them, for every class. At most --n-samples; 1 asks for all of them.",
         show_default=f"{PRECISION}, without --converge",
         **options.FINITE,
     ),

@@ -77,7 +77,7 @@ def _takes_masked_first(body: Callable) -> bool:
 
 
 class _Unshaped:
-    """Stands for the names of jaxtyping, which type checkers alone import: `Shaped[Masked, "N C"]` is Masked."""
+    """Stands for names of jaxtyping, which only type checkers import: `Shaped[Masked, "N C"]` is Masked."""
 
     def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
         return item[0]

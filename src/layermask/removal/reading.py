@@ -86,7 +86,7 @@ class Reading:
 
     def activated(self, found: Float[Tensor, "N K *S"]) -> Float[Tensor, "N K *S"]:
         """Return scores as the output has them, probabilities along the second axis."""
-        # what compares classes cannot mean a declared regression; a loss among the modules may be another part's
+        # who compares classes cannot mean a declared regression; a loss among the modules may be another's
         declared = "problem_type" in self.says
         if self.output == "probability" or (self.compared and declared and self.output != "softmax"):
             self._refuse_regression()
