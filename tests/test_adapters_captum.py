@@ -177,7 +177,13 @@ def gradients(removal):
     attr.IntegratedGradients(forward).attribute(**arguments, target=0, n_steps=2)
 
 
+def saliency(removal):
+    forward, arguments = lm.adapters.as_captum(removal, IMAGE)
+    attr.Saliency(forward).attribute(arguments["inputs"].requires_grad_(), target=0)
+
+
 BAD = [
+    (saliency, "captum wants the gradient of the mask"),
     (lambda r: call_with(r, baselines=0.5), r"768 values|values other than 0 and 1 \(the first is 0.5\)"),
     (gradients, "switches features on and off"),
     (lambda r: call_with(r, additional_forward_args=None), "give it all arguments of as_captum"),

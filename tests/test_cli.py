@@ -344,6 +344,20 @@ def test_options_are_taken_by_their_old_names(photograph, tmp_path):
     assert list(json.loads((tmp_path / "chelsea_explain.json").read_text())["removals"]) == ["greyout"]
 
 
+def test_unknown_segments_are_refused_before_the_model_is_loaded(photograph, monkeypatch, tmp_path):
+    monkeypatch.setattr("layermask.zoo.load", None)
+    said = refused("explain", photograph, "--segments", "slick:50", "--out", tmp_path)
+    assert said.startswith("unknown segments 'slick'")
+
+
+@pytest.mark.parametrize("command", [["audit", "builtin"], ["evaluate", "segments"]])
+def test_a_missing_package_is_named_before_anything_is_read(command, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    said = refused(*command, "--data", tmp_path / "none", "--out", tmp_path)
+    assert said.startswith("this needs the package pyarrow, which is not installed: pip install")
+
+
 @pytest.mark.parametrize(
     ("chances", "output", "valid", "found"),
     [

@@ -19,6 +19,7 @@ from layermask.cli.jobs import find_jobs
 from layermask.data.images import load_image
 from layermask.errors import ImageError
 from layermask.explain.registry import EXPLAINERS
+from layermask.io.overlay import bordered_picture
 from layermask.removal.layer_masking import LayerMasking
 from layermask.removal.painting import PixelFill
 from layermask.removal.query import Halving
@@ -115,6 +116,7 @@ def test_predict_many_with_one_mask_or_a_folder_of_them(pictures, tmp_path):
     result = run("predict", pictures, *MODEL, "--mask", masks, "--out", tmp_path / "out", "--json")
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [record["mask"]["file"] for record in records] == ["a.png", "b_png.png", "b_webp.png", "c.png"]
+    assert f"4 pictures are in {tmp_path / 'out'}, each as *_predict.png and .json" in result.stderr
     result = run("predict", pictures, *MODEL, "--mask", masks, "--out", tmp_path / "out")
     assert "4 of 4 pictures were done" in result.stderr
     (masks / "a.png").unlink()
@@ -266,10 +268,15 @@ def test_segments_writes_maps_that_explain_takes(pictures, tmp_path):
     out = tmp_path / "maps"
     result = run("segments", pictures, "--segments", "slic:30", "--out", out)
     assert "a.jpg:" in result.stdout and "4/4" in result.stderr
+    assert "(30 were asked for; the segmenter decides)" in result.stdout
+    assert f"wrote {out / 'a_segments.npy'} and {out / 'a_segments.png'}" in result.stdout
     labels = np.load(out / "a_segments.npy")
     assert labels.shape == (300, 451) and 15 < labels.max() < 60
     picture = np.array(load_image(out / "a_segments.png"))
     assert ((picture == (255, 230, 0)).all(-1)).mean() > 0.01
+    plain = np.array(bordered_picture(load_image(pictures / "a.jpg"), torch.from_numpy(labels)))
+    written = (picture != plain).any(-1)  # the numbers, each within reach of its segment's middle
+    assert set(labels[written]) == set(range(labels.max() + 1))
     run(
         "explain", pictures / "a.jpg", *MODEL, *QUICK[:2], "--segments", out / "a_segments.npy",
         "--out", tmp_path / "out", "--samples", "200",

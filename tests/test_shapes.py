@@ -125,6 +125,7 @@ def test_metrics() -> None:
     assert -1 <= operators.rank_stability(torch.rand(3, 8)) <= 1
     assert shape_bias.broken_mask(torch.ones(2, 1, 5, 6, dtype=torch.bool)).shape == (2, 1, 5, 6)
     right = torch.rand(2, 5) < 0.5
+    right[:, 0] = True  # of none, there is no bias
     whole = labels.where(right[0], labels + 1)
     assert shape_bias.shape_bias(labels, whole, labels, labels).difference.shape == (int(right[0].sum()),)
 
