@@ -352,7 +352,7 @@ WRONG: dict[str, list[Any]] = {
 assert all(len(wrong) >= 10 for wrong in WRONG.values())
 
 NAMES = {
-    "share": "precision probability ratio",
+    "share": "precision probability ratio strength",
     "tolerance": "converge",
     "positive": "alpha kernel_width compactness sigma radius",
     "function": "join operator planned progress say",
@@ -364,7 +364,7 @@ NAMES = {
     "index": "first linearity_images min_size shown",
     "flag": "center diagonal dynamic_batch fold force normalize partition skip_unreadable",
     "color": "color mean",
-    "above 0": "std",
+    "above 0": "reaches std",
     "device": "device",
     "word": "compat engine explain finish fit growth interpolation keep kind metric method of order output "
     "pool rule name",
@@ -373,7 +373,7 @@ NAMES = {
     "labels": "feature_mask segments indices",
     "label maps": "feature_masks",
     "path": "folder path weights",
-    "shares": "fractions shares",
+    "shares": "between fractions shares",
     "words": "laws removals segmentations methods orders names",
     "mask": "mask masks visible objects where",
     "valid": "valid",
@@ -391,7 +391,7 @@ NAMES = {
     "image": "image",
     "images": "images",
     "model": "model",
-    "removal": "removal",
+    "removal": "cutouts holes removal",
     "row": "row",
     "seed": "seed",
 }

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from layermask import InputError, LayerMasking, Settings
 from layermask.check.samples import masks, sample_images
 from layermask.cli.app import app
+from layermask.removal.adaptive import Adaptive
 from layermask.removal.fitted import default_file, give
 from layermask.removal.matched import Matched, _patches
 from layermask.removal.moments import hidden_share
@@ -229,6 +230,15 @@ def test_windows_and_vectors_are_left_alone() -> None:
             return self.third(self.pooled(x.mean((1, 2))[..., None, None]).flatten(1))
 
     assert Matched(Windowed().eval()).fit(IMAGES).statistics.channels == (3,)
+
+
+@pytest.mark.parametrize("make", [lambda matched: matched, lambda matched: Adaptive(matched.model, matched)])
+def test_compiled_in_one_graph(make: Callable[[Matched], nn.Module]) -> None:
+    removed = make(Matched(net()).fit(IMAGES))
+    torch.compiler.reset()
+    compiled = torch.compile(removed, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        assert_close(compiled(IMAGES[:6], SEEN), removed(IMAGES[:6], SEEN))
 
 
 def test_what_is_fitted_moves_with_the_operator() -> None:

@@ -33,7 +33,7 @@ class Adaptive(nn.Module):
     The mask alone decides: the share of its hidden area that is open (`open_share`). Up to the first number
     of `between` the answer is that of `holes`, from the second on that of `cutouts`. Between them both are
     asked, and their answers are mixed in proportion, so that an explainer that hides segment after segment
-    meets no jump.
+    meets several steps in place of one jump.
 
     Args:
         model: any module whose first argument is the images; its answers are tensors (N, ...).
