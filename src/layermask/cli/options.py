@@ -97,7 +97,8 @@ Against = Annotated[str, typer.Option(help="Other removals to compare with, sepa
 Output = Annotated[
     str,
     typer.Option(
-        help="What of the model's scores is read: probability, sigmoid (one logit, or labels that do not "
+        help="What of the model's scores is read: probability (as the model shows it), softmax "
+        "(one class is right), sigmoid (one logit, or labels that do not "
         "exclude each other) or logit (its numbers as they are)."
     ),
 ]
