@@ -133,7 +133,7 @@ BAD = [
     ),
     (
         lambda r: lm.adapters.as_shap(r, EIGHT, output="p"),
-        "output is 'p': choose probability, sigmoid or logit",
+        "output is 'p': choose probability, softmax, sigmoid or logit",
     ),
     (
         lambda r: shap.Explainer(*lm.adapters.as_shap(r, EIGHT), algorithm="exact")(IMAGES[0], silent=True),

@@ -46,6 +46,7 @@ def pictures(photograph, tmp_path, monkeypatch) -> Path:
 
 
 MODEL = ["--model", "own_many:five"]
+SINGLE = ["--output", "softmax"]  # what its numbers are, which nothing shows
 NAMES = ["a", "b_png", "b_webp", "more/c"]
 
 
@@ -138,7 +139,7 @@ def test_explain_under_a_removal_that_needs_the_segments(pictures, tmp_path):
     run("explain", pictures / "a.jpg", *MODEL, *QUICK[:-2], *against, "--out", tmp_path / "out")
     record = json.loads((tmp_path / "out" / "a_explain.json").read_text())
     assert list(record["removals"]) == ["layermask", "segment-mean", "road"]
-    message = refused("explain", pictures / "a.jpg", *MODEL, "--against", "tokendrop", "--json")
+    message = refused("explain", pictures / "a.jpg", *MODEL, *SINGLE, "--against", "tokendrop", "--json")
     assert "no tokens to drop" in message
 
 
@@ -196,7 +197,8 @@ def test_bad_options(pictures, tmp_path, options):
 
 def test_too_few_samples_are_one_line(pictures, tmp_path):
     result = run(
-        "explain", pictures / "a.jpg", *MODEL, "--samples", "20", "--against", "none", "--out", tmp_path / "o"
+        *("explain", pictures / "a.jpg", *MODEL, *SINGLE, "--samples", "20", "--against", "none"),
+        *("--out", tmp_path / "o"),
     )
     lines = [line for line in result.stderr.splitlines() if "warning" in line]
     assert lines and all(

@@ -136,7 +136,7 @@ def test_explainers_mention_it(make: Callable) -> None:
     net = model(nn.Dropout(0.5)).train()
     operator = make(net)
     operator.train()
-    texts = heard(lambda: FeatureAblation(operator).attribute(X[:1], 1, Grid(8)(X[:1])))
+    texts = heard(lambda: FeatureAblation(operator, output="softmax").attribute(X[:1], 1, Grid(8)(X[:1])))
     assert len(texts) == 1 and "training mode: the Dropout" in texts[0]
 
 

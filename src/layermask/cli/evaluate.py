@@ -80,7 +80,7 @@ OPTIONS: dict[str, Any] = {
         "EXPLAINER@REMOVAL, with an explainer of `layermask explain` and the removal that it uses. Without "
         "@REMOVAL, each removal ranks its own."
     ),
-    "output": typer.Option(help="What confidences are: probability, sigmoid or logit."),
+    "output": typer.Option(help="What confidences are: probability, softmax, sigmoid or logit."),
     "steps": options.count("Steps in which the segments are hidden.", most=1000),
     "n_orders": options.count("Random orders per picture.", most=100_000),
     "samples": options.count(

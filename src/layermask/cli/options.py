@@ -136,7 +136,8 @@ Removals = Annotated[
 Output = Annotated[
     str,
     typer.Option(
-        help="What of the model's scores is read: probability, sigmoid (one logit, or labels that do not "
+        help="What of the model's scores is read: probability (as the model shows it), softmax "
+        "(one class is right), sigmoid (one logit, or labels that do not "
         "exclude each other) or logit (its numbers as they are)."
     ),
 ]
