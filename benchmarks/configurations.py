@@ -247,6 +247,7 @@ CONFIGURATIONS: dict[str, Options] = {
         "num_latents": 8, "d_latents": 32, "num_blocks": 1, "num_self_attends_per_block": 2,
         "num_cross_attention_heads": 1, "num_self_attention_heads": 4, "image_size": 32, "num_labels": 4,
     },
+    "Pixio": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
     "PPDocLayout": RT_DETR,
     "PPDocLayoutV3": {
         **RT_DETR, "x4_feat_dim": 8, "backbone_config": {**RESNET, **STAGES, "model_type": "rt_detr_resnet"},
