@@ -121,6 +121,10 @@ TEXT_DETECTOR: Options = {
     **{"backbone_config": {**HGNET, **STAGES}, "neck_out_channels": 16, "kernel_list": [3, 2, 2]},
     **{"scale_factor_list": [1, 2, 4, 8], "intraclass_block_config": STRIPES},
 }
+PAIR: Options = {
+    "text_config": {**WIDTH, "vocab_size": 64},
+    "vision_config": {**WIDTH, "patch_size": 16},
+}
 
 CONFIGURATIONS: dict[str, Options] = {
     "Align": {
@@ -243,6 +247,7 @@ CONFIGURATIONS: dict[str, Options] = {
         "num_latents": 8, "d_latents": 32, "num_blocks": 1, "num_self_attends_per_block": 2,
         "num_cross_attention_heads": 1, "num_self_attention_heads": 4, "image_size": 32, "num_labels": 4,
     },
+    "Pixio": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
     "PPDocLayout": RT_DETR,
     "PPDocLayoutV3": {
         **RT_DETR, "x4_feat_dim": 8, "backbone_config": {**RESNET, **STAGES, "model_type": "rt_detr_resnet"},
@@ -309,6 +314,8 @@ CONFIGURATIONS: dict[str, Options] = {
         "encoder_hidden_sizes": [8, 8, 16, 16], "decoder_hidden_size": 16, "keypoint_decoder_dim": 65,
         "descriptor_decoder_dim": 16, "max_keypoints": 8,
     },
+    "SiglipModel": PAIR,
+    "Siglip2Model": {**PAIR, "vision_config": {**WIDTH, "patch_size": 16, "num_patches": 16}},
     "Swin": {key: value for key, value in SWIN.items() if key != "model_type"},
     "SwinForMasked": {
         **{key: value for key, value in SWIN.items() if key not in ("model_type", "out_features")},
@@ -319,6 +326,11 @@ CONFIGURATIONS: dict[str, Options] = {
     "Timesformer": {**WIDTH, "num_frames": 2},
     "TimmBackbone": {"backbone": "resnet18"},
     "TimmWrapper": {"architecture": "resnet18"},
+    "Tipsv2Model": {
+        "text_config": {**WIDTH, "vocab_size": 64},
+        "vision_config": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    },
+    "Tipsv2Vision": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
     "Tipsv2Dpt": {
         "backbone_config": {
             "model_type": "tipsv2_vision_model", "hidden_size": 32, "num_hidden_layers": 4,
@@ -359,6 +371,9 @@ CONFIGURATIONS: dict[str, Options] = {
     "ViTModel": WIDTH,
     "ViTMSN": WIDTH,
     "Vivit": {**WIDTH, "num_frames": 4},
+    "VitDet": {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pretrain_image_size": 64,
+    },
     "VitMatte": {
         "backbone_config": {
             "model_type": "vitdet", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
