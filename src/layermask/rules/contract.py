@@ -69,7 +69,7 @@ def matmul(input: Any, other: Any) -> Masked:
     out = torch.matmul(a, b)
     forward_pass = (input if isinstance(input, Masked) else other).forward_pass
     visible = cached(
-        forward_pass, "matmul", (seen_a, seen_b), None, lambda: _outer(forward_pass, seen_a, seen_b)
+        forward_pass, "matmul", (seen_a, seen_b), None, lambda: outer_mask(forward_pass, seen_a, seen_b)
     )
     out = _renormalised(torch.matmul, out, (input, other), ((-1,), (-2,)), (a, b), (seen_a, seen_b))
     return Masked(out, visible)
@@ -80,7 +80,7 @@ def rmatmul(input: Any, other: Any) -> Masked:
     return matmul(other, input)
 
 
-def _outer(forward_pass: Any, a: Tensor, b: Tensor) -> Tensor:
+def outer_mask(forward_pass: Any, a: Tensor, b: Tensor) -> Tensor:
     """Where any visible term meets: rows x columns, narrow where both factors are."""
     if a.shape[-1] == 1:
         b = any_over(forward_pass, b, (-2,), keepdim=True)
