@@ -32,6 +32,23 @@ RAGGED = {
 }
 
 
+def _unfused() -> nn.Module:
+    model = DROPS["vit"]()
+    for block in model.blocks:  # type: ignore[union-attr]
+        block.attn.fused_attn = False
+    return model
+
+
+def _eager() -> nn.Module:
+    model = DROPS["hf ViT"]()
+    model.set_attn_implementation("eager")  # type: ignore[operator]
+    return model
+
+
+PARTLY = {"vit, attention pooling", "eva02: rotary positions", "hf ViT, written out"}  # some of it runs dense
+MODELS = {**DROPS, **KEYS, "vit, written out": _unfused, "hf ViT, written out": _eager}
+
+
 @pytest.fixture(autouse=True)
 def seeded_and_without_gradients():
     torch.manual_seed(0)
@@ -43,9 +60,9 @@ def seeded_and_without_gradients():
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", [*DROPS, *KEYS])
+@pytest.mark.parametrize("name", MODELS)
 def test_transformers_answer_as_the_dense_engine(name: str) -> None:
-    model = {**DROPS, **KEYS}[name]()
+    model = MODELS[name]()
     dense, auto = LayerMasking(model, engine="dense"), LayerMasking(model)
     for visible in RAGGED.values():
         ours, theirs = logits(auto(IMAGES, visible)), logits(dense(IMAGES, visible))
@@ -56,12 +73,10 @@ def test_transformers_answer_as_the_dense_engine(name: str) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    "name", ["vit", "vit, registers", "torchvision", "hf ViT", "beit: relative positions"]
-)
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - PARTLY))
 def test_only_visible_tokens_are_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every product but that of the head has as many rows as there are visible patches and other tokens."""
-    model, counts = {**DROPS, **KEYS}[name](), []
+    model, counts = MODELS[name](), []
     product = ops.product
 
     def counting(source, table, weights, *more):
@@ -70,7 +85,8 @@ def test_only_visible_tokens_are_computed(name: str, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(ops, "product", counting)
     LayerMasking(model)(IMAGES, RAGGED["ragged"])
-    patches_shown, others = 5 + 0 + 16 + 9, {"vit, registers": 5}.get(name, 1) * 4
+    before = {"vit, registers": 5, "vit, mean of tokens": 0, "deit, distilled": 2, "hf DeiT": 2}
+    patches_shown, others = 5 + 0 + 16 + 9, 4 * before.get(name, 1)
     assert set(counts) == {patches_shown, patches_shown + others}
     assert len(counts) >= 1 + 2 * 4
 
@@ -90,7 +106,7 @@ def test_sequences_are_padded_where_that_is_faster(monkeypatch: pytest.MonkeyPat
     from layermask.sparse import sequences
 
     for name in ("vit", "beit: relative positions"):
-        model = {**DROPS, **KEYS}[name]().double()
+        model = MODELS[name]().double()
         found = []
         for few in (0, 10**6):
             monkeypatch.setattr(sequences, "FEW_TOKENS", few)
@@ -263,6 +279,7 @@ class TokenProgram(MapProgram):
         )
         self.token = nn.Parameter(torch.randn(1, 1, WIDTH))
         self.places = nn.Parameter(torch.randn(1, LENGTH, WIDTH))
+        self.table = nn.Parameter(torch.randn(2, LENGTH, LENGTH))
 
     def forward(self, x):
         torch.manual_seed(0)
@@ -286,6 +303,28 @@ def _heads(x):
     return x.reshape(len(x), x.shape[1], 2, 2, -1).permute(2, 0, 3, 1, 4)
 
 
+def _scores(x):
+    q = x.unflatten(2, (2, 8)).transpose(1, 2)
+    return q @ (q * 0.3).transpose(-2, -1)
+
+
+def _written_out(net, x):
+    """As transformers writes it in its eager mode, with the weights, which are read too."""
+    v = (x * 2).unflatten(2, (2, 8)).transpose(1, 2)
+    weights = F.dropout(
+        F.softmax(_scores(x) / 3 + net.table, dim=-1, dtype=torch.float32), 0.1, training=False
+    )
+    return torch.matmul(weights, v).transpose(1, 2).contiguous().flatten(2), weights
+
+
+def _written_to(net, x):
+    """Scores that change after something was made of them."""
+    scores = _scores(x)
+    halved = scores * 0.5
+    scores.mul_(3.0)
+    return halved.softmax(-1) @ x.unflatten(2, (2, 8)).transpose(1, 2), halved, scores, scores.softmax(-1)
+
+
 OURS: dict[str, Callable] = {
     "norm of tokens": lambda net, x: net.norm(x),
     "linear": lambda net, x: net.attend.proj(x),
@@ -304,6 +343,10 @@ OURS: dict[str, Callable] = {
         .transpose(1, 2)
         .flatten(2)
     ),
+    "scores": lambda net, x: _scores(x),
+    "weights": lambda net, x: (_scores(x) * 0.5 + net.table).softmax(-1),
+    "written out": lambda net, x: _written_out(net, x),
+    "scores written to": lambda net, x: _written_to(net, x),
     "later tokens": lambda net, x: x[:, 2:],
     "with tokens": lambda net, x: torch.cat([net.token.expand(len(x), 2, -1), x], 1),
     "positions": lambda net, x: x + net.places,

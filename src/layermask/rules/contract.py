@@ -80,7 +80,7 @@ def matmul(input: Any, other: Any) -> Masked:
         "matmul",
         (seen_a, seen_b),
         None,
-        lambda: keep_merged(forward_pass, _outer(forward_pass, seen_a, seen_b), seen_a, seen_b),
+        lambda: keep_merged(forward_pass, outer_mask(forward_pass, seen_a, seen_b), seen_a, seen_b),
     )
     out = _renormalised(torch.matmul, out, (input, other), ((-1,), (-2,)), (a, b), (seen_a, seen_b))
     return Masked(out, visible)
@@ -91,7 +91,7 @@ def rmatmul(input: Any, other: Any) -> Masked:
     return matmul(other, input)
 
 
-def _outer(forward_pass: Any, a: Tensor, b: Tensor) -> Tensor:
+def outer_mask(forward_pass: Any, a: Tensor, b: Tensor) -> Tensor:
     """Where any visible term meets: rows x columns, narrow where both factors are."""
     if a.shape[-1] == 1:
         b = any_over(forward_pass, b, (-2,), keepdim=True)

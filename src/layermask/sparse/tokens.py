@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layermask.core.mask import cached
+from layermask.core.masked import Masked
 from layermask.sparse.axes import Axes, arranged, of_map, shape_of
 from layermask.sparse.graph import Node
 from layermask.sparse.value import ORDERS, AliasGroup, SparseMasked, map_of_rows
@@ -37,6 +38,18 @@ class SparseTokens(SparseMasked):
 
     def like_this(self, node: Node) -> SparseTokens:
         return SparseTokens(node, self.axes, torch.empty_like(self._strides))
+
+    def copied(self) -> Callable[[], Masked]:
+        """What gives the value as it is now, laid out apart from all others."""
+        node, axes, strides, visible = self.node, self.axes, self._strides, self._visible
+        assert node is not None
+
+        def make() -> Masked:
+            out = Masked(_laid_out(node, axes, strides), visible)
+            out.forward_pass = node.forward_pass
+            return out
+
+        return make
 
     def _map(self, node: Node) -> Tensor:
         return _laid_out(node, self.axes, self._strides)

@@ -192,7 +192,8 @@ def _of_node(name: str) -> Any:
     return property(lambda self: getattr(self.value if self.node is None else self.node.kind, name))
 
 
-for name in ("dtype", "device", "is_cuda", "is_cpu", "is_nested", "requires_grad", "layout"):
+KIND = ("dtype", "device", "is_cuda", "is_cpu", "is_nested", "requires_grad", "layout")
+for name in KIND:
     setattr(SparseMasked, name, _of_node(name))
 SparseMasked.dim = lambda self: self.ndim  # type: ignore  # asked for by every batch norm
 SparseMasked.ndim = property(lambda self: 4 if self.node is not None else self.value.ndim)  # type: ignore

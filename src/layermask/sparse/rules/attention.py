@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layermask.core.mask import cached
+from layermask.core.masked import Masked, is_plain
+from layermask.core.rule_table import RULES
+from layermask.rules.contract import outer_mask
 from layermask.sparse.axes import POSITIONS, Axes, axis, size_of, with_channels
 from layermask.sparse.graph import Node, Slice
 from layermask.sparse.rules.conv import channels_last_rows, projected
 from layermask.sparse.rules.table import constant, decline_unless, rows_of, sparse_form
+from layermask.sparse.scores import Scores, SparseScores
 from layermask.sparse.sequences import Attention
 from layermask.sparse.tokens import SparseTokens
 
@@ -108,6 +114,90 @@ def multi_head_attention_forward(
     attention = Attention((query, key, value), num_heads, ((images,), along), None)
     out = projected(attention, out_proj_weight, out_proj_bias)
     return SparseTokens(out, with_channels(axes, out.channels)), None
+
+
+# --- written as two products and a softmax -------------------------------------------------------------
+
+
+@sparse_form(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm)
+def matmul(input: Any, other: Any) -> Masked:
+    if isinstance(input, SparseScores):
+        return _weighted(input, other)
+    query, key = rows_of(input, "tokens"), rows_of(other, "tokens")
+    decline_unless(len(input.axes) >= 3, input.axes == (*other.axes[:-2], other.axes[-1], other.axes[-2]))
+    decline_unless(query.mask is key.mask, query.kind.dtype is key.kind.dtype)
+    _heads(input.axes, query)
+    make = _dense(torch.matmul, input.copied(), other.copied())
+    seen = (input.visible, other.visible)
+    forward_pass = query.forward_pass
+    visible = cached(forward_pass, "matmul", seen, None, lambda: outer_mask(forward_pass, *seen))
+    return SparseScores(forward_pass, Scores(query, key, input.axes), make, visible)
+
+
+def _dense(function: Callable, *given: Callable[[], Masked], **options: Any) -> Callable[[], Masked]:
+    rule = RULES[function]
+    return lambda: rule(*[make() for make in given], **options)
+
+
+def _weighted(weights: SparseScores, value: Any) -> SparseTokens:
+    scores = _put_off(weights)
+    node = rows_of(value, "tokens")
+    decline_unless(scores.normalised, value.axes[:-1] == scores.axes[:-1])
+    decline_unless(node.mask is scores.key.mask, node.kind.dtype is scores.key.kind.dtype)
+    heads = _heads(value.axes, node)
+    decline_unless(heads == _heads(scores.axes, scores.query))
+    *leading, along, _ = scores.axes
+    three = (scores.query, scores.key, node)
+    attention = Attention(three, heads, (tuple(leading), along), scores.scale, scores.bias)
+    return SparseTokens(attention, value.axes)
+
+
+def _put_off(x: Any) -> Scores:
+    decline_unless(isinstance(x, SparseScores), getattr(x, "scores", None) is not None)
+    return x.scores
+
+
+def _scaled(function: Callable, divides: bool) -> None:
+    @sparse_form(function)
+    def scaled(input: Any, other: Any) -> SparseScores:
+        scores = _put_off(input)
+        decline_unless(type(other) in (int, float), other != 0, scores.bias is None, not scores.normalised)
+        scale = scores.scale / other if divides else scores.scale * other
+        return input.then(lambda x: RULES[function](x, other), {"scale": scale})
+
+
+for function in (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__):
+    _scaled(function, False)
+for function in (torch.div, Tensor.div, Tensor.__truediv__):
+    _scaled(function, True)
+
+
+@sparse_form(torch.add, Tensor.add, Tensor.__add__)
+def add(input: Any, other: Any) -> SparseScores:
+    scores = _put_off(input)
+    decline_unless(is_plain(other), scores.bias is None, not scores.normalised)
+    bias = _bias(other, scores.axes, scores.key)
+    return input.then(lambda x: RULES[torch.add](x, bias), {"bias": bias})
+
+
+def _softmax(function: Callable) -> None:
+    @sparse_form(function)
+    def softmax(input: Any, dim: Any = None, *, _stacklevel: int = 3, dtype: Any = None) -> SparseScores:
+        scores = _put_off(input)
+        decline_unless(not scores.normalised, dim in (-1, len(scores.axes) - 1))
+        decline_unless(dtype is None or dtype is scores.key.kind.dtype)
+        return input.then(lambda x: RULES[function](x, dim), {"normalised": True})
+
+
+for function in (F.softmax, torch.softmax, Tensor.softmax):
+    _softmax(function)
+
+
+@sparse_form(F.dropout, torch.dropout)
+def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> SparseScores:
+    _put_off(input)
+    decline_unless(not training, 0 <= p <= 1)
+    return input
 
 
 def _strides(axes: Axes) -> Tensor:
