@@ -66,8 +66,9 @@ class Stopping:
         """Take scores and their standard errors (T, S), None while nothing was drawn at random."""
         if self.stability.reached(scores):
             return True
-        known = self.precision is not None and stderr is not None
-        return known and bool((reliability(scores, stderr) >= self.precision).all())
+        if self.precision is None or stderr is None:
+            return False
+        return bool((reliability(scores, stderr) >= self.precision).all())
 
 
 class RankStability:
