@@ -13,6 +13,7 @@ from torch import Tensor
 
 import layermask
 from layermask.errors import InputError
+from layermask.explain import regression
 from layermask.explain.attribution import reliability
 from layermask.explain.explainer import Explainer
 from layermask.explain.greedy import GreedyDeletion, GreedyInsertion
@@ -233,6 +234,20 @@ def test_reliability_at_its_ends() -> None:
     scores = torch.tensor([[1.0, 2, 3], [1, 2, 3], [1, 2, 3], [2, 2, 2], [2, 2, 2]]).double()
     errors = torch.tensor([[0.0] * 3, [0.5] * 3, [torch.nan] * 3, [0.0] * 3, [0.1] * 3]).double()
     assert reliability(scores, errors).tolist() == [1, 0.75, 0, 1, 0]
+
+
+def test_many_segments_are_fitted_by_cholesky_where_that_is_safe(monkeypatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.rand(90, 40, generator=draw, dtype=torch.double)
+    good, few = rows.T @ rows, rows[:30].T @ rows[:30]
+    wanted = [regression.invert(each) for each in (good, few)]
+    monkeypatch.setattr(regression, "LARGE", 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            torch.linalg, "pinv", lambda *given, **more: pytest.fail("decomposed into eigenvectors")
+        )
+        torch.testing.assert_close(regression.invert(good), wanted[0])
+    torch.testing.assert_close(regression.invert(few), wanted[1])
 
 
 # --- the page ----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def wavy_game(count: int = 10) -> tuple[Game, Tensor]:
     return Game(stripes(count), value), shapley_map(count) @ value(rows_of(count).double())[:, 0]
 
 
-def found(game: Game, seed: int = 0, count: int = 10, target=0, **settings):
+def found(game: Game, seed: int = 0, count: int = 10, target: Any = 0, **settings):
     each = KernelShap(game, output="logit", seed=seed, perturbations_per_eval=512, **settings)
     return each.attribute(IMAGE, target, stripes(count))
 

