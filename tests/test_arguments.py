@@ -907,13 +907,8 @@ SAID = {
     "n_samples is 9223372036854775808: give 10000000 at most": lambda: lm.Rise(OPERATOR, n_samples=2**63),
     r"seed is 4294967296: give a whole number from 0 to 2\*\*32 - 1": lambda: lm.Lime(OPERATOR, seed=2**32),
     "the model has the classes 0 to 4": lambda: EXPLAINER.attribute(IMAGES, 5, CELLS),
-<<<<<<< HEAD
-    "feature_mask has 6000 segments, and the fit takes 5000 at most": lambda: lm.Lime(
-        lambda images, visible: torch.zeros(len(visible), 2), output="softmax"
-=======
     "6000 segments, and the fit takes 5000 at most, as its matrices would need about 2.9 GB": lambda: lm.Lime(
-        lambda images, visible: torch.zeros(len(visible), 2)
->>>>>>> s26-explain
+        lambda images, visible: torch.zeros(len(visible), 2), output="softmax"
     ).attribute(torch.zeros(1, 1, 60, 100), 0, torch.arange(6000).view(60, 100)),
 }
 
