@@ -33,6 +33,8 @@ def _reshapes(function: Callable) -> None:
         decline_unless(not any(isinstance(a, (torch.dtype, Tensor)) for a in (*args, *kwargs.values())))
         strides = function(input.strides, *args, **kwargs)
         axes = reshaped(axes, tuple(strides.shape))
+        # groups of a map's channels are shuffled, and the next convolution needs the map
+        decline_unless(isinstance(input, SparseTokens) or axis(("c", node.channels)) in axes)
         if same_storage(strides, input.strides):
             return add_view(input, node, axes, strides)
         return SparseTokens(node, axes)
