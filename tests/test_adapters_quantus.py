@@ -10,6 +10,7 @@ import pytest
 import quantus
 import torch
 from adapted import SIDE, small_model, some_images
+from fitting import made
 from torch import nn
 
 import layermask as lm
@@ -151,7 +152,8 @@ def test_every_removal_of_the_table(name):
     kind, visible = TABLE[name], TestNaNHidden.visible
     if kind.extra:
         pytest.importorskip("cv2")
-    removal = kind.make(MODEL, Preprocessing(), torch.arange(SIDE).expand(SIDE, -1) // 4)
+    segments = torch.arange(SIDE).expand(SIDE, -1) // 4
+    removal = made(name, MODEL, Preprocessing(), segments, tuple(IMAGES.shape[1:]))
     want = removal(IMAGES, visible)
     if kind.reads_hidden:
         with pytest.raises(InputError, match="paints from what hidden pixels held"):

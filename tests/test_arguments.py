@@ -270,7 +270,7 @@ WRONG: dict[str, list[Any]] = {
     "label maps": [
         *ODD,
         5,
-        CELLS,
+        CELLS.expand(5, -1, -1),
         [CELLS.float()],
         [CELLS[:8]],
         [CELLS, CELLS],

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from layermask.arguments.declare import checked
 from layermask.arguments.numbers import flag, optional, pair
 from layermask.arguments.objects import picture
+from layermask.arguments.refusal import has
 from layermask.arguments.words import path as path_kind
 from layermask.data.two_levels import grey_of, visible_in
 from layermask.errors import ImageError, WrongType, import_optional
@@ -47,7 +48,7 @@ def as_picture(image: Any) -> Image.Image:
     """
     if isinstance(image, (str, os.PathLike)):
         return load_image(os.fspath(image))
-    kind, shape = str(getattr(image, "dtype", "")), tuple(getattr(image, "shape", ()))
+    kind, shape = (str(image.dtype), tuple(image.shape)) if has(image, "dtype", "shape") else ("", ())
     if kind.removeprefix("torch.") == "uint8" and (
         len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))
     ):
@@ -71,7 +72,7 @@ def pixels_of(image: Any) -> np.ndarray:
     """
     import numpy as np
 
-    if getattr(image, "ndim", 0) != 4:
+    if not has(image, "ndim") or image.ndim != 4:
         return np.asarray(as_picture(image).convert("RGB"))
     values = np.nan_to_num(np.asarray(image.detach().cpu().double() if hasattr(image, "detach") else image))
     if len(values) != 1:

@@ -14,7 +14,7 @@ from torch import Tensor
 from layermask.arguments import kinds
 from layermask.arguments.declare import Checked, checked
 from layermask.arguments.kinds import Count
-from layermask.arguments.refusal import warn
+from layermask.arguments.refusal import has, warn
 from layermask.errors import InputError, nearest
 from layermask.explain.attribution import Attribution
 from layermask.explain.query_plan import QueryPlan, Segments, run
@@ -169,7 +169,7 @@ class Explainer(Checked, ABC):
         self, images: Tensor, feature_masks: Sequence[Any] | None, valid: Tensor | None = None
     ) -> list[Segments]:
         shown = [None] * len(images) if valid is None else [*valid]
-        if getattr(feature_masks, "ndim", 0) == images.ndim - 2:
+        if has(feature_masks, "ndim") and feature_masks.ndim == images.ndim - 2:
             feature_masks = [feature_masks] * len(images)  # one that all share
         feature_masks = None if feature_masks is None else kinds.sequence("feature_masks", feature_masks)
         if feature_masks is None or all(mask is None for mask in feature_masks):

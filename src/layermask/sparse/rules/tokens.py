@@ -70,7 +70,8 @@ def _channels(x: SparseMasked, node: Node, dim: int, begin: int, count: int, kep
 
 def _step(one: Axis, node: Node) -> int:
     """How many channels a step of an axis is, if that is the outermost one of all."""
-    decline_unless(len(one) == 1, one[0].kind == "c" and one[0].size * one[0].step == node.channels)
+    decline_unless(len(one) == 1)
+    decline_unless(one[0].kind == "c", one[0].size * one[0].step == node.channels)
     return one[0].step
 
 
