@@ -263,7 +263,7 @@ def _unpooled(x: Masked, n: int, at: tuple, size: Sequence[int]) -> Tensor:
     return reached(visible) | (constant & any_over(x.forward_pass, x.visible, range(-n, 0), True))
 
 
-def _unpooled_without_windows(input: Any, indices: Any, output_size: Any) -> NoReturn:
+def _unpooled_without_windows(input: Any, indices: Any, output_size: Any, *windows: Any) -> NoReturn:
     """What the functions above call, and exported programs, says nothing of windows."""
     raise NoMaskRule(
         "max_unpool", module_path(), user_line(), _NO_WINDOWS, "Call F.max_unpool2d or its like."
