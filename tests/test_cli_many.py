@@ -334,8 +334,9 @@ def test_compare_makes_each_removal_once_for_all_pictures(pictures, tmp_path, ma
     shutil.rmtree(pictures / "more")
     run("compare", pictures, *MODEL, "--out", tmp_path / "out")
     assert made.count("SegmentMeanFill") == 2
-    # the default, its steady form, and one without padding; and one for each picture, to find the places
-    assert made.count("LayerMasking") == 3 + 2
+    # the default, its steady form twice (adaptive has its own), and one without padding; and one for each
+    # picture, to find the places
+    assert made.count("LayerMasking") == 4 + 2
     others = [name for name in made if name not in ("SegmentMeanFill", "LayerMasking")]
     assert len(set(others)) > 8 and all(others.count(name) <= 2 for name in others)  # noise is of two kinds
 
@@ -427,7 +428,7 @@ def test_another_engine_than_that_of_the_earlier_run_is_said(pictures, tmp_path,
     monkeypatch.setattr(
         LayerMasking, "engine_used", property(lambda self: engine, lambda *_: None), raising=False
     )
-    assert "engine" not in run(*call).stderr
+    assert "the engine that answers" not in run(*call).stderr
     assert json.loads((tmp_path / "a_predict.json").read_text())["engine_used"] == "dense"
     (tmp_path / "b_predict.json").unlink()
     engine = "sparse"
