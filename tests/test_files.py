@@ -268,7 +268,7 @@ def test_what_running_out_of_memory_is(error, ran_out):
 
 
 def test_out_of_memory_names_what_can_be_made_smaller(tmp_path, monkeypatch):
-    def hungry(*_: object) -> None:
+    def hungry(*_: object, **__: object) -> None:
         raise MemoryError
 
     Image.new("RGB", (48, 40)).save(tmp_path / "a.png")
