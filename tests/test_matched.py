@@ -369,7 +369,7 @@ def make() -> nn.Module:
 def ask(*arguments: object) -> str:
     result = CliRunner().invoke(app, [*map(str, arguments)])
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 @pytest.fixture
