@@ -79,9 +79,10 @@ CONVERSIONS: dict[str, Callable] = {
 
 @pytest.mark.parametrize("name", CONVERSIONS)
 def test_what_would_forget_the_mask(name: str) -> None:
-    with pytest.raises(NoMaskRule, match=r"at test_mechanism.py:\d+\. It takes numbers or memory out") as caught:
+    with pytest.raises(NoMaskRule, match="It takes numbers or memory out of a masked value") as caught:
         CONVERSIONS[name](pair())
     assert caught.value.function == f"torch.Tensor.{name.split()[0]}" and ".value" in str(caught.value)
+    assert "test_mechanism.py:" in str(caught.value)
 
 
 @pytest.mark.parametrize("scalar", [np.float32(1.5), np.float64(1.5), np.int64(2)])
