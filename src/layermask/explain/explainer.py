@@ -169,8 +169,9 @@ class Explainer(Checked, ABC):
         self, images: Tensor, feature_masks: Sequence[Any] | None, valid: Tensor | None = None
     ) -> list[Segments]:
         shown = [None] * len(images) if valid is None else [*valid]
-        if has(feature_masks, "ndim") and feature_masks.ndim == images.ndim - 2:
-            feature_masks = [feature_masks] * len(images)  # one that all share
+        one: Any = feature_masks
+        if has(one, "ndim") and one.ndim == images.ndim - 2:
+            feature_masks = [one] * len(images)  # that all share
         feature_masks = None if feature_masks is None else kinds.sequence("feature_masks", feature_masks)
         if feature_masks is None or all(mask is None for mask in feature_masks):
             if self.needs_segments:
