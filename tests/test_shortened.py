@@ -35,7 +35,13 @@ def kind(given: Any, exact: bool) -> Any:
     """What a rule may decide by, except sizes, which depend on the width; with `exact`, sizes as well."""
     if isinstance(given, Masked):
         varies = tuple(size > 1 for size in given.visible.shape)
-        return "pair", kind(given.value, False), varies, given.frame is not None, given.weights is not None
+        return (
+            "pair",
+            kind(given.value, False),
+            varies,
+            given.is_padding is not None,
+            given.softmax_axis is not None,
+        )
     if isinstance(given, Tensor):
         return "tensor", given.dtype, given.ndim, tuple(given.shape[2:]) if exact else ()
     if isinstance(given, tuple | list):

@@ -371,8 +371,22 @@ def judge(*steps: Step) -> None:
         if name == "all":
             assert_close(dense, plain, "dense, all visible")
         removal = LayerMasking(net)
-        assert_close(answers(removal, SMALL, visible), dense, f"sparse, {name} visible")
+        assert_equal_but_for_rounding(net, answers(removal, SMALL, visible), dense, name)
         assert removal.engine_used == "sparse"
+
+
+def assert_equal_but_for_rounding(net: nn.Module, ours: list[Tensor], dense: list[Tensor], name: str) -> None:
+    """To 1e-5, or to 8 times what rounding does to the dense answers if float64 shows no fault."""
+    try:
+        assert_close(ours, dense, f"sparse, {name} visible")
+    except AssertionError:
+        twice, images, visible = copy.deepcopy(net).double(), SMALL.double(), MASKS[name]
+        exact = answers(LayerMasking(twice, engine="dense"), images, visible)
+        for a, b in zip(answers(LayerMasking(twice, engine="sparse"), images, visible), exact, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+        for a, b, c in zip(ours, dense, exact, strict=True):
+            if (a - b).abs().max() > 1e-5 * b.abs().max().clamp_min(1e-3):
+                assert (a - b).abs().max() <= 8 * (b - c).abs().max(), f"sparse, {name} visible"
 
 
 @needs_compiler
